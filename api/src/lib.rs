@@ -1,1 +1,39 @@
-//! Stub.
+//! What users type and machines report: the custom resources of `sconce.dev/v1alpha1`, and nothing else.
+//!
+//! A field is here once the work that serves it is; until then it is absent, not ignored.
+
+mod common;
+mod fleet;
+mod model;
+mod node;
+mod placement;
+mod reasons;
+mod site;
+mod version;
+
+pub use common::*;
+pub use fleet::*;
+pub use model::*;
+pub use node::*;
+pub use placement::*;
+pub use reasons::*;
+pub use site::*;
+pub use version::*;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+/// The definitions of all kinds, as `crds/` ships them.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    use kube::CustomResourceExt as _;
+    [
+        EdgeFleet::crd(),
+        EdgeSite::crd(),
+        EdgeNode::crd(),
+        EdgeModel::crd(),
+        EdgeModelVersion::crd(),
+        EdgePlacement::crd(),
+    ]
+    .into_iter()
+    .map(common::publishable)
+    .collect()
+}

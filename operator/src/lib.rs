@@ -1,1 +1,3 @@
-//! Stub.
+//! Decides where models run: resources → snapshot → plan → Kubernetes objects.
+
+pub mod plan;

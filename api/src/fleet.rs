@@ -1,0 +1,172 @@
+//! `EdgeFleet`: which nodes are edge and cloud, what a site is, what is assumed until measured.
+
+use crate::common::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A fleet of edge sites and the cloud nodes behind them.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "sconce.dev",
+    version = "v1alpha1",
+    kind = "EdgeFleet",
+    plural = "edgefleets",
+    status = "EdgeFleetStatus",
+    derive = "PartialEq",
+    shortname = "ef",
+    category = "sconce",
+    doc = "A fleet of edge sites and the cloud nodes behind them.",
+    printcolumn(name = "Sites", type_ = "integer", json_path = ".status.sites.total"),
+    printcolumn(name = "Offline", type_ = "integer", json_path = ".status.sites.offline"),
+    printcolumn(name = "Edge", type_ = "integer", json_path = ".status.nodes.edge"),
+    printcolumn(name = "Cloud", type_ = "integer", json_path = ".status.nodes.cloud"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name must be no longer than 40 characters"),
+    cel
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeFleetSpec {
+    /// Which nodes are edge nodes, and which of them form a site.
+    pub sites: FleetSites,
+    /// The cloud tier; absent = the fleet has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<FleetCloud>,
+    /// What is assumed of the links between sites and cloud until they have been measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<FleetLink>,
+    /// How much of a node our models may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<FleetLimits>,
+    /// What resources cost, in points per hour: only their relation matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<FleetPrices>,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetSites {
+    /// Selects the edge nodes. A node in two fleets belongs to the older one.
+    pub node_selector: Selector,
+    /// Edge nodes with the same value of this label are one site. Immutable. Default: topology.kubernetes.io/zone.
+    #[serde(default = "default_site_label")]
+    #[schemars(length(min = 1, max = 317))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("siteLabel is immutable: make a new fleet").reason(Reason::FieldValueForbidden))]
+    pub site_label: String,
+}
+
+pub fn default_site_label() -> String {
+    "topology.kubernetes.io/zone".into()
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetCloud {
+    /// Selects the cloud nodes.
+    pub node_selector: Selector,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetLink {
+    /// Round trip to the cloud, assumed until it has been measured, between 1us and 10s. Default: 40ms.
+    #[serde(default = "default_round_trip")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1us') && duration(self) <= duration('10s')").message("assumedRoundTrip must be between 1us and 10s"))]
+    pub assumed_round_trip: DurationText,
+    /// Uplink of a site in bit/s, assumed until it has been measured. Default: 10M.
+    #[serde(default = "default_uplink")]
+    pub assumed_uplink: Amount,
+}
+
+fn default_round_trip() -> DurationText {
+    "40ms".into()
+}
+
+fn default_uplink() -> Amount {
+    "10M".into()
+}
+
+impl Default for FleetLink {
+    fn default() -> Self {
+        Self { assumed_round_trip: default_round_trip(), assumed_uplink: default_uplink() }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetLimits {
+    /// Share of a node's allocatable resources that our models may request. Default: 80%.
+    #[serde(default = "default_share")]
+    pub max_share: Percent,
+}
+
+fn default_share() -> Percent {
+    "80%".into()
+}
+
+impl Default for FleetLimits {
+    fn default() -> Self {
+        Self { max_share: default_share() }
+    }
+}
+
+/// Prices in points; the edge is dearer by default, since it cannot grow.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FleetPrices {
+    /// Points for one requested core of an edge node and hour. Default: 400.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub edge_cpu_hour: i64,
+    /// Points for one requested GiB of an edge node's memory and hour. Default: 100.
+    #[serde(rename = "edgeMemoryGiBHour")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub edge_memory_gib_hour: i64,
+    /// Points for one requested core of a cloud node and hour. Default: 100.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub cloud_cpu_hour: i64,
+    /// Points for one requested GiB of a cloud node's memory and hour. Default: 25.
+    #[serde(rename = "cloudMemoryGiBHour")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub cloud_memory_gib_hour: i64,
+    /// Points for one GiB sent over a site's uplink. Default: 50.
+    #[serde(rename = "uplinkGiB")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub uplink_gib: i64,
+}
+
+impl Default for FleetPrices {
+    fn default() -> Self {
+        Self { edge_cpu_hour: 400, edge_memory_gib_hour: 100, cloud_cpu_hour: 100, cloud_memory_gib_hour: 25, uplink_gib: 50 }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeFleetStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sites: Option<FleetSiteCounts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<FleetNodeCounts>,
+    /// Ready; Reconciling and Stalled only while true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetSiteCounts {
+    pub total: i64,
+    pub offline: i64,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetNodeCounts {
+    pub edge: i64,
+    pub cloud: i64,
+}

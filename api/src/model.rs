@@ -1,0 +1,219 @@
+//! `EdgeModel`: which model, for which sites, and what must hold. Where it runs is not said here.
+
+use crate::common::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A model to be served at the sites of a fleet, on their edge nodes or from the cloud.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "sconce.dev",
+    version = "v1alpha1",
+    kind = "EdgeModel",
+    plural = "edgemodels",
+    namespaced,
+    status = "EdgeModelStatus",
+    derive = "PartialEq",
+    shortname = "em",
+    category = "sconce",
+    doc = "A model to be served at the sites of a fleet.",
+    selectable = ".spec.fleetRef.name",
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.desired.version"),
+    printcolumn(name = "Serving", type_ = "string", json_path = ".status.sites.serving"),
+    printcolumn(name = "Edge", type_ = "integer", json_path = ".status.sites.edge"),
+    printcolumn(name = "Cloud", type_ = "integer", json_path = ".status.sites.cloud"),
+    printcolumn(name = "Budget", type_ = "string", json_path = ".spec.latencyBudget"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Fleet", type_ = "string", json_path = ".spec.fleetRef.name", priority = 1),
+    printcolumn(name = "Floor", type_ = "string", json_path = ".spec.accuracyFloor", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that begins with a letter"),
+    cel
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.fleetRef.name == oldSelf.fleetRef.name").message("fleetRef is immutable: make a new EdgeModel").reason(Reason::FieldValueForbidden))]
+pub struct EdgeModelSpec {
+    /// The fleet whose sites are served. Immutable.
+    pub fleet_ref: NameRef,
+    /// Which sites, by the labels of their EdgeSite; absent = all sites of the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sites: Option<Selector>,
+    /// Where the model's artifact is.
+    pub model: ModelSource,
+    /// What a client at the site may wait, p99, end to end, between 1ms and 60s: link + transfer + queue + compute.
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('60s')").message("latencyBudget must be between 1ms and 60s"))]
+    pub latency_budget: DurationText,
+    /// Where no place keeps the budget: Prefer serves from the fastest, Require serves from none. Default: Prefer.
+    #[serde(default)]
+    pub budget_policy: BudgetPolicy,
+    /// Least accuracy on held-out data; absent = no floor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_floor: Option<Percent>,
+    /// The load of one site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<ModelLoad>,
+    /// What a node must have, at the edge and in the cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<ModelHardware>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<ModelPlacement>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<ModelServing>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelSource {
+    /// Artifact in an OCI registry, by tag or by digest. A tag is resolved once per change of this spec.
+    #[schemars(length(max = 512), regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?/[a-z0-9._/-]+(:[A-Za-z0-9._-]+)?(@sha256:[a-f0-9]{64})?$"))]
+    pub uri: String,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum BudgetPolicy {
+    #[default]
+    Prefer,
+    Require,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelLoad {
+    /// Requests per second that one site sends. Default: 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_per_second: i64,
+    /// Highest load in percent of the usual one. Default: 150%.
+    #[serde(default = "default_peak")]
+    pub peak_factor: Percent,
+}
+
+fn one() -> i64 {
+    1
+}
+
+fn default_peak() -> Percent {
+    "150%".into()
+}
+
+impl Default for ModelLoad {
+    fn default() -> Self {
+        Self { requests_per_second: one(), peak_factor: default_peak() }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelHardware {
+    /// Requirements on the labels of a node; all must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub require: Vec<Requirement>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelPlacement {
+    /// Auto decides per site; Edge and Cloud exclude the other tier. Default: Auto.
+    #[serde(default)]
+    pub tier: TierChoice,
+    /// What is minimised among the places that keep the budget. Default: Cost.
+    #[serde(default)]
+    pub objective: Objective,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum TierChoice {
+    #[default]
+    Auto,
+    Edge,
+    Cloud,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum Objective {
+    #[default]
+    Cost,
+    Latency,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelServing {
+    /// Most requests in one batch. Default: 16.
+    #[serde(default = "default_batch")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max_batch_size: i64,
+}
+
+fn default_batch() -> i64 {
+    16
+}
+
+impl Default for ModelServing {
+    fn default() -> Self {
+        Self { max_batch_size: default_batch() }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeModelStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The version that `spec.model` resolved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<DesiredVersion>,
+    /// When the tag was resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_at: Option<Time>,
+    /// Name that clients send as `model_name` to their node's router: NAME.NAMESPACE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sites: Option<ModelSiteCounts>,
+    /// Sites that are worst off, at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub worst: Vec<SiteTrouble>,
+    /// Ready, Resolved, Placed, Serving; Reconciling and Stalled only while true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DesiredVersion {
+    /// Name of the EdgeModelVersion.
+    pub version: String,
+    /// Digest of the artifact's manifest.
+    pub digest: String,
+    /// The `spec.model.uri` that was resolved: while it stays, a moved tag changes nothing.
+    pub uri: String,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelSiteCounts {
+    /// Sites that the model selects.
+    pub selected: i64,
+    /// Sites with a Ready place, of those selected, such as 2/2.
+    pub serving: String,
+    pub edge: i64,
+    pub cloud: i64,
+    pub unplaced: i64,
+    pub offline: i64,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteTrouble {
+    pub site: String,
+    pub reason: String,
+    #[schemars(length(max = 256))]
+    pub message: String,
+}

@@ -1,0 +1,77 @@
+//! `EdgeNode`: what a node's agent has measured. The one place where observations enter the API.
+
+use crate::common::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One node's measurements; named as the node. It has no wishes: `spec` is empty.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "sconce.dev",
+    version = "v1alpha1",
+    kind = "EdgeNode",
+    plural = "edgenodes",
+    status = "EdgeNodeStatus",
+    derive = "PartialEq",
+    shortname = "en",
+    category = "sconce",
+    doc = "What a node's agent has measured. Written by that agent alone.",
+    printcolumn(name = "Tier", type_ = "string", json_path = ".metadata.labels.sconce\\.dev/tier"),
+    printcolumn(name = "Site", type_ = "string", json_path = ".metadata.labels.sconce\\.dev/site"),
+    printcolumn(name = "Class", type_ = "string", json_path = ".status.hardware.class"),
+    printcolumn(name = "Cores", type_ = "integer", json_path = ".status.hardware.cores"),
+    printcolumn(name = "Memory", type_ = "string", json_path = ".status.hardware.memory"),
+    printcolumn(name = "GFLOPS", type_ = "integer", json_path = ".status.hardware.gflops"),
+    printcolumn(name = "RTT-P99", type_ = "string", json_path = ".status.link.roundTrip.p99"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeNodeSpec {}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeNodeStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
+    /// The node's link to the Service sconce-cloud; absent on a node that has not reached it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<NodeLink>,
+    /// Ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hardware {
+    /// Nodes of one class run a model alike: architecture, best instruction set and cores, such as amd64-avx512vnni-2.
+    #[schemars(length(max = 63))]
+    pub class: String,
+    /// As in kubernetes.io/arch.
+    #[schemars(length(max = 16))]
+    pub architecture: String,
+    /// Instruction sets that matter to inference, such as avx2 or asimddp.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 32)))]
+    pub isa: Vec<String>,
+    /// Speed of one core: one 512x512x512 product of f32 matrices, timed when the agent starts; two digits.
+    #[schemars(range(min = 0))]
+    pub gflops: i64,
+    #[schemars(length(max = 128))]
+    pub cpu_model: String,
+    #[schemars(range(min = 0))]
+    pub cores: i64,
+    pub memory: Amount,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeLink {
+    pub round_trip: RoundTrip,
+}

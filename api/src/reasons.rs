@@ -1,0 +1,126 @@
+//! The closed table of reasons: conditions, decisions and messages use no others.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Why a condition or a decision is as it is.
+        #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason with its meaning, in the order of the table.
+            pub const ALL: &[(Reason, &str)] = &[$((Reason::$name, concat!($($doc),+)),)+];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Ready
+    /// All that was asked for holds.
+    Ready,
+    // Resolved
+    /// The artifact was found and read.
+    Resolved,
+    /// The floor lies inside the accuracy's interval.
+    AccuracyUncertain,
+    /// The registry has no such artifact.
+    ArtifactMissing,
+    /// Bytes do not match their digest.
+    DigestMismatch,
+    /// The artifact's network has layers that this version does not know, or is no model of ours.
+    UnknownArchitecture,
+    /// The registry cannot be reached.
+    RegistryUnreachable,
+    // Placed: filters, in their order
+    /// The model's placement excludes the tier.
+    TierExcluded,
+    /// The node is not Ready.
+    NodeNotReady,
+    /// The node is cordoned or about to leave.
+    NodeLeaving,
+    /// The node lacks a label that the model requires.
+    HardwareMismatch,
+    /// The variant's accuracy is below the floor.
+    BelowAccuracyFloor,
+    /// The variant was never evaluated, and there is a floor.
+    AccuracyUnknown,
+    /// The node has too little memory left.
+    InsufficientMemory,
+    /// The node has too little CPU left.
+    InsufficientCpu,
+    /// The node's agent has not reported its speed yet.
+    NoProfile,
+    /// The round trip alone exceeds the budget.
+    LinkTooSlow,
+    /// Sending the bytes alone exceeds the budget.
+    TransferTooSlow,
+    /// Computing alone exceeds the budget.
+    ServiceTooSlow,
+    /// The load keeps a replica busier than 70 %.
+    Overloaded,
+    /// The terms together exceed the budget.
+    OverBudget,
+    // Placed: outcomes
+    /// Runs on an edge node of the site.
+    ChosenAtEdge,
+    /// Runs in the cloud.
+    ChosenInCloud,
+    /// Nothing keeps the budget: the fastest serves.
+    BestEffort,
+    /// Kept where it is: the site cannot be reached.
+    KeptUnreachable,
+    /// Another place costs less.
+    Costlier,
+    /// Another place is faster.
+    Slower,
+    /// No place passes the filters.
+    NoCandidate,
+    /// Places would pass, but the site is full.
+    NoCapacity,
+    /// The fleet has no node for the site.
+    NoNodes,
+    /// Sites are being decided.
+    Pending,
+    // Serving
+    /// A Ready pod answers.
+    Serving,
+    /// The pod is starting.
+    Starting,
+    /// The pod is fetching the model's bytes.
+    Fetching,
+    /// The model's bytes could not be fetched.
+    FetchFailed,
+    /// The pod crashes again and again.
+    CrashLooping,
+    /// The pod was ended for its memory.
+    OutOfMemory,
+    /// Fewer sites serve than asked for.
+    NotEnoughSites,
+    // Connected
+    /// A node of the site is Ready.
+    Connected,
+    /// No node of the site has been Ready of late.
+    NoContact,
+    // Stalled
+    /// The spec contradicts itself.
+    InvalidSpec,
+    /// There is no such EdgeFleet.
+    FleetNotFound,
+    /// A node is selected by two fleets: the older one has it.
+    NodeInTwoFleets,
+    /// An object of that name belongs to somebody else.
+    NameConflict,
+    /// A change is being carried out.
+    Progressing,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

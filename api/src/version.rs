@@ -1,0 +1,114 @@
+//! `EdgeModelVersion`: what one immutable artifact is.
+
+use crate::common::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One version of a model, named by the digest of its artifact. Written by the operator.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "sconce.dev",
+    version = "v1alpha1",
+    kind = "EdgeModelVersion",
+    plural = "edgemodelversions",
+    namespaced,
+    status = "EdgeModelVersionStatus",
+    derive = "PartialEq",
+    shortname = "emv",
+    category = "sconce",
+    doc = "One immutable version of a model. Written by the operator: edit the EdgeModel.",
+    selectable = ".spec.modelRef.name",
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelRef.name"),
+    printcolumn(name = "Digest", type_ = "string", json_path = ".spec.digest"),
+    printcolumn(name = "Accuracy", type_ = "string", json_path = ".status.variants[0].accuracy"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    cel
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.digest == oldSelf.digest && self.modelRef.name == oldSelf.modelRef.name").message("a version is immutable").reason(Reason::FieldValueForbidden))]
+pub struct EdgeModelVersionSpec {
+    pub model_ref: NameRef,
+    /// The artifact by digest: oci://HOST/REPOSITORY@sha256:…
+    #[schemars(length(max = 640))]
+    pub uri: String,
+    #[schemars(length(max = 71), regex(pattern = r"^sha256:[a-f0-9]{64}$"))]
+    pub digest: String,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeModelVersionStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<ArtifactFacts>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub variants: Vec<VariantFacts>,
+    /// Ready; Stalled only while true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactFacts {
+    /// Kinds of the network's layers, such as conv2d,maxPool2d,flatten,dense,dense.
+    #[schemars(length(max = 512))]
+    pub architecture: String,
+    #[schemars(length(max = 16))]
+    pub inputs: Vec<TensorFacts>,
+    #[schemars(length(max = 16))]
+    pub outputs: Vec<TensorFacts>,
+    /// Bytes of one request and of its answer, from the tensors' shapes and the protocol's overhead.
+    pub request_bytes: i64,
+    pub response_bytes: i64,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TensorFacts {
+    #[schemars(length(max = 63))]
+    pub name: String,
+    #[schemars(length(max = 16))]
+    pub datatype: String,
+    #[schemars(length(max = 8))]
+    pub shape: Vec<i64>,
+}
+
+/// One form of the version.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VariantFacts {
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Bytes of its files.
+    pub bytes: i64,
+    /// Bytes of memory that serving it takes.
+    pub memory: i64,
+    /// Floating-point operations for one input.
+    pub flops: i64,
+    /// What `accuracy` measures; absent = never evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub metric: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Percent>,
+    /// 95 % interval of `accuracy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<AccuracyInterval>,
+    /// Held-out samples that `accuracy` was measured on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccuracyInterval {
+    pub low: Percent,
+    pub high: Percent,
+}

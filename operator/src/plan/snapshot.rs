@@ -1,0 +1,153 @@
+//! What the planner knows: parsed values with units, no object of the API.
+
+use sconce_api::{Basis, BudgetPolicy, Objective, Reason, Requirement, Tier, TierChoice};
+use std::collections::BTreeMap;
+
+/// `NAMESPACE/NAME` of an EdgeModel, in the order in which models are compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ModelName {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// One site as it is now, and all that may run there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    pub site: String,
+    /// Edge nodes of the site; empty = the fleet has none with this site's label value.
+    pub nodes: Vec<Node>,
+    pub link: Link,
+    pub prices: Prices,
+    /// Share of a node's allocatable resources that our models may request, in thousandths of a percent.
+    pub max_share_millis: u64,
+    /// Models that select the site, with the version that it may run.
+    pub models: Vec<Model>,
+    /// What each model has at the site today; the decision that is kept while the site is unreachable, and the home that wins a tie.
+    pub current: BTreeMap<ModelName, Home>,
+}
+
+/// A node of the site.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub ready: bool,
+    /// Cordoned, out of service, or about to be removed by an autoscaler.
+    pub leaving: bool,
+    pub allocatable: Resources,
+    /// Requested by pods that are not ours.
+    pub requested: Resources,
+    pub speed: Option<Speed>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resources {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+}
+
+/// Speed of one core, from the agent's timed product of f32 matrices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speed {
+    pub class: String,
+    pub gflops: u64,
+    pub cores: u64,
+}
+
+/// The site's link to the cloud tier. Times in microseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub round_trip_p50_us: u64,
+    pub round_trip_p99_us: u64,
+    pub round_trip_basis: Basis,
+    /// Probes behind the numbers; 0 = assumed.
+    pub samples: u64,
+    pub uplink_bits_per_second: u64,
+    pub uplink_basis: Basis,
+}
+
+/// Points per hour, and per GiB sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prices {
+    pub edge_cpu_hour: u64,
+    pub edge_memory_gib_hour: u64,
+    pub cloud_cpu_hour: u64,
+    pub cloud_memory_gib_hour: u64,
+    pub uplink_gib: u64,
+}
+
+/// What must hold for a model, and the version that it is to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    pub name: ModelName,
+    /// Name of the EdgeModelVersion.
+    pub version: String,
+    pub digest: String,
+    pub budget_us: u64,
+    pub budget_policy: BudgetPolicy,
+    /// Least accuracy in thousandths of a percent.
+    pub accuracy_floor_millis: Option<u64>,
+    pub requests_per_second: u64,
+    /// Highest load over the usual one, in thousandths of a percent.
+    pub peak_factor_millis: u64,
+    pub require: Vec<Requirement>,
+    pub tier: TierChoice,
+    pub objective: Objective,
+    pub max_batch_size: u64,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    pub variants: Vec<Variant>,
+    /// What the cloud offers this model; decided by `plan_fleet`.
+    pub cloud: CloudOffer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    pub name: String,
+    pub bytes: u64,
+    pub memory_bytes: u64,
+    pub flops: u64,
+    /// Accuracy in thousandths of a percent; `None` = never evaluated.
+    pub accuracy_millis: Option<u64>,
+}
+
+/// What the cloud tier offers a model: the speed of its slowest fitting class, or why it offers nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudOffer {
+    Pool(Speed),
+    None { reason: Reason, message: String },
+}
+
+/// Where a model runs for the site today.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    pub tier: Tier,
+    /// The edge node; `None` in the cloud.
+    pub node: Option<String>,
+    pub variant: String,
+    /// The EdgeModelVersion that runs there.
+    pub version: String,
+    pub replicas: u64,
+}
+
+/// The fleet level: what couples sites.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetSnapshot {
+    pub cloud_nodes: Vec<Node>,
+    pub models: Vec<FleetModel>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetModel {
+    pub name: ModelName,
+    pub version: String,
+    pub tier: TierChoice,
+    pub require: Vec<Requirement>,
+    pub peak_factor_millis: u64,
+    pub requests_per_second: u64,
+    pub max_batch_size: u64,
+    pub variants: Vec<Variant>,
+    /// Cloud placements of the model today: variant → how many sites.
+    pub cloud_sites: BTreeMap<String, u64>,
+    pub accuracy_floor_millis: Option<u64>,
+}
