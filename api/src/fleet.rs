@@ -24,8 +24,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Cloud", type_ = "integer", json_path = ".status.nodes.cloud"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name must be no longer than 40 characters"),
-    cel
+    validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name must be no longer than 40 characters")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeFleetSpec {
@@ -138,7 +137,13 @@ pub struct FleetPrices {
 
 impl Default for FleetPrices {
     fn default() -> Self {
-        Self { edge_cpu_hour: 400, edge_memory_gib_hour: 100, cloud_cpu_hour: 100, cloud_memory_gib_hour: 25, uplink_gib: 50 }
+        Self {
+            edge_cpu_hour: 400,
+            edge_memory_gib_hour: 100,
+            cloud_cpu_hour: 100,
+            cloud_memory_gib_hour: 25,
+            uplink_gib: 50,
+        }
     }
 }
 

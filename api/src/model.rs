@@ -30,8 +30,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Fleet", type_ = "string", json_path = ".spec.fleetRef.name", priority = 1),
     printcolumn(name = "Floor", type_ = "string", json_path = ".spec.accuracyFloor", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
-    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that begins with a letter"),
-    cel
+    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that begins with a letter")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.fleetRef.name == oldSelf.fleetRef.name").message("fleetRef is immutable: make a new EdgeModel").reason(Reason::FieldValueForbidden))]
@@ -68,7 +67,10 @@ pub struct EdgeModelSpec {
 #[serde(rename_all = "camelCase")]
 pub struct ModelSource {
     /// Artifact in an OCI registry, by tag or by digest. A tag is resolved once per change of this spec.
-    #[schemars(length(max = 512), regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?/[a-z0-9._/-]+(:[A-Za-z0-9._-]+)?(@sha256:[a-f0-9]{64})?$"))]
+    #[schemars(
+        length(max = 512),
+        regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?/[a-z0-9._/-]+(:[A-Za-z0-9._-]+)?(@sha256:[a-f0-9]{64})?$")
+    )]
     pub uri: String,
 }
 

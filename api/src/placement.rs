@@ -32,8 +32,12 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Basis", type_ = "string", json_path = ".status.predicted.basis"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Placed\")].reason"),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Placed\")].message", priority = 1),
-    cel
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Placed\")].message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.siteRef.name == oldSelf.siteRef.name && self.modelRef.name == oldSelf.modelRef.name").message("modelRef and siteRef are immutable").reason(Reason::FieldValueForbidden))]

@@ -20,15 +20,18 @@ use serde::{Deserialize, Serialize};
     doc = "A site: edge nodes that are close to each other.",
     selectable = ".spec.fleetRef.name",
     printcolumn(name = "Fleet", type_ = "string", json_path = ".spec.fleetRef.name"),
-    printcolumn(name = "Connected", type_ = "string", json_path = ".status.conditions[?(@.type==\"Connected\")].status"),
+    printcolumn(
+        name = "Connected",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Connected\")].status"
+    ),
     printcolumn(name = "RTT-P50", type_ = "string", json_path = ".status.link.roundTrip.p50"),
     printcolumn(name = "RTT-P99", type_ = "string", json_path = ".status.link.roundTrip.p99"),
     printcolumn(name = "Basis", type_ = "string", json_path = ".status.link.roundTrip.basis"),
     printcolumn(name = "Uplink", type_ = "string", json_path = ".status.link.uplink"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes.total"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    cel
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.fleetRef.name == oldSelf.fleetRef.name").message("fleetRef is immutable").reason(Reason::FieldValueForbidden))]

@@ -24,8 +24,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Digest", type_ = "string", json_path = ".spec.digest"),
     printcolumn(name = "Accuracy", type_ = "string", json_path = ".status.variants[0].accuracy"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    cel
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.digest == oldSelf.digest && self.modelRef.name == oldSelf.modelRef.name").message("a version is immutable").reason(Reason::FieldValueForbidden))]
