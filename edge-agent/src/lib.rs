@@ -1,1 +1,19 @@
-//! Stub.
+//! What one node is and sees: its hardware, its link to the cloud, and the routes of its router.
+//!
+//! Writes one object, the `EdgeNode` of its own name, and one file, the routes. Decides nothing about tiers or variants.
+
+pub mod args;
+mod gflops;
+mod hardware;
+mod health;
+mod link;
+mod metrics;
+mod node;
+mod round;
+mod routes;
+mod run;
+mod status;
+mod watch;
+mod window;
+
+pub use run::{Error, run};

@@ -1,1 +1,22 @@
-fn main() {}
+//! `edge-agent`: measures a node and keeps its router's routes.
+
+use clap::Parser as _;
+use sconce_edge_agent::args::{Args, Command, LogFormat};
+use tracing_subscriber::{EnvFilter, fmt};
+
+fn main() -> anyhow::Result<()> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider was installed first"))?;
+    let Command::Run(args) = Args::parse().command;
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    // Two workers: a probe must not wait while a list of placements is decoded.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(sconce_edge_agent::run(args))?;
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Flags and environment.
+
+use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
+use sconce_api::DurationText;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measures this node's hardware and link, and keeps the routes file of its router.
+#[derive(Parser, Debug)]
+#[command(name = "edge-agent", version)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run until SIGTERM.
+    Run(Run),
+}
+
+#[derive(Flags, Debug)]
+pub struct Run {
+    /// Name of the node that this agent runs on; names its EdgeNode too.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+
+    /// File that the router reads.
+    #[arg(long, default_value = "/run/sconce/routes.json")]
+    pub routes: PathBuf,
+
+    /// Where the cloud tier answers gRPC health checks, HOST:PORT.
+    #[arg(long, default_value = "sconce-cloud.sconce-node.svc:8001")]
+    pub cloud: String,
+
+    /// Time between two bursts of probes, from 1s to 10m.
+    #[arg(long, default_value = "15s", value_parser = probe_interval)]
+    pub probe_interval: Duration,
+
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, default_value = "0.0.0.0:8083")]
+    pub health: SocketAddr,
+
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+fn probe_interval(text: &str) -> Result<Duration, String> {
+    let interval = DurationText::from(text).parse().ok_or("expected a duration such as 15s")?;
+    if (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("expected between 1s and 10m".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_interval_carries_its_unit_and_has_bounds() {
+        assert_eq!(probe_interval("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(probe_interval("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(probe_interval("15").is_err());
+        assert!(probe_interval("200ms").is_err());
+        assert!(probe_interval("11m").is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! The round trip to the cloud tier, probed by gRPC health checks over one kept connection.
+
+use crate::metrics::Metrics;
+use crate::window::{P99_FROM, Summary, Window};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+/// Probes per burst.
+const BURST: usize = 20;
+/// Longer than any link that serves inference; a probe that takes longer means that the link is lost.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// What is known of the link now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Link {
+    /// `None` until the first probe was answered; kept when the link is lost.
+    pub round_trip: Option<Summary>,
+    /// When the cloud tier last answered.
+    pub contact: Option<Instant>,
+}
+
+/// The address to probe, from HOST:PORT.
+///
+/// # Errors
+/// If that is no address.
+pub fn endpoint(cloud: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{cloud}"))?.connect_timeout(LOST_AFTER).timeout(LOST_AFTER);
+    // The connection is kept between bursts, through NATs too, and a silent death is noticed.
+    Ok(endpoint
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(LOST_AFTER)
+        .keep_alive_while_idle(true))
+}
+
+/// Probes for ever: 500 probes back to back, then a burst of 20 each `interval`; connects again when the link is lost.
+pub async fn probe(endpoint: Endpoint, interval: Duration, link: watch::Sender<Link>, metrics: Metrics) {
+    let mut window = Window::default();
+    loop {
+        let mut backoff = ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(Duration::from_millis(250))
+            .with_max_delay(Duration::from_secs(10))
+            .without_max_times()
+            .build();
+        let channel = loop {
+            match endpoint.connect().await {
+                Ok(channel) => break channel,
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "cloud tier not reached");
+                    metrics.probe_lost();
+                    sleep(backoff.next().unwrap_or(interval)).await;
+                }
+            }
+        };
+        tracing::info!(cloud = %endpoint.uri(), "connected to the cloud tier");
+        let lost = bursts(channel, interval, &mut window, &link, &metrics).await;
+        metrics.probe_lost();
+        tracing::warn!(error = &lost as &dyn std::error::Error, "link to the cloud tier lost; the last numbers stay");
+        sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Bursts over one connection until it is lost.
+async fn bursts(
+    channel: Channel,
+    interval: Duration,
+    window: &mut Window,
+    link: &watch::Sender<Link>,
+    metrics: &Metrics,
+) -> tonic::Status {
+    let mut client = HealthClient::new(channel);
+    loop {
+        // Not counted: it wakes an idle radio and, after a connection's end, opens the next.
+        if let Err(lost) = round_trip(&mut client).await {
+            return lost;
+        }
+        for done in 1..=P99_FROM.saturating_sub(window.len()).max(BURST) {
+            match round_trip(&mut client).await {
+                Ok(round_trip) => window.push(round_trip),
+                Err(lost) => return lost,
+            }
+            metrics.probe_answered();
+            if done % BURST == 0 {
+                let round_trip = window.summary();
+                metrics.round_trip(round_trip);
+                link.send_replace(Link { round_trip, contact: Some(Instant::now()) });
+            }
+        }
+        sleep(interval).await;
+    }
+}
+
+/// One health check. Any answer of the server is a round trip, even that it knows no health checks.
+async fn round_trip(client: &mut HealthClient<Channel>) -> Result<Duration, tonic::Status> {
+    let start = Instant::now();
+    match client.check(HealthCheckRequest { service: String::new() }).await {
+        Err(status) if !matches!(status.code(), Code::NotFound | Code::Unimplemented) => Err(status),
+        _ => Ok(start.elapsed()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+
+    #[tokio::test]
+    async fn five_hundred_probes_come_first_and_numbers_outlive_the_link() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let server = tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(health)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        let (sender, mut link) = watch::channel(Link::default());
+        let probing = tokio::spawn(probe(
+            endpoint(&address.to_string()).unwrap(),
+            Duration::from_secs(600),
+            sender,
+            Metrics::default(),
+        ));
+        let measured = *link
+            .wait_for(|link| link.round_trip.is_some_and(|round_trip| round_trip.samples == P99_FROM))
+            .await
+            .unwrap();
+        let round_trip = measured.round_trip.unwrap();
+        assert!(round_trip.p99.unwrap() >= round_trip.p50, "{round_trip:?}");
+        server.abort();
+        assert_eq!(link.borrow().round_trip, Some(round_trip));
+        probing.abort();
+    }
+
+    #[test]
+    fn an_address_needs_a_host() {
+        assert!(endpoint("sconce-cloud.sconce-node.svc:8001").is_ok());
+        assert!(endpoint("not an address").is_err());
+    }
+}

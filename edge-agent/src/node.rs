@@ -1,0 +1,164 @@
+//! This node's EdgeNode: made once, its status written when the numbers have moved. The only object that we write.
+
+use crate::link::Link;
+use crate::metrics::Metrics;
+use crate::status;
+use crate::watch::Scope;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use sconce_api::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, Hardware};
+use serde_json::json;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+pub const MANAGER: &str = "sconce-agent";
+/// Until the operator has labelled the node and the first status is written, news are awaited at this pace.
+const EARLY: Duration = Duration::from_secs(2);
+const CALL: Duration = Duration::from_secs(20);
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("cannot {call}")]
+    Call { call: &'static str, source: kube::Error },
+    #[error("cannot {call}: no answer in 20 s")]
+    Timeout { call: &'static str },
+    #[error("the Node has no uid")]
+    NoUid,
+}
+
+impl Error {
+    fn call(&self) -> &'static str {
+        match self {
+            Error::Call { call, .. } | Error::Timeout { call } => call,
+            Error::NoUid => "get the Node",
+        }
+    }
+}
+
+/// Writes the EdgeNode of one node.
+pub struct Reporter {
+    pub name: String,
+    pub hardware: Hardware,
+    pub nodes: Api<Node>,
+    pub edge_nodes: Api<EdgeNode>,
+    pub link: watch::Receiver<Link>,
+    pub scope: watch::Sender<Option<Scope>>,
+    pub interval: Duration,
+    pub metrics: Metrics,
+    pub started: Instant,
+    /// When the status was last written by this process.
+    pub written: Option<Instant>,
+}
+
+impl Reporter {
+    pub fn new(
+        client: Client,
+        name: String,
+        hardware: Hardware,
+        link: watch::Receiver<Link>,
+        scope: watch::Sender<Option<Scope>>,
+        interval: Duration,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            name,
+            hardware,
+            nodes: Api::all(client.clone()),
+            edge_nodes: Api::all(client),
+            link,
+            scope,
+            interval,
+            metrics,
+            started: Instant::now(),
+            written: None,
+        }
+    }
+
+    /// Reports for ever; `turned` is told after each turn, whether or not the API server answered.
+    pub async fn report(mut self, turned: impl Fn(bool)) {
+        loop {
+            let settled = match self.turn().await {
+                Ok(settled) => settled,
+                Err(error) => {
+                    self.metrics.api_error(error.call());
+                    tracing::warn!(error = &error as &dyn std::error::Error, "EdgeNode not kept; trying again");
+                    false
+                }
+            };
+            turned(settled);
+            sleep(if settled { self.interval } else { EARLY.min(self.interval) }).await;
+        }
+    }
+
+    /// One look at the own EdgeNode, and what follows from it. True once labels and a status are there.
+    async fn turn(&mut self) -> Result<bool, Error> {
+        let edge_node = match call("get the EdgeNode", self.edge_nodes.get_opt(&self.name)).await? {
+            Some(edge_node) => edge_node,
+            None => self.create().await?,
+        };
+        let scope = Scope::of(edge_node.labels());
+        // Labels that are gone tell nothing: the routes stay as they were.
+        self.scope.send_if_modified(|old| scope.is_some() && *old != scope && { *old = scope.clone(); true });
+        let (link, now) = (*self.link.borrow(), Instant::now());
+        if !status::complete(&link, self.started, now) {
+            return Ok(false);
+        }
+        let old = edge_node.status.as_ref();
+        if let Some(new) = status::next(old, &self.hardware, &link, self.written, now, Time(Timestamp::now())) {
+            self.write(&new).await?;
+            self.written = Some(now);
+        }
+        Ok(scope.is_some())
+    }
+
+    async fn create(&self) -> Result<EdgeNode, Error> {
+        let node = call("get the Node", self.nodes.get(&self.name)).await?;
+        let mut edge_node = EdgeNode::new(&self.name, EdgeNodeSpec {});
+        edge_node.metadata = ObjectMeta {
+            name: Some(self.name.clone()),
+            // Goes with its Node, so that a node made again under the name starts anew.
+            owner_references: Some(vec![OwnerReference {
+                api_version: "v1".into(),
+                kind: "Node".into(),
+                name: self.name.clone(),
+                uid: node.uid().ok_or(Error::NoUid)?,
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        let body = Patch::Apply(&edge_node);
+        let made = call("create the EdgeNode", self.edge_nodes.patch(&self.name, &parameters(), &body)).await?;
+        tracing::info!(edge_node = self.name, "EdgeNode created");
+        Ok(made)
+    }
+
+    async fn write(&self, status: &EdgeNodeStatus) -> Result<(), Error> {
+        let body = json!({"apiVersion": EdgeNode::api_version(&()), "kind": EdgeNode::kind(&()), "status": status});
+        let body = Patch::Apply(&body);
+        call("write the EdgeNode's status", self.edge_nodes.patch_status(&self.name, &parameters(), &body)).await?;
+        self.metrics.status_written();
+        let round_trip = status.link.as_ref().map(|link| &link.round_trip);
+        tracing::info!(
+            ready = status.conditions.iter().any(|condition| condition.status == "True"),
+            p50 = round_trip.map(|round_trip| round_trip.p50.to_string()),
+            p99 = round_trip.and_then(|round_trip| round_trip.p99.as_ref().map(ToString::to_string)),
+            "status written"
+        );
+        Ok(())
+    }
+}
+
+fn parameters() -> PatchParams {
+    PatchParams::apply(MANAGER).force()
+}
+
+async fn call<T>(call: &'static str, answer: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    timeout(CALL, answer)
+        .await
+        .map_err(|_| Error::Timeout { call })?
+        .map_err(|source| Error::Call { call, source })
+}

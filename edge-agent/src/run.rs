@@ -1,0 +1,87 @@
+//! One node's agent from start to SIGTERM.
+
+use crate::args::Run;
+use crate::health::Health;
+use crate::link::{self, Link};
+use crate::metrics::Metrics;
+use crate::node::Reporter;
+use crate::watch::Keeper;
+use crate::hardware;
+use kube::{Client, Config};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    #[error("cannot measure the hardware")]
+    Hardware(#[from] hardware::Error),
+    #[error("the measurement of the hardware broke off")]
+    Measurement(#[from] tokio::task::JoinError),
+    #[error("--cloud is no HOST:PORT")]
+    Cloud(#[from] tonic::transport::Error),
+    #[error("no way to the API server is configured")]
+    Config(#[from] kube::config::InferConfigError),
+    #[error("cannot build the API server's client")]
+    Client(#[source] Box<kube::Error>),
+    #[error("cannot listen on {address}")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("cannot catch signals")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT. An API server or a cloud tier that is absent is waited for.
+///
+/// # Errors
+/// If this process cannot do its work: flags, hardware, sockets.
+pub async fn run(args: Run) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let metrics = Metrics::default();
+    let health = Health::new(metrics.clone(), args.probe_interval);
+    let listener = TcpListener::bind(args.health)
+        .await
+        .map_err(|source| Error::Listen { address: args.health, source })?;
+    let endpoint = link::endpoint(&args.cloud)?;
+    let (client, watching) = clients().await?;
+    // Before the probes start: both want a quiet core.
+    let hardware = tokio::task::spawn_blocking(hardware::measure).await??;
+    tracing::info!(class = hardware.class, gflops = hardware.gflops, memory = %hardware.memory, "hardware measured");
+
+    let (link_sender, link) = watch::channel(Link::default());
+    let (scope_sender, scope) = watch::channel(None);
+    let reporter = Reporter::new(
+        client,
+        args.node_name,
+        hardware,
+        link,
+        scope_sender,
+        args.probe_interval,
+        metrics.clone(),
+    );
+    let keeper = Keeper::new(args.routes, metrics.clone());
+    let (turned, routed) = (health.clone(), health.clone());
+    let server = axum::serve(listener, health.router());
+    // None of these ends; SIGTERM drops them all. A routes file is written in one go, so that none is cut off half way.
+    tokio::select! {
+        () = link::probe(endpoint, args.probe_interval, link_sender, metrics) => {}
+        () = reporter.report(|reported| turned.turned(reported)) => {}
+        () = keeper.keep(watching, scope, || routed.routed()) => {}
+        _ = server.into_future() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopped; the routes stay");
+    Ok(())
+}
+
+/// A client for single calls, and one for the watch, whose reads may wait.
+async fn clients() -> Result<(Client, Client), Error> {
+    let mut calls = Config::infer().await?;
+    let watch = calls.clone();
+    calls.read_timeout = Some(Duration::from_secs(15));
+    calls.reset_reader_on_write = true;
+    let client = |config| Client::try_from(config).map_err(|error| Error::Client(Box::new(error)));
+    Ok((client(calls)?, client(watch)?))
+}

@@ -1,0 +1,253 @@
+//! Follows the placements that matter to this node, and keeps the routes file by them.
+
+use crate::metrics::Metrics;
+use crate::routes::{self, Routes};
+use futures::StreamExt as _;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use sconce_api::{EdgePlacement, labels};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use tokio::sync::watch;
+
+/// Which placements matter to this node's router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of one site, by the label's value.
+    Site(String),
+    /// All, as far as they are answered in the cloud.
+    Cloud,
+}
+
+impl Scope {
+    /// From the labels that the operator puts on the EdgeNode; `None` until it has.
+    pub fn of(node: &BTreeMap<String, String>) -> Option<Self> {
+        let tier = node.get(labels::TIER)?;
+        if tier.eq_ignore_ascii_case("cloud") {
+            Some(Self::Cloud)
+        } else {
+            node.get(labels::SITE).map(|site| Self::Site(site.clone()))
+        }
+    }
+
+    fn config(&self) -> watcher::Config {
+        // A connection that died silently is noticed within a minute.
+        let config = watcher::Config::default().timeout(60);
+        match self {
+            Self::Site(site) => config.labels(&format!("{}={site}", labels::SITE)),
+            Self::Cloud => config,
+        }
+    }
+}
+
+/// The routes file and the placements that it comes from.
+pub struct Keeper {
+    file: PathBuf,
+    written: Routes,
+    placements: BTreeMap<(String, String), EdgePlacement>,
+    /// A list that is being read; it counts once it is complete.
+    incoming: Option<BTreeMap<(String, String), EdgePlacement>>,
+    metrics: Metrics,
+}
+
+type Guarded = DeserializeGuard<EdgePlacement>;
+
+impl Keeper {
+    /// Starts from what the file says: routes outlive this process.
+    pub fn new(file: PathBuf, metrics: Metrics) -> Self {
+        let written = routes::read(&file).unwrap_or_default();
+        Self { file, written, placements: BTreeMap::new(), incoming: None, metrics }
+    }
+
+    /// Keeps the file for ever; `listed` is told after each change that the file holds.
+    pub async fn keep(mut self, client: Client, mut scope: watch::Receiver<Option<Scope>>, listed: impl Fn()) {
+        loop {
+            let current = scope.borrow_and_update().clone();
+            let Some(current) = current else {
+                if scope.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            tracing::info!(scope = ?current, "following placements");
+            tokio::select! {
+                () = self.follow(&client, &current, &listed) => {}
+                changed = scope.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn follow(&mut self, client: &Client, scope: &Scope, listed: &impl Fn()) {
+        let api: Api<Guarded> = Api::all(client.clone());
+        let mut events = std::pin::pin!(watcher(api, scope.config()).default_backoff());
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if self.take(event) && self.write(scope) {
+                        listed();
+                    }
+                }
+                Err(error) => {
+                    self.metrics.api_error("watch placements");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "placements not followed; routes stay");
+                }
+            }
+        }
+    }
+
+    /// True if the placements may have changed and are complete.
+    fn take(&mut self, event: watcher::Event<Guarded>) -> bool {
+        match event {
+            watcher::Event::Init => self.incoming = Some(BTreeMap::new()),
+            watcher::Event::InitApply(object) => {
+                let key = key(&object);
+                // One that we cannot read is as it was when we could.
+                let placement = readable(object).or_else(|| self.placements.get(&key).cloned());
+                if let (Some(placement), Some(incoming)) = (placement, self.incoming.as_mut()) {
+                    incoming.insert(key, placement);
+                }
+            }
+            watcher::Event::InitDone => {
+                self.placements = self.incoming.take().unwrap_or_default();
+                return true;
+            }
+            watcher::Event::Apply(object) => {
+                let key = key(&object);
+                if let Some(placement) = readable(object) {
+                    self.placements.insert(key, placement);
+                    return true;
+                }
+            }
+            watcher::Event::Delete(object) => {
+                self.placements.remove(&key(&object));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// True if the file says what the placements ask for.
+    fn write(&mut self, scope: &Scope) -> bool {
+        let routes = routes::routes(self.placements.values(), scope, &self.written);
+        if routes == self.written && self.file.exists() {
+            return true;
+        }
+        match routes::write(&self.file, &routes) {
+            Ok(()) => {
+                self.metrics.routes_written(routes.models.len());
+                tracing::info!(models = routes.models.len(), "routes written");
+                self.written = routes;
+                true
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "routes not written; the old file stays");
+                false
+            }
+        }
+    }
+}
+
+fn key(object: &Guarded) -> (String, String) {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn readable(object: Guarded) -> Option<EdgePlacement> {
+    object.0.inspect_err(|error| tracing::warn!(error = error.error, "placement not understood; it stays as it was")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::ObjectMeta;
+    use kube::core::error_boundary::InvalidObject;
+    use serde_json::json;
+    use watcher::Event;
+
+    fn placement(model: &str, address: &str) -> Guarded {
+        DeserializeGuard(Ok(serde_json::from_value(json!({
+            "apiVersion": "sconce.dev/v1alpha1",
+            "kind": "EdgePlacement",
+            "metadata": {"name": model, "namespace": "vision"},
+            "spec": {"modelRef": {"name": model}, "siteRef": {"name": "site-a"}, "versionRef": {"name": "v1"}},
+            "status": {"endpoints": [{"tier": "Edge", "address": address, "port": 8001}]},
+        }))
+        .unwrap()))
+    }
+
+    fn unreadable(model: &str) -> Guarded {
+        let metadata =
+            ObjectMeta { name: Some(model.into()), namespace: Some("vision".into()), ..ObjectMeta::default() };
+        DeserializeGuard(Err(InvalidObject { error: "unknown variant".into(), metadata }))
+    }
+
+    /// A keeper, and what its file says after each event.
+    fn told(events: Vec<Event<Guarded>>) -> Vec<Option<Vec<String>>> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("routes.json");
+        let mut keeper = Keeper::new(file.clone(), Metrics::default());
+        let mut told = Vec::new();
+        for event in events {
+            if keeper.take(event) {
+                assert!(keeper.write(&Scope::Site("site-a".into())));
+            }
+            told.push(routes::read(&file).map(|routes| {
+                let backends = routes.models.into_values().flat_map(|route| route.backends);
+                backends.map(|backend| backend.address).collect()
+            }));
+        }
+        told
+    }
+
+    #[test]
+    fn a_list_counts_once_it_is_complete() {
+        let says = |addresses: &[&str]| Some(addresses.iter().map(ToString::to_string).collect());
+        let told = told(vec![
+            Event::Init,
+            Event::InitApply(placement("digits", "10.0.0.1")),
+            Event::InitApply(placement("keyword", "10.0.0.2")),
+            Event::InitDone,
+            // The watch was interrupted, and then the new list too.
+            Event::Init,
+            Event::InitApply(placement("digits", "10.0.0.3")),
+            Event::Init,
+            Event::InitApply(placement("digits", "10.0.0.4")),
+            Event::InitDone,
+        ]);
+        let first = says(&["10.0.0.1:8001", "10.0.0.2:8001"]);
+        let expected =
+            [None, None, None, first.clone(), first.clone(), first.clone(), first.clone(), first, says(&["10.0.0.4:8001"])];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_placement_that_we_cannot_read_stays_as_it_was() {
+        let says = |addresses: &[&str]| Some(addresses.iter().map(ToString::to_string).collect());
+        let told = told(vec![
+            Event::Init,
+            Event::InitApply(placement("digits", "10.0.0.1")),
+            Event::InitDone,
+            Event::Apply(unreadable("digits")),
+            Event::Init,
+            Event::InitApply(unreadable("digits")),
+            Event::InitDone,
+            Event::Delete(unreadable("digits")),
+        ]);
+        assert_eq!(told.last(), Some(&says(&[])));
+        assert!(told[2..7].iter().all(|told| *told == says(&["10.0.0.1:8001"])), "{told:?}");
+    }
+
+    #[test]
+    fn a_scope_needs_the_operators_labels() {
+        let scope = |pairs: &[(&str, &str)]| {
+            Scope::of(&pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
+        };
+        assert_eq!(scope(&[]), None);
+        assert_eq!(scope(&[("sconce.dev/tier", "edge")]), None);
+        assert_eq!(scope(&[("sconce.dev/tier", "cloud")]), Some(Scope::Cloud));
+        assert_eq!(
+            scope(&[("sconce.dev/tier", "edge"), ("sconce.dev/site", "store-1")]),
+            Some(Scope::Site("store-1".into()))
+        );
+    }
+}
