@@ -1,1 +1,11 @@
-//! Stub.
+//! Proves that the rooms meet: a real Kubernetes, Sconce installed on it by its chart, and what users do with it.
+
+mod bed;
+mod client;
+mod command;
+mod placements;
+
+pub use bed::{Bed, Spec, Training, placement_name, root};
+pub use client::{Answers, ClientRun};
+pub use command::Command;
+pub use placements::{NAMESPACE, condition, serves_from, stands, tier};

@@ -1,0 +1,55 @@
+# Two commands do all set-up: `make demo` shows the main job, `make test` passes the tests.
+# `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BIN := $(CARGO_TARGET_DIR)/$(HOST)/release
+# The embedded Kubernetes: kubebox, kubectl, helm and what they run.
+export KUBEBOX_BIN ?= $(CARGO_TARGET_DIR)/kubebox
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: setup
+setup: ## Install what is missing (Debian packages) and check Rust and Go
+	@e2e/setup.sh
+
+.PHONY: kubernetes
+kubernetes: setup ## Build the embedded Kubernetes (about 16 minutes the first time on 2 cores)
+	@e2e/kubebox/build.sh $(KUBEBOX_BIN)
+
+.PHONY: build
+build: setup ## Build all programs of Sconce
+	@cargo build --release --workspace --bins
+
+.PHONY: demo
+demo: build kubernetes ## Run the main job on the embedded Kubernetes; MNIST=DIR trains on the IDX files there
+	@$(BIN)/sconce-demo up $(if $(MNIST),--mnist "$(MNIST)")
+
+.PHONY: demo-down
+demo-down: ## Remove the demo without trace
+	@$(BIN)/sconce-demo down
+
+.PHONY: check
+check: setup ## Cheap checks: formatting, lints, shell
+	@cargo fmt --all --check
+	@cargo clippy --release --workspace --all-targets -- -D warnings
+
+.PHONY: test
+test: setup ## Run all tests: units, integration, and the e2e suite on its own Kubernetes
+	@e2e/test.sh
+
+.PHONY: bench-train
+bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR
+	@test -n "$(MNIST)" || { echo "bench-train: say where the IDX files are: make bench-train MNIST=DIR"; exit 2; }
+	@$(BIN)/sconce-trainer train examples/digits/training.yaml --data "$(MNIST)" --output $(CARGO_TARGET_DIR)/bench-train
+
+.PHONY: sizes
+sizes: setup ## Build the shipped runtime with fat LTO and print its size
+	@cargo build --profile dist -p sconce-edge-runtime --bin edge-runtime
+	@ls -l --block-size=1 $(CARGO_TARGET_DIR)/$(HOST)/dist/edge-runtime | awk '{printf "edge-runtime (static, fat LTO): %.1f MB\n", $$5/1e6}'

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that are missing, saying which and why; checks for Rust and Go.
+set -euo pipefail
+
+declare -A why=(
+  [gcc]="links Rust and cgo programs"
+  [g++]="builds C++ parts of dependencies"
+  [make]="runs the Makefile"
+  [pkg-config]="finds libseccomp for runc"
+  [libseccomp-dev]="runc filters system calls with it"
+  [iproute2]="lays the links between nodes"
+  [nftables]="kube-proxy writes its rules with it"
+  [iptables]="the CNI portmap plugin needs it"
+  [util-linux]="enters the nodes' namespaces"
+  [ca-certificates]="HTTPS to module and package registries"
+)
+missing=()
+for package in "${!why[@]}"; do
+  dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  for package in "${missing[@]}"; do echo "setup: installing $package: ${why[$package]}"; done
+  if ((EUID != 0)); then
+    echo "setup: not root. Install them yourself: apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+command -v cargo >/dev/null || { echo "setup: cargo is missing. Install Rust 1.95 or newer with rustup, then try again" >&2; exit 1; }
+command -v go >/dev/null || { echo "setup: go is missing. Install Go 1.26 or newer, then try again" >&2; exit 1; }

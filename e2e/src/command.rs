@@ -1,0 +1,78 @@
+//! Runs a program; an error says which, with what, and what it printed.
+
+use anyhow::{Context as _, Result, bail};
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Stdio;
+
+pub struct Command {
+    inner: tokio::process::Command,
+    line: String,
+    input: Option<String>,
+}
+
+impl Command {
+    pub fn new(program: impl AsRef<Path>) -> Self {
+        let program = program.as_ref();
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        let mut inner = tokio::process::Command::new(program);
+        inner.stdin(Stdio::null()).kill_on_drop(true);
+        Self { inner, line: name.to_string_lossy().into_owned(), input: None }
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.line.push(' ');
+        self.line.push_str(&arg.as_ref().to_string_lossy());
+        self.inner.arg(arg);
+        self
+    }
+
+    pub fn args<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>) -> Self {
+        args.into_iter().fold(self, Self::arg)
+    }
+
+    pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        self.inner.env(key, value);
+        self
+    }
+
+    /// Text for the program's standard input.
+    pub fn input(mut self, text: impl Into<String>) -> Self {
+        self.input = Some(text.into());
+        self
+    }
+
+    /// Runs the program with its output on ours.
+    pub async fn show(mut self) -> Result<()> {
+        let status = self.inner.status().await.with_context(|| format!("cannot run `{}`", self.line))?;
+        if !status.success() {
+            bail!("`{}` failed: {status}", self.line);
+        }
+        Ok(())
+    }
+
+    /// Runs the program and returns what it printed, even if it failed: (succeeded, stdout, stderr).
+    pub async fn try_output(mut self) -> Result<(bool, String, String)> {
+        self.inner.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if self.input.is_some() {
+            self.inner.stdin(Stdio::piped());
+        }
+        let mut child = self.inner.spawn().with_context(|| format!("cannot run `{}`", self.line))?;
+        if let (Some(text), Some(mut stdin)) = (self.input.take(), child.stdin.take()) {
+            use tokio::io::AsyncWriteExt as _;
+            stdin.write_all(text.as_bytes()).await?;
+        }
+        let output = child.wait_with_output().await?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok((output.status.success(), text(output.stdout), text(output.stderr)))
+    }
+
+    pub async fn output(self) -> Result<String> {
+        let line = self.line.clone();
+        let (succeeded, stdout, stderr) = self.try_output().await?;
+        if !succeeded {
+            bail!("`{line}` failed: {}", format!("{stdout}{stderr}").trim());
+        }
+        Ok(stdout)
+    }
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# All tests, the cheap ones first. The e2e suite starts and stops a Kubernetes of its own, beside a demo's.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${CARGO_TARGET_DIR:=$PWD/target}" "${KUBEBOX_BIN:=$CARGO_TARGET_DIR/kubebox}"
+export CARGO_TARGET_DIR KUBEBOX_BIN
+programs=$CARGO_TARGET_DIR/$(rustc -vV | sed -n 's/^host: //p')/release
+began=$SECONDS
+step() { printf '\n== %s (%d s so far)\n' "$1" $((SECONDS - began)); }
+
+step "formatting"
+cargo fmt --all --check
+step "units and integration: Rust"
+cargo test --release --workspace
+step "programs"
+cargo build --release --workspace --bins
+cargo test --release -p sconce-e2e --features cluster --no-run
+step "units: kubebox"
+(cd e2e/kubebox && CGO_ENABLED=0 GOFLAGS=-trimpath go test ./internal/...)
+step "embedded Kubernetes"
+e2e/kubebox/build.sh "$KUBEBOX_BIN"
+
+step "a small model for the suite"
+work=$(mktemp -d)
+stop() {
+  status=$?
+  if ((status)); then
+    echo "== state of the cluster when the suite failed" >&2
+    local kubectl=("$KUBEBOX_BIN/kubectl" --kubeconfig /var/lib/kubebox/sconce-test/kubeconfig)
+    "${kubectl[@]}" get em,ep,es,en,emv,deploy,pods -A -o wide >&2 || true
+    "${kubectl[@]}" logs -n sconce-system deploy/sconce-operator --tail=60 >&2 || true
+  fi
+  "$KUBEBOX_BIN/kubebox" down --name sconce-test || true
+  rm -rf "$work"
+  exit "$status"
+}
+trap stop EXIT
+"$programs/sconce-trainer" train e2e/training.yaml --output "$work/artifact" --held-out "$work/held-out"
+step "the suite, on its own Kubernetes"
+"$KUBEBOX_BIN/kubebox" down --name sconce-test >/dev/null
+"$KUBEBOX_BIN/kubebox" up --name sconce-test --config e2e/cluster.yaml --api-port 26443 --registry-port 25000 --grace 12
+SCONCE_E2E_TRAINING=$work cargo test --release -p sconce-e2e --features cluster -- --test-threads=1 --nocapture
+step "done"

@@ -1,0 +1,117 @@
+//! Bad artifacts: a condition says what, why and what to do; what already serves keeps serving.
+
+use crate::suite::{bed, training};
+use anyhow::{Context as _, Result, bail};
+use kube::api::Api;
+use sconce_api::EdgeModel;
+use sconce_e2e::{Bed, ClientRun, NAMESPACE, Spec, stands};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+async fn point_to(bed: &Bed, uri: &str) -> Result<()> {
+    bed.patch("em", NAMESPACE, "digits", json!({"spec": {"model": {"uri": uri}}})).await.map(drop)
+}
+
+async fn until_resolved(bed: &Bed, reason: &'static str, part: &'static str) -> Result<()> {
+    let models: Api<EdgeModel> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let holds = move |found: Option<&EdgeModel>| {
+        let conditions = found.and_then(|model| model.status.as_ref()).map(|status| status.conditions.as_slice()).unwrap_or_default();
+        sconce_e2e::condition(conditions, "Resolved").is_some_and(|resolved| resolved.reason == reason && resolved.message.contains(part))
+    };
+    bed.until(&models, "digits", &format!("Resolved with {reason} and `{part}`"), LIMIT, holds).await?;
+    let answers = bed.ask("site-a-1", &ClientRun::of("digits.vision").count(50)).await?;
+    assert_eq!(answers.failed, 0, "what serves keeps serving: {:?}", answers.errors);
+    Ok(())
+}
+
+/// A copy of the suite's artifact with one JSON file changed.
+fn altered(file: &str, change: impl FnOnce(&mut Value)) -> Result<tempfile::TempDir> {
+    let copy = tempfile::tempdir()?;
+    copy_folder(&training().artifact, copy.path())?;
+    let path = copy.path().join(file);
+    let mut value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    change(&mut value);
+    std::fs::write(path, serde_json::to_vec(&value)?)?;
+    Ok(copy)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn missing_artifact_is_named() -> Result<()> {
+    let bed = bed().await?;
+    point_to(&bed, &Bed::model_uri("models/digits:9.9.9")).await?;
+    until_resolved(&bed, "ArtifactMissing", "9.9.9").await
+}
+
+#[tokio::test]
+async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result<()> {
+    let bed = bed().await?;
+    // Another version, so that nodes have to fetch: one class is renamed.
+    let other = altered("config.json", |config| config["labels"][0] = json!("nought"))?;
+    let digest = bed.publish(other.path(), "models/tampered:1.0.0").await?;
+    let weights = training().artifact.join("weights/f32/model.safetensors");
+    let stored = stored_blob(&std::fs::read(weights)?)?;
+    let good = std::fs::read(&stored)?;
+    for (what, bad) in [("tampered with", flipped(&good)), ("cut off", good[..good.len() / 2].to_vec())] {
+        std::fs::write(&stored, bad)?;
+        point_to(&bed, &format!("{}@{digest}", Bed::model_uri("models/tampered"))).await?;
+        let refused = bed
+            .until_placement("digits", "site-a", &format!("refused bytes that were {what}"), |ep| {
+                ["False/DigestMismatch", "False/FetchFailed"].contains(&stands(ep, "Serving").as_str()) || stands(ep, "Reconciling").starts_with("True")
+            })
+            .await?;
+        println!("{what}: {}", stands(&refused, "Serving"));
+        let answers = bed.ask("site-a-1", &ClientRun::of("digits.vision").count(50)).await?;
+        assert_eq!(answers.failed, 0, "what serves keeps serving: {:?}", answers.errors);
+    }
+    std::fs::write(&stored, good)?;
+    Ok(())
+}
+
+fn flipped(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes
+}
+
+/// Where the registry keeps these bytes: it has no door for wrong ones.
+fn stored_blob(bytes: &[u8]) -> Result<std::path::PathBuf> {
+    let mut folders = vec![Spec::TEST.folder().join("registry")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.metadata()?.len() == bytes.len() as u64 && std::fs::read(entry.path())? == bytes {
+                return Ok(entry.path());
+            }
+        }
+    }
+    bail!("the registry does not hold the weights")
+}
+
+#[tokio::test]
+async fn unknown_architecture_is_refused_with_the_layer_that_is_unknown() -> Result<()> {
+    let bed = bed().await?;
+    let strange = altered("config.json", |config| config["architecture"]["layers"][0] = json!({"attention": {"heads": 4}}))?;
+    bed.publish(strange.path(), "models/strange:1.0.0").await?;
+    point_to(&bed, &Bed::model_uri("models/strange:1.0.0")).await?;
+    until_resolved(&bed, "UnknownArchitecture", "attention").await
+}

@@ -1,0 +1,11 @@
+//! The e2e suite: a real Kubernetes, Sconce installed by its chart, clients inside the sites.
+//!
+//! `e2e/test.sh` starts the cluster and runs this with one thread: the scenarios share the cluster, and each
+//! leaves it as it found it.
+
+mod admission;
+mod artifacts;
+mod faults;
+mod placing;
+mod rights;
+mod suite;

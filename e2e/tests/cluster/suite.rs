@@ -1,0 +1,50 @@
+//! What the scenarios share: the cluster, installed once, and the digits model as every scenario finds it.
+
+use anyhow::{Context as _, Result};
+use sconce_api::Tier;
+use sconce_e2e::{Bed, NAMESPACE, Spec, Training, root};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use tokio::sync::OnceCell;
+
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
+/// Folder of the suite's trained model.
+pub fn training() -> Training {
+    let folder = std::env::var("SCONCE_E2E_TRAINING").expect("SCONCE_E2E_TRAINING is set by e2e/test.sh");
+    Training::in_folder(Path::new(&folder))
+}
+
+pub fn examples(file: &str) -> PathBuf {
+    root().join("examples/digits").join(file)
+}
+
+/// The cluster with Sconce, the fleet, the digits model placed at both sites, and a client at each.
+pub async fn bed() -> Result<Bed> {
+    // A client of its own: each test has a runtime of its own, and connections do not outlive theirs.
+    let bed = Bed::open(Spec::TEST).await?;
+    INSTALLED
+        .get_or_try_init(|| async {
+            let training = training();
+            bed.publish(&training.artifact, "models/digits:1.0.0").await?;
+            bed.install(&training.held_out).await?;
+            for file in ["fleet.yaml", "model.yaml", "client/daemonset.yaml"] {
+                bed.apply(&examples(file)).await?;
+            }
+            bed.kubectl().args(["rollout", "status", "ds/digits-client", "-n", NAMESPACE, "--timeout=120s"]).output().await?;
+            anyhow::Ok(())
+        })
+        .await
+        .context("cannot install Sconce")?;
+    settle(&bed).await?;
+    Ok(bed)
+}
+
+/// The digits model as the example says it, placed: at the edge of site-a, in the cloud for site-b.
+pub async fn settle(bed: &Bed) -> Result<()> {
+    bed.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(examples("model.yaml")).output().await?;
+    bed.patch("em", NAMESPACE, "digits", json!({"spec": {"hardware": null, "load": {"requestsPerSecond": 10}, "latencyBudget": "25ms"}})).await?;
+    bed.until_served("digits", "site-a", Tier::Edge).await?;
+    bed.until_served("digits", "site-b", Tier::Cloud).await?;
+    Ok(())
+}
