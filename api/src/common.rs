@@ -3,7 +3,6 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -47,10 +46,25 @@ pub struct DurationText(pub String);
 #[serde(transparent)]
 pub struct Percent(pub String);
 
-/// An amount, such as `10M` (bit/s), `64Mi` (bytes) or `500m` (cores).
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+/// An amount, such as `10M` (bit/s), `64Mi` (bytes) or `500m` (cores). A plain number may come without quotes.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct Amount(pub String);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum IntOrString {
+            Int(u64),
+            String(String),
+        }
+        Ok(Self(match IntOrString::deserialize(deserializer)? {
+            IntOrString::Int(number) => number.to_string(),
+            IntOrString::String(text) => text,
+        }))
+    }
+}
 
 macro_rules! text {
     ($type:ident, $schema:expr) => {
@@ -82,8 +96,11 @@ text!(DurationText, json_schema!({"type": "string", "maxLength": 32, "pattern": 
 text!(Percent, json_schema!({"type": "string", "maxLength": 10, "pattern": r"^[0-9]{1,4}(\.[0-9]{1,3})?%$"}));
 text!(
     Amount,
-    json_schema!({"type": "string", "maxLength": 32, "pattern": r"^[0-9]{1,15}(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"})
+    json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 32, "pattern": r"^[0-9]{1,15}(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"})
 );
+
+/// Pattern of a percentage of a whole: 0% to 100%.
+pub(crate) const SHARE: &str = r"^(100(\.0{1,3})?|[0-9]{1,2}(\.[0-9]{1,3})?)%$";
 
 impl DurationText {
     /// `None` if the text is not a duration; the API server admits none such.
@@ -160,7 +177,7 @@ impl Amount {
 pub struct Selector {
     /// Labels that must have exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(schema_with = "label_values")]
     pub match_labels: BTreeMap<String, String>,
     /// Requirements on labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -250,13 +267,36 @@ pub struct RoundTrip {
     pub basis: Basis,
 }
 
-/// The conditions of an object, one per type.
-pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = Vec::<Condition>::json_schema(generator);
-    schema.insert("x-kubernetes-list-type".into(), "map".into());
-    schema.insert("x-kubernetes-list-map-keys".into(), serde_json::json!(["type"]));
-    schema.insert("maxItems".into(), 12.into());
-    schema
+fn label_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+}
+
+/// The conditions of an object, one per type; as `metav1.Condition`, in fewer words and with closer bounds.
+pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 12,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": {"type": "string", "maxLength": 63, "description": "What is said to be so, such as Ready."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it is so."},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0,
+                    "description": "The metadata.generation of the spec that this was said of."},
+                "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When `status` last changed."},
+                "reason": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[A-Za-z]+$",
+                    "description": "Why, as one word of the table of reasons."},
+                "message": {"type": "string", "maxLength": 1024, "description": "Why, as a sentence with its numbers."},
+            },
+        },
+    })
 }
 
 impl std::fmt::Display for Tier {
@@ -291,5 +331,110 @@ fn strip(schema: &mut JSONSchemaProps) {
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = schema.items.as_mut() {
         strip(items);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_their_units() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(DurationText::from(text).parse(), expected.map(Duration::from_micros), "{text}");
+        };
+        check("1us", Some(1));
+        check("20ms", Some(20_000));
+        check("1m30s", Some(90_000_000));
+        check("24h", Some(86_400_000_000));
+        check("1s500ms250us", Some(1_500_250));
+        check("0ms", Some(0));
+        for malformed in ["", "20", "ms", "1.5s", "-1s", "20 ms", "1d", "20MS", "ms20"] {
+            check(malformed, None);
+        }
+        check("18446744073709551615h", None);
+    }
+
+    #[test]
+    fn percentages_are_read_in_thousandths() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(Percent::from(text).millis(), expected, "{text}");
+        check("97%", Some(97_000));
+        check("97.5%", Some(97_500));
+        check("0.125%", Some(125));
+        check("150%", Some(150_000));
+        check("0%", Some(0));
+        for malformed in ["", "%", "0.97", "97", "97.1234%", "-1%", "97 %", ".5%", "a%", "9.x%"] {
+            check(malformed, None);
+        }
+    }
+
+    #[test]
+    fn amounts_are_read_with_their_suffixes() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(Amount::from(text).millis(), expected, "{text}");
+        check("500m", Some(500));
+        check("1", Some(1_000));
+        check("1.5", Some(1_500));
+        check("10M", Some(10_000_000_000));
+        check("1Ki", Some(1_024_000));
+        check("64Mi", Some(67_108_864_000));
+        check("1.5Gi", Some(1_610_612_736_000));
+        for malformed in ["", "M", "1X", "1.2.3", "-1", "1 M", "1e3", "1.1234"] {
+            check(malformed, None);
+        }
+        check("999999999999999Ti", None);
+        check("1.999Ti", Some(1_999 << 40));
+        assert_eq!(Amount::from("1500m").units(), Some(2));
+    }
+
+    #[test]
+    fn an_amount_may_be_a_plain_number() {
+        assert_eq!(serde_json::from_str::<Amount>("10000000").unwrap(), Amount::from("10000000"));
+        assert_eq!(serde_json::from_str::<Amount>(r#""10M""#).unwrap(), Amount::from("10M"));
+        assert!(serde_json::from_str::<Amount>("-1").is_err());
+        assert!(serde_json::from_str::<Amount>("1.5").is_err());
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    }
+
+    fn requirement(key: &str, operator: Operator, values: &[&str]) -> Requirement {
+        Requirement { key: key.into(), operator, values: values.iter().map(|value| (*value).into()).collect() }
+    }
+
+    #[test]
+    fn requirements_hold_as_the_scheduler_reads_them() {
+        let node = labels(&[("arch", "arm64"), ("cores", "8"), ("camera", "")]);
+        let check = |key: &str, operator: Operator, values: &[&str], expected: bool| {
+            let requirement = requirement(key, operator, values);
+            assert_eq!(requirement.matches(&node), expected, "{requirement:?}");
+        };
+        check("arch", Operator::In, &["amd64", "arm64"], true);
+        check("arch", Operator::In, &["amd64"], false);
+        check("gpu", Operator::In, &["yes"], false);
+        check("arch", Operator::NotIn, &["arm64"], false);
+        check("arch", Operator::NotIn, &["amd64"], true);
+        check("gpu", Operator::NotIn, &["yes"], true);
+        check("camera", Operator::Exists, &[], true);
+        check("gpu", Operator::Exists, &[], false);
+        check("gpu", Operator::DoesNotExist, &[], true);
+        check("camera", Operator::DoesNotExist, &[], false);
+        check("cores", Operator::Gt, &["4"], true);
+        check("cores", Operator::Gt, &["8"], false);
+        check("cores", Operator::Lt, &["16"], true);
+        check("arch", Operator::Gt, &["4"], false);
+        check("gpu", Operator::Lt, &["4"], false);
+        check("cores", Operator::Gt, &[], false);
+    }
+
+    #[test]
+    fn a_selector_holds_where_all_of_it_holds_and_an_empty_one_everywhere() {
+        let site = labels(&[("region", "north"), ("size", "large")]);
+        assert!(Selector::default().matches(&site));
+        assert!(Selector::default().matches(&BTreeMap::new()));
+        let mut selector = Selector { match_labels: labels(&[("region", "north")]), match_expressions: Vec::new() };
+        assert!(selector.matches(&site));
+        selector.match_expressions.push(requirement("size", Operator::In, &["small"]));
+        assert!(!selector.matches(&site));
     }
 }

@@ -76,6 +76,7 @@ pub struct FleetLink {
     pub assumed_round_trip: DurationText,
     /// Uplink of a site in bit/s, assumed until it has been measured. Default: 10M.
     #[serde(default = "default_uplink")]
+    #[schemars(extend("pattern" = r"^[1-9][0-9]{0,14}(\.[0-9]{1,3})?(k|M|G|T|Ki|Mi|Gi|Ti)?$"))]
     pub assumed_uplink: Amount,
 }
 
@@ -98,6 +99,7 @@ impl Default for FleetLink {
 pub struct FleetLimits {
     /// Share of a node's allocatable resources that our models may request. Default: 80%.
     #[serde(default = "default_share")]
+    #[schemars(extend("pattern" = SHARE))]
     pub max_share: Percent,
 }
 

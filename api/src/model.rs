@@ -50,6 +50,7 @@ pub struct EdgeModelSpec {
     pub budget_policy: BudgetPolicy,
     /// Least accuracy on held-out data; absent = no floor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = SHARE))]
     pub accuracy_floor: Option<Percent>,
     /// The load of one site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,8 +58,10 @@ pub struct EdgeModelSpec {
     /// What a node must have, at the edge and in the cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<ModelHardware>,
+    /// Where it may run, and what is minimised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<ModelPlacement>,
+    /// How requests are served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<ModelServing>,
 }
@@ -90,6 +93,7 @@ pub struct ModelLoad {
     pub requests_per_second: i64,
     /// Highest load in percent of the usual one. Default: 150%.
     #[serde(default = "default_peak")]
+    #[schemars(extend("pattern" = r"^[1-9][0-9]{0,3}(\.[0-9]{1,3})?%$"))]
     pub peak_factor: Percent,
 }
 
@@ -174,7 +178,9 @@ pub struct EdgeModelStatus {
     pub resolved_at: Option<Time>,
     /// Name that clients send as `model_name` to their node's router: NAME.NAMESPACE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub address: Option<String>,
+    /// How many sites are in which state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sites: Option<ModelSiteCounts>,
     /// Sites that are worst off, at most 8.
@@ -191,10 +197,13 @@ pub struct EdgeModelStatus {
 #[serde(rename_all = "camelCase")]
 pub struct DesiredVersion {
     /// Name of the EdgeModelVersion.
+    #[schemars(length(max = 63))]
     pub version: String,
     /// Digest of the artifact's manifest.
+    #[schemars(length(max = 71))]
     pub digest: String,
     /// The `spec.model.uri` that was resolved: while it stays, a moved tag changes nothing.
+    #[schemars(length(max = 512))]
     pub uri: String,
 }
 
@@ -204,18 +213,28 @@ pub struct ModelSiteCounts {
     /// Sites that the model selects.
     pub selected: i64,
     /// Sites with a Ready place, of those selected, such as 2/2.
+    #[schemars(length(max = 23))]
     pub serving: String,
+    /// Sites that the model is placed at, on an edge node.
     pub edge: i64,
+    /// Sites that the cloud serves.
     pub cloud: i64,
+    /// Sites where the model has no place.
     pub unplaced: i64,
+    /// Sites without contact; their placement is kept.
     pub offline: i64,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SiteTrouble {
+    /// Name of the EdgeSite.
+    #[schemars(length(max = 63))]
     pub site: String,
+    /// One word of the table of reasons.
+    #[schemars(length(max = 63))]
     pub reason: String,
+    /// The same with its numbers.
     #[schemars(length(max = 256))]
     pub message: String,
 }

@@ -42,7 +42,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.siteRef.name == oldSelf.siteRef.name && self.modelRef.name == oldSelf.modelRef.name").message("modelRef and siteRef are immutable").reason(Reason::FieldValueForbidden))]
 pub struct EdgePlacementSpec {
+    /// The EdgeModel, in the same namespace. Immutable.
     pub model_ref: NameRef,
+    /// The EdgeSite. Immutable.
     pub site_ref: NameRef,
     /// The version that the site runs.
     pub version_ref: NameRef,
@@ -59,6 +61,7 @@ pub struct EdgePlacementStatus {
     /// The budget that the decision was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<DurationText>,
+    /// What a client at the site is predicted to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Prediction>,
     /// Cost of the decision in points per hour.
@@ -81,15 +84,21 @@ pub struct EdgePlacementStatus {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
+    /// Edge or Cloud.
     pub tier: Tier,
     /// The edge node; empty for the cloud pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 4), inner(length(max = 253)))]
     pub nodes: Vec<String>,
+    /// Form of the version that serves, such as f32.
+    #[schemars(length(max = 63))]
     pub variant: String,
+    /// Pods of the site; of a cloud placement 1, since the pool is shared.
     pub replicas: i64,
     /// Outcome, such as ChosenAtEdge or BestEffort.
+    #[schemars(length(max = 63))]
     pub reason: String,
+    /// When the model came to this place.
     pub since: Time,
 }
 
@@ -97,9 +106,13 @@ pub struct Decision {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Prediction {
+    /// Round trip between the router and the place.
     pub link: Term,
+    /// Sending the bytes of request and answer.
     pub transfer: Term,
+    /// Waiting behind other requests.
     pub queue: Term,
+    /// Computing the answer.
     pub compute: Term,
     /// Sum of medians plus the root of the squared tails.
     pub p99: DurationText,
@@ -112,18 +125,23 @@ pub struct Prediction {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Term {
+    /// Median.
     pub p50: DurationText,
+    /// 99th percentile.
     pub p99: DurationText,
+    /// Whether it was measured, estimated or assumed.
     pub basis: Basis,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
+    /// Edge or Cloud.
     pub tier: Tier,
     /// IP address of a pod, or of the cloud pool's Service.
     #[schemars(length(max = 63))]
     pub address: String,
+    /// Port of the inference protocol.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
 }
@@ -134,7 +152,10 @@ pub struct Rejection {
     /// TIER/VARIANT on NODE.
     #[schemars(length(max = 320))]
     pub candidate: String,
+    /// One word of the table of reasons.
+    #[schemars(length(max = 63))]
     pub reason: String,
+    /// The same with its numbers.
     #[schemars(length(max = 256))]
     pub message: String,
 }

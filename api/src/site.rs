@@ -31,10 +31,12 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Uplink", type_ = "string", json_path = ".status.link.uplink"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes.total"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 63").message("metadata.name must be no longer than 63 characters")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.fleetRef.name == oldSelf.fleetRef.name").message("fleetRef is immutable").reason(Reason::FieldValueForbidden))]
+#[x_kube(validation = Rule::new("has(self.key) == has(oldSelf.key)").message("key is immutable").reason(Reason::FieldValueForbidden))]
 pub struct EdgeSiteSpec {
     /// The fleet that the site belongs to. Immutable.
     pub fleet_ref: NameRef,

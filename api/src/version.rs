@@ -29,10 +29,12 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.digest == oldSelf.digest && self.modelRef.name == oldSelf.modelRef.name").message("a version is immutable").reason(Reason::FieldValueForbidden))]
 pub struct EdgeModelVersionSpec {
+    /// The EdgeModel, in the same namespace. Immutable.
     pub model_ref: NameRef,
     /// The artifact by digest: oci://HOST/REPOSITORY@sha256:…
     #[schemars(length(max = 640))]
     pub uri: String,
+    /// Digest of the artifact's manifest. Immutable.
     #[schemars(length(max = 71), regex(pattern = r"^sha256:[a-f0-9]{64}$"))]
     pub digest: String,
 }
