@@ -98,7 +98,10 @@ fn memory(meminfo: &str) -> Option<Amount> {
 
 /// The first value of a key in a `key : value` text.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.trim() == key)
+        .map(|(_, value)| value.trim())
 }
 
 #[cfg(test)]

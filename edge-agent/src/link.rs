@@ -112,7 +112,7 @@ mod tests {
     use tokio_stream::wrappers::TcpListenerStream;
 
     #[tokio::test]
-    async fn five_hundred_probes_come_first_and_numbers_outlive_the_link() {
+    async fn five_hundred_probes_come_first_over_one_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_reporter, health) = tonic_health::server::health_reporter();
@@ -134,9 +134,8 @@ mod tests {
             .unwrap();
         let round_trip = measured.round_trip.unwrap();
         assert!(round_trip.p99.unwrap() >= round_trip.p50, "{round_trip:?}");
-        server.abort();
-        assert_eq!(link.borrow().round_trip, Some(round_trip));
         probing.abort();
+        server.abort();
     }
 
     #[test]

@@ -102,7 +102,12 @@ impl Reporter {
         };
         let scope = Scope::of(edge_node.labels());
         // Labels that are gone tell nothing: the routes stay as they were.
-        self.scope.send_if_modified(|old| scope.is_some() && *old != scope && { *old = scope.clone(); true });
+        self.scope.send_if_modified(|old| {
+            scope.is_some() && *old != scope && {
+                *old = scope.clone();
+                true
+            }
+        });
         let (link, now) = (*self.link.borrow(), Instant::now());
         if !status::complete(&link, self.started, now) {
             return Ok(false);
@@ -157,8 +162,5 @@ fn parameters() -> PatchParams {
 }
 
 async fn call<T>(call: &'static str, answer: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
-    timeout(CALL, answer)
-        .await
-        .map_err(|_| Error::Timeout { call })?
-        .map_err(|source| Error::Call { call, source })
+    timeout(CALL, answer).await.map_err(|_| Error::Timeout { call })?.map_err(|source| Error::Call { call, source })
 }

@@ -1,12 +1,12 @@
 //! One node's agent from start to SIGTERM.
 
 use crate::args::Run;
+use crate::hardware;
 use crate::health::Health;
 use crate::link::{self, Link};
 use crate::metrics::Metrics;
 use crate::node::Reporter;
 use crate::watch::Keeper;
-use crate::hardware;
 use kube::{Client, Config};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -40,9 +40,8 @@ pub async fn run(args: Run) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     let metrics = Metrics::default();
     let health = Health::new(metrics.clone(), args.probe_interval);
-    let listener = TcpListener::bind(args.health)
-        .await
-        .map_err(|source| Error::Listen { address: args.health, source })?;
+    let listener =
+        TcpListener::bind(args.health).await.map_err(|source| Error::Listen { address: args.health, source })?;
     let endpoint = link::endpoint(&args.cloud)?;
     let (client, watching) = clients().await?;
     // Before the probes start: both want a quiet core.
@@ -51,15 +50,8 @@ pub async fn run(args: Run) -> Result<(), Error> {
 
     let (link_sender, link) = watch::channel(Link::default());
     let (scope_sender, scope) = watch::channel(None);
-    let reporter = Reporter::new(
-        client,
-        args.node_name,
-        hardware,
-        link,
-        scope_sender,
-        args.probe_interval,
-        metrics.clone(),
-    );
+    let reporter =
+        Reporter::new(client, args.node_name, hardware, link, scope_sender, args.probe_interval, metrics.clone());
     let keeper = Keeper::new(args.routes, metrics.clone());
     let (turned, routed) = (health.clone(), health.clone());
     let server = axum::serve(listener, health.router());

@@ -47,7 +47,8 @@ pub fn next(
     };
     let ready_changed = old_ready.is_none_or(|ready| ready.status != new.conditions[0].status);
     let due = written.is_none_or(|written| now.duration_since(written) >= APART);
-    let changed = old.is_none_or(|old| old.hardware != new.hardware || link_moved(old.link.as_ref(), new.link.as_ref()));
+    let changed =
+        old.is_none_or(|old| old.hardware != new.hardware || link_moved(old.link.as_ref(), new.link.as_ref()));
     (ready_changed || (changed && due)).then_some(new)
 }
 
@@ -178,7 +179,10 @@ mod tests {
         let silent = link(20, 40, 500, now - CONTACT);
         let lost = next(Some(&old), &hardware(), &silent, written(1), now, clock(9)).unwrap();
         assert_eq!(lost.link, old.link);
-        assert_eq!((lost.conditions[0].reason.as_str(), &lost.conditions[0].last_transition_time), ("NoContact", &clock(9)));
+        assert_eq!(
+            (lost.conditions[0].reason.as_str(), &lost.conditions[0].last_transition_time),
+            ("NoContact", &clock(9))
+        );
     }
 
     #[test]

@@ -9,7 +9,12 @@ use kube::{Api, Client, ResourceExt as _};
 use sconce_api::{EdgePlacement, labels};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// Until a file that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Which placements matter to this node's router.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,16 +86,24 @@ impl Keeper {
     async fn follow(&mut self, client: &Client, scope: &Scope, listed: &impl Fn()) {
         let api: Api<Guarded> = Api::all(client.clone());
         let mut events = std::pin::pin!(watcher(api, scope.config()).default_backoff());
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    if self.take(event) && self.write(scope) {
-                        listed();
+        let mut unwritten = false;
+        loop {
+            let changed = tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.take(event),
+                    Some(Err(error)) => {
+                        self.metrics.api_error("watch placements");
+                        tracing::warn!(error = &error as &dyn std::error::Error, "placements not followed; routes stay");
+                        false
                     }
-                }
-                Err(error) => {
-                    self.metrics.api_error("watch placements");
-                    tracing::warn!(error = &error as &dyn std::error::Error, "placements not followed; routes stay");
+                    None => return,
+                },
+                () = sleep(RETRY), if unwritten => true,
+            };
+            if changed {
+                unwritten = !self.write(scope);
+                if !unwritten {
+                    listed();
                 }
             }
         }
@@ -153,7 +166,10 @@ fn key(object: &Guarded) -> (String, String) {
 }
 
 fn readable(object: Guarded) -> Option<EdgePlacement> {
-    object.0.inspect_err(|error| tracing::warn!(error = error.error, "placement not understood; it stays as it was")).ok()
+    object
+        .0
+        .inspect_err(|error| tracing::warn!(error = error.error, "placement not understood; it stays as it was"))
+        .ok()
 }
 
 #[cfg(test)]
@@ -215,8 +231,17 @@ mod tests {
             Event::InitDone,
         ]);
         let first = says(&["10.0.0.1:8001", "10.0.0.2:8001"]);
-        let expected =
-            [None, None, None, first.clone(), first.clone(), first.clone(), first.clone(), first, says(&["10.0.0.4:8001"])];
+        let expected = [
+            None,
+            None,
+            None,
+            first.clone(),
+            first.clone(),
+            first.clone(),
+            first.clone(),
+            first,
+            says(&["10.0.0.4:8001"]),
+        ];
         assert_eq!(told, expected);
     }
 
