@@ -1,7 +1,106 @@
 //! The plan step: chooses a place for each model. Pure and total; same snapshot, same plan.
+//!
+//! [`plan_fleet`] says what the cloud offers each model and how large its pools are. [`plan_site`] takes one site: it
+//! **filters** places × variants ([`filter`]), **predicts** what a client would wait and what the place would cost
+//! ([`predict`]), **scores** by the model's objective ([`score`]) and **packs** the nodes ([`pack`]).
+//!
+//! # Wanted properties, each with a test
+//! - **(A)** Capacity: what is placed on a node never exceeds our share of it less what others requested.
+//! - **(B)** Order: the order of nodes, models and variants in the snapshot changes nothing.
+//! - **(C)** Rest: planning again after the plan was applied changes nothing.
+//! - **(D)** Completeness: every model is placed, or unplaced with a reason; exactly once, in the order of names.
+//! - **(E)** Locality: one site's snapshot decides for that site; no other site is in it.
+//! - **(F)** Contact: a site with nodes of which none is Ready is unreachable, not empty; what it has is kept.
 
+mod filter;
+mod fleet;
 mod outcome;
+mod pack;
+mod predict;
+mod score;
 mod snapshot;
+#[cfg(test)]
+mod tests;
+mod text;
 
 pub use outcome::*;
 pub use snapshot::*;
+
+use sconce_api::{Reason, Tier};
+
+/// Decides for one site.
+pub fn plan_site(snapshot: &Snapshot) -> Plan {
+    let mut plan = Plan::default();
+    let mut models: Vec<&Model> = snapshot.models.iter().collect();
+    if unreachable(snapshot) {
+        models.retain(|model| match snapshot.current.get(&model.name) {
+            Some(home) => {
+                plan.placements.push(kept(snapshot, model, home));
+                false
+            }
+            None => true,
+        });
+    }
+    pack::pack(snapshot, &models, &mut plan);
+    plan.placements.sort_by(|a, b| a.model.cmp(&b.model));
+    plan.unplaced.sort_by(|a, b| a.model.cmp(&b.model));
+    plan
+}
+
+/// Decides what couples sites: cloud offers and pools.
+pub fn plan_fleet(snapshot: &FleetSnapshot) -> FleetPlan {
+    fleet::plan(snapshot)
+}
+
+/// A site with nodes of which none is Ready. Its pods may well serve on, so nothing of it is moved or deleted.
+fn unreachable(snapshot: &Snapshot) -> bool {
+    !snapshot.nodes.is_empty() && !snapshot.nodes.iter().any(|node| node.ready)
+}
+
+/// The current home, as it is. Of another version than the model's the digest is not known here: it stays empty.
+fn kept(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
+    let place = match (home.tier, &home.node) {
+        (Tier::Edge, Some(node)) => format!("edge/{} on {node}", home.variant),
+        (Tier::Edge, None) => format!("edge/{}", home.variant),
+        (Tier::Cloud, _) => format!("cloud/{}", home.variant),
+    };
+    Placement {
+        model: model.name.clone(),
+        version: home.version.clone(),
+        digest: if home.version == model.version { model.digest.clone() } else { String::new() },
+        tier: home.tier,
+        node: home.node.clone(),
+        variant: home.variant.clone(),
+        replicas: home.replicas,
+        request: kept_request(snapshot, model, home),
+        reason: Reason::KeptUnreachable,
+        message: format!("no node of {} is Ready: {place} is kept as it is", snapshot.site),
+        predicted: None,
+        budget_us: model.budget_us,
+        cost_millis: None,
+        rejected: Vec::new(),
+    }
+}
+
+/// What the kept pods request, as far as it can be computed; nothing otherwise.
+fn kept_request(snapshot: &Snapshot, model: &Model, home: &Home) -> Resources {
+    let speed = match home.tier {
+        Tier::Edge => snapshot
+            .nodes
+            .iter()
+            .find(|node| Some(&node.name) == home.node.as_ref())
+            .and_then(|node| node.speed.as_ref()),
+        Tier::Cloud => match &model.cloud {
+            CloudOffer::Pool(speed) => Some(speed),
+            CloudOffer::None { .. } => None,
+        },
+    };
+    let variant = model.variants.iter().find(|variant| variant.name == home.variant);
+    variant
+        .zip(speed)
+        .and_then(|(variant, speed)| {
+            let service_ns = predict::service_ns(variant, speed)?;
+            Some(predict::request(model, variant, service_ns, home.replicas))
+        })
+        .unwrap_or_default()
+}

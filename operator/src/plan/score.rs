@@ -1,0 +1,99 @@
+//! Which of several candidates is the best. Integers only; every comparison ends at the name, so there is no tie.
+
+use super::filter::{Candidate, lacks_room};
+use super::{Model, Rejected, Resources, text};
+use sconce_api::{Objective, Reason};
+use std::cmp::Reverse;
+
+/// What is left of each node, by name.
+pub(super) type Left<'a> = std::collections::BTreeMap<&'a str, Resources>;
+
+/// The best of the candidates by the objective, among equals the current home, then as `left` fits best.
+pub(super) fn best<'c, 'a>(
+    candidates: impl Iterator<Item = &'c Candidate<'a>>,
+    objective: Objective,
+    left: &Left<'_>,
+) -> Option<&'c Candidate<'a>>
+where
+    'a: 'c,
+{
+    let candidates: Vec<_> = candidates.collect();
+    // By latency, what is less than a tenth slower than the fastest is as fast.
+    let fastest = candidates.iter().map(|candidate| candidate.prediction.p99_us).min()?;
+    let fast = |candidate: &&Candidate<'_>| match objective {
+        Objective::Cost => true,
+        Objective::Latency => {
+            u128::from(candidate.prediction.p99_us) * 10 < u128::from(fastest) * 11
+                || candidate.prediction.p99_us == fastest
+        }
+    };
+    candidates.into_iter().filter(fast).min_by_key(|candidate| {
+        (
+            candidate.cost_millis,
+            !candidate.home,
+            candidate.prediction.p99_us,
+            Reverse(candidate.variant.accuracy_millis),
+            Reverse(fullness(candidate, left)),
+            candidate.name(),
+        )
+    })
+}
+
+/// How full the candidate would leave its node in the dominant resource, in millionths of what is left now; the fuller,
+/// the better it fits.
+fn fullness(candidate: &Candidate<'_>, left: &Left<'_>) -> u64 {
+    let Some(left) = candidate.node.and_then(|node| left.get(node.name.as_str())) else { return 0 };
+    dominant_share(candidate.takes(), *left)
+}
+
+/// The larger of the two shares that `takes` has of `of`, in millionths.
+pub(super) fn dominant_share(takes: Resources, of: Resources) -> u64 {
+    let share =
+        |part: u64, of: u64| u64::try_from(u128::from(part) * 1_000_000 / u128::from(of.max(1))).unwrap_or(u64::MAX);
+    share(takes.cpu_millis, of.cpu_millis).max(share(takes.memory_bytes, of.memory_bytes))
+}
+
+/// The candidates that were not chosen, with why, the best first: first those that the budget would have allowed, then
+/// the too slow ones by the budget that they need.
+pub(super) fn passed_over(
+    model: &Model,
+    candidates: &[Candidate<'_>],
+    chosen: Option<&Candidate<'_>>,
+    left: &Left<'_>,
+) -> Vec<Rejected> {
+    let mut others: Vec<_> =
+        candidates.iter().filter(|candidate| chosen.is_none_or(|chosen| chosen.name() != candidate.name())).collect();
+    others.sort_by_cached_key(|candidate| {
+        let budget = super::predict::least_budget_us(&candidate.prediction);
+        match (&candidate.too_slow, model.objective) {
+            (None, Objective::Cost) => (0, candidate.cost_millis, candidate.name()),
+            (None, Objective::Latency) => (0, candidate.prediction.p99_us, candidate.name()),
+            (Some(_), _) => (1, budget, candidate.name()),
+        }
+    });
+    others.into_iter().map(|candidate| why_not(model, candidate, chosen, left)).collect()
+}
+
+fn why_not(model: &Model, candidate: &Candidate<'_>, chosen: Option<&Candidate<'_>>, left: &Left<'_>) -> Rejected {
+    if let Some((reason, message)) = &candidate.too_slow {
+        return candidate.rejected(*reason, message);
+    }
+    let node_left = candidate.node.and_then(|node| left.get(node.name.as_str()).copied()).unwrap_or_default();
+    if let Some((reason, message)) = lacks_room(candidate, node_left, " by other models") {
+        return candidate.rejected(reason, &message);
+    }
+    let (cost, p99) = (text::cost(candidate.cost_millis), text::time(candidate.prediction.p99_us));
+    match chosen {
+        Some(chosen)
+            if model.objective == Objective::Latency && candidate.prediction.p99_us > chosen.prediction.p99_us =>
+        {
+            let message = format!("p99 {p99} against {}; {cost}", text::time(chosen.prediction.p99_us));
+            candidate.rejected(Reason::Slower, &message)
+        }
+        Some(chosen) => {
+            let message = format!("{cost} against {}; p99 {p99} would fit", text::cost(chosen.cost_millis));
+            candidate.rejected(Reason::Costlier, &message)
+        }
+        None => candidate.rejected(Reason::Costlier, &format!("{cost}; p99 {p99} would fit")),
+    }
+}
