@@ -45,14 +45,20 @@ pub async fn probe(endpoint: Endpoint, interval: Duration, link: watch::Sender<L
         let mut backoff = ExponentialBuilder::default()
             .with_jitter()
             .with_min_delay(Duration::from_millis(250))
-            .with_max_delay(Duration::from_secs(10))
+            .with_max_delay(Duration::from_secs(5))
             .without_max_times()
             .build();
+        let mut said = false;
         let channel = loop {
             match endpoint.connect().await {
                 Ok(channel) => break channel,
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "cloud tier not reached");
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "cloud tier not reached; trying until it is"
+                        );
+                    }
                     metrics.probe_lost();
                     sleep(backoff.next().unwrap_or(interval)).await;
                 }

@@ -2,6 +2,7 @@
 
 use clap::Parser as _;
 use sconce_edge_agent::args::{Args, Command, LogFormat};
+use std::io::IsTerminal as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
 fn main() -> anyhow::Result<()> {
@@ -9,8 +10,12 @@ fn main() -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider was installed first"))?;
     let Command::Run(args) = Args::parse().command;
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
-    let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The client logs each failed call as an error of its own; ours say what the call was for.
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy()
+        .add_directive("kube_client::client::builder=off".parse()?);
+    let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

@@ -80,17 +80,35 @@ impl Reporter {
 
     /// Reports for ever; `turned` is told after each turn, whether or not the API server answered.
     pub async fn report(mut self, turned: impl Fn(bool)) {
+        let early = EARLY.min(self.interval);
+        let mut pace = early;
+        let mut failing = false;
         loop {
             let settled = match self.turn().await {
-                Ok(settled) => settled,
+                Ok(settled) => {
+                    if failing {
+                        tracing::info!("the API server answers again");
+                    }
+                    failing = false;
+                    pace = if settled { self.interval } else { early };
+                    settled
+                }
                 Err(error) => {
                     self.metrics.api_error(error.call());
-                    tracing::warn!(error = &error as &dyn std::error::Error, "EdgeNode not kept; trying again");
+                    let source = &error as &dyn std::error::Error;
+                    // A site may be cut off for days: said once, counted always.
+                    if failing {
+                        tracing::debug!(error = source, "EdgeNode still not kept");
+                    } else {
+                        tracing::warn!(error = source, "EdgeNode not kept; trying until it is");
+                    }
+                    pace = if failing { (pace * 2).min(self.interval) } else { early };
+                    failing = true;
                     false
                 }
             };
             turned(settled);
-            sleep(if settled { self.interval } else { EARLY.min(self.interval) }).await;
+            sleep(pace).await;
         }
     }
 

@@ -47,8 +47,9 @@ pub fn next(
     };
     let ready_changed = old_ready.is_none_or(|ready| ready.status != new.conditions[0].status);
     let due = written.is_none_or(|written| now.duration_since(written) >= APART);
-    let changed =
-        old.is_none_or(|old| old.hardware != new.hardware || link_moved(old.link.as_ref(), new.link.as_ref()));
+    let changed = old.is_none_or(|old| {
+        hardware_changed(old.hardware.as_ref(), hardware) || link_moved(old.link.as_ref(), new.link.as_ref())
+    });
     (ready_changed || (changed && due)).then_some(new)
 }
 
@@ -67,6 +68,14 @@ fn ready(contact: bool, old: Option<&Condition>, clock: Time) -> Condition {
         observed_generation: None,
         last_transition_time: since.unwrap_or(clock),
     }
+}
+
+/// The speed of a core jitters from start to start; all else is as it is.
+fn hardware_changed(old: Option<&Hardware>, new: &Hardware) -> bool {
+    old.is_none_or(|old| {
+        let same_speed = Hardware { gflops: old.gflops, ..new.clone() };
+        *old != same_speed || moved(old.gflops.max(0) as u64, new.gflops.max(0) as u64)
+    })
 }
 
 /// A quarter is a change; so is a number that was not there.
@@ -165,6 +174,17 @@ mod tests {
         assert!(write(20, 50, 4096));
         assert!(write(20, 30, 4096));
         assert!(write(20, 40, 480), "p99 is not told any more");
+    }
+
+    #[test]
+    fn a_core_is_not_timed_alike_twice() {
+        let now = Instant::now() + STARTED;
+        let link = link(20, 40, 500, now);
+        let old = next(None, &hardware(), &link, None, now, clock(7)).unwrap();
+        let write = |new: Hardware| next(Some(&old), &new, &link, None, now, clock(8)).is_some();
+        assert!(!write(Hardware { gflops: 70, ..hardware() }));
+        assert!(write(Hardware { gflops: 75, ..hardware() }));
+        assert!(write(Hardware { cores: 4, ..hardware() }));
     }
 
     #[test]

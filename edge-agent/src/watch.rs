@@ -86,14 +86,24 @@ impl Keeper {
     async fn follow(&mut self, client: &Client, scope: &Scope, listed: &impl Fn()) {
         let api: Api<Guarded> = Api::all(client.clone());
         let mut events = std::pin::pin!(watcher(api, scope.config()).default_backoff());
-        let mut unwritten = false;
+        let (mut unwritten, mut failing) = (false, false);
         loop {
             let changed = tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => self.take(event),
+                    Some(Ok(event)) => {
+                        failing = false;
+                        self.take(event)
+                    }
                     Some(Err(error)) => {
                         self.metrics.api_error("watch placements");
-                        tracing::warn!(error = &error as &dyn std::error::Error, "placements not followed; routes stay");
+                        let error = &error as &dyn std::error::Error;
+                        // As with the EdgeNode: said once, counted always.
+                        if failing {
+                            tracing::debug!(error, "placements still not followed");
+                        } else {
+                            tracing::warn!(error, "placements not followed; routes stay");
+                        }
+                        failing = true;
                         false
                     }
                     None => return,
