@@ -1,0 +1,30 @@
+//! What can be wrong with a description: each error says which layer, what it got, what it needs, and how to mend it.
+
+use thiserror::Error;
+
+/// A shape without the batch, as people write it: `[32, 13, 13]`.
+pub type Dims = Vec<usize>;
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ArchitectureError {
+    #[error("layers: none; a network has at least one")]
+    Empty,
+    #[error("layers: {got}; at most {limit}")]
+    TooManyLayers { got: usize, limit: usize },
+    #[error("input.shape: {got:?}; need 1 to 4 sizes of at least 1, channels first, without the batch")]
+    Input { got: Dims },
+    #[error("layers[{index}] \"{name}\": two layers have this name")]
+    Name { index: usize, name: String },
+    #[error("layers[{index}] \"{name}\": {kind} after {got:?}; {advice}")]
+    Rank { index: usize, name: String, kind: &'static str, got: Dims, advice: &'static str },
+    #[error("layers[{index}] \"{name}\": kernel {}\u{d7}{} does not fit {}\u{d7}{} with padding {padding}", kernel.0, kernel.1, got.0, got.1)]
+    Kernel { index: usize, name: String, kernel: (usize, usize), got: (usize, usize), padding: String },
+    #[error("layers[{index}] \"{name}\": {field} is {got}; need {need}")]
+    Value { index: usize, name: String, field: &'static str, got: String, need: &'static str },
+    #[error("layers[{index}] \"{name}\": softmax in the middle; only the last layer may have it")]
+    Softmax { index: usize, name: String },
+    #[error("layers[{index}] \"{name}\": {what} beyond {limit}; make the layer smaller")]
+    TooLarge { index: usize, name: String, what: &'static str, limit: usize },
+    #[error("output: {units} units, {labels} labels")]
+    Labels { units: usize, labels: usize },
+}

@@ -1,0 +1,24 @@
+//! What can be wrong with an artifact.
+
+use std::path::PathBuf;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum ArtifactError {
+    #[error("{} is missing: fetch the artifact again, or name its folder", path.display())]
+    Missing { path: PathBuf },
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("{file}: schema {got}; this build knows {known}: use a newer build")]
+    Schema { file: String, got: u32, known: u32 },
+    #[error("{file} is broken: {why}; fetch the artifact again")]
+    Broken { file: String, why: String },
+    #[error("unknown architecture: {why}; use a newer build, or train again with layers that this one knows")]
+    UnknownArchitecture { why: String },
+    #[error("no variant \"{got}\"; the artifact has {known}")]
+    Variant { got: String, known: String },
+    #[error("cannot build the network")]
+    Network { source: candle_core::Error },
+}

@@ -1,0 +1,78 @@
+//! The JSON files of an artifact.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `config.json`: what a version is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    pub schema: u32,
+    pub task: String,
+    /// One per class, in the order of the output.
+    pub labels: Vec<String>,
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+    /// As typed: read strictly by whoever builds the network.
+    pub architecture: serde_json::Value,
+}
+
+/// A tensor on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorSpec {
+    pub name: String,
+    /// As the Open Inference Protocol writes it: `FP32`.
+    pub datatype: String,
+    /// With the batch, -1, in front.
+    pub shape: Vec<i64>,
+}
+
+/// `variants.json`: the forms that a version comes in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Variants {
+    pub schema: u32,
+    pub variants: Vec<VariantEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VariantEntry {
+    pub name: String,
+    pub arithmetic: String,
+    /// Paths in the artifact.
+    pub files: Vec<String>,
+    /// Of its files.
+    pub bytes: u64,
+    /// That serving takes for weights and activations.
+    pub memory_bytes: u64,
+    /// Floating-point operations for one input.
+    pub flops: u64,
+}
+
+/// `evaluation.json`: what the variants can do, on samples that training has not seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evaluation {
+    pub schema: u32,
+    pub dataset: DataSet,
+    /// How often the test split was read: once.
+    pub test_reads: u32,
+    pub variants: BTreeMap<String, Result>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSet {
+    pub name: String,
+    pub digest: String,
+    /// Samples in the test split.
+    pub n: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Result {
+    pub metric: String,
+    pub value: f64,
+    pub wilson95: (f64, f64),
+    /// `confusion[label][answer]` counts samples.
+    pub confusion: Vec<Vec<u64>>,
+}

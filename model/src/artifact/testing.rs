@@ -1,0 +1,43 @@
+//! A tiny version for the tests of other rooms: seeded, never trained.
+
+use super::{ArtifactError, DataSet, Description, Evaluation, F32, Measured, write};
+use crate::architecture::Architecture;
+use crate::network::Network;
+use crate::preprocess::{Material, Preprocess, Step};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Writes a version with input `(batch, 1, 8, 8)` and three classes.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_tiny(folder: &Path, seed: u64) -> Result<(), ArtifactError> {
+    let typed = serde_json::json!({"input": {"shape": [1, 8, 8]}, "layers": [
+        {"conv2d": {"filters": 4, "kernel": 3, "activation": "relu"}}, {"maxPool2d": {}}, {"flatten": {}},
+        {"dense": {"units": 3, "activation": "softmax"}}]});
+    let unknown = |why: String| ArtifactError::UnknownArchitecture { why };
+    let architecture: Architecture = serde_json::from_value(typed).map_err(|error| unknown(error.to_string()))?;
+    let graph = architecture.graph().map_err(|error| unknown(error.to_string()))?;
+    let network = Network::initialise(Arc::new(graph), seed).map_err(|source| ArtifactError::Network { source })?;
+    let measured =
+        Measured { metric: "accuracy".into(), value: 0.99, wilson95: (0.98, 0.995), confusion: vec![vec![0; 3]; 3] };
+    let evaluation = Evaluation {
+        schema: 1,
+        dataset: DataSet { name: "none".into(), digest: crate::digest::sha256(b""), n: 0 },
+        test_reads: 1,
+        variants: [(F32.to_owned(), measured)].into(),
+    };
+    let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 / 255.0 }] };
+    let labels = ["a", "b", "c"].map(String::from).into();
+    write(
+        folder,
+        &Description {
+            task: "classification",
+            labels,
+            architecture: &architecture,
+            preprocess: &preprocess,
+            network: &network,
+            evaluation: &evaluation,
+        },
+    )
+}

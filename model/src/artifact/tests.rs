@@ -1,0 +1,91 @@
+use super::*;
+use tempfile::TempDir;
+
+fn tiny() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    testing::write_tiny(folder.path(), 7).unwrap();
+    folder
+}
+
+#[test]
+fn what_is_written_is_read_and_answers_alike() {
+    let folder = tiny();
+    let artifact = Artifact::open(folder.path()).unwrap();
+    let network = artifact.network(F32).unwrap();
+    let drawn = Network::initialise(artifact.graph().clone(), 7).unwrap();
+    let xs = Tensor::rand(0f32, 1.0, (2, 1, 8, 8), &Device::Cpu).unwrap();
+    let (loaded, drawn) = (network.infer(&xs).unwrap(), drawn.infer(&xs).unwrap());
+    assert_eq!(loaded.to_vec2::<f32>().unwrap(), drawn.to_vec2::<f32>().unwrap());
+    for row in loaded.to_vec2::<f32>().unwrap() {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "probabilities: {row:?}");
+    }
+    assert_eq!(artifact.config().inputs[0].shape, [-1, 1, 8, 8]);
+}
+
+#[test]
+fn training_and_reference_say_the_same() {
+    let folder = tiny();
+    let network = Artifact::open(folder.path()).unwrap().network(F32).unwrap();
+    let xs = Tensor::rand(-1f32, 1.0, (3, 1, 8, 8), &Device::Cpu).unwrap();
+    let mut generator = crate::network::generator(0, "none");
+    let trained =
+        network.forward_t(&xs, &mut crate::network::Mode::Train(&mut generator)).unwrap().to_vec2::<f32>().unwrap();
+    let reference = network.forward_t(&xs, &mut crate::network::Mode::Eval).unwrap().to_vec2::<f32>().unwrap();
+    for (a, b) in trained.iter().flatten().zip(reference.iter().flatten()) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+}
+
+#[test]
+fn same_content_has_the_same_bytes() {
+    assert_eq!(files(tiny().path()).unwrap(), files(tiny().path()).unwrap());
+    let paths: Vec<_> = files(tiny().path()).unwrap().into_iter().map(|file| file.path).collect();
+    assert_eq!(
+        paths,
+        ["config.json", "evaluation.json", "preprocess.json", "variants.json", "weights/f32/model.safetensors"]
+    );
+}
+
+/// Each fault is named with its file and what to do.
+#[test]
+fn broken_artifacts_say_what_is_broken() {
+    let check = |spoil: &dyn Fn(&Path), expected: &str| {
+        let folder = tiny();
+        spoil(folder.path());
+        let error =
+            Artifact::open(folder.path()).and_then(|artifact| artifact.network(F32).map(drop)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let edit = |file: &'static str, from: &'static str, to: &'static str| {
+        move |folder: &Path| {
+            let text = std::fs::read_to_string(folder.join(file)).unwrap();
+            assert!(text.contains(from), "{text}");
+            std::fs::write(folder.join(file), text.replace(from, to)).unwrap();
+        }
+    };
+    check(
+        &|folder| std::fs::remove_file(folder.join(CONFIG)).unwrap(),
+        "config.json is missing: fetch the artifact again",
+    );
+    check(
+        &edit(CONFIG, "\"schema\": 1", "\"schema\": 2"),
+        "config.json: schema 2; this build knows 1: use a newer build",
+    );
+    check(
+        &edit(CONFIG, "\"maxPool2d\"", "\"attention\""),
+        "unknown architecture: unknown kind \"attention\"; known are conv2d",
+    );
+    check(&edit(CONFIG, "\"c\"", "\"c\", \"d\""), "output: 3 units, 4 labels");
+    check(
+        &edit(CONFIG, "\"filters\": 4", "\"filters\": 5"),
+        "tensor \"conv2d_1.weight\" is F32 [4, 1, 3, 3], the architecture needs F32 [5, 1, 3, 3]",
+    );
+    check(&edit(VARIANTS, "\"name\": \"f32\"", "\"name\": \"f16\""), "no variant \"f32\"; the artifact has f16");
+    check(
+        &|folder| {
+            let bytes = std::fs::read(folder.join(WEIGHTS)).unwrap();
+            std::fs::write(folder.join(WEIGHTS), &bytes[..bytes.len() / 2]).unwrap();
+        },
+        "weights/f32/model.safetensors is broken",
+    );
+}

@@ -1,0 +1,40 @@
+//! How good answers are, and how sure that is.
+
+/// Wilson's 95 % interval of a share: honest for few samples and near 0 and 1.
+pub fn wilson95(right: u64, n: u64) -> (f64, f64) {
+    const Z: f64 = 1.959_963_984_540_054;
+    if n == 0 {
+        return (0.0, 1.0);
+    }
+    let (n, share) = (n as f64, right as f64 / n as f64);
+    let centre = share + Z * Z / (2.0 * n);
+    let spread = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    ((centre - spread) / scale, (centre + spread) / scale)
+}
+
+/// `confusion[label][answer]` counts samples.
+pub fn confusion(classes: usize, answers: impl IntoIterator<Item = (usize, usize)>) -> Vec<Vec<u64>> {
+    let mut counts = vec![vec![0; classes]; classes];
+    for (label, answer) in answers {
+        if let Some(count) = counts.get_mut(label).and_then(|row| row.get_mut(answer)) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
+/// Index of the largest value; the first among equals.
+pub fn argmax(values: &[f32]) -> usize {
+    values.iter().enumerate().fold(0, |best, (index, value)| if *value > values[best] { index } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn wilson_agrees_with_the_published_example() {
+        let (low, high) = super::wilson95(9_846, 10_000);
+        assert!((low - 0.982_0).abs() < 1e-4 && (high - 0.986_8).abs() < 1e-4, "{low} {high}");
+        assert_eq!(super::wilson95(0, 0), (0.0, 1.0));
+    }
+}

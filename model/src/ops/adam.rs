@@ -1,0 +1,52 @@
+//! Adam, in place: one pass over weight, gradient and both moments. No weight decay, as in Keras and PyTorch.
+
+use super::slice;
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var};
+use std::sync::Mutex;
+
+const BETA1: f32 = 0.9;
+const BETA2: f32 = 0.999;
+const EPSILON: f32 = 1e-8;
+
+/// The moments of one variable.
+pub struct Adam {
+    moments: Mutex<(Vec<f32>, Vec<f32>)>,
+    learning_rate: f32,
+    step: i32,
+}
+
+impl Adam {
+    pub fn new(variable: &Var, learning_rate: f32) -> Self {
+        let zeros = vec![0.0; variable.elem_count()];
+        Self { moments: Mutex::new((zeros.clone(), zeros)), learning_rate, step: 0 }
+    }
+
+    /// Moves the variable against its gradient.
+    pub fn step(&mut self, variable: &Var, gradient: &Tensor) -> Result<()> {
+        self.step += 1;
+        variable.as_tensor().inplace_op2(&gradient.contiguous()?, &*self)
+    }
+}
+
+impl InplaceOp2 for Adam {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn cpu_fwd(&self, weight: &mut CpuStorage, at: &Layout, gradient: &CpuStorage, layout: &Layout) -> Result<()> {
+        let gradient = slice(gradient, layout)?;
+        let (CpuStorage::F32(weight), Some((start, end))) = (weight, at.contiguous_offsets()) else {
+            candle_core::bail!("adam: a variable is contiguous f32")
+        };
+        let Ok(mut moments) = self.moments.lock() else { candle_core::bail!("adam: an earlier step panicked") };
+        let (means, squares) = &mut *moments;
+        let rate = self.learning_rate / (1.0 - BETA1.powi(self.step));
+        let scale = 1.0 / (1.0 - BETA2.powi(self.step));
+        for (((w, g), m), v) in weight[start..end].iter_mut().zip(gradient).zip(means).zip(squares) {
+            *m = BETA1 * *m + (1.0 - BETA1) * g;
+            *v = BETA2 * *v + (1.0 - BETA2) * g * g;
+            *w -= rate * *m / ((*v * scale).sqrt() + EPSILON);
+        }
+        Ok(())
+    }
+}
