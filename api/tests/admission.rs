@@ -2,6 +2,8 @@
 //! object, or two where the second replaces the first. A refused one says in its first line which words the answer has.
 //! Here the cases meet the schema in process; on a cluster the same files meet the API server.
 
+#![allow(clippy::unwrap_used)]
+
 use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! `crds/` is what the types say. `SCONCE_UPDATE=1 cargo test --release -p sconce-api` writes it anew.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::Value;
 use std::path::Path;
 

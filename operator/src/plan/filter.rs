@@ -284,7 +284,8 @@ fn too_slow(model: &Model, link: &super::Link, candidate: &Candidate<'_>, busy_p
             _ => (format!("bound {}", text::time(bound_us)), "half"),
         };
         let what = format!(
-            "{sum} (link {}, transfer {}, queue {}, compute {}; {basis}) with a margin of {margin} exceeds the budget of {}",
+            "{sum} (link {}, transfer {}, queue {}, compute {}; {basis}) with a margin of {margin} exceeds the budget \
+             of {}",
             text::time(round_trip.p99_us),
             text::time(transfer.p99_us),
             text::time(queue.p99_us),

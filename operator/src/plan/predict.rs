@@ -10,7 +10,8 @@ const SITE_LINK: Term = Term { p50_us: 300, p99_us: 500, basis: Basis::Estimated
 /// A network reaches half of the speed of a product of large matrices.
 const EFFICIENCY: (u64, u64) = (1, 2);
 
-/// The p99 of an estimated service time over its median. As of a log-normal: its squared coefficient of variation is 1/4.
+/// The p99 of an estimated service time over its median. As of a log-normal, whose squared coefficient of variation is
+/// then 1/4.
 const TAIL: u64 = 3;
 
 /// A replica is not planned to be busier than 70 % at peak: beyond, queues grow faster than load.

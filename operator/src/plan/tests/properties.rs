@@ -100,10 +100,10 @@ proptest! {
     fn capacity_is_never_exceeded(snapshot in any_site()) {
         let plan = plan_site(&snapshot);
         for node in &snapshot.nodes {
-            let here = plan.placements.iter().filter(|placement| placement.node.as_ref() == Some(&node.name) && !kept(placement));
+            let here = |placement: &&Placement| placement.node.as_ref() == Some(&node.name) && !kept(placement);
             let (mut cpu, mut memory) = (node.requested.cpu_millis, node.requested.memory_bytes);
             let mut placed = false;
-            for placement in here {
+            for placement in plan.placements.iter().filter(here) {
                 placed = true;
                 cpu += placement.request.cpu_millis * placement.replicas;
                 memory += placement.request.memory_bytes * placement.replicas;
@@ -166,10 +166,12 @@ proptest! {
         for placement in plan.placements.iter().filter(|placement| !kept(placement)) {
             let model = snapshot.models.iter().find(|model| model.name == placement.model).unwrap();
             let variant = model.variants.iter().find(|variant| variant.name == placement.variant).unwrap();
-            prop_assert!(model.accuracy_floor_millis.is_none_or(|floor| variant.accuracy_millis.is_some_and(|a| a >= floor)));
+            let floor = model.accuracy_floor_millis.unwrap_or(0);
+            prop_assert!(floor == 0 || variant.accuracy_millis.is_some_and(|accuracy| accuracy >= floor));
             if let Some(name) = &placement.node {
                 let node = snapshot.nodes.iter().find(|node| node.name == *name).unwrap();
-                prop_assert!(node.ready && !node.leaving && model.require.iter().all(|require| require.matches(&node.labels)));
+                prop_assert!(node.ready && !node.leaving);
+                prop_assert!(model.require.iter().all(|requirement| requirement.matches(&node.labels)));
             }
             let predicted = placement.predicted.as_ref().unwrap();
             if placement.reason != Reason::BestEffort {

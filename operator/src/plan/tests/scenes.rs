@@ -118,7 +118,7 @@ fn the_first_filter_that_fails_is_the_reason() {
     let unevaluated = Variant { accuracy_millis: None, ..f32() };
     let poor = Variant { accuracy_millis: Some(95_900), ..f32() };
     let broken = || node("a").down().leaving().memory(1).cpu(1).without_speed();
-    let demanding = || digits().requires("gpu", &["yes"]).variants(&[poor.clone()]);
+    let demanding = || digits().requires("gpu", &["yes"]).variants(std::slice::from_ref(&poor));
 
     check(broken(), demanding().tier(TierChoice::Cloud), TierExcluded, "placement.tier is Cloud");
     check(broken(), demanding(), NodeNotReady, "a is not Ready");
