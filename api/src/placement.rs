@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "EdgePlacementStatus",
     derive = "PartialEq",
-    shortname = "ep",
+    shortname = "epl",
     category = "sconce",
     doc = "Where one model runs for one site, and why. Written by the operator: edit the EdgeModel.",
     selectable = ".spec.siteRef.name",
