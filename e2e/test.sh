@@ -27,7 +27,7 @@ stop() {
   if ((status)); then
     echo "== state of the cluster when the suite failed" >&2
     local kubectl=("$KUBEBOX_BIN/kubectl" --kubeconfig /var/lib/kubebox/sconce-test/kubeconfig)
-    "${kubectl[@]}" get em,ep,es,en,emv,deploy,pods -A -o wide >&2 || true
+    "${kubectl[@]}" get em,epl,es,en,emv,deploy,pods -A -o wide >&2 || true
     "${kubectl[@]}" logs -n sconce-system deploy/sconce-operator --tail=60 >&2 || true
   fi
   "$KUBEBOX_BIN/kubebox" down --name sconce-test || true

@@ -1,1 +1,8 @@
-//! Stub.
+//! Learns: read → preprocess → train → evaluate → publish.
+
+pub mod args;
+pub mod data;
+pub mod evaluate;
+pub mod fit;
+pub mod manifest;
+pub mod publish;

@@ -112,7 +112,7 @@ impl Demo {
         let b = bed.until_served("digits", "site-b", Tier::Cloud).await?;
         bed.until_served("digits-cloud", "site-a", Tier::Cloud).await?;
         bed.until_served("digits-cloud", "site-b", Tier::Cloud).await?;
-        say(&bed, &["get", "em,ep,es,emv", "-n", NAMESPACE]).await?;
+        say(&bed, &["get", "em,epl,es,emv", "-n", NAMESPACE]).await?;
         for placement in [&a, &b] {
             println!("   {}: {}", placement.spec.site_ref.name, why(placement));
             self.report["placements"][&placement.spec.site_ref.name] = json!(placement.status);
@@ -134,8 +134,8 @@ impl Demo {
         std::fs::write(&file, serde_json::to_string_pretty(&self.report)?)?;
         println!("\nThe cluster stays up. Try next:");
         println!("   export KUBECONFIG={} PATH=$PATH:{}", bed.kubeconfig().display(), std::env::var("KUBEBOX_BIN").unwrap_or_default());
-        println!("   kubectl get em,ep,es,en,emv -A");
-        println!("   kubectl describe ep -n {NAMESPACE}        # every number of the decision, and what was rejected");
+        println!("   kubectl get em,epl,es,en,emv -A");
+        println!("   kubectl describe epl -n {NAMESPACE}        # every number of the decision, and what was rejected");
         println!("   kubectl patch em digits -n {NAMESPACE} --type=merge -p '{{\"spec\":{{\"latencyBudget\":\"200ms\"}}}}'");
         println!("   helm test sconce -n sconce-system");
         println!("   make demo-down                       # removes it without trace");

@@ -1,0 +1,176 @@
+//! The `EdgeTraining` manifest, as far as the trainer reads it: strictly.
+
+use sconce_model::architecture::Architecture;
+use sconce_model::preprocess::Step;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum ManifestError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {why}", path.display())]
+    Yaml { path: PathBuf, why: String },
+    #[error("{}: {field}: {why}", path.display())]
+    Field { path: PathBuf, field: &'static str, why: String },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EdgeTraining {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: Metadata,
+    pub spec: Spec,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Metadata {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    pub dataset: DataSource,
+    pub architecture: Architecture,
+    #[serde(default)]
+    pub preprocess: Vec<Step>,
+    #[serde(default)]
+    pub fit: Fit,
+    #[serde(default)]
+    pub accept: Option<Accept>,
+    #[serde(default)]
+    pub output: Option<Output>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataSource {
+    /// `synthetic:digits` or `file://DIR`.
+    pub uri: String,
+    pub format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Format {
+    Idx,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Fit {
+    pub epochs: usize,
+    pub batch_size: usize,
+    pub optimizer: Optimizer,
+    pub seed: u64,
+    /// Share of the training split that choices are made on.
+    pub validation: String,
+}
+
+impl Default for Fit {
+    fn default() -> Self {
+        Self { epochs: 10, batch_size: 32, optimizer: Optimizer::default(), seed: 0, validation: "10%".into() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Optimizer {
+    #[serde(rename_all = "camelCase")]
+    Adam { learning_rate: f32 },
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self::Adam { learning_rate: 0.001 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Accept {
+    pub min_accuracy: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Output {
+    pub uri: String,
+}
+
+/// # Errors
+/// [`ManifestError`] names the file, the field and what it needs.
+pub fn read(path: &Path) -> Result<EdgeTraining, ManifestError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ManifestError::Read { path: path.into(), source })?;
+    let manifest: EdgeTraining = serde_saphyr::from_str(&text)
+        .map_err(|error| ManifestError::Yaml { path: path.into(), why: error.to_string() })?;
+    let field = |field, why: String| Err(ManifestError::Field { path: path.into(), field, why });
+    if (manifest.api_version.as_str(), manifest.kind.as_str()) != ("sconce.dev/v1alpha1", "EdgeTraining") {
+        let got = format!("{} {}", manifest.api_version, manifest.kind);
+        return field("kind", format!("got {got}, need sconce.dev/v1alpha1 EdgeTraining"));
+    }
+    let fit = &manifest.spec.fit;
+    let Optimizer::Adam { learning_rate } = fit.optimizer;
+    if !(1..=10_000).contains(&fit.epochs) {
+        return field("spec.fit.epochs", format!("{}; need 1 to 10,000", fit.epochs));
+    }
+    if !(1..=4_096).contains(&fit.batch_size) {
+        return field("spec.fit.batchSize", format!("{}; need 1 to 4,096", fit.batch_size));
+    }
+    if !(learning_rate > 0.0 && learning_rate <= 1.0) {
+        return field("spec.fit.optimizer.adam.learningRate", format!("{learning_rate}; need above 0, at most 1"));
+    }
+    if !share(&fit.validation).is_some_and(|share| share < 1.0) {
+        return field("spec.fit.validation", format!("{}; need a percentage below 100%, such as 10%", fit.validation));
+    }
+    if let Some(accept) = &manifest.spec.accept
+        && share(&accept.min_accuracy).is_none()
+    {
+        return field("spec.accept.minAccuracy", format!("{}; need a percentage, such as 97%", accept.min_accuracy));
+    }
+    if let Err(error) = manifest.spec.architecture.graph() {
+        return field("spec.architecture", error.to_string());
+    }
+    Ok(manifest)
+}
+
+/// `97%` is 0.97.
+pub fn share(percent: &str) -> Option<f64> {
+    let number: f64 = percent.strip_suffix('%')?.parse().ok()?;
+    (0.0..=100.0).contains(&number).then_some(number / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(from: &str, to: &str, expected: &str) {
+        let good = include_str!("../../examples/digits/training.yaml");
+        let spoiled = good.replacen(from, to, 1);
+        assert_ne!(spoiled, good, "{from} is not in the example");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), spoiled).unwrap();
+        let error = read(file.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_field() {
+        check(
+            "kind: EdgeTraining",
+            "kind: EdgeModel",
+            "kind: got sconce.dev/v1alpha1 EdgeModel, need sconce.dev/v1alpha1 EdgeTraining",
+        );
+        check("epochs: 10", "epochs: 0", "spec.fit.epochs: 0; need 1 to 10,000");
+        check("epochs: 10", "epoch: 10", "unknown field `epoch`");
+        check(
+            "- flatten: {}",
+            "- dropout: {rate: 0.5}",
+            "spec.architecture: layers[3] \"dense_1\": dense after [32, 13, 13]; add flatten or globalAvgPool before it",
+        );
+        check("learningRate: 0.001", "learningRate: 0", "learningRate: 0; need above 0, at most 1");
+    }
+}

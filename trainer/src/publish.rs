@@ -1,0 +1,154 @@
+//! Publishes an artifact as a CNCF ModelPack: blobs first, the manifest last, so that nothing is ever half published.
+
+use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use oci_client::{Reference, RegistryOperation, secrets::RegistryAuth};
+use sconce_model::artifact::{Artifact, ArtifactError, File, files};
+use sconce_model::digest::sha256;
+use serde_json::{Value, json};
+use std::path::Path;
+use thiserror::Error;
+
+const ARTIFACT_TYPE: &str = "application/vnd.cncf.model.manifest.v1+json";
+const CONFIG_TYPE: &str = "application/vnd.cncf.model.config.v1+json";
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const PATH: &str = "org.cncf.model.filepath";
+
+#[derive(Debug, Error)]
+pub enum PublishError {
+    #[error("\"{uri}\": need oci://HOST/REPOSITORY:TAG ({why})")]
+    Uri { uri: String, why: String },
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error(
+        "cannot {what} at {registry}: {source}; does it run, and may you write there? Without TLS it needs --insecure-registry {registry}"
+    )]
+    Registry { what: String, registry: String, source: Box<oci_client::errors::OciDistributionError> },
+}
+
+/// A ModelPack, ready to be pushed: the same folder makes the same bytes.
+pub struct Pack {
+    pub manifest: Vec<u8>,
+    pub config: Vec<u8>,
+    pub files: Vec<File>,
+}
+
+impl Pack {
+    /// # Errors
+    /// [`ArtifactError`] if the folder holds no artifact of ours.
+    pub fn new(folder: &Path) -> Result<Self, ArtifactError> {
+        let artifact = Artifact::open(folder)?;
+        let files = files(folder)?;
+        let config = json!({
+            "descriptor": {"name": artifact.config().task},
+            "config": {"architecture": "sconce", "format": "safetensors", "paramSize": artifact.graph().parameter_count().to_string(), "precision": "float32"},
+            "modelfs": {"type": "layers", "diffIds": files.iter().map(|file| file.digest.as_str()).collect::<Vec<_>>()},
+        });
+        let config = bytes(&config);
+        let descriptor = |media_type: &str, digest: &str, size: usize| json!({"mediaType": media_type, "digest": digest, "size": size});
+        let layers: Vec<Value> = files
+            .iter()
+            .map(|file| {
+                let mut layer = descriptor(file.media_type, &file.digest, file.bytes.len());
+                layer["annotations"] = json!({PATH: file.path});
+                layer
+            })
+            .collect();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "artifactType": ARTIFACT_TYPE,
+            "config": descriptor(CONFIG_TYPE, &sha256(&config), config.len()),
+            "layers": layers,
+        });
+        Ok(Self { manifest: bytes(&manifest), config, files })
+    }
+
+    /// The version's identity.
+    pub fn digest(&self) -> String {
+        sha256(&self.manifest)
+    }
+}
+
+/// JSON with sorted keys.
+fn bytes(value: &Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+/// Pushes what the registry lacks; returns the address by digest.
+///
+/// # Errors
+/// [`PublishError`]; the tag then still names what it named before.
+pub async fn publish(folder: &Path, uri: &str, insecure: &[String]) -> Result<String, PublishError> {
+    let bad = |why: String| PublishError::Uri { uri: uri.into(), why };
+    let address = uri.strip_prefix("oci://").ok_or_else(|| bad("another scheme".into()))?;
+    let reference: Reference = address.parse().map_err(|error: oci_client::ParseError| bad(error.to_string()))?;
+    if reference.digest().is_some() {
+        return Err(bad("a digest is found, not chosen".into()));
+    }
+    let registry = reference.registry().to_owned();
+    let failed = |what: String| {
+        let registry = registry.clone();
+        move |source| PublishError::Registry { what, registry, source: Box::new(source) }
+    };
+    let pack = Pack::new(folder)?;
+    let client = client(&registry, insecure).map_err(failed("open a client".into()))?;
+    client
+        .auth(&reference, &RegistryAuth::Anonymous, RegistryOperation::Push)
+        .await
+        .map_err(failed("log in".into()))?;
+    let config = [(sha256(&pack.config), pack.config.clone())];
+    for (digest, bytes) in
+        config.into_iter().chain(pack.files.iter().map(|file| (file.digest.clone(), file.bytes.clone())))
+    {
+        if client.blob_exists(&reference, &digest).await.unwrap_or(false) {
+            continue;
+        }
+        client.push_blob(&reference, bytes, &digest).await.map_err(failed(format!("push {digest}")))?;
+    }
+    let content_type = http::HeaderValue::from_static(MANIFEST_TYPE);
+    let pushed = client.push_manifest_raw(&reference, pack.manifest.clone(), content_type).await;
+    pushed.map_err(failed("push the manifest".into()))?;
+    Ok(format!("oci://{registry}/{}@{}", reference.repository(), pack.digest()))
+}
+
+fn client(registry: &str, insecure: &[String]) -> Result<Client, oci_client::errors::OciDistributionError> {
+    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
+    let loopback = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    let plain = loopback || insecure.iter().any(|known| known == registry);
+    let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
+    Client::try_from(ClientConfig { protocol, ..ClientConfig::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_is_reproducible_and_names_every_file() {
+        let [a, b] = [1, 2].map(|_| {
+            let folder = tempfile::tempdir().unwrap();
+            sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
+            Pack::new(folder.path()).unwrap()
+        });
+        assert_eq!((a.digest(), &a.manifest), (b.digest(), &b.manifest));
+        let manifest: Value = serde_json::from_slice(&a.manifest).unwrap();
+        assert_eq!(manifest["artifactType"], ARTIFACT_TYPE);
+        let paths: Vec<_> =
+            manifest["layers"].as_array().unwrap().iter().map(|layer| &layer["annotations"][PATH]).collect();
+        assert_eq!(
+            paths,
+            ["config.json", "evaluation.json", "preprocess.json", "variants.json", "weights/f32/model.safetensors"]
+        );
+    }
+
+    #[tokio::test]
+    async fn addresses_are_checked_before_anything_is_read() {
+        let check = |uri: &'static str, expected: &'static str| async move {
+            let error = publish(Path::new("nowhere"), uri, &[]).await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("s3://models/digits", "need oci://HOST/REPOSITORY:TAG").await;
+        check("oci://Host:1/UPPER", "need oci://HOST/REPOSITORY:TAG").await;
+        check("oci://localhost:1/models/digits:1.0.0", "config.json is missing").await;
+    }
+}
