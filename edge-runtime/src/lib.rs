@@ -1,1 +1,16 @@
-//! Stub.
+//! Serves: request → tensor → batch → model → response. Knows no Kubernetes.
+
+pub mod args;
+pub mod batch;
+pub mod bench;
+pub mod deadline;
+pub mod decode;
+pub mod encode;
+pub mod engine;
+pub mod fetch;
+pub mod load;
+pub mod metrics;
+pub mod route;
+pub mod server;
+pub mod stop;
+pub mod wire;

@@ -1,1 +1,86 @@
-fn main() {}
+//! `edge-runtime`: flags, logs, signals, exit codes.
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use futures::FutureExt as _;
+use prometheus_client::registry::Registry;
+use sconce_edge_runtime::args::{Args, Fetch, LogFormat, Route, Serve, Verb};
+use sconce_edge_runtime::encode::Identity;
+use sconce_edge_runtime::engine::Engine;
+use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
+use sconce_edge_runtime::metrics::{self, Metrics};
+use sconce_edge_runtime::server::{self, Service};
+use sconce_edge_runtime::{bench, load, route, stop};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::TcpListener;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let done = match args.verb {
+        Verb::Fetch(args) => run_fetch(args).await,
+        Verb::Serve(args) => run_serve(args).await,
+        Verb::Route(args) => run_route(args).await,
+        Verb::Bench(args) => bench::run(&args).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("edge-runtime: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_fetch(args: Fetch) -> Result<()> {
+    let fetched = async {
+        let source = Source::new(&args.from, &args.insecure_registry)?;
+        fetch(&source, &args.digest, &args.variant, &args.to).await
+    };
+    let fetched: Result<(), FetchError> = fetched.await;
+    if let Err(error) = &fetched {
+        // Kubernetes shows it as the container's last word.
+        std::fs::write(&args.termination_log, error.to_string()).ok();
+    }
+    Ok(fetched?)
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn run_serve(args: Serve) -> Result<()> {
+    let began = Instant::now();
+    let max_batch_size = usize::from(args.max_batch_size);
+    let loaded = load::load(&args.model, args.digest.as_deref(), &args.variant, max_batch_size)?;
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut registry, &args.name, &loaded.digest, &args.variant));
+    let version = loaded.digest.strip_prefix("sha256:").and_then(|hex| hex.get(..12)).map_or_else(|| "1".into(), |hex| format!("sha256-{hex}"));
+    let engine = Engine::start(loaded.network, max_batch_size, args.queue_size as usize, metrics.clone())?;
+    let identity = Identity { name: args.name, version };
+    let (grpc, metrics_listener) = (listen(args.grpc).await?, listen(args.metrics).await?);
+    tracing::info!(model = identity.name, version = identity.version, grpc = %grpc.local_addr()?, took = ?began.elapsed(), "ready");
+    let service = Service { engine, signature: loaded.signature, identity, metrics };
+    let stop = async { drop(stop::requested().await) }.shared();
+    tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));
+    server::serve(grpc, service, args.max_message_bytes, args.drain, stop).await
+}
+
+async fn run_route(args: Route) -> Result<()> {
+    let (grpc, metrics) = (listen(args.grpc).await?, listen(args.metrics).await?);
+    tracing::info!(grpc = %grpc.local_addr()?, routes = %args.routes.display(), "routing");
+    let stop = async { drop(stop::requested().await) }.shared();
+    route::run(grpc, metrics, &args.routes, args.max_message_bytes, stop).await
+}

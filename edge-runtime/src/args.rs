@@ -1,0 +1,121 @@
+//! The flags.
+
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Serves models at the edge and in the cloud, and routes requests to them.
+#[derive(Parser, Debug)]
+#[command(name = "edge-runtime", version)]
+pub struct Args {
+    #[command(subcommand)]
+    pub verb: Verb,
+    #[arg(long, global = true, value_enum, default_value = "text", env = "LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Bring one variant of a version from a registry, by digest, verified.
+    Fetch(Fetch),
+    /// Serve one model over gRPC (Open Inference Protocol v2).
+    Serve(Serve),
+    /// Route requests by model name, as the routes file says.
+    Route(Route),
+    /// Measure what the router adds: the same requests directly and through it, in turn.
+    Bench(Bench),
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Fetch {
+    #[arg(long, value_name = "oci://HOST/REPOSITORY")]
+    pub from: String,
+    /// Digest of the artifact's manifest.
+    #[arg(long, value_name = "sha256:HEX")]
+    pub digest: String,
+    #[arg(long, default_value = "f32")]
+    pub variant: String,
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Registries without TLS, beside those on loopback addresses.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub insecure_registry: Vec<String>,
+    /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
+    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Serve {
+    /// Folder of the artifact.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Name that clients ask for; in Kubernetes NAME.NAMESPACE.
+    #[arg(long)]
+    pub name: String,
+    /// The manifest's digest: what the folder must hold. Without it a folder without manifest.json is served as it is.
+    #[arg(long, value_name = "sha256:HEX")]
+    pub digest: Option<String>,
+    #[arg(long, default_value = "f32")]
+    pub variant: String,
+    #[arg(long, default_value = "0.0.0.0:8001")]
+    pub grpc: SocketAddr,
+    #[arg(long, default_value = "0.0.0.0:8002")]
+    pub metrics: SocketAddr,
+    #[arg(long, default_value = "16", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub max_batch_size: u16,
+    /// Requests that may wait; one more is refused at once.
+    #[arg(long, default_value = "256", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub queue_size: u32,
+    /// How long to finish what has begun, once told to stop.
+    #[arg(long, default_value = "20s", value_parser = seconds)]
+    pub drain: Duration,
+    #[arg(long, default_value = "67108864")]
+    pub max_message_bytes: usize,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Route {
+    /// JSON: models and their backends; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub routes: PathBuf,
+    #[arg(long, default_value = "0.0.0.0:8001")]
+    pub grpc: SocketAddr,
+    #[arg(long, default_value = "0.0.0.0:8002")]
+    pub metrics: SocketAddr,
+    #[arg(long, default_value = "67108864")]
+    pub max_message_bytes: usize,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Bench {
+    /// The server itself.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub direct: String,
+    /// The router in front of it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub routed: String,
+    #[arg(long)]
+    pub model: String,
+    #[arg(long, default_value = "5s", value_parser = seconds)]
+    pub duration: Duration,
+}
+
+/// `20s`, `250ms` or `2m`.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let count: u64 = text[..digits].parse().map_err(|_| format!("\"{text}\": need a number with a unit, such as 20s"))?;
+    match &text[digits..] {
+        "ms" => Ok(Duration::from_millis(count)),
+        "s" => Ok(Duration::from_secs(count)),
+        "m" => Ok(Duration::from_secs(count.saturating_mul(60))),
+        unit => Err(format!("\"{text}\": unit \"{unit}\" is none of ms, s, m")),
+    }
+}

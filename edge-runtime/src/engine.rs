@@ -1,0 +1,170 @@
+//! The model's one owner: a thread that takes batches from a bounded queue.
+
+use crate::batch::{Fate, Waiting, next};
+use crate::decode::Input;
+use crate::encode::Output;
+use crate::metrics::Metrics;
+use candle_core::Tensor;
+use sconce_model::network::Network;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum EngineError {
+    #[error("the queue is full ({limit} requests wait); try again later or elsewhere")]
+    QueueFull { limit: usize },
+    #[error("the deadline passed before the model could run")]
+    Late,
+    #[error("the server is shutting down")]
+    Closed,
+    #[error("the model failed: {why}")]
+    Failed { why: String },
+}
+
+struct Job {
+    xs: Tensor,
+    rows: usize,
+    deadline: Option<Instant>,
+    arrived: Instant,
+    reply: oneshot::Sender<Result<Output, EngineError>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    limit: usize,
+    metrics: Arc<Metrics>,
+}
+
+/// Dropped, it ends its thread once the queue is empty.
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Starts the model's thread.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(network: Network, max_batch_size: usize, queue_size: usize, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), limit: queue_size, metrics });
+        let of_thread = shared.clone();
+        std::thread::Builder::new().name("model".into()).spawn(move || of_thread.run(&network, max_batch_size))?;
+        Ok(Self { shared })
+    }
+
+    /// Waits for the answer to one request.
+    ///
+    /// # Errors
+    /// [`EngineError`]: at once if the queue is full, at the deadline if it passes.
+    pub async fn submit(&self, input: &Input, deadline: Option<Instant>) -> Result<Output, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job { xs: input.xs.clone(), rows: input.rows, deadline, arrived: Instant::now(), reply };
+        {
+            let mut queue = self.shared.lock();
+            if queue.closed {
+                return Err(EngineError::Closed);
+            }
+            if queue.jobs.len() >= self.shared.limit {
+                return Err(EngineError::QueueFull { limit: self.shared.limit });
+            }
+            queue.jobs.push_back(job);
+        }
+        self.shared.arrived.notify_one();
+        let answer = async { answer.await.unwrap_or(Err(EngineError::Closed)) };
+        match deadline {
+            None => answer.await,
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(EngineError::Late)),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.arrived.notify_one();
+    }
+}
+
+impl Shared {
+    /// A queue is whole between any two of its lines: a panic elsewhere leaves it usable.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, network: &Network, max_batch_size: usize) {
+        while let Some(batch) = self.take(max_batch_size) {
+            if !batch.is_empty() {
+                self.infer(network, batch);
+            }
+        }
+    }
+
+    /// The next batch; `None` once the engine is dropped and the queue is empty.
+    fn take(&self, max_batch_size: usize) -> Option<Vec<Job>> {
+        let queue = self.lock();
+        let mut queue = self.arrived.wait_while(queue, |queue| queue.jobs.is_empty() && !queue.closed).unwrap_or_else(PoisonError::into_inner);
+        if queue.jobs.is_empty() {
+            return None;
+        }
+        let waiting = queue.jobs.iter().map(|job| Waiting { rows: job.rows, deadline: job.deadline, abandoned: job.reply.is_closed() });
+        let fates = next(waiting, max_batch_size, Instant::now()).take;
+        let mut batch = Vec::with_capacity(fates.len());
+        for (job, fate) in queue.jobs.drain(..fates.len()).collect::<Vec<_>>().into_iter().zip(fates) {
+            match fate {
+                Fate::Run => batch.push(job),
+                Fate::Late => drop(job.reply.send(Err(EngineError::Late))),
+                Fate::Abandoned => {}
+            }
+        }
+        Some(batch)
+    }
+
+    fn infer(&self, network: &Network, batch: Vec<Job>) {
+        let began = Instant::now();
+        for job in &batch {
+            self.metrics.stage("queue", began - job.arrived);
+        }
+        let rows: usize = batch.iter().map(|job| job.rows).sum();
+        self.metrics.batch(rows);
+        let answer = || -> candle_core::Result<Vec<Output>> {
+            let xs: Vec<&Tensor> = batch.iter().map(|job| &job.xs).collect();
+            let ys = network.infer(&Tensor::cat(&xs, 0)?)?;
+            let mut first = 0;
+            let each = batch.iter().map(|job| {
+                let ys = ys.narrow(0, first, job.rows)?;
+                first += job.rows;
+                Ok(Output { ys })
+            });
+            each.collect()
+        };
+        // Whatever the model does, everybody gets an answer and the thread lives on.
+        let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer));
+        self.metrics.stage("infer", began.elapsed());
+        match answers {
+            Ok(Ok(outputs)) => {
+                for (job, output) in batch.into_iter().zip(outputs) {
+                    drop(job.reply.send(Ok(output)));
+                }
+            }
+            failed => {
+                let why = match failed {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "it panicked".into(),
+                };
+                for job in batch {
+                    drop(job.reply.send(Err(EngineError::Failed { why: why.clone() })));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Brings one variant of a version from a registry into a folder: by digest, verified, resumed, all or nothing.
+//!
+//! Files that are there already with the right bytes cost no network: after a reboot an offline node fetches nothing.
+
+mod place;
+
+pub use place::{Source, SourceError};
+
+use crate::load::{FILE_PATH, Layer, MANIFEST, Manifest};
+use backon::{ExponentialBuilder, Retryable as _};
+use futures::StreamExt as _;
+use oci_client::client::{BlobResponse, Client};
+use oci_client::errors::OciDistributionError;
+use oci_client::manifest::OciDescriptor;
+use oci_client::secrets::RegistryAuth;
+use sconce_model::artifact::media_type;
+use sconce_model::digest::{named, sha256};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+
+/// The first word is the reason, as conditions name it.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("ArtifactMissing: {what} is not in the registry: was it pushed, and is the digest right?")]
+    Missing { what: String },
+    #[error("DigestMismatch: {what} is {got}, should be {need}: the registry or the way to it spoils bytes; push it again")]
+    Digest { what: String, got: String, need: String },
+    #[error("RegistryUnreachable: cannot fetch {what}: {why}")]
+    Registry { what: String, why: String },
+    #[error("UnknownArchitecture: {why}: is it a model of ours?")]
+    Artifact { why: String },
+    #[error("FetchFailed: cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+impl FetchError {
+    /// Whether trying again may help.
+    fn passes(&self) -> bool {
+        // Bytes may have been spoilt on the way; what is missing may be about to be pushed, but nobody knows.
+        matches!(self, FetchError::Registry { .. } | FetchError::Digest { .. })
+    }
+}
+
+/// Fetches the JSON files and the files of one variant into `folder`.
+///
+/// # Errors
+/// [`FetchError`], after the last of several attempts; what was fetched well is kept for the next.
+pub async fn fetch(source: &Source, digest: &str, variant: &str, folder: &Path) -> Result<(), FetchError> {
+    std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
+    let manifest = retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
+    let layers = layers(&manifest)?;
+    let wanted = |path: &str| !path.contains('/');
+    for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
+        fetch_file(source, layer, path, folder).await?;
+    }
+    let files = files_of(variant, folder)?;
+    for path in &files {
+        let Some((_, layer)) = layers.iter().find(|(known, _)| known == path) else {
+            return Err(FetchError::Artifact { why: format!("variants.json names {path}, the manifest does not") });
+        };
+        fetch_file(source, layer, path, folder).await?;
+    }
+    tracing::info!(digest, variant, folder = %folder.display(), "fetched and verified");
+    Ok(())
+}
+
+async fn retried<T, F>(what: &str, attempt: impl FnMut() -> F) -> Result<T, FetchError>
+where
+    F: Future<Output = Result<T, FetchError>>,
+{
+    let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(10)).with_max_times(5).with_jitter();
+    attempt
+        .retry(backoff)
+        .when(FetchError::passes)
+        .notify(|error, after| tracing::warn!(what, %error, ?after, "trying again"))
+        .await
+}
+
+async fn fetch_manifest(source: &Source, digest: &str, folder: &Path) -> Result<Manifest, FetchError> {
+    let path = folder.join(MANIFEST);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) if sha256(&bytes) == digest => bytes,
+        _ => {
+            let reference = source.by_digest(digest);
+            let accepted = ["application/vnd.oci.image.manifest.v1+json"];
+            let pulled = source.client()?.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, &accepted).await;
+            let (bytes, _) = pulled.map_err(|error| told(error, &reference.whole()))?;
+            let got = sha256(&bytes);
+            if got != digest {
+                return Err(FetchError::Digest { what: "the manifest".into(), got, need: digest.into() });
+            }
+            write(&path, &bytes)?;
+            bytes.to_vec()
+        }
+    };
+    serde_json::from_slice(&bytes).map_err(|error| FetchError::Artifact { why: format!("the manifest is none: {error}") })
+}
+
+/// The manifest's files. A path that leads out of the folder is an attack.
+fn layers(manifest: &Manifest) -> Result<Vec<(String, Layer)>, FetchError> {
+    let named = manifest.layers.iter().filter_map(|layer| Some((layer.annotations.get(FILE_PATH)?.clone(), layer.clone())));
+    named
+        .map(|(path, layer)| {
+            let inside = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
+            if inside && !path.is_empty() { Ok((path, layer)) } else { Err(FetchError::Artifact { why: format!("the manifest names the file \"{path}\"") }) }
+        })
+        .collect()
+}
+
+fn files_of(variant: &str, folder: &Path) -> Result<Vec<String>, FetchError> {
+    #[derive(Deserialize)]
+    struct Variants {
+        variants: Vec<Variant>,
+    }
+    #[derive(Deserialize)]
+    struct Variant {
+        name: String,
+        files: Vec<String>,
+    }
+    let bytes = std::fs::read(folder.join("variants.json")).map_err(|_| FetchError::Artifact { why: "it has no variants.json".into() })?;
+    let variants: Variants = serde_json::from_slice(&bytes).map_err(|error| FetchError::Artifact { why: format!("variants.json: {error}") })?;
+    let known: Vec<&str> = variants.variants.iter().map(|variant| variant.name.as_str()).collect();
+    match variants.variants.iter().find(|known| known.name == variant) {
+        Some(variant) => Ok(variant.files.clone()),
+        None => Err(FetchError::Artifact { why: format!("no variant \"{variant}\", it has {}", known.join(", ")) }),
+    }
+}
+
+async fn fetch_file(source: &Source, layer: &Layer, path: &str, folder: &Path) -> Result<(), FetchError> {
+    let target = folder.join(path);
+    if std::fs::read(&target).is_ok_and(|bytes| sha256(&bytes) == layer.digest) {
+        return Ok(());
+    }
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).map_err(|source| FetchError::Write { path: parent.into(), source })?;
+    }
+    retried(path, || download(source, layer, path, &target)).await
+}
+
+/// Goes on where an earlier attempt ended; the file appears only when its digest is right.
+async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> Result<(), FetchError> {
+    let partial = target.with_extension("partial");
+    let failed = |source| FetchError::Write { path: partial.clone(), source };
+    let mut file = tokio::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&partial).await.map_err(failed)?;
+    let mut hasher = Sha256::new();
+    let mut have = file.metadata().await.map_err(failed)?.len();
+    if have >= layer.size {
+        have = 0;
+    }
+    if have > 0 {
+        let kept = tokio::fs::read(&partial).await.map_err(failed)?;
+        hasher.update(&kept);
+        tracing::info!(path, have, size = layer.size, "going on");
+    }
+    let descriptor = OciDescriptor { media_type: media_type(path).into(), digest: layer.digest.clone(), size: layer.size as i64, ..OciDescriptor::default() };
+    let reference = source.repository();
+    let client: &Client = source.client()?;
+    let response = if have > 0 {
+        client.pull_blob_stream_partial(reference, &descriptor, have, None).await
+    } else {
+        client.pull_blob_stream_partial(reference, &descriptor, 0, None).await
+    };
+    let mut stream = match response.map_err(|error| told(error, path))? {
+        BlobResponse::Partial(stream) => stream,
+        BlobResponse::Full(stream) => {
+            (have, hasher) = (0, Sha256::new());
+            stream
+        }
+    };
+    file.set_len(have).await.map_err(failed)?;
+    file.seek(std::io::SeekFrom::Start(have)).await.map_err(failed)?;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| FetchError::Registry { what: path.into(), why: error.to_string() })?;
+        hasher.update(&chunk);
+        file.write_all(&chunk).await.map_err(failed)?;
+        have += chunk.len() as u64;
+        if have > layer.size {
+            break;
+        }
+    }
+    file.sync_all().await.map_err(failed)?;
+    if have < layer.size {
+        return Err(FetchError::Registry { what: path.into(), why: format!("it ended after {have} of {} bytes", layer.size) });
+    }
+    let got = named(hasher);
+    if got != layer.digest {
+        drop(std::fs::remove_file(&partial));
+        return Err(FetchError::Digest { what: path.into(), got, need: layer.digest.clone() });
+    }
+    tokio::fs::rename(&partial, target).await.map_err(|source| FetchError::Write { path: target.into(), source })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
+    let partial = path.with_extension("partial");
+    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|source| FetchError::Write { path: path.into(), source })
+}
+
+/// Which of our reasons a registry's error is.
+fn told(error: OciDistributionError, what: &str) -> FetchError {
+    let text = error.to_string();
+    let missing = matches!(error, OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. })
+        || text.contains("_UNKNOWN")
+        || text.contains("404");
+    match error {
+        _ if missing => FetchError::Missing { what: what.into() },
+        OciDistributionError::DigestError(_) => FetchError::Digest { what: what.into(), got: text, need: "its digest".into() },
+        _ => FetchError::Registry { what: what.into(), why: text },
+    }
+}

@@ -1,0 +1,138 @@
+//! Loads a version from its folder: verified again (cards rot), compiled, warmed up.
+
+use crate::decode::Signature;
+use candle_core::{DType, Device, Tensor};
+use sconce_model::artifact::{Artifact, ArtifactError};
+use sconce_model::digest::sha256;
+use sconce_model::network::Network;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The manifest as `fetch` left it.
+pub const MANIFEST: &str = "manifest.json";
+/// The layer annotation that names a file.
+pub const FILE_PATH: &str = "org.cncf.model.filepath";
+
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("DigestMismatch: {file} is {got}, should be {need}: it was changed or has rotted; fetch it again")]
+    Digest { file: String, got: String, need: String },
+    #[error("{}: no manifest of an artifact: {source}", path.display())]
+    Manifest { path: PathBuf, source: serde_json::Error },
+    #[error("the model has {inputs} inputs and {outputs} outputs; only one of each can be served yet")]
+    Signature { inputs: usize, outputs: usize },
+    #[error("the model fails at warm-up: {0}")]
+    WarmUp(#[from] candle_core::Error),
+}
+
+/// An OCI manifest, as far as it is read here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    #[serde(default)]
+    pub layers: Vec<Layer>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    pub digest: String,
+    pub size: u64,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+pub struct Loaded {
+    pub network: Network,
+    pub signature: Signature,
+    /// Of the manifest; empty for a folder that has none.
+    pub digest: String,
+}
+
+/// # Errors
+/// [`LoadError`]: nothing is served that is not what its digest says.
+pub fn load(folder: &Path, digest: Option<&str>, variant: &str, max_batch_size: usize) -> Result<Loaded, LoadError> {
+    let digest = verify(folder, digest)?;
+    let artifact = Artifact::open(folder)?;
+    let (inputs, outputs) = (&artifact.config().inputs, &artifact.config().outputs);
+    let ([input], [output]) = (&inputs[..], &outputs[..]) else {
+        return Err(LoadError::Signature { inputs: inputs.len(), outputs: outputs.len() });
+    };
+    let signature = Signature { input: input.clone(), output: output.clone(), max_batch_size };
+    let network = artifact.network(variant)?;
+    warm_up(&network, max_batch_size)?;
+    Ok(Loaded { network, signature, digest })
+}
+
+/// Every size of batch that is a power of two, and the largest.
+fn warm_up(network: &Network, max_batch_size: usize) -> candle_core::Result<()> {
+    let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size < max_batch_size);
+    for rows in sizes.chain([max_batch_size]) {
+        let shape: Vec<usize> = std::iter::once(rows).chain(network.graph().input.iter().copied()).collect();
+        network.infer(&Tensor::zeros(shape, DType::F32, &Device::Cpu)?)?;
+    }
+    Ok(())
+}
+
+/// Checks the manifest against its digest, and the files that are there against the manifest.
+fn verify(folder: &Path, digest: Option<&str>) -> Result<String, LoadError> {
+    let path = folder.join(MANIFEST);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound && digest.is_none() => return Ok(String::new()),
+        Err(source) => return Err(LoadError::Read { path, source }),
+    };
+    let got = sha256(&bytes);
+    matches(MANIFEST, &got, digest.unwrap_or(&got))?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| LoadError::Manifest { path, source })?;
+    for layer in &manifest.layers {
+        let Some(file) = layer.annotations.get(FILE_PATH) else { continue };
+        let path = folder.join(file);
+        match std::fs::read(&path) {
+            Ok(bytes) => matches(file, &sha256(&bytes), &layer.digest)?,
+            // A file of another variant.
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(LoadError::Read { path, source }),
+        }
+    }
+    Ok(got)
+}
+
+fn matches(file: &str, got: &str, need: &str) -> Result<(), LoadError> {
+    if got == need { Ok(()) } else { Err(LoadError::Digest { file: file.into(), got: got.into(), need: need.into() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
+        let layers: Vec<_> = sconce_model::artifact::files(folder.path())
+            .unwrap()
+            .into_iter()
+            .map(|file| serde_json::json!({"digest": file.digest, "size": file.bytes.len(), "annotations": {FILE_PATH: file.path}}))
+            .collect();
+        let manifest = serde_json::json!({ "layers": layers }).to_string();
+        std::fs::write(folder.path().join(MANIFEST), &manifest).unwrap();
+        let digest = sha256(manifest.as_bytes());
+        assert_eq!(load(folder.path(), Some(&digest), "f32", 4).unwrap().digest, digest);
+
+        let other = load(folder.path(), Some(&sha256(b"other")), "f32", 4).err().unwrap().to_string();
+        assert!(other.starts_with("DigestMismatch: manifest.json is sha256:"), "{other}");
+        let weights = folder.path().join("weights/f32/model.safetensors");
+        let mut bytes = std::fs::read(&weights).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&weights, bytes).unwrap();
+        let rotten = load(folder.path(), Some(&digest), "f32", 4).err().unwrap().to_string();
+        assert!(rotten.starts_with("DigestMismatch: weights/f32/model.safetensors is sha256:"), "{rotten}");
+    }
+}

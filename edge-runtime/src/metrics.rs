@@ -1,0 +1,81 @@
+//! What is counted, and where it is read: `/metrics` and `/healthz`.
+
+use axum::{Router, routing::get};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Stage {
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Code {
+    code: String,
+}
+
+/// Of `serve`.
+pub struct Metrics {
+    stages: Family<Stage, Histogram>,
+    requests: Family<Code, Counter>,
+    batches: Histogram,
+}
+
+/// Seconds from 20 µs to about 10 s.
+pub fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(20e-6, 2.0, 20))
+}
+
+impl Metrics {
+    pub fn new(registry: &mut Registry, model: &str, digest: &str, variant: &str) -> Self {
+        let metrics = Self {
+            stages: Family::new_with_constructor(seconds as fn() -> Histogram),
+            requests: Family::default(),
+            batches: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+        };
+        let labels = [("model", model), ("digest", digest), ("variant", variant)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        registry.register("sconce_model", "The model that is served", Info::new(labels.to_vec()));
+        registry.register_with_unit("sconce_request", "Time of a request by stage", Unit::Seconds, metrics.stages.clone());
+        registry.register("sconce_requests", "Requests by gRPC code", metrics.requests.clone());
+        registry.register("sconce_batch_size", "Rows in a batch", metrics.batches.clone());
+        metrics
+    }
+
+    pub fn stage(&self, stage: &'static str, took: Duration) {
+        self.stages.get_or_create(&Stage { stage }).observe(took.as_secs_f64());
+    }
+
+    pub fn batch(&self, rows: usize) {
+        self.batches.observe(rows as f64);
+    }
+
+    pub fn answered(&self, code: tonic::Code) {
+        self.requests.get_or_create(&Code { code: format!("{code:?}") }).inc();
+    }
+}
+
+/// Serves the registry until told to stop.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(listener: TcpListener, registry: Registry, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    let registry = Arc::new(registry);
+    let metrics = move || async move {
+        let mut text = String::new();
+        match encode(&mut text, &registry) {
+            Ok(()) => Ok(text),
+            Err(error) => Err((http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        }
+    };
+    let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(|| async { "ok\n" }));
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}

@@ -1,0 +1,52 @@
+//! The node's router: one address for all clients of the node. Forwards by model name, measures what the client waits, and goes
+//! to the other tier when one fails.
+
+mod backend;
+mod peek;
+mod routes;
+mod service;
+mod watch;
+
+pub use routes::{Address, Route, Routes, RoutesError, parse};
+pub use service::{Router, RouterMetrics};
+pub use watch::{Table, watch};
+
+use crate::metrics;
+use prometheus_client::registry::Registry;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+/// Serves until `stop`; requests that have begun are finished.
+///
+/// # Errors
+/// If a listener fails, or the folder of the routes file cannot be watched.
+pub async fn run(
+    grpc: TcpListener,
+    metrics_listener: TcpListener,
+    routes: &Path,
+    max_message_bytes: usize,
+    stop: impl Future<Output = ()> + Send + Clone + 'static,
+) -> anyhow::Result<()> {
+    let (table, _watcher) = watch(routes)?;
+    let mut registry = Registry::default();
+    let router = Router::new(table, Arc::new(RouterMetrics::new(&mut registry)), max_message_bytes);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    // Healthy before there are routes: the router is, and agents measure the link by asking it.
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let grpc = Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .add_service(health_service)
+        .add_service(router)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), stop.clone());
+    let metrics = metrics::serve(metrics_listener, registry, stop);
+    tokio::try_join!(async { anyhow::Ok(grpc.await?) }, async { anyhow::Ok(metrics.await?) })?;
+    Ok(())
+}

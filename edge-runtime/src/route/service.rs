@@ -1,0 +1,171 @@
+//! One request through the router: name → backends → the first that answers.
+
+use super::backend::{Answer, Backend, code};
+use super::peek::model_name;
+use super::watch::Table;
+use crate::deadline::deadline;
+use crate::metrics::seconds;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Code, Status};
+
+/// How long a request waits for a backend that is being restarted or moved.
+const BRIDGE: Duration = Duration::from_secs(2);
+/// How soon backends are tried again that all have just failed.
+const AGAIN: Duration = Duration::from_millis(50);
+
+#[derive(Clone)]
+pub struct Router {
+    table: watch::Receiver<Arc<Table>>,
+    metrics: Arc<RouterMetrics>,
+    max_message_bytes: usize,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Place {
+    model: String,
+    tier: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    model: String,
+    tier: String,
+    code: String,
+}
+
+pub struct RouterMetrics {
+    waited: Family<Place, Histogram>,
+    requests: Family<Outcome, Counter>,
+    failovers: Counter,
+}
+
+impl RouterMetrics {
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            waited: Family::new_with_constructor(seconds as fn() -> Histogram),
+            requests: Family::default(),
+            failovers: Counter::default(),
+        };
+        registry.register_with_unit("sconce_router_request", "What clients wait, by model and tier that answered", Unit::Seconds, metrics.waited.clone());
+        registry.register("sconce_router_requests", "Requests by model, tier that answered, and gRPC code", metrics.requests.clone());
+        registry.register("sconce_router_failovers", "Attempts that failed and went elsewhere", metrics.failovers.clone());
+        metrics
+    }
+
+    fn answered(&self, model: &str, tier: &str, code: Code, waited: Duration) {
+        let (model, tier) = (model.to_owned(), tier.to_owned());
+        self.requests.get_or_create(&Outcome { model: model.clone(), tier: tier.clone(), code: format!("{code:?}") }).inc();
+        if code == Code::Ok {
+            self.waited.get_or_create(&Place { model, tier }).observe(waited.as_secs_f64());
+        }
+    }
+}
+
+impl NamedService for Router {
+    const NAME: &'static str = "inference.GRPCInferenceService";
+}
+
+impl tower::Service<http::Request<Body>> for Router {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let router = self.clone();
+        Box::pin(async move { Ok(router.answer(request).await.unwrap_or_else(|status| status.into_http())) })
+    }
+}
+
+impl Router {
+    pub fn new(table: watch::Receiver<Arc<Table>>, metrics: Arc<RouterMetrics>, max_message_bytes: usize) -> Self {
+        Self { table, metrics, max_message_bytes }
+    }
+
+    async fn answer(mut self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let arrived = Instant::now();
+        let (head, body) = request.into_parts();
+        let method = head.uri.path().rsplit('/').next().unwrap_or_default();
+        if !["ModelInfer", "ModelMetadata", "ModelReady"].contains(&method) {
+            return Err(Status::unimplemented(format!("the router forwards ModelInfer, ModelMetadata and ModelReady; \"{method}\" is a server's own")));
+        }
+        let limit = self.max_message_bytes;
+        let body = Limited::new(body, limit).collect().await;
+        let body = body.map_err(|error| Status::resource_exhausted(format!("cannot read the request, of at most {limit} bytes: {error}")))?.to_bytes();
+        let name = model_name(&body).map_err(|error| Status::invalid_argument(error.to_string()))?.to_owned();
+        let timeout = head.headers.get("grpc-timeout").and_then(|header| header.to_str().ok());
+        let forwarded = self.forward(&name, &head, &body, arrived);
+        let (answer, tier) = match deadline(timeout, arrived) {
+            None => forwarded.await?,
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), forwarded)
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer for \"{name}\" within {:?}", deadline - arrived))))?,
+        };
+        self.metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
+        let (head, body) = answer.into_parts();
+        Ok(http::Response::from_parts(head, Body::new(body)))
+    }
+
+    /// Asks backends in order of preference until one answers; waits a little where none does.
+    async fn forward(&mut self, name: &str, head: &http::request::Parts, body: &Bytes, arrived: Instant) -> Result<(Answer, String), Status> {
+        let give_up = arrived + BRIDGE;
+        loop {
+            let table = self.table.borrow_and_update().clone();
+            let mut trouble = match table.models.get(name) {
+                Some(backends) if !backends.is_empty() => String::new(),
+                Some(_) => "it has no place to run at the moment".to_owned(),
+                None if table.known.contains(name) || !table.loaded => "it is not routed at the moment".to_owned(),
+                None => return Err(Status::not_found(unknown(name, &table))),
+            };
+            for backend in preferred(table.models.get(name).map(Vec::as_slice).unwrap_or_default()) {
+                match backend.ask(head, body).await {
+                    Ok(answer) if code(&answer) != Code::Unavailable => return Ok((answer, backend.tier.clone())),
+                    Ok(_) => trouble = format!("{} at {} is not available", backend.tier, backend.address),
+                    Err(error) => trouble = format!("{} at {}: {error}", backend.tier, backend.address),
+                }
+                self.metrics.failovers.inc();
+                tracing::debug!(model = name, trouble, "asking elsewhere");
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.metrics.answered(name, "none", Code::Unavailable, arrived.elapsed());
+                return Err(Status::unavailable(format!("no backend answers for \"{name}\": {trouble}")));
+            }
+            // Woken by new routes; else what failed may have come back.
+            let again = if trouble.contains(" at ") { left.min(AGAIN) } else { left };
+            tokio::time::timeout(again, self.table.changed()).await.ok();
+        }
+    }
+}
+
+/// Backends that failed of late come last; then the order of tiers; then the least busy.
+fn preferred(backends: &[Arc<Backend>]) -> Vec<Arc<Backend>> {
+    let now = Instant::now();
+    let tier = |backend: &Backend| backends.iter().position(|other| other.tier == backend.tier);
+    let mut order = backends.to_vec();
+    order.sort_by_key(|backend| (backend.aside(now), tier(backend), backend.outstanding()));
+    order
+}
+
+fn unknown(name: &str, table: &Table) -> String {
+    let routed: Vec<&str> = table.models.keys().map(String::as_str).take(16).collect();
+    let routed = if routed.is_empty() { "none".to_owned() } else { routed.join(", ") };
+    format!("no model \"{name}\" is routed here; routed are: {routed}. Names are NAME.NAMESPACE of an EdgeModel")
+}
