@@ -1,3 +1,17 @@
 //! Decides where models run: resources → snapshot → plan → Kubernetes objects.
 
+pub mod apply;
+pub mod args;
+pub mod artifact;
+pub mod controller;
+pub mod health;
+pub mod lease;
+pub mod metrics;
+pub mod names;
+pub mod observe;
+pub mod pass;
 pub mod plan;
+pub mod registry;
+pub mod render;
+pub mod retire;
+pub mod status;

@@ -1,0 +1,233 @@
+//! The apply step: what we write. It decides nothing; each object that fails is tried again later and stops no other.
+
+use crate::metrics::{Metrics, WriteLabels};
+use crate::observe::Key;
+use crate::render::{Kind, Object, RETIRE_AT};
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+const CALL: Duration = Duration::from_secs(20);
+/// Requests at a time; the server's own fairness does the rest.
+const AT_ONCE: usize = 16;
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+const MANAGER: &str = "sconce-operator/placement";
+const NODE_MANAGER: &str = "sconce-operator/node";
+const RETIRE_MANAGER: &str = "sconce-operator/retire";
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Once; somebody else owns it afterwards.
+    Create(Object),
+    /// Our fields of an object of ours. `is_new` = none was seen: one of somebody else is not taken over.
+    Apply { object: Object, is_new: bool },
+    /// Labels of an object that is the agent's.
+    Label(Object),
+    /// With what people should hear of it, once it is written.
+    Status { object: Object, news: Vec<News> },
+    /// Says when a replaced Deployment goes; `None` takes it back.
+    Retire { target: Target, at: Option<Timestamp> },
+    /// Only if it is still the object that was seen.
+    Delete(Target),
+}
+
+/// A change that is worth an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct News {
+    pub about: ObjectReference,
+    pub good: bool,
+    pub reason: String,
+    pub action: &'static str,
+    pub note: String,
+}
+
+/// An object as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+}
+
+impl Target {
+    pub fn of(kind: Kind, live: &impl ResourceExt) -> Self {
+        Self {
+            kind,
+            namespace: live.namespace().unwrap_or_default(),
+            name: live.name_any(),
+            uid: live.uid(),
+            resource_version: live.resource_version(),
+        }
+    }
+}
+
+#[derive(thiserror::Error, Debug)]
+pub enum ApplyError {
+    #[error("no answer within {CALL:?}")]
+    Timeout,
+    #[error("an object of that name belongs to somebody else")]
+    NameConflict,
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+}
+
+impl Write {
+    /// What fails and is tried again as one.
+    fn id(&self) -> Id {
+        let (verb, kind, namespace, name) = match self {
+            Self::Create(object) => ("create", object.kind, &object.namespace, &object.name),
+            Self::Apply { object, .. } => ("apply", object.kind, &object.namespace, &object.name),
+            Self::Label(object) => ("label", object.kind, &object.namespace, &object.name),
+            Self::Status { object, .. } => ("status", object.kind, &object.namespace, &object.name),
+            Self::Retire { target, .. } => ("retire", target.kind, &target.namespace, &target.name),
+            Self::Delete(target) => ("delete", target.kind, &target.namespace, &target.name),
+        };
+        (verb, kind, namespace.clone(), name.clone())
+    }
+}
+
+/// Writes, and remembers what failed.
+pub struct Applier {
+    client: Client,
+    metrics: Metrics,
+    failures: BTreeMap<Id, (u32, Instant)>,
+    asked: BTreeSet<Id>,
+    /// Names that we need and somebody else has.
+    pub conflicts: BTreeSet<Key>,
+}
+
+/// Verb, kind, namespace, name.
+type Id = (&'static str, Kind, String, String);
+
+impl Applier {
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics, failures: BTreeMap::new(), asked: BTreeSet::new(), conflicts: BTreeSet::new() }
+    }
+
+    /// When the first failed write may be tried again.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.failures.values().map(|(_, at)| *at).min()
+    }
+
+    /// Does the writes that may be done now; returns those that were done.
+    pub async fn all(&mut self, writes: Vec<Write>) -> Vec<Write> {
+        let now = Instant::now();
+        self.asked.extend(writes.iter().map(Write::id));
+        let due = writes.into_iter().filter(|write| self.failures.get(&write.id()).is_none_or(|(_, at)| *at <= now));
+        let client = &self.client;
+        let calls = due.map(|write| async move {
+            let result = tokio::time::timeout(CALL, perform(client, &write)).await.unwrap_or(Err(ApplyError::Timeout));
+            (write, result)
+        });
+        let results: Vec<_> = futures::stream::iter(calls).buffer_unordered(AT_ONCE).collect().await;
+        results.into_iter().filter_map(|(write, result)| self.noted(write, result)).collect()
+    }
+
+    /// Ends a pass: a failed write that it did not ask for again is no longer wanted.
+    pub fn end(&mut self) {
+        let asked = std::mem::take(&mut self.asked);
+        self.failures.retain(|id, _| asked.contains(id));
+        self.conflicts.retain(|key| asked.iter().any(|(verb, _, ns, name)| *verb == "apply" && (ns, name) == (&key.0, &key.1)));
+    }
+
+    fn noted(&mut self, write: Write, result: Result<(), ApplyError>) -> Option<Write> {
+        let id = write.id();
+        let (verb, kind) = (id.0, format!("{:?}", id.1));
+        let count = |result| self.metrics.writes.get_or_create(&WriteLabels { verb, kind: kind.clone(), result }).inc();
+        match result {
+            Ok(()) => {
+                count("ok");
+                tracing::debug!(verb, kind, namespace = id.2, name = id.3, "written");
+                self.failures.remove(&id);
+                self.conflicts.remove(&(id.2, id.3));
+                Some(write)
+            }
+            Err(error) => {
+                count("error");
+                let attempts = self.failures.get(&id).map_or(0, |(attempts, _)| *attempts) + 1;
+                let wait = FIRST_WAIT.saturating_mul(1 << attempts.min(9).saturating_sub(1)).min(LONGEST_WAIT);
+                if matches!(error, ApplyError::NameConflict) {
+                    self.conflicts.insert((id.2.clone(), id.3.clone()));
+                }
+                tracing::warn!(verb, kind, namespace = id.2, name = id.3, attempts, %error, "write failed");
+                self.failures.insert(id, (attempts, Instant::now() + wait));
+                None
+            }
+        }
+    }
+}
+
+async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
+    match write {
+        Write::Create(object) => {
+            let body: DynamicObject = serde_json::from_value(object.body.clone()).map_err(kube::Error::SerdeError)?;
+            done(api(client, object.kind, &object.namespace).create(&PostParams::default(), &body).await, Status::is_already_exists)
+        }
+        Write::Apply { object, is_new } => {
+            let api = api(client, object.kind, &object.namespace);
+            if *is_new && let Some(there) = api.get_opt(&object.name).await? && !is_ours(&there, object) {
+                return Err(ApplyError::NameConflict);
+            }
+            let parameters = PatchParams::apply(MANAGER).force();
+            done(api.patch(&object.name, &parameters, &Patch::Apply(&object.body)).await, |_| false)
+        }
+        Write::Label(object) => {
+            let parameters = PatchParams::apply(NODE_MANAGER).force();
+            let api = api(client, object.kind, &object.namespace);
+            done(api.patch(&object.name, &parameters, &Patch::Apply(&object.body)).await, |_| false)
+        }
+        Write::Status { object, .. } => {
+            let parameters = PatchParams::apply(MANAGER).force();
+            let api = api(client, object.kind, &object.namespace);
+            done(api.patch_status(&object.name, &parameters, &Patch::Apply(&object.body)).await, Status::is_not_found)
+        }
+        Write::Retire { target, at } => {
+            let at = at.map(|at| at.to_string());
+            let patch = json!({"metadata": {"uid": target.uid, "annotations": {RETIRE_AT: at}}});
+            let parameters = PatchParams { field_manager: Some(RETIRE_MANAGER.into()), ..PatchParams::default() };
+            let api = api(client, target.kind, &target.namespace);
+            done(api.patch(&target.name, &parameters, &Patch::Merge(&patch)).await, Status::is_not_found)
+        }
+        Write::Delete(target) => {
+            let preconditions =
+                Preconditions { uid: target.uid.clone(), resource_version: target.resource_version.clone() };
+            let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+            let deleted = api(client, target.kind, &target.namespace).delete(&target.name, &parameters).await;
+            // A conflict means that it changed: the next look decides again.
+            done(deleted, |status| status.is_not_found() || status.is_conflict())
+        }
+    }
+}
+
+fn done<T>(result: kube::Result<T>, is_fine: impl Fn(&Status) -> bool) -> Result<(), ApplyError> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if is_fine(&status) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same owner, by uid: a model that was made anew has other children.
+fn is_ours(there: &DynamicObject, ours: &Object) -> bool {
+    let uid = ours.body.pointer("/metadata/ownerReferences/0/uid").and_then(|uid| uid.as_str());
+    there.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
+}
+
+fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+    let resource = kind.resource();
+    if namespace.is_empty() {
+        Api::all_with(client.clone(), &resource)
+    } else {
+        Api::namespaced_with(client.clone(), namespace, &resource)
+    }
+}

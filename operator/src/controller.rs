@@ -1,0 +1,169 @@
+//! The hall: watches wake it; it observes, decides, writes, and sleeps.
+
+use crate::apply::{Applier, News, Write};
+use crate::metrics::{Metrics, ResultLabel};
+use crate::observe::{Key, Stores, observe};
+use crate::pass::{Input, Steps, pass};
+use crate::registry::{Outcome, Registries, Resolution, Resolutions, patience};
+use crate::render::Settings;
+use jiff::Timestamp;
+use kube::Client;
+use kube_runtime::events::{Event, EventType, Recorder, Reporter};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// Changes come in swarms: one pass for all of a swarm.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Nothing should have been missed; if it was, it is found within the hour.
+const RESYNC: Duration = Duration::from_secs(3600);
+
+pub struct Controller {
+    pub client: Client,
+    pub stores: Stores,
+    pub news: Arc<Notify>,
+    pub metrics: Metrics,
+    pub registries: Registries,
+    pub settings: Settings,
+    pub drain: Duration,
+    pub identity: String,
+}
+
+type Answer = (Key, String, Result<crate::artifact::Artifact, crate::artifact::Failure>);
+
+impl Controller {
+    /// Runs until told to stop; a pass that has begun is finished.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut applier = Applier::new(self.client.clone(), self.metrics.clone());
+        let reporter = Reporter { controller: "sconce-operator".into(), instance: Some(self.identity.clone()) };
+        let recorder = Recorder::new(self.client.clone(), reporter);
+        let mut resolutions = Resolutions::new();
+        let (asked, mut answers) = mpsc::unbounded_channel::<Answer>();
+        loop {
+            while let Ok(answer) = answers.try_recv() {
+                self.note(&mut resolutions, answer);
+            }
+            let started = Instant::now();
+            let now = Timestamp::now();
+            let world = observe(&self.stores, now);
+            resolutions.retain(|key, _| world.models.contains_key(key));
+            let steps = pass(&Input {
+                world: &world,
+                resolutions: &resolutions,
+                conflicts: &applier.conflicts,
+                settings: &self.settings,
+                drain: self.drain,
+                clock: started,
+            });
+            let look_at = steps.look_at;
+            self.carry_out(steps, &mut applier, &recorder, &mut resolutions, &asked).await;
+            self.metrics.passes.observe(started.elapsed().as_secs_f64());
+            let wake = wake_at(look_at, now, &applier, &resolutions);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.news.notified() => {}
+                () = tokio::time::sleep_until(wake.into()) => {}
+                Some(answer) = answers.recv() => self.note(&mut resolutions, answer),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(DEBOUNCE) => {}
+            }
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        steps: Steps,
+        applier: &mut Applier,
+        recorder: &Recorder,
+        resolutions: &mut Resolutions,
+        asked: &mpsc::UnboundedSender<Answer>,
+    ) {
+        for panicked in &steps.panics {
+            self.metrics.panics.inc();
+            tracing::error!(what = panicked, "a decision panicked; what it concerns stays as it is");
+        }
+        for (key, uri) in steps.to_resolve {
+            self.ask(resolutions, key, uri, asked.clone());
+        }
+        applier.all(steps.objects).await;
+        for write in applier.all(steps.statuses).await {
+            if let Write::Status { news, .. } = write {
+                for news in news {
+                    tell(recorder, news).await;
+                }
+            }
+        }
+        applier.all(steps.farewells).await;
+        applier.end();
+    }
+
+    /// Off the loop, so that a registry that does not answer holds up nobody.
+    fn ask(&self, resolutions: &mut Resolutions, key: Key, uri: String, asked: mpsc::UnboundedSender<Answer>) {
+        let earlier = resolutions.remove(&key).filter(|earlier| earlier.uri == uri).map(|earlier| earlier.outcome);
+        let (failed, attempts) = match earlier {
+            Some(Outcome::Failed { failure, attempts, .. }) => (Some(failure), attempts),
+            _ => (None, 0),
+        };
+        let outcome = Outcome::Asking { failed, attempts };
+        resolutions.insert(key.clone(), Resolution { uri: uri.clone(), outcome });
+        let registries = self.registries.clone();
+        tokio::spawn(async move {
+            let answer = registries.resolve(&uri).await;
+            // Nobody listens once the process is ending.
+            asked.send((key, uri, answer)).ok();
+        });
+    }
+
+    fn note(&self, resolutions: &mut Resolutions, (key, uri, answer): Answer) {
+        let Some(resolution) = resolutions.get_mut(&key).filter(|resolution| resolution.uri == uri) else { return };
+        let attempts = match resolution.outcome {
+            Outcome::Asking { attempts, .. } => attempts + 1,
+            _ => return,
+        };
+        let result = if answer.is_ok() { "ok" } else { "error" };
+        self.metrics.resolutions.get_or_create(&ResultLabel { result }).inc();
+        resolution.outcome = match answer {
+            Ok(artifact) => {
+                tracing::info!(uri, digest = artifact.digest, "resolved");
+                Outcome::Found(Box::new(artifact))
+            }
+            Err(failure) => {
+                tracing::warn!(uri, reason = %failure.reason, attempts, "{failure}");
+                Outcome::Failed { failure, attempts, retry_at: Instant::now() + patience(attempts) }
+            }
+        };
+    }
+}
+
+/// The earliest of: a Deployment's end, a failed write, a registry's next chance, the hour.
+fn wake_at(look_at: Option<Timestamp>, now: Timestamp, applier: &Applier, resolutions: &Resolutions) -> Instant {
+    let clock = Instant::now();
+    let due = look_at.map(|at| {
+        let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        // The world's time is in whole seconds.
+        clock + wait + Duration::from_millis(1000 - u64::try_from(now.subsec_millisecond()).unwrap_or(0).min(999))
+    });
+    let retries = resolutions.values().filter_map(|resolution| match resolution.outcome {
+        Outcome::Failed { retry_at, .. } => Some(retry_at),
+        _ => None,
+    });
+    let all = [due, applier.retry_at()].into_iter().flatten().chain(retries);
+    all.min().unwrap_or(clock + RESYNC).min(clock + RESYNC)
+}
+
+async fn tell(recorder: &Recorder, news: News) {
+    let event = Event {
+        type_: if news.good { EventType::Normal } else { EventType::Warning },
+        reason: news.reason,
+        note: Some(news.note),
+        action: news.action.into(),
+        secondary: None,
+    };
+    let published = tokio::time::timeout(Duration::from_secs(5), recorder.publish(&event, &news.about)).await;
+    if let Ok(Err(error)) = published {
+        tracing::debug!(%error, "an event was not written");
+    }
+}

@@ -1,0 +1,116 @@
+//! The observe step: reads the stores into values. It chooses nothing.
+
+mod snapshot;
+mod stores;
+mod survey;
+
+pub use snapshot::{fleet_snapshot, site_snapshot, speed_of};
+pub use stores::Stores;
+pub use survey::{FleetView, SiteView, is_ready, survey};
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::{Resource, ResourceExt};
+use kube_runtime::reflector::Store;
+use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Namespace and name; the namespace is empty in the cluster's scope.
+pub type Key = (String, String);
+pub type ByKey<K> = BTreeMap<Key, Arc<K>>;
+
+pub fn key(object: &impl ResourceExt) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// All that one pass knows, at one moment.
+#[derive(Clone, Default)]
+pub struct World {
+    /// Whole seconds, as the API writes them.
+    pub now: Timestamp,
+    pub fleets: ByKey<EdgeFleet>,
+    pub sites: ByKey<EdgeSite>,
+    pub edge_nodes: ByKey<EdgeNode>,
+    pub models: ByKey<EdgeModel>,
+    pub versions: ByKey<EdgeModelVersion>,
+    pub placements: ByKey<EdgePlacement>,
+    pub nodes: ByKey<Node>,
+    pub deployments: ByKey<Deployment>,
+    pub services: ByKey<Service>,
+    pub disruption_budgets: ByKey<PodDisruptionBudget>,
+    /// Pods that serve our models, by the name of their Deployment.
+    pub model_pods: BTreeMap<Key, Vec<Arc<Pod>>>,
+    /// Pods of others, by node.
+    pub other_pods: BTreeMap<String, Vec<Arc<Pod>>>,
+}
+
+pub fn observe(stores: &Stores, now: Timestamp) -> World {
+    let mut world = World {
+        now: Timestamp::from_second(now.as_second()).unwrap_or(now),
+        fleets: all(&stores.fleets),
+        sites: all(&stores.sites),
+        edge_nodes: all(&stores.edge_nodes),
+        models: all(&stores.models),
+        versions: all(&stores.versions),
+        placements: all(&stores.placements),
+        nodes: all(&stores.nodes),
+        deployments: all(&stores.deployments),
+        services: all(&stores.services),
+        disruption_budgets: all(&stores.disruption_budgets),
+        ..World::default()
+    };
+    for pod in stores.pods.state() {
+        world.add_pod(pod);
+    }
+    world
+}
+
+impl World {
+    pub fn add_pod(&mut self, pod: Arc<Pod>) {
+        if pod.labels().get(NAME_LABEL).is_some_and(|name| name == MODEL_POD) {
+            let instance = pod.labels().get(INSTANCE_LABEL).cloned().unwrap_or_default();
+            self.model_pods.entry((pod.namespace().unwrap_or_default(), instance)).or_default().push(pod);
+        } else if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
+            self.other_pods.entry(node).or_default().push(pod);
+        }
+    }
+
+    /// Pods of a Deployment in the order of their names.
+    pub fn pods_of(&self, deployment: &Key) -> Vec<&Pod> {
+        let mut pods: Vec<_> = self.model_pods.get(deployment).into_iter().flatten().map(Arc::as_ref).collect();
+        pods.sort_by_key(|pod| pod.name_any());
+        pods
+    }
+
+    /// What `spec.model` resolved to, once the version's facts are there.
+    pub fn version_of(&self, model: &EdgeModel) -> Option<&EdgeModelVersion> {
+        let desired = model.status.as_ref()?.desired.as_ref()?;
+        let version = self.versions.get(&(model.namespace().unwrap_or_default(), desired.version.clone()))?;
+        version.status.as_ref()?.artifact.as_ref()?;
+        Some(version)
+    }
+}
+
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
+/// Value of [`NAME_LABEL`] on pods that serve models.
+pub const MODEL_POD: &str = "sconce-model";
+
+/// Name of the EdgeModel that owns an object of ours; `None` = it is not ours.
+pub fn owner_model(object: &impl ResourceExt) -> Option<String> {
+    if object.labels().get(labels::MANAGED_BY).is_none_or(|manager| manager != labels::MANAGER) {
+        return None;
+    }
+    let owner = object.owner_references().iter().find(|owner| owner.controller == Some(true))?;
+    (owner.kind == "EdgeModel").then(|| owner.name.clone())
+}
+
+fn all<K>(store: &Store<K>) -> ByKey<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state().into_iter().map(|object| (key(object.as_ref()), object)).collect()
+}

@@ -1,0 +1,255 @@
+//! From Kubernetes objects to the planner's values, with units.
+
+use super::{FleetView, INSTANCE_LABEL, SiteView, World, is_ready, owner_model};
+use crate::names;
+use crate::plan;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::ResourceExt;
+use sconce_api::{
+    Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelVersion, EdgePlacement, FleetPrices, Tier, labels,
+};
+use std::collections::BTreeMap;
+
+/// Taints of a node that is about to go, or gone though it says nothing.
+const LEAVING: &[&str] =
+    &["node.kubernetes.io/out-of-service", "ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"];
+
+/// A model that can be planned, and the facts of its version.
+pub type Resolved<'a> = (&'a EdgeModel, &'a EdgeModelVersion);
+
+pub fn fleet_snapshot(
+    world: &World,
+    view: &FleetView,
+    models: &[Resolved<'_>],
+    cloud_sites: &BTreeMap<plan::ModelName, BTreeMap<String, u64>>,
+) -> plan::FleetSnapshot {
+    let models = models.iter().map(|(model, version)| {
+        let name = model_name(model);
+        let load = model.spec.load.clone().unwrap_or_default();
+        plan::FleetModel {
+            version: version.name_any(),
+            tier: model.spec.placement.clone().unwrap_or_default().tier,
+            require: model.spec.hardware.clone().unwrap_or_default().require,
+            peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),
+            requests_per_second: count(load.requests_per_second),
+            max_batch_size: count(model.spec.serving.clone().unwrap_or_default().max_batch_size),
+            variants: variants(version),
+            cloud_sites: cloud_sites.get(&name).cloned().unwrap_or_default(),
+            accuracy_floor_millis: model.spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
+            name,
+        }
+    });
+    let cloud_nodes = view.cloud.iter().map(|node| plan_node(world, node)).collect();
+    plan::FleetSnapshot { cloud_nodes, models: models.collect() }
+}
+
+pub fn site_snapshot(
+    world: &World,
+    fleet: &EdgeFleet,
+    name: &str,
+    site: &SiteView,
+    models: &[Resolved<'_>],
+    offers: &BTreeMap<plan::ModelName, plan::CloudOffer>,
+) -> plan::Snapshot {
+    let current = models.iter().filter_map(|(model, _)| Some((model_name(model), home(world, model, name)?)));
+    plan::Snapshot {
+        site: name.to_owned(),
+        nodes: site.nodes.iter().map(|node| plan_node(world, node)).collect(),
+        link: link(fleet, crate::status::site_link(world, fleet, site)),
+        prices: prices(fleet.spec.prices.clone().unwrap_or_default()),
+        max_share_millis: fleet.spec.limits.clone().unwrap_or_default().max_share.millis().unwrap_or(80_000),
+        models: models.iter().map(|(model, version)| plan_model(model, version, offers)).collect(),
+        current: current.collect(),
+    }
+}
+
+pub fn model_name(model: &EdgeModel) -> plan::ModelName {
+    plan::ModelName { namespace: model.namespace().unwrap_or_default(), name: model.name_any() }
+}
+
+fn plan_model(
+    model: &EdgeModel,
+    version: &EdgeModelVersion,
+    offers: &BTreeMap<plan::ModelName, plan::CloudOffer>,
+) -> plan::Model {
+    let spec = &model.spec;
+    let name = model_name(model);
+    let load = spec.load.clone().unwrap_or_default();
+    let placement = spec.placement.clone().unwrap_or_default();
+    let artifact = version.status.as_ref().and_then(|status| status.artifact.as_ref());
+    let unoffered = || plan::CloudOffer::None {
+        reason: sconce_api::Reason::NoNodes,
+        message: "the fleet has no cloud node".into(),
+    };
+    plan::Model {
+        version: version.name_any(),
+        digest: version.spec.digest.clone(),
+        budget_us: micros(&spec.latency_budget),
+        budget_policy: spec.budget_policy,
+        accuracy_floor_millis: spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
+        requests_per_second: count(load.requests_per_second),
+        peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),
+        require: spec.hardware.clone().unwrap_or_default().require,
+        tier: placement.tier,
+        objective: placement.objective,
+        max_batch_size: count(spec.serving.clone().unwrap_or_default().max_batch_size),
+        request_bytes: artifact.map_or(0, |artifact| count(artifact.request_bytes)),
+        response_bytes: artifact.map_or(0, |artifact| count(artifact.response_bytes)),
+        variants: variants(version),
+        cloud: offers.get(&name).cloned().unwrap_or_else(unoffered),
+        name,
+    }
+}
+
+fn variants(version: &EdgeModelVersion) -> Vec<plan::Variant> {
+    let facts = version.status.iter().flat_map(|status| &status.variants);
+    let variant = |facts: &sconce_api::VariantFacts| plan::Variant {
+        name: facts.name.clone(),
+        bytes: count(facts.bytes),
+        memory_bytes: count(facts.memory),
+        flops: count(facts.flops),
+        accuracy_millis: facts.accuracy.as_ref().and_then(|accuracy| accuracy.millis()),
+    };
+    facts.map(variant).collect()
+}
+
+fn plan_node(world: &World, node: &Node) -> plan::Node {
+    let spec = node.spec.clone().unwrap_or_default();
+    let taints = spec.taints.unwrap_or_default();
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.clone()).unwrap_or_default();
+    plan::Node {
+        name: node.name_any(),
+        labels: node.labels().clone(),
+        ready: is_ready(node),
+        leaving: spec.unschedulable == Some(true) || taints.iter().any(|taint| LEAVING.contains(&taint.key.as_str())),
+        allocatable: amounts(&allocatable),
+        requested: requested(world, &node.name_any()),
+        speed: speed_of(world, &node.name_any()),
+    }
+}
+
+/// The speed that the node's agent measured.
+pub fn speed_of(world: &World, node: &str) -> Option<plan::Speed> {
+    let hardware = world.edge_nodes.get(&(String::new(), node.to_owned()))?.status.as_ref()?.hardware.as_ref()?;
+    Some(plan::Speed {
+        class: hardware.class.clone(),
+        gflops: count(hardware.gflops),
+        cores: count(hardware.cores),
+    })
+}
+
+fn requested(world: &World, node: &str) -> plan::Resources {
+    let pods = world.other_pods.get(node).into_iter().flatten();
+    pods.map(|pod| pod_request(pod)).fold(plan::Resources::default(), sum)
+}
+
+/// As the scheduler counts: containers and sidecars together, or the largest init container if that is more.
+fn pod_request(pod: &Pod) -> plan::Resources {
+    let Some(spec) = &pod.spec else { return plan::Resources::default() };
+    let of = |resources: &Option<ResourceRequirements>| {
+        amounts(resources.as_ref().and_then(|resources| resources.requests.as_ref()).unwrap_or(&BTreeMap::new()))
+    };
+    let mut sidecars = plan::Resources::default();
+    let mut starting = plan::Resources::default();
+    for init in spec.init_containers.iter().flatten() {
+        let request = sum(sidecars, of(&init.resources));
+        starting = most(starting, request);
+        if init.restart_policy.as_deref() == Some("Always") {
+            sidecars = request;
+        }
+    }
+    let running = spec.containers.iter().map(|container| of(&container.resources)).fold(sidecars, sum);
+    sum(most(starting, running), spec.overhead.as_ref().map(amounts).unwrap_or_default())
+}
+
+fn sum(a: plan::Resources, b: plan::Resources) -> plan::Resources {
+    plan::Resources {
+        cpu_millis: a.cpu_millis.saturating_add(b.cpu_millis),
+        memory_bytes: a.memory_bytes.saturating_add(b.memory_bytes),
+    }
+}
+
+fn most(a: plan::Resources, b: plan::Resources) -> plan::Resources {
+    plan::Resources {
+        cpu_millis: a.cpu_millis.max(b.cpu_millis),
+        memory_bytes: a.memory_bytes.max(b.memory_bytes),
+    }
+}
+
+fn amounts(list: &BTreeMap<String, Quantity>) -> plan::Resources {
+    let amount = |name: &str| list.get(name).map(|quantity| Amount(quantity.0.clone()));
+    plan::Resources {
+        cpu_millis: amount("cpu").and_then(|cpu| cpu.millis()).unwrap_or(0),
+        memory_bytes: amount("memory").and_then(|memory| memory.units()).unwrap_or(0),
+    }
+}
+
+/// The placement's decision; where it has none yet, what its Deployment says.
+fn home(world: &World, model: &EdgeModel, site: &str) -> Option<plan::Home> {
+    let key = (model.namespace().unwrap_or_default(), names::placement(&model.name_any(), site));
+    let decided = world.placements.get(&key).and_then(|placement| decided(placement));
+    decided.or_else(|| world.deployments.get(&key).and_then(|deployment| deployed(deployment)))
+}
+
+fn decided(placement: &EdgePlacement) -> Option<plan::Home> {
+    let decision = placement.status.as_ref()?.decision.as_ref()?;
+    Some(plan::Home {
+        tier: decision.tier,
+        node: decision.nodes.first().cloned(),
+        variant: decision.variant.clone(),
+        version: placement.spec.version_ref.name.clone(),
+        replicas: count(decision.replicas),
+    })
+}
+
+fn deployed(deployment: &Deployment) -> Option<plan::Home> {
+    owner_model(deployment)?;
+    let label = |key: &str| deployment.labels().get(key).cloned();
+    let spec = deployment.spec.as_ref()?;
+    spec.selector.match_labels.as_ref()?.get(INSTANCE_LABEL)?;
+    let affinity = spec.template.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    let field = terms.iter().flat_map(|term| term.match_fields.iter().flatten()).next()?;
+    Some(plan::Home {
+        tier: Tier::Edge,
+        node: field.values.as_ref()?.first().cloned(),
+        variant: label(labels::VARIANT)?,
+        version: label(labels::VERSION)?,
+        replicas: count(spec.replicas.unwrap_or(1).into()),
+    })
+}
+
+/// Without a measured p99 the median says too little of the tail: twice the median is assumed.
+fn link(fleet: &EdgeFleet, link: sconce_api::SiteLink) -> plan::Link {
+    let assumed = fleet.spec.link.clone().unwrap_or_default();
+    let p50 = micros(&link.round_trip.p50);
+    plan::Link {
+        round_trip_p50_us: p50,
+        round_trip_p99_us: link.round_trip.p99.as_ref().map_or(p50.saturating_mul(2), micros),
+        round_trip_basis: if link.round_trip.p99.is_some() { link.round_trip.basis } else { Basis::Assumed },
+        samples: count(link.round_trip.samples),
+        uplink_bits_per_second: assumed.assumed_uplink.units().unwrap_or(10_000_000),
+        uplink_basis: link.uplink_basis,
+    }
+}
+
+fn prices(prices: FleetPrices) -> plan::Prices {
+    plan::Prices {
+        edge_cpu_hour: count(prices.edge_cpu_hour),
+        edge_memory_gib_hour: count(prices.edge_memory_gib_hour),
+        cloud_cpu_hour: count(prices.cloud_cpu_hour),
+        cloud_memory_gib_hour: count(prices.cloud_memory_gib_hour),
+        uplink_gib: count(prices.uplink_gib),
+    }
+}
+
+fn micros(duration: &DurationText) -> u64 {
+    duration.parse().map_or(0, |duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The API's integers are signed; none of ours is below zero.
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

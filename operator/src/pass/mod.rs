@@ -1,0 +1,172 @@
+//! One pass: from all that is seen to all that is to be written. Pure, so that what happens can be tested without a cluster.
+
+mod model;
+mod prune;
+mod site;
+#[cfg(test)]
+mod tests;
+
+use crate::apply::{News, Write};
+use crate::observe::{FleetView, Key, World, survey};
+use crate::registry::Resolutions;
+use crate::render::{self, Object, Settings};
+use crate::status;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Resource, ResourceExt};
+use sconce_api::Tier;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+pub struct Input<'a> {
+    pub world: &'a World,
+    pub resolutions: &'a Resolutions,
+    /// Names that we need and somebody else has.
+    pub conflicts: &'a BTreeSet<Key>,
+    pub settings: &'a Settings,
+    pub drain: Duration,
+    pub clock: Instant,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Default)]
+pub struct Steps {
+    /// Objects: sites, labels, versions, placements, Deployments, Services, budgets.
+    pub objects: Vec<Write>,
+    /// What is said of them.
+    pub statuses: Vec<Write>,
+    /// What goes.
+    pub farewells: Vec<Write>,
+    /// Models whose artifact is to be asked for.
+    pub to_resolve: Vec<(Key, String)>,
+    /// When to look again though nothing changed.
+    pub look_at: Option<Timestamp>,
+    /// Decisions that panicked: what they would have said stays as it is.
+    pub panics: Vec<String>,
+}
+
+impl Steps {
+    /// Applies an object unless it is there as it should be.
+    fn apply(&mut self, world: &World, object: Object) {
+        let live = render::live(world, &object);
+        if live.as_ref().is_none_or(|live| !object.is_in(live)) {
+            self.objects.push(Write::Apply { object, is_new: live.is_none() });
+        }
+    }
+
+    fn status<S: Serialize + PartialEq>(
+        &mut self,
+        kind: render::Kind,
+        live: &impl ResourceExt,
+        old: Option<&S>,
+        new: &S,
+        news: Vec<News>,
+    ) {
+        if old == Some(new) {
+            return;
+        }
+        let value = serde_json::to_value(new).unwrap_or(Value::Null);
+        self.statuses.push(Write::Status { object: Object::status(kind, live, value), news });
+    }
+
+    fn look_at(&mut self, at: Option<Timestamp>) {
+        self.look_at = [self.look_at, at].into_iter().flatten().min();
+    }
+}
+
+pub fn pass(input: &Input<'_>) -> Steps {
+    let world = input.world;
+    let mut steps = Steps::default();
+    let views = survey(world);
+    for view in &views {
+        register(world, view, &mut steps);
+    }
+    label_nodes(world, &views, &mut steps);
+    let standing = model::resolve(input, &mut steps);
+    let mut outcomes = BTreeMap::new();
+    for view in &views {
+        let models: Vec<_> = standing.values().filter_map(|standing| standing.resolved(world, view)).collect();
+        site::decide(input, view, &models, &mut outcomes, &mut steps);
+    }
+    model::report(world, &views, standing, &outcomes, &mut steps);
+    steps
+}
+
+/// Registers new sites; says how fleet and sites are.
+fn register(world: &World, view: &FleetView, steps: &mut Steps) {
+    let fleet = view.fleet.name_any();
+    for (name, site) in &view.sites {
+        match &site.object {
+            None => steps.objects.push(Write::Create(render::site(name, &site.key, &fleet))),
+            Some(live) => {
+                let new = status::edge_site(world, &view.fleet, site, live);
+                let news = news(live.as_ref(), &["Connected"], conditions(&live.status, |s| &s.conditions), &new.conditions);
+                steps.status(render::Kind::EdgeSite, live.as_ref(), live.status.as_ref(), &new, news);
+            }
+        }
+    }
+    let new = status::edge_fleet(world, view);
+    steps.status(render::Kind::EdgeFleet, view.fleet.as_ref(), view.fleet.status.as_ref(), &new, Vec::new());
+}
+
+/// Tells every agent where its node stands, and those that stand nowhere any more that they do not.
+fn label_nodes(world: &World, views: &[FleetView], steps: &mut Steps) {
+    let mut places: BTreeMap<String, (Tier, Option<&str>)> = BTreeMap::new();
+    for view in views {
+        for node in &view.cloud {
+            places.insert(node.name_any(), (Tier::Cloud, None));
+        }
+        for (name, site) in &view.sites {
+            for node in &site.nodes {
+                places.insert(node.name_any(), (Tier::Edge, Some(name)));
+            }
+        }
+    }
+    for ((_, name), live) in &world.edge_nodes {
+        let place = places.get(name).copied();
+        let label = |key: &str| live.labels().get(key).map(String::as_str);
+        let seen = (label(sconce_api::labels::TIER), label(sconce_api::labels::SITE));
+        let wanted = (place.map(|(tier, _)| render::tier_label(tier)), place.and_then(|(_, site)| site));
+        if seen != wanted {
+            steps.objects.push(Write::Label(render::node_labels(live, place)));
+        }
+    }
+}
+
+fn conditions<S>(status: &Option<S>, of: impl Fn(&S) -> &Vec<Condition>) -> &[Condition] {
+    status.as_ref().map(|status| of(status).as_slice()).unwrap_or_default()
+}
+
+/// Conditions of these types that changed their truth or reason.
+fn news<K>(about: &K, kinds: &[&'static str], old: &[Condition], new: &[Condition]) -> Vec<News>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let changed = |kind: &&'static str| {
+        let now = new.iter().find(|condition| condition.type_ == *kind && condition.status != "Unknown")?;
+        let before = old.iter().find(|condition| condition.type_ == *kind);
+        let same = before.is_some_and(|before| before.status == now.status && before.reason == now.reason);
+        (!same).then(|| News {
+            about: about.object_ref(&()),
+            good: now.status == "True",
+            reason: now.reason.clone(),
+            action: kind,
+            note: status::shortened(&now.message, 1000),
+        })
+    };
+    kinds.iter().filter_map(changed).collect()
+}
+
+/// A decision that panics must not stop the others.
+fn caught<T>(what: impl FnOnce() -> String, steps: &mut Steps, decide: impl FnOnce() -> T) -> Option<T> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(decide)) {
+        Ok(decided) => Some(decided),
+        Err(_) => {
+            steps.panics.push(what());
+            None
+        }
+    }
+}
+

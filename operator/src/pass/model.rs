@@ -1,0 +1,115 @@
+//! Models: what `spec.model` resolved to, and what is said of it.
+
+use super::{Input, Steps, conditions, news};
+use crate::names;
+use crate::observe::{FleetView, Key, World};
+use crate::registry::Outcome as Asked;
+use crate::render::{self, Kind, Object};
+use crate::status::{self, Outcome, Resolving};
+use kube::ResourceExt;
+use sconce_api::{DesiredVersion, EdgeModel, EdgeModelVersion};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where one model stands.
+pub struct Standing {
+    pub model: Arc<EdgeModel>,
+    resolving: Resolving,
+    desired: Option<DesiredVersion>,
+}
+
+impl Standing {
+    /// The model with its version's facts, if it is of this fleet and can be planned.
+    pub fn resolved<'a>(&'a self, world: &'a World, view: &FleetView) -> Option<(&'a EdgeModel, &'a EdgeModelVersion)> {
+        let of_fleet = self.model.spec.fleet_ref.name == view.fleet.name_any();
+        of_fleet.then(|| world.version_of(&self.model)).flatten().map(|version| (self.model.as_ref(), version))
+    }
+}
+
+/// Of every model that is not being deleted: whether its version is known, and what is to be asked for.
+pub fn resolve(input: &Input<'_>, steps: &mut Steps) -> BTreeMap<Key, Standing> {
+    let alive = input.world.models.iter().filter(|(_, model)| model.metadata.deletion_timestamp.is_none());
+    alive.map(|(key, model)| (key.clone(), standing(input, key, model, steps))).collect()
+}
+
+fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut Steps) -> Standing {
+    let old = model.status.as_ref().and_then(|status| status.desired.clone());
+    let uri = &model.spec.model.uri;
+    let resolved_once = old.as_ref().filter(|old| old.uri == *uri);
+    let (resolving, desired) = if resolved_once.is_some() && input.world.version_of(model).is_some() {
+        (Resolving::Resolved, old)
+    } else {
+        // A version that was deleted is read again as what it was, even if the tag has moved.
+        let ask = resolved_once.map_or_else(|| uri.clone(), |old| pinned(uri, &old.digest));
+        let resolution = input.resolutions.get(key).filter(|resolution| resolution.uri == ask);
+        match resolution.map(|resolution| &resolution.outcome) {
+            None => {
+                steps.to_resolve.push((key.clone(), ask));
+                (Resolving::Asking, old)
+            }
+            Some(Asked::Asking { failed: None, .. }) => (Resolving::Asking, old),
+            // While it is asked for again, the last answer stands.
+            Some(Asked::Asking { failed: Some(failure), .. }) => (Resolving::Failed(failure.clone()), old),
+            Some(Asked::Failed { failure, retry_at, .. }) => {
+                if *retry_at <= input.clock {
+                    steps.to_resolve.push((key.clone(), ask));
+                }
+                (Resolving::Failed(failure.clone()), old)
+            }
+            Some(Asked::Found(artifact)) => {
+                let version = names::version(&model.name_any(), &artifact.digest);
+                let live = input.world.versions.get(&(key.0.clone(), version.clone()));
+                let object = render::version(model, artifact);
+                let new = status::edge_model_version(input.world, live.map(Arc::as_ref), artifact);
+                if live.is_none_or(|live| live.status.as_ref() != Some(&new)) {
+                    let status = Object::new(Kind::EdgeModelVersion, &key.0, &version, json!({}), json!({"status": new}));
+                    steps.statuses.push(crate::apply::Write::Status { object: status, news: Vec::new() });
+                }
+                steps.apply(input.world, object);
+                let desired = DesiredVersion { version, digest: artifact.digest.clone(), uri: uri.clone() };
+                (Resolving::Resolved, Some(desired))
+            }
+        }
+    };
+    Standing { model: Arc::clone(model), resolving, desired }
+}
+
+/// The same repository, by digest.
+fn pinned(uri: &str, digest: &str) -> String {
+    let untagged = uri.split('@').next().unwrap_or(uri);
+    let name_at = untagged.rfind('/').unwrap_or(0);
+    let end = untagged[name_at..].find(':').map_or(untagged.len(), |colon| name_at + colon);
+    format!("{}@{digest}", &untagged[..end])
+}
+
+/// The status of every model, from what was decided for its sites.
+pub fn report(
+    world: &World,
+    views: &[FleetView],
+    standing: BTreeMap<Key, Standing>,
+    outcomes: &BTreeMap<Key, Vec<Outcome>>,
+    steps: &mut Steps,
+) {
+    for (key, Standing { model, resolving, desired }) in standing {
+        let fleet_found = views.iter().any(|view| view.fleet.name_any() == model.spec.fleet_ref.name);
+        let outcomes = outcomes.get(&key).map(Vec::as_slice);
+        let new = status::edge_model(world, &model, desired, &resolving, fleet_found, outcomes);
+        let old = conditions(&model.status, |status| &status.conditions);
+        let news = news(model.as_ref(), &["Resolved", "Serving", "Stalled"], old, &new.conditions);
+        steps.status(Kind::EdgeModel, model.as_ref(), model.status.as_ref(), &new, news);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_uri_names_the_same_repository() {
+        let check = |uri| assert_eq!(pinned(uri, "sha256:00"), "oci://r:5000/m/digits@sha256:00", "{uri}");
+        check("oci://r:5000/m/digits:1.0.0");
+        check("oci://r:5000/m/digits");
+        check("oci://r:5000/m/digits:1@sha256:11");
+    }
+}

@@ -1,0 +1,239 @@
+//! Pods that serve a model: at the edge one Deployment, in the cloud a Deployment, a Service and a disruption budget.
+
+use super::{Kind, Object, Pods, Settings, metadata, namespace, tier_label};
+use crate::names;
+use crate::observe::{INSTANCE_LABEL, MODEL_POD, NAME_LABEL};
+use kube::ResourceExt;
+use sconce_api::{Selector, Tier, labels};
+use serde_json::{Value, json};
+
+pub const GRPC: u16 = 8001;
+const METRICS: u16 = 8002;
+/// Least memory limit: the runtime's own pages, whatever the model.
+const LEAST_LIMIT: u64 = 96 << 20;
+
+/// The pods of an edge placement, on the node that was chosen.
+pub fn edge_deployment(pods: &Pods<'_>, site: &str, node: &str, settings: &Settings) -> Object {
+    let name = names::placement(&pods.model.name_any(), site);
+    let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]},
+    ]}}});
+    // Behind a cut link the pod serves on; who comes back finds it there.
+    let tolerations = json!([toleration("not-ready", None), toleration("unreachable", None)]);
+    let place = json!({"affinity": affinity, "tolerations": tolerations});
+    deployment(pods, &name, Tier::Edge, Some(site), place, settings)
+}
+
+/// The pool that all sites share: Deployment, Service, disruption budget.
+pub fn pool_objects(pods: &Pods<'_>, cloud: &Selector, settings: &Settings) -> [Object; 3] {
+    let model = pods.model;
+    let name = names::pool(&model.name_any(), &pods.version.spec.digest, pods.variant);
+    let mut place = json!({
+        "tolerations": [toleration("not-ready", Some(30)), toleration("unreachable", Some(30))],
+        "topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": selector(&name)}, "matchLabelKeys": ["pod-template-hash"],
+        }],
+    });
+    if let Some(affinity) = cloud_affinity(pods, cloud) {
+        place["affinity"] = affinity;
+    }
+    let ours = metadata(model, &labels_of(pods, &name, Tier::Cloud, None));
+    let service = json!({"spec": {
+        "type": "ClusterIP",
+        "selector": selector(&name),
+        "ports": [{"name": "grpc", "port": GRPC, "targetPort": "grpc", "protocol": "TCP"}],
+    }});
+    let budget = json!({"spec": {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": selector(&name)},
+    }});
+    [
+        deployment(pods, &name, Tier::Cloud, None, place, settings),
+        Object::new(Kind::Service, &namespace(model), &name, ours.clone(), service),
+        Object::new(Kind::PodDisruptionBudget, &namespace(model), &name, ours, budget),
+    ]
+}
+
+fn deployment(
+    pods: &Pods<'_>,
+    name: &str,
+    tier: Tier,
+    site: Option<&str>,
+    place: Value,
+    settings: &Settings,
+) -> Object {
+    let model = pods.model;
+    let labels = labels_of(pods, name, tier, site);
+    let metadata = metadata(model, &labels);
+    let mut pod = json!({
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [fetch(pods, settings)],
+        "containers": [serve(pods, settings)],
+        "volumes": [{"name": "models", "emptyDir": {"sizeLimit": binary(disk_bytes(pods))}}],
+    });
+    for (field, value) in place.as_object().into_iter().flatten() {
+        pod[field] = value.clone();
+    }
+    let spec = json!({
+        "replicas": pods.replicas,
+        "revisionHistoryLimit": 1,
+        "progressDeadlineSeconds": 600,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "selector": {"matchLabels": selector(name)},
+        "template": {
+            "metadata": {"labels": metadata["labels"], "annotations": {"sconce.dev/render": "1"}},
+            "spec": pod,
+        },
+    });
+    Object::new(Kind::Deployment, &namespace(model), name, metadata, json!({ "spec": spec }))
+}
+
+/// The labels that we set, and no others: a model's own labels are not copied.
+fn labels_of<'a>(pods: &'a Pods<'_>, name: &'a str, tier: Tier, site: Option<&'a str>) -> Vec<(&'a str, &'a str)> {
+    let mut ours = vec![
+        (NAME_LABEL, MODEL_POD),
+        (INSTANCE_LABEL, name),
+        (labels::MODEL, pods.model.metadata.name.as_deref().unwrap_or_default()),
+        (labels::VERSION, pods.version.metadata.name.as_deref().unwrap_or_default()),
+        (labels::VARIANT, pods.variant),
+        (labels::TIER, tier_label(tier)),
+    ];
+    ours.extend(site.map(|site| (labels::SITE, site)));
+    ours
+}
+
+fn selector(name: &str) -> Value {
+    json!({NAME_LABEL: MODEL_POD, INSTANCE_LABEL: name})
+}
+
+fn toleration(what: &str, seconds: Option<u64>) -> Value {
+    let mut toleration =
+        json!({"key": format!("node.kubernetes.io/{what}"), "operator": "Exists", "effect": "NoExecute"});
+    if let Some(seconds) = seconds {
+        toleration["tolerationSeconds"] = json!(seconds);
+    }
+    toleration
+}
+
+fn cloud_affinity(pods: &Pods<'_>, cloud: &Selector) -> Option<Value> {
+    let equal = cloud.match_labels.iter().map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]}));
+    let require = pods.model.spec.hardware.iter().flat_map(|hardware| &hardware.require);
+    let others = cloud.match_expressions.iter().chain(require).map(|requirement| json!(requirement));
+    let expressions: Vec<_> = equal.chain(others).collect();
+    // A term without expressions would match no node.
+    (!expressions.is_empty()).then(|| {
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": expressions},
+        ]}}})
+    })
+}
+
+/// Fetches and checks the model's bytes; verified bytes that are there already are not fetched again.
+fn fetch(pods: &Pods<'_>, settings: &Settings) -> Value {
+    let spec = &pods.version.spec;
+    let repository = spec.uri.split('@').next().unwrap_or_default();
+    let mut args = vec!["fetch", "--from", repository, "--digest", &spec.digest];
+    args.extend(["--variant", pods.variant, "--to", "/models"]);
+    for registry in &settings.insecure_registries {
+        args.extend(["--insecure-registry", registry]);
+    }
+    container("fetch", args, "/models", false, pods, settings)
+}
+
+fn serve(pods: &Pods<'_>, settings: &Settings) -> Value {
+    let name = address(pods.model);
+    let batch = pods.model.spec.serving.clone().unwrap_or_default().max_batch_size.to_string();
+    let (grpc, metrics) = (format!("0.0.0.0:{GRPC}"), format!("0.0.0.0:{METRICS}"));
+    let mut args = vec!["serve", "--model", "/models", "--name", &name, "--digest", &pods.version.spec.digest];
+    args.extend(["--variant", pods.variant, "--max-batch-size", &batch, "--grpc", &grpc, "--metrics", &metrics]);
+    let mut serve = container("serve", args, "/models", true, pods, settings);
+    let probe = |period: u32, failures: u32| {
+        json!({"grpc": {"port": GRPC}, "periodSeconds": period, "failureThreshold": failures})
+    };
+    serve["ports"] = json!([
+        {"name": "grpc", "containerPort": GRPC, "protocol": "TCP"},
+        {"name": "metrics", "containerPort": METRICS, "protocol": "TCP"},
+    ]);
+    serve["startupProbe"] = probe(1, 120);
+    serve["readinessProbe"] = probe(2, 3);
+    serve["livenessProbe"] = probe(10, 6);
+    // Routers hear of the end before the server does.
+    serve["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 5}}});
+    serve
+}
+
+/// Name that clients send as `model_name`: NAME.NAMESPACE.
+pub(crate) fn address(model: &sconce_api::EdgeModel) -> String {
+    format!("{}.{}", model.name_any(), namespace(model))
+}
+
+fn container(
+    name: &str,
+    args: Vec<&str>,
+    models: &str,
+    read_only: bool,
+    pods: &Pods<'_>,
+    settings: &Settings,
+) -> Value {
+    let memory = pods.request.memory_bytes;
+    let mut mount = json!({"name": "models", "mountPath": models});
+    if read_only {
+        mount["readOnly"] = json!(true);
+    }
+    json!({
+        "name": name,
+        "image": settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "args": args,
+        "resources": {
+            "requests": {"cpu": cores(pods.request.cpu_millis), "memory": binary(memory)},
+            "limits": {"memory": binary(memory.saturating_mul(2).max(LEAST_LIMIT))},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [mount],
+    })
+}
+
+/// The variant's files and a tenth, and room for what describes them.
+fn disk_bytes(pods: &Pods<'_>) -> u64 {
+    let variants = pods.version.status.iter().flat_map(|status| &status.variants);
+    let bytes = variants.filter(|facts| facts.name == pods.variant).map(|facts| facts.bytes).max().unwrap_or(0);
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    bytes.saturating_add(bytes / 10).saturating_add(4 << 20)
+}
+
+/// `250m`, `2`: as the API writes it, so that comparing texts is comparing amounts.
+fn cores(millis: u64) -> String {
+    if millis.is_multiple_of(1000) { (millis / 1000).to_string() } else { format!("{millis}m") }
+}
+
+/// `27Mi`, `1Gi`: rounded up to a Mi, in the largest unit that keeps it whole, as the API writes it.
+fn binary(bytes: u64) -> String {
+    let mebibytes = bytes.div_ceil(1 << 20);
+    if mebibytes > 0 && mebibytes.is_multiple_of(1024) {
+        format!("{}Gi", mebibytes / 1024)
+    } else {
+        format!("{mebibytes}Mi")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_written_as_the_api_writes_them() {
+        assert_eq!([cores(0), cores(250), cores(1000), cores(1500)], ["0", "250m", "1", "1500m"]);
+        assert_eq!([binary(1), binary(27 << 20), binary(1 << 30), binary((1 << 30) + 1)], ["1Mi", "27Mi", "1Gi", "1025Mi"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! The status of an EdgeFleet and of an EdgeSite.
+
+use super::placement::duration_text;
+use super::{Claim, conditions, ready};
+use crate::observe::{FleetView, SiteView, World, is_ready};
+use kube::ResourceExt;
+use sconce_api::{
+    Basis, DurationText, EdgeFleet, EdgeFleetStatus, EdgeSite, EdgeSiteStatus, FleetNodeCounts, FleetSiteCounts,
+    Reason, RoundTrip, SiteLink, SiteNodeCounts,
+};
+
+pub fn edge_fleet(world: &World, view: &FleetView) -> EdgeFleetStatus {
+    let old = view.fleet.status.clone().unwrap_or_default();
+    let sites = view.sites.len();
+    let offline = view.sites.values().filter(|site| site.is_unreachable()).count();
+    let edge: usize = view.sites.values().map(|site| site.nodes.len()).sum();
+    let spec = &view.fleet.spec.sites;
+    let mut claims = if sites == 0 {
+        let told = format!("no node that sites.nodeSelector selects has the label {}", spec.site_label);
+        vec![Claim::new("Ready", false, Reason::NoNodes, told)]
+    } else if view.contested.is_empty() {
+        vec![Claim::new("Ready", true, Reason::Ready, format!("{sites} sites, {offline} of them offline"))]
+    } else {
+        let some = view.contested.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        let told = format!("{some} belong to an older fleet; make the selectors disjoint");
+        let claim = |kind, truth| Claim::new(kind, truth, Reason::NodeInTwoFleets, &*told);
+        vec![claim("Ready", false), claim("Stalled", true)]
+    };
+    claims.sort_by_key(|claim| claim.kind);
+    let generation = view.fleet.metadata.generation;
+    EdgeFleetStatus {
+        observed_generation: generation,
+        sites: Some(FleetSiteCounts { total: count(sites), offline: count(offline) }),
+        nodes: Some(FleetNodeCounts { edge: count(edge), cloud: count(view.cloud.len()) }),
+        conditions: conditions(claims, &old.conditions, generation, world.now),
+    }
+}
+
+pub fn edge_site(world: &World, fleet: &EdgeFleet, view: &SiteView, live: &EdgeSite) -> EdgeSiteStatus {
+    let old = live.status.clone().unwrap_or_default();
+    let total = view.nodes.len();
+    let up = view.nodes.iter().filter(|node| is_ready(node)).count();
+    let connected = match (total, up) {
+        (0, _) => {
+            let label = &fleet.spec.sites.site_label;
+            let told = format!("no node of fleet {} has the label {label}={}", fleet.name_any(), view.key);
+            Claim::new("Connected", false, Reason::NoNodes, told)
+        }
+        (_, 0) => {
+            let told = format!("none of {total} nodes is Ready: what runs there is kept as it is");
+            Claim::new("Connected", false, Reason::NoContact, told)
+        }
+        _ => Claim::new("Connected", true, Reason::Connected, format!("{up} of {total} nodes are Ready")),
+    };
+    let ready = ready(&[&connected], &connected.message);
+    let generation = live.metadata.generation;
+    EdgeSiteStatus {
+        observed_generation: generation,
+        link: Some(site_link(world, fleet, view)),
+        nodes: Some(SiteNodeCounts { total: count(total), ready: count(up) }),
+        conditions: conditions(vec![ready, connected], &old.conditions, generation, world.now),
+    }
+}
+
+/// The median of the nodes' medians and the worst of their tails; what the fleet assumes until they have measured. A site
+/// without contact keeps what was known of it.
+pub fn site_link(world: &World, fleet: &EdgeFleet, view: &SiteView) -> SiteLink {
+    let assumed = fleet.spec.link.clone().unwrap_or_default();
+    let link =
+        |round_trip| SiteLink { round_trip, uplink: assumed.assumed_uplink.clone(), uplink_basis: Basis::Assumed };
+    let known = view.object.as_ref().and_then(|site| site.status.as_ref()?.link.as_ref());
+    if let Some(known) = known.filter(|_| view.is_unreachable()) {
+        return link(known.round_trip.clone());
+    }
+    let measured = |name: String| {
+        world.edge_nodes.get(&(String::new(), name))?.status.as_ref()?.link.as_ref().map(|link| &link.round_trip)
+    };
+    let trips: Vec<&RoundTrip> =
+        view.nodes.iter().filter(|node| is_ready(node)).filter_map(|node| measured(node.name_any())).collect();
+    let mut medians: Vec<u64> = trips.iter().filter_map(|trip| micros(&trip.p50)).collect();
+    medians.sort_unstable();
+    let Some(median) = medians.get(medians.len() / 2) else {
+        let p50 = assumed.assumed_round_trip.clone();
+        return link(RoundTrip { p50, p99: None, samples: 0, basis: Basis::Assumed });
+    };
+    let worst = trips.iter().filter_map(|trip| micros(trip.p99.as_ref()?)).max();
+    let basis = trips.iter().map(|trip| trip.basis).max().unwrap_or(Basis::Assumed);
+    link(RoundTrip {
+        p50: duration_text(*median),
+        p99: worst.map(duration_text),
+        samples: trips.iter().map(|trip| trip.samples).max().unwrap_or(0),
+        // Half a measurement decides nothing: decisions say Assumed until the tail is known.
+        basis: if worst.is_some() { basis } else { Basis::Assumed },
+    })
+}
+
+fn micros(duration: &DurationText) -> Option<u64> {
+    u64::try_from(duration.parse()?.as_micros()).ok()
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

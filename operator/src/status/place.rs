@@ -1,0 +1,149 @@
+//! What is there for one model at one site: who answers, and what becomes of the place that was left.
+
+use super::pods::{is_pod_ready, trouble_of};
+use crate::observe::{Key, World};
+use crate::plan;
+use crate::render::RETIRE_AT;
+use crate::retire::{Fate, fate};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use sconce_api::{Endpoint, Reason, Tier, labels};
+use std::time::Duration;
+
+pub const GRPC: i32 = 8001;
+/// As many as the API takes.
+const MOST_ENDPOINTS: usize = 8;
+
+/// A pool of the model in the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    pub key: Key,
+    pub variant: String,
+    /// Of the version that the model is to run.
+    pub wanted: bool,
+    /// Address of its Service, once a replica is Ready.
+    pub address: Option<String>,
+    pub retiring: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    pub endpoints: Vec<Endpoint>,
+    /// A pod of the decided version answers where it was decided.
+    pub current: bool,
+    /// Where `current` does not hold: why, and whether it is a failure rather than work.
+    pub trouble: (Reason, String, bool),
+    /// How many pods answer in the decided tier.
+    pub answering: usize,
+    /// Of an edge Deployment that is not wanted any more.
+    pub edge_fate: Option<Fate>,
+}
+
+/// `decided` is where the model is to run; `None` = nowhere.
+pub fn places(
+    world: &World,
+    decided: Option<&plan::Placement>,
+    edge: &Key,
+    pools: &[PoolView],
+    drain: Duration,
+) -> Place {
+    let ready: Vec<&Pod> = world.pods_of(edge).into_iter().filter(|pod| is_pod_ready(pod)).collect();
+    let edge_endpoints = ready.iter().filter_map(|pod| endpoint_of(pod));
+    let left = world.deployments.get(edge);
+    let announced = left.and_then(|left| left.annotations().get(RETIRE_AT)).map(String::as_str);
+    match decided {
+        Some(placement) if placement.tier == Tier::Edge => {
+            let runs = |pod: &&Pod| is_of(pod, placement);
+            let current = ready.iter().any(runs);
+            let mut endpoints: Vec<_> = edge_endpoints.collect();
+            let answering = endpoints.len();
+            // A pool that is about to be left is a fallback only while the edge does not answer.
+            endpoints.extend(pool_endpoint(pools, None).filter(|_| !current || pools.iter().any(is_fallback)));
+            let trouble = if current { fine() } else { edge_trouble(&world.pods_of(edge), placement) };
+            Place { endpoints: capped(endpoints), current, trouble, answering, edge_fate: None }
+        }
+        Some(placement) => {
+            let wanted = pools.iter().find(|pool| pool.wanted && pool.variant == placement.variant);
+            let current = wanted.is_some_and(|pool| pool.address.is_some());
+            let mut endpoints: Vec<_> = pool_endpoint(pools, Some(&placement.variant)).into_iter().collect();
+            let answering = endpoints.len();
+            let edge_fate = left.map(|_| fate(announced, current, world.now, drain));
+            if edge_fate.is_some_and(Fate::is_listed) {
+                endpoints.extend(edge_endpoints);
+            }
+            let trouble = if current { fine() } else { pool_trouble(world, wanted) };
+            Place { endpoints: capped(endpoints), current, trouble, answering, edge_fate }
+        }
+        None => Place {
+            endpoints: Vec::new(),
+            current: false,
+            trouble: (Reason::Pending, "no place was decided".into(), false),
+            answering: 0,
+            edge_fate: left.map(|_| fate(announced, true, world.now, drain)),
+        },
+    }
+}
+
+/// Whether a Deployment has a Ready replica.
+pub fn answers(deployment: &Deployment) -> bool {
+    deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0) > 0
+}
+
+fn fine() -> (Reason, String, bool) {
+    (Reason::Serving, String::new(), false)
+}
+
+fn endpoint_of(pod: &Pod) -> Option<Endpoint> {
+    let address = pod.status.as_ref()?.pod_ip.clone()?;
+    Some(Endpoint { tier: Tier::Edge, address, port: GRPC })
+}
+
+/// The wanted pool, if it answers; else one of another version that does and is not about to go.
+fn pool_endpoint(pools: &[PoolView], variant: Option<&str>) -> Option<Endpoint> {
+    let rank = |pool: &&PoolView| {
+        (pool.wanted && variant.is_none_or(|variant| pool.variant == variant), pool.wanted, !pool.retiring)
+    };
+    let pool = pools.iter().filter(|pool| pool.address.is_some() && !pool.retiring).max_by_key(rank)?;
+    Some(Endpoint { tier: Tier::Cloud, address: pool.address.clone()?, port: GRPC })
+}
+
+fn is_fallback(pool: &PoolView) -> bool {
+    pool.wanted && pool.address.is_some()
+}
+
+fn capped(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+    endpoints.truncate(MOST_ENDPOINTS);
+    endpoints
+}
+
+/// Whether the pod runs what was decided, where it was decided.
+fn is_of(pod: &Pod, placement: &plan::Placement) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+    has_version(pod, placement) && (node.is_none() || node == placement.node.as_ref())
+}
+
+fn has_version(pod: &Pod, placement: &plan::Placement) -> bool {
+    let label = |key: &str| pod.labels().get(key);
+    label(labels::VERSION) == Some(&placement.version) && label(labels::VARIANT) == Some(&placement.variant)
+}
+
+fn edge_trouble(pods: &[&Pod], placement: &plan::Placement) -> (Reason, String, bool) {
+    let coming = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none() && is_of(pod, placement);
+    let node = placement.node.as_deref().unwrap_or_default();
+    let made = || (Reason::Starting, format!("a pod is being made on {node}"), false);
+    worst(pods.iter().filter(coming).map(|pod| trouble_of(pod))).unwrap_or_else(made)
+}
+
+fn pool_trouble(world: &World, wanted: Option<&PoolView>) -> (Reason, String, bool) {
+    let pods = wanted.map(|pool| world.pods_of(&pool.key)).unwrap_or_default();
+    let coming = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_pod_ready(pod));
+    worst(coming.map(|pod| trouble_of(pod)))
+        .unwrap_or_else(|| (Reason::Starting, "the pool in the cloud is being made".into(), false))
+}
+
+/// A failure rather than work.
+fn worst(troubles: impl Iterator<Item = (Reason, String, bool)>) -> Option<(Reason, String, bool)> {
+    let troubles: Vec<_> = troubles.collect();
+    troubles.iter().find(|(.., failed)| *failed).or_else(|| troubles.first()).cloned()
+}
