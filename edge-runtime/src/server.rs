@@ -16,8 +16,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 /// What one process serves.
@@ -45,12 +45,11 @@ pub async fn serve(listener: TcpListener, service: Service, max_message_bytes: u
     let inference = GrpcInferenceServiceServer::new(service).max_decoding_message_size(max_message_bytes).max_encoding_message_size(max_message_bytes);
     let (draining, drained) = tokio::sync::oneshot::channel();
     let server = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(inference)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
             drained.await.ok();
         });
     let watch = async {

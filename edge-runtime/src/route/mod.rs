@@ -18,8 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 /// Serves until `stop`; requests that have begun are finished.
 ///
@@ -39,13 +39,12 @@ pub async fn run(
     // Healthy before there are routes: the router is, and agents measure the link by asking it.
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let grpc = Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_service(health_service)
         .add_service(router)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), stop.clone());
+        .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), stop.clone());
     let metrics = metrics::serve(metrics_listener, registry, stop);
     tokio::try_join!(async { anyhow::Ok(grpc.await?) }, async { anyhow::Ok(metrics.await?) })?;
     Ok(())

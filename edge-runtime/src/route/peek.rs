@@ -59,7 +59,6 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::wire::{ModelInferRequest, ModelReadyRequest};
-    use prost::Message as _;
 
     fn frame(message: &impl prost::Message) -> Vec<u8> {
         let body = message.encode_to_vec();

@@ -5,8 +5,10 @@ use super::peek::model_name;
 use super::watch::Table;
 use crate::deadline::deadline;
 use crate::metrics::seconds;
+use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
+use prost::Message as _;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -104,7 +106,7 @@ impl Router {
         let (head, body) = request.into_parts();
         let method = head.uri.path().rsplit('/').next().unwrap_or_default();
         if !["ModelInfer", "ModelMetadata", "ModelReady"].contains(&method) {
-            return Err(Status::unimplemented(format!("the router forwards ModelInfer, ModelMetadata and ModelReady; \"{method}\" is a server's own")));
+            return own(method);
         }
         let limit = self.max_message_bytes;
         let body = Limited::new(body, limit).collect().await;
@@ -153,6 +155,27 @@ impl Router {
             tokio::time::timeout(again, self.table.changed()).await.ok();
         }
     }
+}
+
+/// What the router answers itself: it lives.
+// The status is tonic's, and large; it is made once a request.
+#[allow(clippy::result_large_err)]
+fn own(method: &str) -> Result<http::Response<Body>, Status> {
+    let message = match method {
+        "ServerLive" => ServerLiveResponse { live: true }.encode_to_vec(),
+        "ServerReady" => ServerReadyResponse { ready: true }.encode_to_vec(),
+        "ServerMetadata" => {
+            let (name, version) = ("sconce-router".into(), env!("CARGO_PKG_VERSION").into());
+            ServerMetadataResponse { name, version, extensions: Vec::new() }.encode_to_vec()
+        }
+        _ => return Err(Status::unimplemented(format!("the router does not know \"{method}\""))),
+    };
+    let frame = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    let mut response = http::Response::new(Body::new(Full::new(Bytes::from(frame)).with_trailers(async { Some(Ok(trailers)) })));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    Ok(response)
 }
 
 /// Backends that failed of late come last; then the order of tiers; then the least busy.

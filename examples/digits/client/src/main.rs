@@ -1,1 +1,99 @@
-fn main() {}
+//! Asks a node's router for digits, with images of its own, and says what it waited and how often the answer was right.
+//!
+//! The image carries 500 images that training has not seen, and the preprocessing that the artifact declares.
+
+mod ask;
+mod samples;
+
+use anyhow::Result;
+use ask::{Ask, Summary};
+use clap::{Parser, Subcommand, ValueEnum};
+use samples::Samples;
+use sconce_edge_runtime::{args::seconds, stop};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Asks for digits, as a client at a site would.
+#[derive(Parser)]
+#[command(name = "digits-client", version)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    /// The node's router: the same address at every site.
+    #[arg(long, global = true, default_value = "sconce-router.sconce-node.svc:8001")]
+    router: String,
+    /// NAME.NAMESPACE of the EdgeModel.
+    #[arg(long, global = true, default_value = "digits.vision")]
+    model: String,
+    /// Folder with images.idx3, labels.idx1 and preprocess.json.
+    #[arg(long, global = true, default_value = "/data")]
+    data: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// A measured run; ends with 1 if a request failed.
+    Run {
+        /// How many requests; default 500, or as many as fit into --duration.
+        #[arg(long)]
+        count: Option<usize>,
+        /// Requests per second; default: one after the other.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate: Option<u32>,
+        #[arg(long, value_parser = seconds)]
+        duration: Option<Duration>,
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Format,
+    },
+    /// Ask for ever, with a line every ten seconds.
+    Stream {
+        #[arg(long, default_value = "2", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate: u32,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let asked = tokio::select! {
+        asked = run(Args::parse()) => asked,
+        _ = stop::requested() => Ok(true),
+    };
+    match asked {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("digits-client: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every request was answered.
+async fn run(args: Args) -> Result<bool> {
+    let ask = Ask::new(&args.router, &args.model, Samples::read(&args.data)?)?;
+    match args.verb {
+        Verb::Run { count, rate, duration, output } => {
+            let count = count.unwrap_or(if duration.is_some() { usize::MAX } else { 500 });
+            let summary = ask.run(count, rate, duration).await;
+            match output {
+                Format::Text => println!("{}", summary.line()),
+                Format::Json => println!("{}", serde_json::to_string(&summary)?),
+            }
+            Ok(summary.failed == 0)
+        }
+        Verb::Stream { rate } => loop {
+            let summary: Summary = ask.run(usize::MAX, Some(rate), Some(Duration::from_secs(10))).await;
+            println!("{}", summary.line());
+        },
+    }
+}

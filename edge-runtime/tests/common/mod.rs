@@ -1,0 +1,70 @@
+//! Real servers on port 0, with a tiny model.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use prometheus_client::registry::Registry;
+use sconce_edge_runtime::encode::Identity;
+use sconce_edge_runtime::engine::Engine;
+use sconce_edge_runtime::load::load;
+use sconce_edge_runtime::metrics::Metrics;
+use sconce_edge_runtime::server::{self, Service};
+use sconce_edge_runtime::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
+use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
+use sconce_edge_runtime::wire::{ModelInferRequest, raw_fp32};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+pub const MODEL: &str = "tiny.test";
+pub const PIXELS: usize = 64;
+
+pub type Client = GrpcInferenceServiceClient<Channel>;
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub stop: Option<oneshot::Sender<()>>,
+    pub task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Server {
+    pub async fn start(max_batch_size: usize, queue_size: usize) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), max_batch_size, queue_size).await
+    }
+
+    pub async fn start_at(address: SocketAddr, max_batch_size: usize, queue_size: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
+        let loaded = load(folder.path(), None, "f32", max_batch_size).unwrap();
+        let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
+        let engine = Engine::start(loaded.network, max_batch_size, queue_size, metrics.clone()).unwrap();
+        let identity = Identity { name: MODEL.into(), version: "1".into() };
+        let service = Service { engine, signature: loaded.signature, identity, metrics };
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async { drop(stopped.await) };
+        let task = tokio::spawn(server::serve(listener, service, 1 << 20, Duration::from_secs(5), stopped));
+        Self { address, stop: Some(stop), task }
+    }
+
+    pub async fn client(&self) -> Client {
+        client(self.address).await
+    }
+}
+
+pub async fn client(address: SocketAddr) -> Client {
+    GrpcInferenceServiceClient::connect(format!("http://{address}")).await.unwrap()
+}
+
+pub fn tensor(rows: i64) -> InferInputTensor {
+    InferInputTensor { name: "input".into(), datatype: "FP32".into(), shape: vec![rows, 1, 8, 8], ..Default::default() }
+}
+
+pub fn request(rows: i64) -> ModelInferRequest {
+    let values: Vec<f32> = (0..rows as usize * PIXELS).map(|index| (index % 11) as f32 / 11.0).collect();
+    ModelInferRequest { model_name: MODEL.into(), id: "7".into(), inputs: vec![tensor(rows)], raw_input_contents: vec![raw_fp32(&values)], ..Default::default() }
+}

@@ -1,0 +1,169 @@
+//! The router in front of real servers: forwarding, fail-over, routes that change under load.
+
+mod common;
+
+use common::{Client, MODEL, Server, client, request};
+use sconce_edge_runtime::route;
+use sconce_edge_runtime::wire::{ModelMetadataRequest, ServerLiveRequest};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tonic::Code;
+
+struct Router {
+    folder: TempDir,
+    address: SocketAddr,
+}
+
+impl Router {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (grpc, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let address = grpc.local_addr().unwrap();
+        let routes = folder.path().join("routes.json");
+        tokio::spawn(async move { route::run(grpc, metrics, &routes, 1 << 20, std::future::pending::<()>().shared()).await });
+        Self { folder, address }
+    }
+
+    /// As the agent writes: beside the file, then in its place.
+    fn routes(&self, backends: &[(&str, SocketAddr)]) {
+        let backends: Vec<_> = backends.iter().map(|(tier, address)| serde_json::json!({"tier": tier, "address": address})).collect();
+        write(self.folder.path(), &serde_json::json!({"schema": 1, "models": {MODEL: {"backends": backends}}}).to_string());
+    }
+
+    async fn client(&self) -> Client {
+        client(self.address).await
+    }
+}
+
+use futures::FutureExt as _;
+
+fn write(folder: &Path, text: &str) {
+    std::fs::write(folder.join("routes.json.new"), text).unwrap();
+    std::fs::rename(folder.join("routes.json.new"), folder.join("routes.json")).unwrap();
+}
+
+#[tokio::test]
+async fn requests_are_forwarded_by_name_and_unknown_names_are_told_what_is_routed() {
+    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let mut client = router.client().await;
+    assert!(client.server_live(ServerLiveRequest {}).await.unwrap().into_inner().live);
+    router.routes(&[("Edge", server.address)]);
+    let direct = server.client().await.model_infer(request(2)).await.unwrap().into_inner();
+    let routed = client.model_infer(request(2)).await.unwrap().into_inner();
+    assert_eq!(routed, direct);
+    let metadata = client.model_metadata(ModelMetadataRequest { name: MODEL.into(), version: String::new() }).await.unwrap().into_inner();
+    assert_eq!(metadata.inputs[0].name, "input");
+    let mut wrong = request(1);
+    wrong.model_name = "astray".into();
+    let status = client.model_infer(wrong).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert!(status.message().contains("no model \"astray\" is routed here; routed are: tiny.test"), "{status}");
+    // The server's own refusal is passed on, not tried elsewhere.
+    let mut bad = request(1);
+    bad.inputs[0].name = "x".into();
+    assert_eq!(client.model_infer(bad).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_backend_that_is_not_there_costs_no_request() {
+    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    // A port that nobody listens on any more.
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    router.routes(&[("Edge", gone), ("Cloud", server.address)]);
+    let mut client = router.client().await;
+    for _ in 0..20 {
+        client.model_infer(request(1)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nobody_left_is_unavailable_after_a_short_wait_and_a_backend_that_comes_is_used() {
+    let router = Router::start().await;
+    router.routes(&[]);
+    let mut asking = router.client().await;
+    let waiting = tokio::spawn(async move { asking.model_infer(request(1)).await });
+    let server = Server::start(4, 64).await;
+    router.routes(&[("Edge", server.address)]);
+    waiting.await.unwrap().unwrap();
+
+    router.routes(&[]);
+    let mut client = router.client().await;
+    // The change is on its way to the router: what is answered before it arrives is answered well.
+    let status = loop {
+        if let Err(status) = client.model_infer(request(1)).await {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("no backend answers for \"tiny.test\""), "{status}");
+}
+
+#[tokio::test]
+async fn bad_routes_change_nothing() {
+    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    router.routes(&[("Edge", server.address)]);
+    let mut client = router.client().await;
+    client.model_infer(request(1)).await.unwrap();
+    for bad in ["", "{", r#"{"schema":2,"models":{}}"#] {
+        write(router.folder.path(), bad);
+        client.model_infer(request(1)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_that_change_and_servers_that_stop_fail_no_request() {
+    let router = Router::start().await;
+    let mut servers = [Server::start(4, 256).await, Server::start(4, 256).await];
+    router.routes(&[("Edge", servers[0].address), ("Cloud", servers[1].address)]);
+    let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let client = router.client().await;
+    let asking: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut client, over, answered) = (client.clone(), over.clone(), answered.clone());
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    client.model_infer(request(1)).await.map_err(|status| status.to_string())?;
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok::<_, String>(())
+            })
+        })
+        .collect();
+    let more = |count: usize| {
+        let answered = answered.clone();
+        async move {
+            let goal = answered.load(Ordering::Relaxed) + count;
+            while answered.load(Ordering::Relaxed) < goal {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    for round in 0..20 {
+        more(20).await;
+        let order = if round % 2 == 0 { [1, 0] } else { [0, 1] };
+        router.routes(&[("Edge", servers[order[0]].address), ("Cloud", servers[order[1]].address)]);
+    }
+    for stopped in 0..2 {
+        more(20).await;
+        let other = servers[1 - stopped].address;
+        router.routes(&[("Edge", servers[stopped].address), ("Cloud", other)]);
+        more(20).await;
+        let address = servers[stopped].address;
+        servers[stopped].stop.take().unwrap().send(()).unwrap();
+        more(20).await;
+        // Back, as after a restart: its old connections end, and its port opens again.
+        let old = std::mem::replace(&mut servers[stopped], Server::start(4, 256).await);
+        old.task.await.unwrap().unwrap();
+        assert_ne!(servers[stopped].address, address);
+        router.routes(&[("Edge", servers[stopped].address), ("Cloud", other)]);
+        more(20).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    for task in asking {
+        task.await.unwrap().unwrap();
+    }
+}
