@@ -129,9 +129,17 @@ fn label_nodes(world: &World, views: &[FleetView], steps: &mut Steps) {
         let label = |key: &str| live.labels().get(key).map(String::as_str);
         let seen = (label(sconce_api::labels::TIER), label(sconce_api::labels::SITE));
         let wanted = (place.map(|(tier, _)| render::tier_label(tier)), place.and_then(|(_, site)| site));
-        if seen != wanted {
+        if seen != wanted && (place.is_some() || !is_orphan(world, seen.1)) {
             steps.objects.push(Write::Label(render::node_labels(live, place)));
         }
+    }
+}
+
+/// Whether the fleet that a node was of is not there: then its routers keep what they have.
+fn is_orphan(world: &World, site: Option<&str>) -> bool {
+    match site.and_then(|site| world.sites.get(&(String::new(), site.to_owned()))) {
+        Some(site) => !world.fleets.contains_key(&(String::new(), site.spec.fleet_ref.name.clone())),
+        None => world.fleets.is_empty(),
     }
 }
 

@@ -1,0 +1,228 @@
+//! Scenes: a world as the stores show it, and what one pass writes.
+
+use super::{Input, Steps, pass};
+use crate::apply::Write;
+use crate::names;
+use crate::observe::{ByKey, World, key};
+use crate::registry::Resolutions;
+use crate::render::{Kind, RETIRE_AT, Settings};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const URI: &str = "oci://r:5000/m/digits:1";
+
+fn put<K: DeserializeOwned + ResourceExt>(all: &mut ByKey<K>, value: Value) {
+    let object: K = serde_json::from_value(value).unwrap();
+    all.insert(key(&object), Arc::new(object));
+}
+
+fn node(world: &mut World, name: &str, labels: Value, ready: bool) {
+    put(&mut world.nodes, json!({"metadata": {"name": name, "labels": labels}, "status": {
+        "allocatable": {"cpu": "2", "memory": "4Gi"},
+        "conditions": [{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}]}}));
+    put(&mut world.edge_nodes, json!({"metadata": {"name": name, "uid": name}, "spec": {}, "status": {"hardware": {
+        "class": "amd64-avx2-2", "architecture": "amd64", "gflops": 30, "cpuModel": "x", "cores": 2, "memory": "4Gi"}}}));
+}
+
+/// One fleet with a cloud node and a registered site of one node; the model digits was resolved.
+fn scene(budget: &str) -> World {
+    let mut world = World { now: Timestamp::from_second(1000).unwrap(), ..World::default() };
+    put(&mut world.fleets, json!({"metadata": {"name": "shops", "generation": 1}, "spec": {
+        "sites": {"nodeSelector": {"matchLabels": {"tier": "edge"}}, "siteLabel": "zone"},
+        "cloud": {"nodeSelector": {"matchLabels": {"tier": "cloud"}}}}}));
+    node(&mut world, "cloud-1", json!({"tier": "cloud"}), true);
+    node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), true);
+    put(&mut world.sites, json!({"metadata": {"name": "site-a", "generation": 1}, "spec": {"fleetRef": {"name": "shops"}}}));
+    put(&mut world.models, json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "em", "generation": 1},
+        "spec": {"fleetRef": {"name": "shops"}, "model": {"uri": URI}, "latencyBudget": budget},
+        "status": {"desired": {"version": names::version("digits", DIGEST), "digest": DIGEST, "uri": URI}}}));
+    put(&mut world.versions, json!({"metadata": {"name": names::version("digits", DIGEST), "namespace": "vision", "generation": 1},
+        "spec": {"modelRef": {"name": "digits"}, "uri": format!("oci://r:5000/m/digits@{DIGEST}"), "digest": DIGEST},
+        "status": {"artifact": {"architecture": "dense", "inputs": [], "outputs": [], "requestBytes": 3236, "responseBytes": 140},
+            "variants": [{"name": "f32", "bytes": 2_800_000, "memory": 9_000_000, "flops": 1_700_000}]}}));
+    world
+}
+
+fn run(world: &World) -> Steps {
+    let settings =
+        Settings { image: "runtime:1".into(), pull_policy: "IfNotPresent".into(), insecure_registries: Vec::new() };
+    let steps = pass(&Input {
+        world,
+        resolutions: &Resolutions::new(),
+        conflicts: &BTreeSet::new(),
+        settings: &settings,
+        drain: Duration::from_secs(10),
+        clock: Instant::now(),
+    });
+    assert_eq!(steps.panics, Vec::<String>::new());
+    steps
+}
+
+/// The world after the API server has done what `steps` ask for.
+fn carried_out(mut world: World, steps: &Steps) -> World {
+    let placed = |world: &mut World, kind: Kind, body: Value| match kind {
+        Kind::EdgePlacement => put(&mut world.placements, body),
+        Kind::Deployment => put(&mut world.deployments, body),
+        Kind::Service => put(&mut world.services, body),
+        Kind::PodDisruptionBudget => put(&mut world.disruption_budgets, body),
+        Kind::EdgeSite => put(&mut world.sites, body),
+        Kind::EdgeNode => put(&mut world.edge_nodes, body),
+        Kind::EdgeModel => put(&mut world.models, body),
+        Kind::EdgeModelVersion => put(&mut world.versions, body),
+        Kind::EdgeFleet => put(&mut world.fleets, body),
+    };
+    for write in &steps.objects {
+        let (Write::Create(object) | Write::Apply { object, .. } | Write::Label(object)) = write else { continue };
+        let live = crate::render::live(&world, object).unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
+        placed(&mut world, object.kind, merged(live, &object.body));
+    }
+    for write in &steps.statuses {
+        let Write::Status { object, .. } = write else { continue };
+        let mut live = crate::render::live(&world, object).unwrap();
+        live["status"] = object.body["status"].clone();
+        placed(&mut world, object.kind, live);
+    }
+    for write in &steps.farewells {
+        match write {
+            Write::Retire { target, at: Some(at) } => {
+                let mut live = world.deployments[&(target.namespace.clone(), target.name.clone())].as_ref().clone();
+                live.annotations_mut().insert(RETIRE_AT.into(), at.to_string());
+                world.deployments.insert(key(&live), Arc::new(live));
+            }
+            Write::Delete(target) if target.kind == Kind::Deployment => {
+                world.deployments.remove(&(target.namespace.clone(), target.name.clone()));
+            }
+            _ => {}
+        }
+    }
+    world
+}
+
+fn merged(mut live: Value, ours: &Value) -> Value {
+    match (&mut live, ours) {
+        (Value::Object(live), Value::Object(ours)) => {
+            for (name, value) in ours {
+                let before = live.remove(name).unwrap_or(Value::Null);
+                live.insert(name.clone(), merged(before, value));
+            }
+        }
+        (live, ours) => *live = ours.clone(),
+    }
+    live
+}
+
+fn settled(mut world: World) -> World {
+    for _ in 0..6 {
+        let steps = run(&world);
+        if steps.objects.is_empty() && steps.statuses.is_empty() && steps.farewells.is_empty() {
+            return world;
+        }
+        world = carried_out(world, &steps);
+    }
+    panic!("it never rests: {:#?}", run(&world));
+}
+
+/// A Ready pod of the Deployment.
+fn pod(world: &mut World, deployment: &str, ip: &str, node: &str) {
+    let template = world.deployments[&("vision".to_owned(), deployment.to_owned())].spec.clone().unwrap().template;
+    let labels = template.metadata.unwrap().labels;
+    let pod = json!({"metadata": {"name": ip, "namespace": "vision", "labels": labels}, "spec": {"nodeName": node, "containers": []},
+        "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]}});
+    world.add_pod(Arc::new(serde_json::from_value(pod).unwrap()));
+}
+
+/// The pool answers, at this address.
+fn pool_answers(world: &mut World) -> String {
+    let pool = names::pool("digits", DIGEST, "f32");
+    let at = ("vision".to_owned(), pool.clone());
+    let mut live = world.deployments[&at].as_ref().clone();
+    live.status.get_or_insert_default().ready_replicas = Some(1);
+    world.deployments.insert(at.clone(), Arc::new(live));
+    let mut service = world.services[&at].as_ref().clone();
+    service.spec.get_or_insert_default().cluster_ip = Some("10.96.0.9".into());
+    world.services.insert(at, Arc::new(service));
+    pool
+}
+
+fn edge() -> String {
+    names::placement("digits", "site-a")
+}
+
+fn endpoints(world: &World) -> Vec<String> {
+    let placement = &world.placements[&("vision".to_owned(), edge())];
+    placement.status.iter().flat_map(|status| &status.endpoints).map(|endpoint| endpoint.address.clone()).collect()
+}
+
+fn stands(world: &World, kind: &str) -> String {
+    let status = world.placements[&("vision".to_owned(), edge())].status.clone().unwrap();
+    let found = status.conditions.into_iter().find(|condition| condition.type_ == kind).unwrap();
+    format!("{}/{}", found.status, found.reason)
+}
+
+#[test]
+fn a_model_comes_to_the_edge_and_then_nothing_is_written() {
+    let mut world = settled(scene("25ms"));
+    assert_eq!((stands(&world, "Placed"), stands(&world, "Serving")), ("True/ChosenAtEdge".into(), "False/Starting".into()));
+    pod(&mut world, &edge(), "10.1.0.5", "a-1");
+    pool_answers(&mut world);
+    let world = settled(world);
+    assert_eq!(stands(&world, "Ready"), "True/Ready");
+    assert_eq!(endpoints(&world), ["10.1.0.5", "10.96.0.9"], "the edge first, the cloud as the fallback");
+    let model = world.models.values().next().unwrap().status.clone().unwrap();
+    assert_eq!(model.sites.unwrap().serving, "1/1");
+    assert_eq!(model.address.as_deref(), Some("digits.vision"));
+}
+
+#[test]
+fn the_edge_serves_on_until_the_cloud_answers_and_then_drains() {
+    let mut world = settled(scene("25ms"));
+    pod(&mut world, &edge(), "10.1.0.5", "a-1");
+    world = settled(world);
+    let at = ("vision".to_owned(), "digits".to_owned());
+    let mut model = world.models[&at].as_ref().clone();
+    model.spec.latency_budget = "500ms".into();
+    world.models.insert(at, Arc::new(model));
+    world = settled(world);
+    assert_eq!(stands(&world, "Placed"), "True/ChosenInCloud");
+    assert_eq!((endpoints(&world), stands(&world, "Serving")), (vec!["10.1.0.5".to_owned()], "True/Serving".into()));
+    pool_answers(&mut world);
+    world = settled(world);
+    assert_eq!(endpoints(&world), ["10.96.0.9"], "no longer routed to the edge");
+    let there = |world: &World| world.deployments.contains_key(&("vision".to_owned(), edge()));
+    assert!(there(&world), "but it drains");
+    assert_eq!(run(&world).look_at, Some(Timestamp::from_second(1010).unwrap()));
+    world.now = Timestamp::from_second(1010).unwrap();
+    assert!(!there(&settled(world)));
+}
+
+#[test]
+fn a_site_without_contact_keeps_all_that_it_has() {
+    let mut world = settled(scene("25ms"));
+    pod(&mut world, &edge(), "10.1.0.5", "a-1");
+    world = settled(world);
+    let before = world.deployments.clone();
+    node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), false);
+    world.model_pods.clear();
+    let world = settled(world);
+    assert_eq!(world.deployments, before);
+    assert_eq!(endpoints(&world), ["10.1.0.5"]);
+    assert_eq!((stands(&world, "Placed"), stands(&world, "Serving")), ("True/KeptUnreachable".into(), "Unknown/NoContact".into()));
+}
+
+#[test]
+fn without_its_fleet_a_model_says_so_and_nothing_of_it_goes() {
+    let mut world = settled(scene("25ms"));
+    world.fleets.clear();
+    let steps = run(&world);
+    assert_eq!((steps.objects, steps.farewells), (Vec::new(), Vec::new()));
+    let world = settled(world);
+    let model = world.models.values().next().unwrap().status.clone().unwrap();
+    let stalled = model.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert_eq!(stalled.message, "there is no EdgeFleet shops (there is none)");
+}

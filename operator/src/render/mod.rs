@@ -1,6 +1,8 @@
 //! The render step: what we write to the cluster. Pure; same decision, same objects.
 
 mod pods;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use pods::address;
 pub use pods::{edge_deployment, pool_objects};
