@@ -47,6 +47,9 @@ pub struct Fetch {
     /// Registries without TLS, beside those on loopback addresses.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     pub insecure_registry: Vec<String>,
+    /// How long to go on trying.
+    #[arg(long, default_value = "10m", value_parser = seconds)]
+    pub deadline: Duration,
     /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
     #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
@@ -92,6 +95,9 @@ pub struct Route {
     pub metrics: SocketAddr,
     #[arg(long, default_value = "67108864")]
     pub max_message_bytes: usize,
+    /// After so long another backend is asked, where there is one.
+    #[arg(long, default_value = "1s", value_parser = seconds)]
+    pub attempt_timeout: Duration,
 }
 
 #[derive(clap::Args, Debug)]
@@ -104,8 +110,8 @@ pub struct Bench {
     pub routed: String,
     #[arg(long)]
     pub model: String,
-    #[arg(long, default_value = "5s", value_parser = seconds)]
-    pub duration: Duration,
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub seconds: u16,
 }
 
 /// `20s`, `250ms` or `2m`.

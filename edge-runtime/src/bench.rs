@@ -6,7 +6,7 @@ use crate::wire::model_infer_request::InferInputTensor;
 use crate::wire::{ModelInferRequest, ModelMetadataRequest, raw_fp32};
 use anyhow::{Context as _, Result};
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
 /// # Errors
@@ -22,7 +22,7 @@ pub async fn run(args: &Bench) -> Result<()> {
 
     let mut waited = [Vec::new(), Vec::new()];
     let began = Instant::now();
-    while began.elapsed() < args.duration {
+    while began.elapsed() < Duration::from_secs(args.seconds.into()) {
         for (client, waited) in [&mut direct, &mut routed].into_iter().zip(&mut waited) {
             let sent = Instant::now();
             client.model_infer(request.clone()).await?;
@@ -36,12 +36,16 @@ pub async fn run(args: &Bench) -> Result<()> {
         (waited[waited.len() / 2], waited[waited.len() * 99 / 100])
     });
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |(_, model)| model);
     let isa: Vec<&str> = ["avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd"].into_iter().filter(|flag| cpu.split_whitespace().any(|word| word == *flag)).collect();
     let report = json!({
         "direct": {"p50Ms": direct, "p99Ms": direct99},
         "routed": {"p50Ms": routed, "p99Ms": routed99},
         "p50Ratio": routed / direct,
         "p50AddedMs": routed - direct,
+        "p99Ratio": routed99 / direct99,
+        "p99AddedMs": routed99 - direct99,
+        "cpu": model,
         "isa": isa,
     });
     println!("{}", serde_json::to_string_pretty(&report)?);

@@ -3,10 +3,13 @@
 use crate::decode::Signature;
 use candle_core::{DType, Device, Tensor};
 use sconce_model::artifact::{Artifact, ArtifactError};
-use sconce_model::digest::sha256;
+use sconce_model::digest::{named, sha256};
 use sconce_model::network::Network;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -94,14 +97,25 @@ fn verify(folder: &Path, digest: Option<&str>) -> Result<String, LoadError> {
     for layer in &manifest.layers {
         let Some(file) = layer.annotations.get(FILE_PATH) else { continue };
         let path = folder.join(file);
-        match std::fs::read(&path) {
-            Ok(bytes) => matches(file, &sha256(&bytes), &layer.digest)?,
+        match digest_of(&path) {
+            Ok(got) => matches(file, &got, &layer.digest)?,
             // A file of another variant.
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(LoadError::Read { path, source }),
         }
     }
     Ok(got)
+}
+
+/// Of a file, without holding it in memory.
+pub fn digest_of(path: &Path) -> std::io::Result<String> {
+    let (mut file, mut hasher, mut chunk) = (File::open(path)?, Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(named(hasher)),
+            count => hasher.update(&chunk[..count]),
+        }
+    }
 }
 
 fn matches(file: &str, got: &str, need: &str) -> Result<(), LoadError> {

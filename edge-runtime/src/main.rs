@@ -9,6 +9,7 @@ use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::Engine;
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
 use sconce_edge_runtime::metrics::{self, Metrics};
+use sconce_edge_runtime::route::Limits;
 use sconce_edge_runtime::server::{self, Service};
 use sconce_edge_runtime::{bench, load, route, stop};
 use std::io::IsTerminal as _;
@@ -39,7 +40,8 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("edge-runtime: {error:#}");
+            // The first word is the reason, where there is a table of them.
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -48,7 +50,7 @@ async fn main() -> ExitCode {
 async fn run_fetch(args: Fetch) -> Result<()> {
     let fetched = async {
         let source = Source::new(&args.from, &args.insecure_registry)?;
-        fetch(&source, &args.digest, &args.variant, &args.to).await
+        fetch(&source, &args.digest, &args.variant, &args.to, args.deadline).await
     };
     let fetched: Result<(), FetchError> = fetched.await;
     if let Err(error) = &fetched {
@@ -83,5 +85,6 @@ async fn run_route(args: Route) -> Result<()> {
     let (grpc, metrics) = (listen(args.grpc).await?, listen(args.metrics).await?);
     tracing::info!(grpc = %grpc.local_addr()?, routes = %args.routes.display(), "routing");
     let stop = async { drop(stop::requested().await) }.shared();
-    route::run(grpc, metrics, &args.routes, args.max_message_bytes, stop).await
+    let limits = Limits { max_message_bytes: args.max_message_bytes, attempt_timeout: args.attempt_timeout };
+    route::run(grpc, metrics, &args.routes, limits, stop).await
 }

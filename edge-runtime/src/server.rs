@@ -71,15 +71,19 @@ pub async fn serve(listener: TcpListener, service: Service, max_message_bytes: u
 impl Service {
     // The status is tonic's, and large; it is made once a request.
     #[allow(clippy::result_large_err)]
-    fn named(&self, name: &str) -> Result<(), Status> {
-        if name == self.identity.name {
-            return Ok(());
+    fn named(&self, name: &str, version: &str) -> Result<(), Status> {
+        let Identity { name: served, version: current } = &self.identity;
+        if name != served {
+            return Err(Status::not_found(format!("no model \"{name}\" here; this server has \"{served}\"")));
         }
-        Err(Status::not_found(format!("no model \"{name}\" here; this server has \"{}\"", self.identity.name)))
+        if !version.is_empty() && version != current {
+            return Err(Status::not_found(format!("no version \"{version}\" of \"{served}\" here; this server has \"{current}\"")));
+        }
+        Ok(())
     }
 
     async fn infer(&self, request: Request<ModelInferRequest>, began: Instant) -> Result<ModelInferResponse, Status> {
-        self.named(&request.get_ref().model_name)?;
+        self.named(&request.get_ref().model_name, &request.get_ref().model_version)?;
         let timeout = request.metadata().get("grpc-timeout").and_then(|header| header.to_str().ok());
         let deadline = deadline(timeout, began);
         let input = decode(request.into_inner(), &self.signature)?;
@@ -128,12 +132,12 @@ impl GrpcInferenceService for Service {
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
-        self.named(&request.get_ref().name)?;
+        self.named(&request.get_ref().name, &request.get_ref().version)?;
         Ok(Response::new(ModelReadyResponse { ready: true }))
     }
 
     async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Result<Response<ModelMetadataResponse>, Status> {
-        self.named(&request.get_ref().name)?;
+        self.named(&request.get_ref().name, &request.get_ref().version)?;
         Ok(Response::new(ModelMetadataResponse {
             name: self.identity.name.clone(),
             versions: vec![self.identity.version.clone()],

@@ -3,15 +3,18 @@
 mod common;
 
 use common::{Client, MODEL, Server, client, request};
-use sconce_edge_runtime::route;
+use sconce_edge_runtime::route::{self, Limits};
 use sconce_edge_runtime::wire::{ModelMetadataRequest, ServerLiveRequest};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tonic::Code;
+
+const LIMITS: Limits = Limits { max_message_bytes: 1 << 20, attempt_timeout: Duration::from_secs(1) };
 
 struct Router {
     folder: TempDir,
@@ -24,7 +27,7 @@ impl Router {
         let (grpc, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = grpc.local_addr().unwrap();
         let routes = folder.path().join("routes.json");
-        tokio::spawn(async move { route::run(grpc, metrics, &routes, 1 << 20, std::future::pending::<()>().shared()).await });
+        tokio::spawn(async move { route::run(grpc, metrics, &routes, LIMITS, std::future::pending::<()>().shared()).await });
         Self { folder, address }
     }
 
@@ -137,9 +140,12 @@ async fn routes_that_change_and_servers_that_stop_fail_no_request() {
         let answered = answered.clone();
         async move {
             let goal = answered.load(Ordering::Relaxed) + count;
-            while answered.load(Ordering::Relaxed) < goal {
-                tokio::task::yield_now().await;
-            }
+            let enough = async {
+                while answered.load(Ordering::Relaxed) < goal {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), enough).await.ok();
         }
     };
     for round in 0..20 {

@@ -6,11 +6,11 @@ mod place;
 
 pub use place::{Source, SourceError};
 
-use crate::load::{FILE_PATH, Layer, MANIFEST, Manifest};
+use crate::load::{FILE_PATH, Layer, MANIFEST, Manifest, digest_of};
 use backon::{ExponentialBuilder, Retryable as _};
 use futures::StreamExt as _;
-use oci_client::client::{BlobResponse, Client};
-use oci_client::errors::OciDistributionError;
+use oci_client::client::BlobResponse;
+use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use sconce_model::artifact::media_type;
@@ -18,7 +18,7 @@ use sconce_model::digest::{named, sha256};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
@@ -51,9 +51,10 @@ impl FetchError {
 ///
 /// # Errors
 /// [`FetchError`], after the last of several attempts; what was fetched well is kept for the next.
-pub async fn fetch(source: &Source, digest: &str, variant: &str, folder: &Path) -> Result<(), FetchError> {
+pub async fn fetch(source: &Source, digest: &str, variant: &str, folder: &Path, deadline: Duration) -> Result<(), FetchError> {
+    let source = &Attempts { source, until: Instant::now() + deadline };
     std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
-    let manifest = retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
+    let manifest = source.retried("the manifest", || fetch_manifest(source.source, digest, folder)).await?;
     let layers = layers(&manifest)?;
     let wanted = |path: &str| !path.contains('/');
     for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
@@ -70,16 +71,38 @@ pub async fn fetch(source: &Source, digest: &str, variant: &str, folder: &Path) 
     Ok(())
 }
 
-async fn retried<T, F>(what: &str, attempt: impl FnMut() -> F) -> Result<T, FetchError>
-where
-    F: Future<Output = Result<T, FetchError>>,
-{
-    let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(10)).with_max_times(5).with_jitter();
-    attempt
-        .retry(backoff)
-        .when(FetchError::passes)
-        .notify(|error, after| tracing::warn!(what, %error, ?after, "trying again"))
-        .await
+/// A source, and until when it is asked again.
+struct Attempts<'a> {
+    source: &'a Source,
+    until: Instant,
+}
+
+impl Attempts<'_> {
+    /// A registry that cannot be reached is asked until the time is over; one that gives wrong bytes, three times.
+    async fn retried<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Result<T, FetchError>
+    where
+        F: Future<Output = Result<T, FetchError>>,
+    {
+        let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(10)).without_max_times().with_jitter();
+        let mut wrong = 0;
+        let attempt = || {
+            let attempt = attempt();
+            async {
+                let late = || FetchError::Registry { what: what.into(), why: "it did not answer in time".into() };
+                tokio::time::timeout_at(self.until.into(), attempt).await.unwrap_or_else(|_| Err(late()))
+            }
+        };
+        attempt
+            .retry(backoff)
+            .when(|error| {
+                wrong += u32::from(matches!(error, FetchError::Digest { .. }));
+                error.passes() && wrong < 3
+            })
+            // The last delay would end after the time is over.
+            .adjust(|_, delay| delay.filter(|delay| Instant::now() + *delay < self.until))
+            .notify(|error, after| tracing::warn!(what, %error, ?after, "trying again"))
+            .await
+    }
 }
 
 async fn fetch_manifest(source: &Source, digest: &str, folder: &Path) -> Result<Manifest, FetchError> {
@@ -132,20 +155,20 @@ fn files_of(variant: &str, folder: &Path) -> Result<Vec<String>, FetchError> {
     }
 }
 
-async fn fetch_file(source: &Source, layer: &Layer, path: &str, folder: &Path) -> Result<(), FetchError> {
+async fn fetch_file(source: &Attempts<'_>, layer: &Layer, path: &str, folder: &Path) -> Result<(), FetchError> {
     let target = folder.join(path);
-    if std::fs::read(&target).is_ok_and(|bytes| sha256(&bytes) == layer.digest) {
+    if digest_of(&target).is_ok_and(|got| got == layer.digest) {
         return Ok(());
     }
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).map_err(|source| FetchError::Write { path: parent.into(), source })?;
     }
-    retried(path, || download(source, layer, path, &target)).await
+    source.retried(path, || download(source.source, layer, path, &target)).await
 }
 
 /// Goes on where an earlier attempt ended; the file appears only when its digest is right.
 async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> Result<(), FetchError> {
-    let partial = target.with_extension("partial");
+    let partial = partial_of(target);
     let failed = |source| FetchError::Write { path: partial.clone(), source };
     let mut file = tokio::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&partial).await.map_err(failed)?;
     let mut hasher = Sha256::new();
@@ -160,12 +183,7 @@ async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> 
     }
     let descriptor = OciDescriptor { media_type: media_type(path).into(), digest: layer.digest.clone(), size: layer.size as i64, ..OciDescriptor::default() };
     let reference = source.repository();
-    let client: &Client = source.client()?;
-    let response = if have > 0 {
-        client.pull_blob_stream_partial(reference, &descriptor, have, None).await
-    } else {
-        client.pull_blob_stream_partial(reference, &descriptor, 0, None).await
-    };
+    let response = source.client()?.pull_blob_stream_partial(reference, &descriptor, have, None).await;
     let mut stream = match response.map_err(|error| told(error, path))? {
         BlobResponse::Partial(stream) => stream,
         BlobResponse::Full(stream) => {
@@ -175,18 +193,26 @@ async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> 
     };
     file.set_len(have).await.map_err(failed)?;
     file.seek(std::io::SeekFrom::Start(have)).await.map_err(failed)?;
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| FetchError::Registry { what: path.into(), why: error.to_string() })?;
-        hasher.update(&chunk);
-        file.write_all(&chunk).await.map_err(failed)?;
-        have += chunk.len() as u64;
-        if have > layer.size {
+    let mut cut = None;
+    while have < layer.size {
+        match stream.next().await {
+            Some(Ok(chunk)) => {
+                let chunk = &chunk[..chunk.len().min((layer.size - have) as usize)];
+                hasher.update(chunk);
+                file.write_all(chunk).await.map_err(failed)?;
+                have += chunk.len() as u64;
+            }
+            Some(Err(error)) => cut = Some(causes(&error)),
+            None => cut = Some("it ended".to_owned()),
+        }
+        if cut.is_some() {
             break;
         }
     }
+    // Also what a connection that was cut has brought: the next attempt goes on from there.
     file.sync_all().await.map_err(failed)?;
-    if have < layer.size {
-        return Err(FetchError::Registry { what: path.into(), why: format!("it ended after {have} of {} bytes", layer.size) });
+    if let (Some(why), true) = (cut, have < layer.size) {
+        return Err(FetchError::Registry { what: path.into(), why: format!("{why} after {have} of {} bytes", layer.size) });
     }
     let got = named(hasher);
     if got != layer.digest {
@@ -196,21 +222,36 @@ async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> 
     tokio::fs::rename(&partial, target).await.map_err(|source| FetchError::Write { path: target.into(), source })
 }
 
+/// Beside its target, so that it can be renamed.
+fn partial_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+/// The error with its causes: clients say little at the top.
+fn causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn write(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
-    let partial = path.with_extension("partial");
+    let partial = partial_of(path);
     let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
     written.map_err(|source| FetchError::Write { path: path.into(), source })
 }
 
 /// Which of our reasons a registry's error is.
 fn told(error: OciDistributionError, what: &str) -> FetchError {
-    let text = error.to_string();
-    let missing = matches!(error, OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. })
-        || text.contains("_UNKNOWN")
-        || text.contains("404");
+    use OciDistributionError as E;
+    use OciErrorCode::{BlobUnknown, ManifestUnknown, NameUnknown, NotFound};
+    let missing = match &error {
+        E::ImageManifestNotFoundError(_) | E::ServerError { code: 404, .. } => true,
+        E::RegistryError { envelope, .. } => envelope.errors.iter().any(|error| matches!(error.code, BlobUnknown | ManifestUnknown | NameUnknown | NotFound)),
+        _ => false,
+    };
     match error {
         _ if missing => FetchError::Missing { what: what.into() },
-        OciDistributionError::DigestError(_) => FetchError::Digest { what: what.into(), got: text, need: "its digest".into() },
-        _ => FetchError::Registry { what: what.into(), why: text },
+        E::DigestError(DigestError::VerificationError { expected, actual }) => FetchError::Digest { what: what.into(), got: actual, need: expected },
+        error => FetchError::Registry { what: what.into(), why: causes(&error) },
     }
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum SourceError {
-    #[error("\"{uri}\": need oci://HOST/REPOSITORY")]
+    #[error("FetchFailed: \"{uri}\": need oci://HOST/REPOSITORY")]
     Uri { uri: String },
     #[error("RegistryUnreachable: cannot open a client: {why}")]
     Client { why: String },

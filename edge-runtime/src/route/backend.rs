@@ -9,13 +9,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 use tower::{Service as _, ServiceExt as _};
 
-/// A dead peer is noticed within a second, by connection or by keep-alive: requests on it then fail and go elsewhere.
+/// A dead peer is noticed within two seconds, by connection or by keep-alive, also while nobody asks it anything.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-const KEEP_ALIVE: Duration = Duration::from_millis(500);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A backend that fails is asked last for so long, twice as long each time, up to the limit.
-const ASIDE: Duration = Duration::from_millis(250);
+const ASIDE: Duration = Duration::from_millis(500);
 const ASIDE_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Backend {
@@ -54,11 +55,11 @@ impl Backend {
         })
     }
 
-    /// Sends a request and waits for the whole answer.
+    /// Sends a request and waits for the whole answer, for so long as `patience` says.
     ///
     /// # Errors
-    /// What the connection says; the backend is then asked last for a while.
-    pub async fn ask(&self, head: &http::request::Parts, body: &Bytes) -> Result<Answer, String> {
+    /// Why there is no answer that a client should see; the backend is then asked last for a while.
+    pub async fn ask(&self, head: &http::request::Parts, body: &Bytes, patience: Option<Duration>) -> Result<Answer, String> {
         let busy = Busy::new(&self.outstanding);
         let mut request = http::Request::new(Body::new(Full::new(body.clone())));
         *request.method_mut() = head.method.clone();
@@ -71,13 +72,13 @@ impl Backend {
             let (head, body) = response.into_parts();
             Ok(http::Response::from_parts(head, body.collect().await.map_err(told)?))
         };
-        let answer: Result<Answer, String> = asked.await;
-        drop(busy);
-        let failed = match &answer {
-            Ok(answer) => code(answer) == tonic::Code::Unavailable,
-            Err(_) => true,
+        let answer: Result<Answer, String> = match patience {
+            None => asked.await,
+            Some(patience) => tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(format!("no answer within {patience:?}"))),
         };
-        self.note(failed);
+        drop(busy);
+        let answer = answer.and_then(whole);
+        self.note(answer.is_err());
         answer
     }
 
@@ -127,9 +128,21 @@ fn told(error: impl std::error::Error) -> String {
     text
 }
 
-/// The answer's gRPC code, from its trailers, or from its headers where it has no body.
-pub fn code(answer: &Answer) -> tonic::Code {
-    let trailers = answer.body().trailers().and_then(|trailers| trailers.get("grpc-status"));
-    let status = trailers.or_else(|| answer.headers().get("grpc-status"));
-    status.map_or(tonic::Code::Unknown, |status| tonic::Code::from_bytes(status.as_bytes()))
+/// The answer's gRPC status, from its trailers, or from its headers where it has no body.
+fn status(answer: &Answer) -> Option<Status> {
+    let trailers = answer.body().trailers().and_then(Status::from_header_map);
+    trailers.or_else(|| Status::from_header_map(answer.headers()))
+}
+
+pub fn code(answer: &Answer) -> Code {
+    status(answer).map_or(Code::Unknown, |status| status.code())
+}
+
+/// Refuses what another backend may answer better: a server without room or about to leave, a connection that was cut.
+fn whole(answer: Answer) -> Result<Answer, String> {
+    match status(&answer) {
+        Some(status) if matches!(status.code(), Code::Unavailable | Code::Cancelled) => Err(format!("{:?}: {}", status.code(), status.message())),
+        Some(_) => Ok(answer),
+        None => Err(format!("HTTP {} without a gRPC status", answer.status().as_u16())),
+    }
 }

@@ -21,6 +21,13 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub max_message_bytes: usize,
+    /// After so long the next backend is asked, where there is one.
+    pub attempt_timeout: Duration,
+}
+
 /// Serves until `stop`; requests that have begun are finished.
 ///
 /// # Errors
@@ -29,12 +36,12 @@ pub async fn run(
     grpc: TcpListener,
     metrics_listener: TcpListener,
     routes: &Path,
-    max_message_bytes: usize,
+    limits: Limits,
     stop: impl Future<Output = ()> + Send + Clone + 'static,
 ) -> anyhow::Result<()> {
     let (table, _watcher) = watch(routes)?;
     let mut registry = Registry::default();
-    let router = Router::new(table, Arc::new(RouterMetrics::new(&mut registry)), max_message_bytes);
+    let router = Router::new(table, Arc::new(RouterMetrics::new(&mut registry)), limits.max_message_bytes, limits.attempt_timeout);
     let (health, health_service) = tonic_health::server::health_reporter();
     // Healthy before there are routes: the router is, and agents measure the link by asking it.
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;

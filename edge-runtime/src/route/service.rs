@@ -1,7 +1,7 @@
 //! One request through the router: name → backends → the first that answers.
 
 use super::backend::{Answer, Backend, code};
-use super::peek::model_name;
+use super::peek::{PeekError, model_name};
 use super::watch::Table;
 use crate::deadline::deadline;
 use crate::metrics::seconds;
@@ -26,7 +26,9 @@ use tonic::{Code, Status};
 
 /// How long a request waits for a backend that is being restarted or moved.
 const BRIDGE: Duration = Duration::from_secs(2);
-/// How soon backends are tried again that all have just failed.
+/// Backends that one round asks, at most.
+const ATTEMPTS: usize = 3;
+/// How soon backends are tried again that all have just failed; then twice as long each time.
 const AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
@@ -34,6 +36,7 @@ pub struct Router {
     table: watch::Receiver<Arc<Table>>,
     metrics: Arc<RouterMetrics>,
     max_message_bytes: usize,
+    attempt_timeout: Duration,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -97,8 +100,8 @@ impl tower::Service<http::Request<Body>> for Router {
 }
 
 impl Router {
-    pub fn new(table: watch::Receiver<Arc<Table>>, metrics: Arc<RouterMetrics>, max_message_bytes: usize) -> Self {
-        Self { table, metrics, max_message_bytes }
+    pub fn new(table: watch::Receiver<Arc<Table>>, metrics: Arc<RouterMetrics>, max_message_bytes: usize, attempt_timeout: Duration) -> Self {
+        Self { table, metrics, max_message_bytes, attempt_timeout }
     }
 
     async fn answer(mut self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
@@ -111,35 +114,49 @@ impl Router {
         let limit = self.max_message_bytes;
         let body = Limited::new(body, limit).collect().await;
         let body = body.map_err(|error| Status::resource_exhausted(format!("cannot read the request, of at most {limit} bytes: {error}")))?.to_bytes();
-        let name = model_name(&body).map_err(|error| Status::invalid_argument(error.to_string()))?.to_owned();
+        let name = model_name(&body)?.to_owned();
         let timeout = head.headers.get("grpc-timeout").and_then(|header| header.to_str().ok());
         let forwarded = self.forward(&name, &head, &body, arrived);
-        let (answer, tier) = match deadline(timeout, arrived) {
-            None => forwarded.await?,
+        let answered = match deadline(timeout, arrived) {
+            None => forwarded.await,
             Some(deadline) => tokio::time::timeout_at(deadline.into(), forwarded)
                 .await
-                .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer for \"{name}\" within {:?}", deadline - arrived))))?,
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer for \"{name}\" within {:?}", arrived.elapsed())))),
         };
-        self.metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
-        let (head, body) = answer.into_parts();
-        Ok(http::Response::from_parts(head, Body::new(body)))
+        match answered {
+            Ok((answer, tier)) => {
+                self.metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
+                let (head, body) = answer.into_parts();
+                Ok(http::Response::from_parts(head, Body::new(body)))
+            }
+            Err(status) => {
+                // Names that nobody routes are the clients' invention: they make no series.
+                let name = if status.code() == Code::NotFound { "unknown" } else { &name };
+                self.metrics.answered(name, "none", status.code(), arrived.elapsed());
+                Err(status)
+            }
+        }
     }
 
     /// Asks backends in order of preference until one answers; waits a little where none does.
     async fn forward(&mut self, name: &str, head: &http::request::Parts, body: &Bytes, arrived: Instant) -> Result<(Answer, String), Status> {
         let give_up = arrived + BRIDGE;
+        let mut again = AGAIN;
         loop {
             let table = self.table.borrow_and_update().clone();
             let mut trouble = match table.models.get(name) {
                 Some(backends) if !backends.is_empty() => String::new(),
-                Some(_) => "it has no place to run at the moment".to_owned(),
-                None if table.known.contains(name) || !table.loaded => "it is not routed at the moment".to_owned(),
+                Some(_) => "it has no place to run now".to_owned(),
+                None if table.known.contains(name) => "it is not routed now".to_owned(),
+                None if !table.loaded => "no routes have been read yet".to_owned(),
                 None => return Err(Status::not_found(unknown(name, &table))),
             };
-            for backend in preferred(table.models.get(name).map(Vec::as_slice).unwrap_or_default()) {
-                match backend.ask(head, body).await {
-                    Ok(answer) if code(&answer) != Code::Unavailable => return Ok((answer, backend.tier.clone())),
-                    Ok(_) => trouble = format!("{} at {} is not available", backend.tier, backend.address),
+            let backends = preferred(table.models.get(name).map(Vec::as_slice).unwrap_or_default());
+            for (attempt, backend) in backends.iter().take(ATTEMPTS).enumerate() {
+                // The last one may take its time: nobody else is left to ask.
+                let patience = (attempt + 1 < backends.len().min(ATTEMPTS)).then_some(self.attempt_timeout);
+                match backend.ask(head, body, patience).await {
+                    Ok(answer) => return Ok((answer, backend.tier.clone())),
                     Err(error) => trouble = format!("{} at {}: {error}", backend.tier, backend.address),
                 }
                 self.metrics.failovers.inc();
@@ -147,12 +164,21 @@ impl Router {
             }
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                self.metrics.answered(name, "none", Code::Unavailable, arrived.elapsed());
                 return Err(Status::unavailable(format!("no backend answers for \"{name}\": {trouble}")));
             }
             // Woken by new routes; else what failed may have come back.
-            let again = if trouble.contains(" at ") { left.min(AGAIN) } else { left };
-            tokio::time::timeout(again, self.table.changed()).await.ok();
+            let wait = if backends.is_empty() { left } else { left.min(again) };
+            again *= 2;
+            tokio::time::timeout(wait, self.table.changed()).await.ok();
+        }
+    }
+}
+
+impl From<PeekError> for Status {
+    fn from(error: PeekError) -> Self {
+        match error {
+            PeekError::Compressed => Status::unimplemented(error.to_string()),
+            PeekError::Frame => Status::invalid_argument(error.to_string()),
         }
     }
 }

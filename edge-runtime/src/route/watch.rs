@@ -2,11 +2,13 @@
 
 use super::backend::Backend;
 use super::routes::{Address, Routes, parse};
+use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 
 /// The backends of every model that is routed.
 #[derive(Clone, Default)]
@@ -46,47 +48,60 @@ impl Table {
     }
 }
 
+/// Some file systems tell nothing of their changes: so often the file is read without being told.
+const ANYWAY: Duration = Duration::from_secs(5);
+
 /// Reads the file now and whenever its folder changes. The watcher stops when it is dropped.
 ///
 /// # Errors
 /// If the file's folder cannot be watched.
 pub fn watch(file: &Path) -> anyhow::Result<(watch::Receiver<Arc<Table>>, impl Sized)> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (table, receiver) = watch::channel(Arc::new(Table::default()));
-    let table = Arc::new(table);
-    let (read_file, read_table) = (file.to_owned(), table.clone());
-    let read = move || {
-        let routes = match std::fs::read(&read_file) {
-            Ok(bytes) => parse(&bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
-            Err(error) => return tracing::warn!(file = %read_file.display(), %error, "cannot read routes: keeping what is known"),
-        };
-        match routes {
-            Ok(routes) => {
-                let next = read_table.borrow().next(&routes);
-                tracing::info!(models = next.models.len(), "routes");
-                read_table.send_replace(Arc::new(next));
-            }
-            Err(error) => tracing::warn!(file = %read_file.display(), %error, "bad routes: keeping what is known"),
+    // The watcher's thread only rings: connections are opened, and files read in order, on the runtime.
+    let (bell, mut rung) = mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            bell.try_send(()).ok();
         }
-    };
+    })?;
     // Watched before it is read, so that no change falls between.
-    let on_change = {
-        let (read, mut last) = (read.clone(), None);
-        let file = file.to_owned();
-        move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| event.kind.is_access()) {
-                return;
-            }
-            let bytes = std::fs::read(&file).ok();
-            if bytes != last {
-                last = bytes;
-                read();
-            }
+    watcher.watch(folder, RecursiveMode::NonRecursive).with_context(|| format!("cannot watch {}", folder.display()))?;
+    let mut reader = Reader { file: file.to_owned(), table, last: None };
+    reader.read();
+    tokio::spawn(async move {
+        while let Ok(Some(())) | Err(_) = tokio::time::timeout(ANYWAY, rung.recv()).await {
+            reader.read();
         }
-    };
-    let mut watcher = notify::recommended_watcher(on_change)?;
-    watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-    read();
-    Ok((receiver, (watcher, table)))
+    });
+    Ok((receiver, watcher))
+}
+
+struct Reader {
+    file: PathBuf,
+    table: watch::Sender<Arc<Table>>,
+    /// What the file held when it was last read.
+    last: Option<Vec<u8>>,
+}
+
+impl Reader {
+    fn read(&mut self) {
+        let bytes = match std::fs::read(&self.file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => return tracing::warn!(file = %self.file.display(), %error, "cannot read routes: keeping what is known"),
+        };
+        if self.last.as_ref() == Some(&bytes) {
+            return;
+        }
+        match parse(&bytes) {
+            Ok(routes) => {
+                let next = self.table.borrow().next(&routes);
+                tracing::info!(models = next.models.len(), "routes");
+                self.table.send_replace(Arc::new(next));
+            }
+            Err(error) => tracing::warn!(file = %self.file.display(), %error, "bad routes: keeping what is known"),
+        }
+        self.last = Some(bytes);
+    }
 }
