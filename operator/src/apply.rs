@@ -231,3 +231,84 @@ fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(client.clone(), namespace, &resource)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use tower_test::mock::{self, Handle};
+
+    type Server = Handle<Request<Body>, Response<Body>>;
+
+    fn applier() -> (Applier, Server) {
+        let (service, server) = mock::pair::<Request<Body>, Response<Body>>();
+        (Applier::new(Client::new(service, "vision"), Metrics::new()), server)
+    }
+
+    /// Answers the next request; returns its method and path.
+    async fn answer(server: &mut Server, code: StatusCode, body: serde_json::Value) -> String {
+        let (request, send) = server.next_request().await.expect("a request");
+        send.send_response(Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap());
+        format!("{} {}", request.method(), request.uri().path())
+    }
+
+    fn refused(code: StatusCode, reason: &str) -> serde_json::Value {
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code.as_u16()})
+    }
+
+    fn service() -> Object {
+        let metadata = json!({"ownerReferences": [{"apiVersion": "v1", "kind": "EdgeModel", "name": "digits", "uid": "em"}]});
+        Object::new(Kind::Service, "vision", "pool", metadata, json!({"spec": {}}))
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_waits_and_stops_no_other() {
+        let (mut applier, mut server) = applier();
+        let writes = vec![Write::Apply { object: service(), is_new: false }];
+        let server = tokio::spawn(async move {
+            let path = answer(&mut server, StatusCode::FORBIDDEN, refused(StatusCode::FORBIDDEN, "Forbidden")).await;
+            (path, server)
+        });
+        assert_eq!(applier.all(writes.clone()).await, []);
+        let (path, _server) = server.await.unwrap();
+        assert_eq!(path, "PATCH /api/v1/namespaces/vision/services/pool");
+        assert!(applier.retry_at().is_some());
+        // Not due yet: the server is not asked.
+        assert_eq!(applier.all(writes).await, []);
+        applier.end();
+        assert!(applier.retry_at().is_some());
+        applier.end();
+        assert!(applier.retry_at().is_none(), "nobody asks for it any more");
+    }
+
+    #[tokio::test]
+    async fn an_object_of_somebody_else_is_not_taken_over() {
+        let (mut applier, mut server) = applier();
+        let server = tokio::spawn(async move {
+            let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "pool", "namespace": "vision"}});
+            answer(&mut server, StatusCode::OK, theirs).await
+        });
+        assert_eq!(applier.all(vec![Write::Apply { object: service(), is_new: true }]).await, []);
+        assert_eq!(server.await.unwrap(), "GET /api/v1/namespaces/vision/services/pool");
+        assert!(applier.conflicts.contains(&("vision".to_owned(), "pool".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_conflict_on_deleting_is_left_to_the_next_look() {
+        let (mut applier, mut server) = applier();
+        let target = Target {
+            kind: Kind::Service,
+            namespace: "vision".into(),
+            name: "pool".into(),
+            uid: Some("u".into()),
+            resource_version: Some("7".into()),
+        };
+        let server = tokio::spawn(async move {
+            answer(&mut server, StatusCode::CONFLICT, refused(StatusCode::CONFLICT, "Conflict")).await
+        });
+        assert_eq!(applier.all(vec![Write::Delete(target.clone())]).await, [Write::Delete(target)]);
+        assert_eq!(server.await.unwrap(), "DELETE /api/v1/namespaces/vision/services/pool");
+        assert!(applier.retry_at().is_none());
+    }
+}

@@ -24,6 +24,14 @@ pub enum LeaseError {
     Taken { holder: String },
 }
 
+#[derive(thiserror::Error, Debug)]
+enum StepError {
+    #[error("no answer within {CALL:?}")]
+    Timeout,
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Leading,
@@ -101,8 +109,8 @@ impl Candidate {
         }
     }
 
-    async fn step(&mut self) -> anyhow::Result<Turn> {
-        tokio::time::timeout(CALL, self.turn()).await?.map_err(Into::into)
+    async fn step(&mut self) -> Result<Turn, StepError> {
+        Ok(tokio::time::timeout(CALL, self.turn()).await.map_err(|_| StepError::Timeout)??)
     }
 
     async fn turn(&mut self) -> kube::Result<Turn> {

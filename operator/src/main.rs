@@ -12,6 +12,7 @@ use sconce_operator::metrics::Metrics;
 use sconce_operator::observe::Stores;
 use sconce_operator::registry::Registries;
 use sconce_operator::render::Settings;
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -87,7 +88,11 @@ async fn operate(run: Run) -> Result<()> {
             tracing::info!("ended");
             Ok(())
         }
-        ended = &mut hall => ended.context("the hall"),
+        ended = &mut hall => {
+            ended.context("the hall")?;
+            candidate.release().await;
+            Ok(())
+        }
     }
 }
 
@@ -122,6 +127,7 @@ fn own_name() -> String {
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

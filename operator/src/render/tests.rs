@@ -1,0 +1,114 @@
+//! The whole value of what we write for a place at the edge, and what differs in the cloud.
+
+use super::*;
+use sconce_api::Selector;
+
+const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn model() -> EdgeModel {
+    serde_json::from_value(json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "em", "labels": {"argocd": "x"}},
+        "spec": {"fleetRef": {"name": "shops"}, "model": {"uri": "oci://r:5000/m/digits:1"}, "latencyBudget": "25ms",
+            "hardware": {"require": [{"key": "gpu", "operator": "Exists"}]}}}))
+    .unwrap()
+}
+
+fn version() -> EdgeModelVersion {
+    serde_json::from_value(json!({"metadata": {"name": "digits-aaaaaaaaaa-r1", "namespace": "vision"},
+        "spec": {"modelRef": {"name": "digits"}, "uri": format!("oci://r:5000/m/digits@{DIGEST}"), "digest": DIGEST},
+        "status": {"variants": [{"name": "f32", "bytes": 10 << 20, "memory": 1, "flops": 1}]}}))
+    .unwrap()
+}
+
+fn settings() -> Settings {
+    Settings { image: "runtime:1".into(), pull_policy: "IfNotPresent".into(), insecure_registries: vec!["r:5000".into()] }
+}
+
+fn rendered<T>(render: impl FnOnce(&Pods<'_>) -> T) -> T {
+    let (model, version) = (model(), version());
+    let request = plan::Resources { cpu_millis: 50, memory_bytes: 27 << 20 };
+    render(&Pods { model: &model, version: &version, variant: "f32", replicas: 1, request })
+}
+
+#[test]
+fn an_edge_placement_is_one_deployment() {
+    let name = names::placement("digits", "site-a");
+    let labels = json!({
+        "app.kubernetes.io/name": "sconce-model", "app.kubernetes.io/instance": name, "app.kubernetes.io/managed-by": "sconce",
+        "sconce.dev/model": "digits", "sconce.dev/version": "digits-aaaaaaaaaa-r1", "sconce.dev/variant": "f32",
+        "sconce.dev/tier": "edge", "sconce.dev/site": "site-a",
+    });
+    let selector = json!({"app.kubernetes.io/name": "sconce-model", "app.kubernetes.io/instance": name});
+    let resources = json!({"requests": {"cpu": "50m", "memory": "27Mi"}, "limits": {"memory": "96Mi"}});
+    let security = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
+    let expected = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "vision", "labels": labels, "ownerReferences": [
+            {"apiVersion": "sconce.dev/v1alpha1", "kind": "EdgeModel", "name": "digits", "uid": "em", "controller": true}]},
+        "spec": {
+            "replicas": 1, "revisionHistoryLimit": 1, "progressDeadlineSeconds": 600,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {"labels": labels, "annotations": {"sconce.dev/render": "1"}},
+                "spec": {
+                    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["gw-a"]}]}]}}},
+                    "tolerations": [
+                        {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+                        {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}],
+                    "automountServiceAccountToken": false, "enableServiceLinks": false, "terminationGracePeriodSeconds": 30,
+                    "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                        "seccompProfile": {"type": "RuntimeDefault"}},
+                    "initContainers": [{
+                        "name": "fetch", "image": "runtime:1", "imagePullPolicy": "IfNotPresent",
+                        "args": ["fetch", "--from", "oci://r:5000/m/digits", "--digest", DIGEST, "--variant", "f32",
+                            "--to", "/models", "--insecure-registry", "r:5000"],
+                        "resources": resources, "securityContext": security,
+                        "volumeMounts": [{"name": "models", "mountPath": "/models"}]}],
+                    "containers": [{
+                        "name": "serve", "image": "runtime:1", "imagePullPolicy": "IfNotPresent",
+                        "args": ["serve", "--model", "/models", "--name", "digits.vision", "--digest", DIGEST, "--variant", "f32",
+                            "--max-batch-size", "16", "--grpc", "0.0.0.0:8001", "--metrics", "0.0.0.0:8002"],
+                        "ports": [{"name": "grpc", "containerPort": 8001, "protocol": "TCP"},
+                            {"name": "metrics", "containerPort": 8002, "protocol": "TCP"}],
+                        "startupProbe": {"grpc": {"port": 8001}, "periodSeconds": 1, "failureThreshold": 120},
+                        "readinessProbe": {"grpc": {"port": 8001}, "periodSeconds": 2, "failureThreshold": 3},
+                        "livenessProbe": {"grpc": {"port": 8001}, "periodSeconds": 10, "failureThreshold": 6},
+                        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+                        "resources": resources, "securityContext": security,
+                        "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": true}]}],
+                    "volumes": [{"name": "models", "emptyDir": {"sizeLimit": "15Mi"}}],
+                },
+            },
+        },
+    });
+    let ours = rendered(|pods| edge_deployment(pods, "site-a", "gw-a", &settings()));
+    assert_eq!(ours.body, expected);
+    // The types of the API know every field.
+    let typed: Deployment = serde_json::from_value(ours.body.clone()).unwrap();
+    assert!(ours.is_in(&serde_json::to_value(typed).unwrap()));
+}
+
+#[test]
+fn a_pool_lands_where_fleet_and_model_say() {
+    let cloud = Selector { match_labels: [("tier".to_owned(), "cloud".to_owned())].into(), match_expressions: Vec::new() };
+    let [deployment, service, budget] = rendered(|pods| pool_objects(pods, &cloud, &settings()));
+    let terms = deployment.body.pointer("/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
+    let expected = json!([{"matchExpressions": [{"key": "tier", "operator": "In", "values": ["cloud"]}, {"key": "gpu", "operator": "Exists"}]}]);
+    assert_eq!(terms, Some(&expected));
+    assert_eq!(deployment.name, names::pool("digits", DIGEST, "f32"));
+    assert_eq!((service.name, budget.name), (deployment.name.clone(), deployment.name));
+    assert_eq!(service.body.pointer("/spec/ports/0/port"), Some(&json!(8001)));
+    assert_eq!(budget.body.pointer("/spec/unhealthyPodEvictionPolicy"), Some(&json!("AlwaysAllow")));
+}
+
+#[test]
+fn what_the_api_adds_is_no_difference_and_what_it_lacks_is() {
+    let ours = Object::new(Kind::Service, "n", "s", json!({}), json!({"spec": {"ports": [{"port": 1}]}}));
+    let mut live = ours.body.clone();
+    live["spec"]["clusterIP"] = json!("10.0.0.1");
+    live["spec"]["ports"][0]["nodePort"] = json!(7);
+    assert!(ours.is_in(&live));
+    live["spec"]["ports"] = json!([{"port": 1}, {"port": 2}]);
+    assert!(!ours.is_in(&live));
+}
