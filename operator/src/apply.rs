@@ -137,7 +137,8 @@ impl Applier {
     pub fn end(&mut self) {
         let asked = std::mem::take(&mut self.asked);
         self.failures.retain(|id, _| asked.contains(id));
-        self.conflicts.retain(|key| asked.iter().any(|(verb, _, ns, name)| *verb == "apply" && (ns, name) == (&key.0, &key.1)));
+        self.conflicts
+            .retain(|key| asked.iter().any(|(verb, _, ns, name)| *verb == "apply" && (ns, name) == (&key.0, &key.1)));
     }
 
     fn noted(&mut self, write: Write, result: Result<(), ApplyError>) -> Option<Write> {
@@ -171,11 +172,17 @@ async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
     match write {
         Write::Create(object) => {
             let body: DynamicObject = serde_json::from_value(object.body.clone()).map_err(kube::Error::SerdeError)?;
-            done(api(client, object.kind, &object.namespace).create(&PostParams::default(), &body).await, Status::is_already_exists)
+            done(
+                api(client, object.kind, &object.namespace).create(&PostParams::default(), &body).await,
+                Status::is_already_exists,
+            )
         }
         Write::Apply { object, is_new } => {
             let api = api(client, object.kind, &object.namespace);
-            if *is_new && let Some(there) = api.get_opt(&object.name).await? && !is_ours(&there, object) {
+            if *is_new
+                && let Some(there) = api.get_opt(&object.name).await?
+                && !is_ours(&there, object)
+            {
                 return Err(ApplyError::NameConflict);
             }
             let parameters = PatchParams::apply(MANAGER).force();
@@ -258,7 +265,8 @@ mod tests {
     }
 
     fn service() -> Object {
-        let metadata = json!({"ownerReferences": [{"apiVersion": "v1", "kind": "EdgeModel", "name": "digits", "uid": "em"}]});
+        let metadata =
+            json!({"ownerReferences": [{"apiVersion": "v1", "kind": "EdgeModel", "name": "digits", "uid": "em"}]});
         Object::new(Kind::Service, "vision", "pool", metadata, json!({"spec": {}}))
     }
 
@@ -286,7 +294,8 @@ mod tests {
     async fn an_object_of_somebody_else_is_not_taken_over() {
         let (mut applier, mut server) = applier();
         let server = tokio::spawn(async move {
-            let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "pool", "namespace": "vision"}});
+            let theirs =
+                json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "pool", "namespace": "vision"}});
             answer(&mut server, StatusCode::OK, theirs).await
         });
         assert_eq!(applier.all(vec![Write::Apply { object: service(), is_new: true }]).await, []);

@@ -148,7 +148,9 @@ pub fn read(repository: String, digest: String, files: &Files) -> Result<Artifac
 }
 
 fn required<T: serde::de::DeserializeOwned>(files: &Files, name: &str) -> Result<T, Failure> {
-    let missing = || Failure::unknown(format!("the artifact has no {name}: it is no model of ours; publish it with sconce-trainer"));
+    let missing = || {
+        Failure::unknown(format!("the artifact has no {name}: it is no model of ours; publish it with sconce-trainer"))
+    };
     parse(name, files.get(name).ok_or_else(missing)?)
 }
 
@@ -179,12 +181,16 @@ fn kinds(architecture: &Architecture) -> Result<String, Failure> {
 /// Bytes of one request; a dimension of -1 is the batch, and one request has one row.
 fn message_bytes(tensors: &[TensorFacts]) -> Result<i64, Failure> {
     tensors.iter().try_fold(OVERHEAD, |total, tensor| {
-        let elements = tensor.shape.iter().try_fold(1_i64, |product, dimension| {
-            product.checked_mul(if *dimension < 0 { 1 } else { *dimension })
-        });
+        let elements = tensor
+            .shape
+            .iter()
+            .try_fold(1_i64, |product, dimension| product.checked_mul(if *dimension < 0 { 1 } else { *dimension }));
         let bytes = elements.and_then(|elements| elements.checked_mul(element_bytes(&tensor.datatype)?));
         bytes.and_then(|bytes| total.checked_add(bytes)).ok_or_else(|| {
-            Failure::unknown(format!("tensor {} has datatype {} and shape {:?}", tensor.name, tensor.datatype, tensor.shape))
+            Failure::unknown(format!(
+                "tensor {} has datatype {} and shape {:?}",
+                tensor.name, tensor.datatype, tensor.shape
+            ))
         })
     })
 }

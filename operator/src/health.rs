@@ -21,11 +21,7 @@ impl Readiness {
     }
 }
 
-pub async fn serve_health(
-    listener: TcpListener,
-    readiness: Readiness,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
+pub async fn serve_health(listener: TcpListener, readiness: Readiness, stop: CancellationToken) -> std::io::Result<()> {
     let ready = move || async move {
         if readiness.is_set() { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "listing") }
     };

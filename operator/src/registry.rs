@@ -1,10 +1,10 @@
 //! Asks an OCI registry what an artifact is. Every byte is checked against its digest before it is read.
 
 use crate::artifact::{self, Artifact, Failure, Files};
+use oci_client::Reference;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
-use oci_client::Reference;
 use sconce_api::Reason;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -39,8 +39,9 @@ impl Registries {
     /// [`Failure`] with what is wrong, why, and what to do.
     pub async fn resolve(&self, uri: &str) -> Result<Artifact, Failure> {
         let unreachable = || {
-            let message =
-                format!("{uri}: the registry did not answer within {PATIENCE:?}; is it up and reachable from the cluster?");
+            let message = format!(
+                "{uri}: the registry did not answer within {PATIENCE:?}; is it up and reachable from the cluster?"
+            );
             Failure { reason: Reason::RegistryUnreachable, message }
         };
         tokio::time::timeout(PATIENCE, self.pull(uri)).await.unwrap_or_else(|_| Err(unreachable()))
@@ -53,7 +54,8 @@ impl Registries {
         let (manifest, _) = pulled.map_err(|error| failure(uri, "the manifest", &error))?;
         let digest = digest_of(&manifest);
         if let Some(expected) = reference.digest().filter(|expected| *expected != digest) {
-            let message = format!("{uri}: the registry sent a manifest of {digest} for {expected}; push the artifact again");
+            let message =
+                format!("{uri}: the registry sent a manifest of {digest} for {expected}; push the artifact again");
             return Err(Failure { reason: Reason::DigestMismatch, message });
         }
         let layers = artifact::layers(&manifest).map_err(|failure| failure.at(uri))?;
@@ -97,7 +99,9 @@ fn mismatch(uri: &str, file: &str) -> Failure {
 fn failure(uri: &str, file: &str, error: &OciDistributionError) -> Failure {
     let missing = || Failure {
         reason: Reason::ArtifactMissing,
-        message: format!("{uri}: the registry has no such artifact ({file} is missing); push it, or correct spec.model.uri"),
+        message: format!(
+            "{uri}: the registry has no such artifact ({file} is missing); push it, or correct spec.model.uri"
+        ),
     };
     match error {
         OciDistributionError::ImageManifestNotFoundError(_) => missing(),
@@ -112,7 +116,9 @@ fn failure(uri: &str, file: &str, error: &OciDistributionError) -> Failure {
         OciDistributionError::DigestError(_) => mismatch(uri, file),
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => Failure {
             reason: Reason::RegistryUnreachable,
-            message: format!("{uri}: the registry asks for credentials; only artifacts that anybody may pull are served"),
+            message: format!(
+                "{uri}: the registry asks for credentials; only artifacts that anybody may pull are served"
+            ),
         },
         _ => unreachable(uri, error),
     }
@@ -142,9 +148,16 @@ pub struct Resolution {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// `failed` is what it said the last time.
-    Asking { failed: Option<Failure>, attempts: u32 },
+    Asking {
+        failed: Option<Failure>,
+        attempts: u32,
+    },
     Found(Box<Artifact>),
-    Failed { failure: Failure, attempts: u32, retry_at: std::time::Instant },
+    Failed {
+        failure: Failure,
+        attempts: u32,
+        retry_at: std::time::Instant,
+    },
 }
 
 /// 2 s, 4 s, … 60 s.

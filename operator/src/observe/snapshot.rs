@@ -133,11 +133,7 @@ fn plan_node(world: &World, node: &Node) -> plan::Node {
 /// The speed that the node's agent measured.
 pub fn speed_of(world: &World, node: &str) -> Option<plan::Speed> {
     let hardware = world.edge_nodes.get(&(String::new(), node.to_owned()))?.status.as_ref()?.hardware.as_ref()?;
-    Some(plan::Speed {
-        class: hardware.class.clone(),
-        gflops: count(hardware.gflops),
-        cores: count(hardware.cores),
-    })
+    Some(plan::Speed { class: hardware.class.clone(), gflops: count(hardware.gflops), cores: count(hardware.cores) })
 }
 
 fn requested(world: &World, node: &str) -> plan::Resources {
@@ -172,10 +168,7 @@ fn sum(a: plan::Resources, b: plan::Resources) -> plan::Resources {
 }
 
 fn most(a: plan::Resources, b: plan::Resources) -> plan::Resources {
-    plan::Resources {
-        cpu_millis: a.cpu_millis.max(b.cpu_millis),
-        memory_bytes: a.memory_bytes.max(b.memory_bytes),
-    }
+    plan::Resources { cpu_millis: a.cpu_millis.max(b.cpu_millis), memory_bytes: a.memory_bytes.max(b.memory_bytes) }
 }
 
 fn amounts(list: &BTreeMap<String, Quantity>) -> plan::Resources {

@@ -102,7 +102,8 @@ fn register(world: &World, view: &FleetView, steps: &mut Steps) {
             None => steps.objects.push(Write::Create(render::site(name, &site.key, &fleet))),
             Some(live) => {
                 let new = status::edge_site(world, &view.fleet, site, live);
-                let news = news(live.as_ref(), &["Connected"], conditions(&live.status, |s| &s.conditions), &new.conditions);
+                let news =
+                    news(live.as_ref(), &["Connected"], conditions(&live.status, |s| &s.conditions), &new.conditions);
                 steps.status(render::Kind::EdgeSite, live.as_ref(), live.status.as_ref(), &new, news);
             }
         }
@@ -177,4 +178,3 @@ fn caught<T>(what: impl FnOnce() -> String, steps: &mut Steps, decide: impl FnOn
         }
     }
 }
-

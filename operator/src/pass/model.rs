@@ -63,7 +63,8 @@ fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut St
                 let object = render::version(model, artifact);
                 let new = status::edge_model_version(input.world, live.map(Arc::as_ref), artifact);
                 if live.is_none_or(|live| live.status.as_ref() != Some(&new)) {
-                    let status = Object::new(Kind::EdgeModelVersion, &key.0, &version, json!({}), json!({"status": new}));
+                    let status =
+                        Object::new(Kind::EdgeModelVersion, &key.0, &version, json!({}), json!({"status": new}));
                     steps.statuses.push(crate::apply::Write::Status { object: status, news: Vec::new() });
                 }
                 steps.apply(input.world, object);

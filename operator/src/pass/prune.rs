@@ -36,7 +36,8 @@ pub fn prune(input: &Input<'_>, decided: Decided<'_>, steps: &mut Steps) {
     }
     // A pool's Service and budget go after its Deployment.
     let is_alone = |key: &Key| !world.deployments.contains_key(key);
-    for live in unwanted(&decided, Kind::Service, &world.services).filter(|live| is_alone(&crate::observe::key(*live))) {
+    for live in unwanted(&decided, Kind::Service, &world.services).filter(|live| is_alone(&crate::observe::key(*live)))
+    {
         steps.farewells.push(Write::Delete(Target::of(Kind::Service, live)));
     }
     let budgets = unwanted(&decided, Kind::PodDisruptionBudget, &world.disruption_budgets);
@@ -62,11 +63,7 @@ fn is_pool_name(decided: &Decided<'_>, name: &str) -> bool {
     decided.wanted.contains(&(Kind::Service, name.to_owned()))
 }
 
-fn unwanted<'a, K>(
-    decided: &'a Decided<'_>,
-    kind: Kind,
-    all: &'a BTreeMap<Key, Arc<K>>,
-) -> impl Iterator<Item = &'a K>
+fn unwanted<'a, K>(decided: &'a Decided<'_>, kind: Kind, all: &'a BTreeMap<Key, Arc<K>>) -> impl Iterator<Item = &'a K>
 where
     K: ResourceExt,
 {

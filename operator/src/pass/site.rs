@@ -56,7 +56,8 @@ pub fn decide(
             let Some(decided) = of_model(plan, model) else { continue };
             let name = names::placement(&model.name_any(), site);
             let (place, outcome) = at_site(input, *resolved, site, decided, &pools, &mut wanted, steps);
-            let keeps_routes = matches!(decided, Decided::Placed(placement) if placement.reason == Reason::KeptUnreachable);
+            let keeps_routes =
+                matches!(decided, Decided::Placed(placement) if placement.reason == Reason::KeptUnreachable);
             if !keeps_routes {
                 routed.extend(place.endpoints.iter().map(|endpoint| endpoint.address.clone()));
             }
@@ -152,8 +153,7 @@ fn render_pools(
 ) -> BTreeSet<(Kind, String)> {
     let mut wanted = BTreeSet::new();
     for pool in pools {
-        let pods =
-            Pods { model, version, variant: &pool.variant, replicas: pool.replicas, request: pool.request };
+        let pods = Pods { model, version, variant: &pool.variant, replicas: pool.replicas, request: pool.request };
         for object in render::pool_objects(&pods, cloud, input.settings) {
             wanted.insert((object.kind, object.name.clone()));
             if object.kind == Kind::Deployment {

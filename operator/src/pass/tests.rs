@@ -23,29 +23,47 @@ fn put<K: DeserializeOwned + ResourceExt>(all: &mut ByKey<K>, value: Value) {
 }
 
 fn node(world: &mut World, name: &str, labels: Value, ready: bool) {
-    put(&mut world.nodes, json!({"metadata": {"name": name, "labels": labels}, "status": {
+    put(
+        &mut world.nodes,
+        json!({"metadata": {"name": name, "labels": labels}, "status": {
         "allocatable": {"cpu": "2", "memory": "4Gi"},
-        "conditions": [{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}]}}));
-    put(&mut world.edge_nodes, json!({"metadata": {"name": name, "uid": name}, "spec": {}, "status": {"hardware": {
-        "class": "amd64-avx2-2", "architecture": "amd64", "gflops": 30, "cpuModel": "x", "cores": 2, "memory": "4Gi"}}}));
+        "conditions": [{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}]}}),
+    );
+    put(
+        &mut world.edge_nodes,
+        json!({"metadata": {"name": name, "uid": name}, "spec": {}, "status": {"hardware": {
+        "class": "amd64-avx2-2", "architecture": "amd64", "gflops": 30, "cpuModel": "x", "cores": 2, "memory": "4Gi"}}}),
+    );
 }
 
 /// One fleet with a cloud node and a registered site of one node; the model digits was resolved.
 fn scene(budget: &str) -> World {
     let mut world = World { now: Timestamp::from_second(1000).unwrap(), ..World::default() };
-    put(&mut world.fleets, json!({"metadata": {"name": "shops", "generation": 1}, "spec": {
+    put(
+        &mut world.fleets,
+        json!({"metadata": {"name": "shops", "generation": 1}, "spec": {
         "sites": {"nodeSelector": {"matchLabels": {"tier": "edge"}}, "siteLabel": "zone"},
-        "cloud": {"nodeSelector": {"matchLabels": {"tier": "cloud"}}}}}));
+        "cloud": {"nodeSelector": {"matchLabels": {"tier": "cloud"}}}}}),
+    );
     node(&mut world, "cloud-1", json!({"tier": "cloud"}), true);
     node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), true);
-    put(&mut world.sites, json!({"metadata": {"name": "site-a", "generation": 1}, "spec": {"fleetRef": {"name": "shops"}}}));
-    put(&mut world.models, json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "em", "generation": 1},
+    put(
+        &mut world.sites,
+        json!({"metadata": {"name": "site-a", "generation": 1}, "spec": {"fleetRef": {"name": "shops"}}}),
+    );
+    put(
+        &mut world.models,
+        json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "em", "generation": 1},
         "spec": {"fleetRef": {"name": "shops"}, "model": {"uri": URI}, "latencyBudget": budget},
-        "status": {"desired": {"version": names::version("digits", DIGEST), "digest": DIGEST, "uri": URI}}}));
-    put(&mut world.versions, json!({"metadata": {"name": names::version("digits", DIGEST), "namespace": "vision", "generation": 1},
+        "status": {"desired": {"version": names::version("digits", DIGEST), "digest": DIGEST, "uri": URI}}}),
+    );
+    put(
+        &mut world.versions,
+        json!({"metadata": {"name": names::version("digits", DIGEST), "namespace": "vision", "generation": 1},
         "spec": {"modelRef": {"name": "digits"}, "uri": format!("oci://r:5000/m/digits@{DIGEST}"), "digest": DIGEST},
         "status": {"artifact": {"architecture": "dense", "inputs": [], "outputs": [], "requestBytes": 3236, "responseBytes": 140},
-            "variants": [{"name": "f32", "bytes": 2_800_000, "memory": 9_000_000, "flops": 1_700_000}]}}));
+            "variants": [{"name": "f32", "bytes": 2_800_000, "memory": 9_000_000, "flops": 1_700_000}]}}),
+    );
     world
 }
 
@@ -79,7 +97,8 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
     };
     for write in &steps.objects {
         let (Write::Create(object) | Write::Apply { object, .. } | Write::Label(object)) = write else { continue };
-        let live = crate::render::live(&world, object).unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
+        let live = crate::render::live(&world, object)
+            .unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
         placed(&mut world, object.kind, merged(live, &object.body));
     }
     for write in &steps.statuses {
@@ -168,7 +187,10 @@ fn stands(world: &World, kind: &str) -> String {
 #[test]
 fn a_model_comes_to_the_edge_and_then_nothing_is_written() {
     let mut world = settled(scene("25ms"));
-    assert_eq!((stands(&world, "Placed"), stands(&world, "Serving")), ("True/ChosenAtEdge".into(), "False/Starting".into()));
+    assert_eq!(
+        (stands(&world, "Placed"), stands(&world, "Serving")),
+        ("True/ChosenAtEdge".into(), "False/Starting".into())
+    );
     pod(&mut world, &edge(), "10.1.0.5", "a-1");
     pool_answers(&mut world);
     let world = settled(world);
@@ -212,7 +234,25 @@ fn a_site_without_contact_keeps_all_that_it_has() {
     let world = settled(world);
     assert_eq!(world.deployments, before);
     assert_eq!(endpoints(&world), ["10.1.0.5"]);
-    assert_eq!((stands(&world, "Placed"), stands(&world, "Serving")), ("True/KeptUnreachable".into(), "Unknown/NoContact".into()));
+    assert_eq!(
+        (stands(&world, "Placed"), stands(&world, "Serving")),
+        ("True/KeptUnreachable".into(), "Unknown/NoContact".into())
+    );
+}
+
+/// Seen on a real cluster: for six seconds after a cut healed the serving pod was routed to no longer.
+#[test]
+fn a_pod_that_served_through_a_cut_is_routed_to_at_once() {
+    let mut world = settled(scene("25ms"));
+    pod(&mut world, &edge(), "10.1.0.5", "a-1");
+    world = settled(world);
+    let at = ("vision".to_owned(), edge());
+    let mut silent = world.model_pods[&at][0].as_ref().clone();
+    let conditions = json!([{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]);
+    silent.status.get_or_insert_default().conditions = serde_json::from_value(conditions).unwrap();
+    world.model_pods.insert(at, vec![Arc::new(silent)]);
+    let world = settled(world);
+    assert_eq!((endpoints(&world), stands(&world, "Ready")), (vec!["10.1.0.5".to_owned()], "True/Ready".into()));
 }
 
 #[test]

@@ -16,9 +16,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::ApiResource;
 use kube::{Resource, ResourceExt};
-use sconce_api::{
-    EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, Tier, labels,
-};
+use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, Tier, labels};
 use serde_json::{Map, Value, json};
 
 /// When a replaced Deployment goes.

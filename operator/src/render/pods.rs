@@ -155,9 +155,7 @@ fn serve(pods: &Pods<'_>, settings: &Settings) -> Value {
     let mut args = vec!["serve", "--model", "/models", "--name", &name, "--digest", &pods.version.spec.digest];
     args.extend(["--variant", pods.variant, "--max-batch-size", &batch, "--grpc", &grpc, "--metrics", &metrics]);
     let mut serve = container("serve", args, "/models", true, pods, settings);
-    let probe = |period: u32, failures: u32| {
-        json!({"grpc": {"port": GRPC}, "periodSeconds": period, "failureThreshold": failures})
-    };
+    let probe = |period: u32, failures: u32| json!({"grpc": {"port": GRPC}, "periodSeconds": period, "failureThreshold": failures});
     serve["ports"] = json!([
         {"name": "grpc", "containerPort": GRPC, "protocol": "TCP"},
         {"name": "metrics", "containerPort": METRICS, "protocol": "TCP"},
@@ -234,6 +232,9 @@ mod tests {
     #[test]
     fn amounts_are_written_as_the_api_writes_them() {
         assert_eq!([cores(0), cores(250), cores(1000), cores(1500)], ["0", "250m", "1", "1500m"]);
-        assert_eq!([binary(1), binary(27 << 20), binary(1 << 30), binary((1 << 30) + 1)], ["1Mi", "27Mi", "1Gi", "1025Mi"]);
+        assert_eq!(
+            [binary(1), binary(27 << 20), binary(1 << 30), binary((1 << 30) + 1)],
+            ["1Mi", "27Mi", "1Gi", "1025Mi"]
+        );
     }
 }

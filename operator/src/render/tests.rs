@@ -6,9 +6,11 @@ use sconce_api::Selector;
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 fn model() -> EdgeModel {
-    serde_json::from_value(json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "em", "labels": {"argocd": "x"}},
+    serde_json::from_value(
+        json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "em", "labels": {"argocd": "x"}},
         "spec": {"fleetRef": {"name": "shops"}, "model": {"uri": "oci://r:5000/m/digits:1"}, "latencyBudget": "25ms",
-            "hardware": {"require": [{"key": "gpu", "operator": "Exists"}]}}}))
+            "hardware": {"require": [{"key": "gpu", "operator": "Exists"}]}}}),
+    )
     .unwrap()
 }
 
@@ -20,7 +22,11 @@ fn version() -> EdgeModelVersion {
 }
 
 fn settings() -> Settings {
-    Settings { image: "runtime:1".into(), pull_policy: "IfNotPresent".into(), insecure_registries: vec!["r:5000".into()] }
+    Settings {
+        image: "runtime:1".into(),
+        pull_policy: "IfNotPresent".into(),
+        insecure_registries: vec!["r:5000".into()],
+    }
 }
 
 fn rendered<T>(render: impl FnOnce(&Pods<'_>) -> T) -> T {
@@ -39,7 +45,8 @@ fn an_edge_placement_is_one_deployment() {
     });
     let selector = json!({"app.kubernetes.io/name": "sconce-model", "app.kubernetes.io/instance": name});
     let resources = json!({"requests": {"cpu": "50m", "memory": "27Mi"}, "limits": {"memory": "96Mi"}});
-    let security = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
+    let security =
+        json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
     let expected = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": name, "namespace": "vision", "labels": labels, "ownerReferences": [
@@ -91,9 +98,12 @@ fn an_edge_placement_is_one_deployment() {
 
 #[test]
 fn a_pool_lands_where_fleet_and_model_say() {
-    let cloud = Selector { match_labels: [("tier".to_owned(), "cloud".to_owned())].into(), match_expressions: Vec::new() };
+    let cloud =
+        Selector { match_labels: [("tier".to_owned(), "cloud".to_owned())].into(), match_expressions: Vec::new() };
     let [deployment, service, budget] = rendered(|pods| pool_objects(pods, &cloud, &settings()));
-    let terms = deployment.body.pointer("/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
+    let terms = deployment.body.pointer(
+        "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms",
+    );
     let expected = json!([{"matchExpressions": [{"key": "tier", "operator": "In", "values": ["cloud"]}, {"key": "gpu", "operator": "Exists"}]}]);
     assert_eq!(terms, Some(&expected));
     assert_eq!(deployment.name, names::pool("digits", DIGEST, "f32"));

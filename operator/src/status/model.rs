@@ -50,7 +50,8 @@ pub fn edge_model(
     }
     let busy = matches!(resolving, Resolving::Asking) || outcomes.into_iter().flatten().any(|site| site.reconciling);
     let reconciling = busy.then(|| {
-        let told = if matches!(resolving, Resolving::Asking) { resolved.message.clone() } else { ready.message.clone() };
+        let told =
+            if matches!(resolving, Resolving::Asking) { resolved.message.clone() } else { ready.message.clone() };
         Claim::new("Reconciling", true, Reason::Progressing, told)
     });
     let claims = [ready, resolved, placed, serving].into_iter().chain(reconciling).chain(stalled).collect();
@@ -68,7 +69,9 @@ pub fn edge_model(
 fn resolved(world: &World, model: &EdgeModel, desired: Option<&DesiredVersion>, resolving: &Resolving) -> Claim {
     let uri = &model.spec.model.uri;
     match (resolving, desired) {
-        (Resolving::Asking, _) => Claim::new("Resolved", Truth::Unknown, Reason::Progressing, format!("asking for {uri}")),
+        (Resolving::Asking, _) => {
+            Claim::new("Resolved", Truth::Unknown, Reason::Progressing, format!("asking for {uri}"))
+        }
         (Resolving::Failed(failure), None) => Claim::new("Resolved", false, failure.reason, &*failure.message),
         (Resolving::Failed(failure), Some(desired)) => {
             let told = format!("{}; {} is served on", failure.message, desired.version);
@@ -104,7 +107,12 @@ fn placed(model: &EdgeModel, outcomes: &[Outcome]) -> Claim {
     }
     if let Some(unplaced) = outcomes.iter().find(|outcome| !outcome.placed.holds()) {
         let missing = outcomes.iter().filter(|outcome| !outcome.placed.holds()).count();
-        let told = format!("{missing} of {} sites have no place; {}: {}", outcomes.len(), unplaced.site, unplaced.placed.message);
+        let told = format!(
+            "{missing} of {} sites have no place; {}: {}",
+            outcomes.len(),
+            unplaced.site,
+            unplaced.placed.message
+        );
         return Claim::new("Placed", false, unplaced.placed.reason, told);
     }
     let best_effort = outcomes.iter().any(|outcome| outcome.placed.reason == Reason::BestEffort);
@@ -195,7 +203,11 @@ fn count(number: usize) -> i64 {
 }
 
 /// What the artifact says. A version never changes, and neither does its status.
-pub fn edge_model_version(world: &World, live: Option<&EdgeModelVersion>, artifact: &Artifact) -> EdgeModelVersionStatus {
+pub fn edge_model_version(
+    world: &World,
+    live: Option<&EdgeModelVersion>,
+    artifact: &Artifact,
+) -> EdgeModelVersionStatus {
     let old = live.and_then(|live| live.status.clone()).unwrap_or_default();
     let generation = live.and_then(|live| live.metadata.generation).or(Some(1));
     let claim = Claim::new("Ready", true, Reason::Ready, "the artifact was read");

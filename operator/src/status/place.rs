@@ -1,7 +1,7 @@
 //! What is there for one model at one site: who answers, and what becomes of the place that was left.
 
-use super::pods::{is_pod_ready, trouble_of};
-use crate::observe::{Key, World};
+use super::pods::{answers_on_its_node, is_pod_ready, trouble_of};
+use crate::observe::{Key, World, is_ready};
 use crate::plan;
 use crate::render::RETIRE_AT;
 use crate::retire::{Fate, fate};
@@ -48,7 +48,7 @@ pub fn places(
     pools: &[PoolView],
     drain: Duration,
 ) -> Place {
-    let ready: Vec<&Pod> = world.pods_of(edge).into_iter().filter(|pod| is_pod_ready(pod)).collect();
+    let ready: Vec<&Pod> = world.pods_of(edge).into_iter().filter(|pod| is_answering(world, pod)).collect();
     let edge_endpoints = ready.iter().filter_map(|pod| endpoint_of(pod));
     let left = world.deployments.get(edge);
     let announced = left.and_then(|left| left.annotations().get(RETIRE_AT)).map(String::as_str);
@@ -88,6 +88,13 @@ pub fn places(
 /// Whether a Deployment has a Ready replica.
 pub fn answers(deployment: &Deployment) -> bool {
     deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0) > 0
+}
+
+/// A pod that is Ready, or that only its node's silence of late makes look otherwise.
+fn is_answering(world: &World, pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let is_back = || world.nodes.get(&(String::new(), node)).is_some_and(|node| is_ready(node));
+    is_pod_ready(pod) || answers_on_its_node(pod) && is_back()
 }
 
 fn fine() -> (Reason, String, bool) {

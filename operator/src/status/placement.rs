@@ -116,7 +116,12 @@ fn placed_claims(placement: &plan::Placement, place: &Place, served: bool) -> Cl
         };
         Claim::new("Serving", true, Reason::Serving, format!("{answers} {whence}"))
     } else if place.answering > 0 || served && !place.endpoints.is_empty() {
-        Claim::new("Serving", true, Reason::Serving, format!("the earlier place answers until the new one does: {told}"))
+        Claim::new(
+            "Serving",
+            true,
+            Reason::Serving,
+            format!("the earlier place answers until the new one does: {told}"),
+        )
     } else {
         Claim::new("Serving", false, *reason, &**told)
     };
@@ -185,7 +190,6 @@ fn rejection(rejected: &plan::Rejected) -> Rejection {
         message: shortened(&rejected.message, 256),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

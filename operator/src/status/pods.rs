@@ -5,9 +5,18 @@ use kube::ResourceExt;
 use sconce_api::Reason;
 
 pub fn is_pod_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && is_true(pod, "Ready")
+}
+
+/// Whether a pod answers as far as its own node last said. While a node is without contact the control plane calls its pods
+/// not Ready, and for some seconds after it is back; the containers are as their node left them.
+pub fn answers_on_its_node(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && is_true(pod, "ContainersReady")
+}
+
+fn is_true(pod: &Pod, kind: &str) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions.into_iter().flatten().any(|condition| condition.type_ == kind && condition.status == "True")
 }
 
 /// Why a pod that is not Ready is not: the table's word, and a sentence. `bool`: whether it is a failure rather than work.
@@ -64,9 +73,11 @@ fn waits_in(container: &ContainerStatus, reason: &str) -> bool {
 
 /// What holds a pod up before its containers run: no node takes it, or its image is not there.
 fn waiting(status: &k8s_openapi::api::core::v1::PodStatus) -> Option<String> {
-    let unscheduled = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "PodScheduled" && condition.status == "False"
-    });
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(message) = unscheduled.and_then(|condition| condition.message.clone()) {
         return Some(format!("no node takes it: {message}"));
     }
@@ -94,7 +105,10 @@ mod tests {
         let ended = |message| fetch(json!({"terminated": {"exitCode": 1, "message": message}}));
         check(json!({}), (Reason::Starting, "p is starting", false));
         check(fetch(json!({"running": {}})), (Reason::Fetching, "p is fetching the model", false));
-        check(ended("DigestMismatch: x"), (Reason::DigestMismatch, "p cannot fetch the model: DigestMismatch: x", true));
+        check(
+            ended("DigestMismatch: x"),
+            (Reason::DigestMismatch, "p cannot fetch the model: DigestMismatch: x", true),
+        );
         check(ended("refused"), (Reason::FetchFailed, "p cannot fetch the model: refused", true));
         check(ended(""), (Reason::FetchFailed, "p cannot fetch the model: FetchFailed: exit 1", true));
         let serve = json!({"containerStatuses": [{"name": "serve", "image": "", "imageID": "", "ready": false, "restartCount": 2,
