@@ -82,6 +82,9 @@ pub struct Serve {
     pub drain: Duration,
     #[arg(long, default_value = "67108864")]
     pub max_message_bytes: usize,
+    /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
+    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
 }
 
 #[derive(clap::Args, Debug)]

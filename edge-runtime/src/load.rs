@@ -21,17 +21,28 @@ pub const FILE_PATH: &str = "org.cncf.model.filepath";
 #[derive(Debug, Error)]
 pub enum LoadError {
     #[error(transparent)]
-    Artifact(#[from] ArtifactError),
+    Artifact(ArtifactError),
+    #[error("UnknownArchitecture: {why}; use a newer build, or train again with layers that this one knows")]
+    Architecture { why: String },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("DigestMismatch: {file} is {got}, should be {need}: it was changed or has rotted; fetch it again")]
     Digest { file: String, got: String, need: String },
-    #[error("{}: no manifest of an artifact: {source}", path.display())]
+    #[error("{}: no manifest of an artifact", path.display())]
     Manifest { path: PathBuf, source: serde_json::Error },
     #[error("the model has {inputs} inputs and {outputs} outputs; only one of each can be served yet")]
     Signature { inputs: usize, outputs: usize },
     #[error("the model fails at warm-up: {0}")]
     WarmUp(#[from] candle_core::Error),
+}
+
+impl From<ArtifactError> for LoadError {
+    fn from(error: ArtifactError) -> Self {
+        match error {
+            ArtifactError::UnknownArchitecture { why } => LoadError::Architecture { why },
+            other => LoadError::Artifact(other),
+        }
+    }
 }
 
 /// An OCI manifest, as far as it is read here.

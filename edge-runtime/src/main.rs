@@ -31,33 +31,29 @@ async fn main() -> ExitCode {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
+    let last_words = match &args.verb {
+        Verb::Fetch(args) => Some(args.termination_log.clone()),
+        Verb::Serve(args) => Some(args.termination_log.clone()),
+        Verb::Route(_) | Verb::Bench(_) => None,
+    };
     let done = match args.verb {
         Verb::Fetch(args) => run_fetch(args).await,
         Verb::Serve(args) => run_serve(args).await,
         Verb::Route(args) => run_route(args).await,
         Verb::Bench(args) => bench::run(&args).await,
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The first word is the reason, where there is a table of them.
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    // The first word is the reason, where there is a table of them; Kubernetes shows the file as the container's last words.
+    eprintln!("{error:#}");
+    if let Some(file) = last_words {
+        std::fs::write(file, format!("{error:#}")).ok();
     }
+    ExitCode::FAILURE
 }
 
 async fn run_fetch(args: Fetch) -> Result<()> {
-    let fetched = async {
-        let source = Source::new(&args.from, &args.insecure_registry)?;
-        fetch(&source, &args.digest, &args.variant, &args.to, args.deadline).await
-    };
-    let fetched: Result<(), FetchError> = fetched.await;
-    if let Err(error) = &fetched {
-        // Kubernetes shows it as the container's last word.
-        std::fs::write(&args.termination_log, error.to_string()).ok();
-    }
-    Ok(fetched?)
+    let source = Source::new(&args.from, &args.insecure_registry).map_err(FetchError::from)?;
+    Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.deadline).await?)
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
@@ -74,7 +70,7 @@ async fn run_serve(args: Serve) -> Result<()> {
     let engine = Engine::start(loaded.network, max_batch_size, args.queue_size as usize, metrics.clone())?;
     let identity = Identity { name: args.name, version };
     let (grpc, metrics_listener) = (listen(args.grpc).await?, listen(args.metrics).await?);
-    tracing::info!(model = identity.name, version = identity.version, grpc = %grpc.local_addr()?, took = ?began.elapsed(), "ready");
+    tracing::info!(model = identity.name, version = identity.version, grpc = %grpc.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
     let service = Service { engine, signature: loaded.signature, identity, metrics };
     let stop = async { drop(stop::requested().await) }.shared();
     tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));
@@ -83,7 +79,7 @@ async fn run_serve(args: Serve) -> Result<()> {
 
 async fn run_route(args: Route) -> Result<()> {
     let (grpc, metrics) = (listen(args.grpc).await?, listen(args.metrics).await?);
-    tracing::info!(grpc = %grpc.local_addr()?, routes = %args.routes.display(), "routing");
+    tracing::info!(grpc = %grpc.local_addr()?, metrics = %metrics.local_addr()?, routes = %args.routes.display(), "routing");
     let stop = async { drop(stop::requested().await) }.shared();
     let limits = Limits { max_message_bytes: args.max_message_bytes, attempt_timeout: args.attempt_timeout };
     route::run(grpc, metrics, &args.routes, limits, stop).await

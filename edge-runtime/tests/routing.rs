@@ -83,6 +83,21 @@ async fn a_backend_that_is_not_there_costs_no_request() {
     }
 }
 
+/// It accepts connections and says nothing: only the clock tells.
+#[tokio::test]
+async fn a_backend_that_hangs_delays_one_request_by_the_attempt_timeout() {
+    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    router.routes(&[("Edge", silent.local_addr().unwrap()), ("Cloud", server.address)]);
+    let mut client = router.client().await;
+    let began = std::time::Instant::now();
+    client.model_infer(request(1)).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let again = std::time::Instant::now();
+    client.model_infer(request(1)).await.unwrap();
+    assert!(again.elapsed() < Duration::from_millis(400), "{:?}", again.elapsed());
+}
+
 #[tokio::test]
 async fn nobody_left_is_unavailable_after_a_short_wait_and_a_backend_that_comes_is_used() {
     let router = Router::start().await;

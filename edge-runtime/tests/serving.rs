@@ -3,7 +3,14 @@
 mod common;
 
 use common::{MODEL, PIXELS, Server, request};
+use prometheus_client::registry::Registry;
+use sconce_edge_runtime::decode::decode;
+use sconce_edge_runtime::engine::{Engine, EngineError};
+use sconce_edge_runtime::load::load;
+use sconce_edge_runtime::metrics::Metrics;
 use sconce_edge_runtime::wire::{InferTensorContents, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, raw_fp32};
+use std::sync::Arc;
+use std::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -137,4 +144,21 @@ async fn told_to_stop_it_finishes_what_it_has_begun() {
         }
     }
     server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn late_work_is_refused_before_the_model_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
+    let loaded = load(folder.path(), None, "f32", 4).unwrap();
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut registry, MODEL, "", "f32"));
+    let engine = Engine::start(loaded.network, 4, 16, metrics).unwrap();
+    let input = decode(request(1), &loaded.signature).unwrap();
+    let past = Instant::now();
+    assert_eq!(engine.submit(&input, Some(past)).await.unwrap_err(), EngineError::Late);
+    engine.submit(&input, None).await.unwrap();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("sconce_batch_size_count 1"), "{text}");
 }

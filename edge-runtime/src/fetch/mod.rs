@@ -35,7 +35,7 @@ pub enum FetchError {
     Registry { what: String, why: String },
     #[error("UnknownArchitecture: {why}: is it a model of ours?")]
     Artifact { why: String },
-    #[error("FetchFailed: cannot write {}: {source}", path.display())]
+    #[error("FetchFailed: cannot write {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
 }
 

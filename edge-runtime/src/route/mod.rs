@@ -21,6 +21,9 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+/// Longer than any request waits here; a client that watches health never ends by itself.
+const DRAIN: Duration = Duration::from_secs(20);
+
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub max_message_bytes: usize,
@@ -52,7 +55,15 @@ pub async fn run(
         .add_service(health_service)
         .add_service(router)
         .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), stop.clone());
-    let metrics = metrics::serve(metrics_listener, registry, stop);
-    tokio::try_join!(async { anyhow::Ok(grpc.await?) }, async { anyhow::Ok(metrics.await?) })?;
+    let metrics = metrics::serve(metrics_listener, registry, stop.clone());
+    let served = async { tokio::try_join!(async { anyhow::Ok(grpc.await?) }, async { anyhow::Ok(metrics.await?) }) };
+    let drained = async {
+        stop.await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = served => drop(served?),
+        () = drained => tracing::warn!("still busy after the drain: leaving"),
+    }
     Ok(())
 }

@@ -155,9 +155,9 @@ fn summed(model: &str, answers: Vec<Answer>) -> Summary {
 
 impl Summary {
     pub fn line(&self) -> String {
-        let Summary { model, sent, failed, accuracy, p50_ms, p99_ms, .. } = self;
+        let Summary { sent, failed, accuracy, p50_ms, p99_ms, .. } = self;
         let first = self.errors.first().map(|error| format!("  first error: {error}")).unwrap_or_default();
-        format!("{model} sent {sent} failed {failed} accuracy {accuracy:.4} p50 {p50_ms:.2} ms p99 {p99_ms:.2} ms{first}")
+        format!("sent {sent} failed {failed} accuracy {accuracy:.4} p50 {p50_ms:.2} ms p99 {p99_ms:.2} ms{first}")
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
     fn a_run_is_summed_up_with_its_failures() {
         let answer = |ms, answer| Answer { waited: Duration::from_millis(ms), request_bytes: 100, answer };
         let summary = summed("digits.vision", vec![answer(1, Ok((true, 40))), answer(3, Ok((false, 60))), answer(9, Err("Unavailable: gone".into()))]);
-        assert_eq!(summary.line(), "digits.vision sent 3 failed 1 accuracy 0.5000 p50 3.00 ms p99 3.00 ms  first error: Unavailable: gone");
+        assert_eq!(summary.line(), "sent 3 failed 1 accuracy 0.5000 p50 3.00 ms p99 3.00 ms  first error: Unavailable: gone");
         assert_eq!((summary.request_bytes.round(), summary.response_bytes), (100.0, 50.0));
     }
 }

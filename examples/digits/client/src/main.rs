@@ -53,6 +53,8 @@ enum Verb {
     Stream {
         #[arg(long, default_value = "2", value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate: u32,
+        #[arg(long, default_value = "10s", value_parser = seconds, hide = true)]
+        every: Duration,
     },
 }
 
@@ -91,8 +93,8 @@ async fn run(args: Args) -> Result<bool> {
             }
             Ok(summary.failed == 0)
         }
-        Verb::Stream { rate } => loop {
-            let summary: Summary = ask.run(usize::MAX, Some(rate), Some(Duration::from_secs(10))).await;
+        Verb::Stream { rate, every } => loop {
+            let summary: Summary = ask.run(usize::MAX, Some(rate), Some(every)).await;
             println!("{}", summary.line());
         },
     }

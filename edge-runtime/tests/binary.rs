@@ -1,0 +1,188 @@
+//! The binary as Kubernetes runs it: ports, signals, exit codes, last words.
+
+mod common;
+
+use common::{MODEL, client, request};
+use sconce_model::digest::sha256;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::Code;
+
+struct Process {
+    child: Child,
+    grpc: SocketAddr,
+    metrics: SocketAddr,
+}
+
+impl Process {
+    /// Started, and listening: its log says where.
+    fn start(args: &[&str]) -> Self {
+        let ports = ["--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log-format", "json"];
+        let mut child = Command::new(env!("CARGO_BIN_EXE_edge-runtime")).args(args).args(ports).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let fields = log
+            .by_ref()
+            .find_map(|line| {
+                let fields = serde_json::from_str::<serde_json::Value>(&line).ok()?["fields"].clone();
+                fields["grpc"].is_string().then_some(fields)
+            })
+            .unwrap();
+        std::thread::spawn(move || log.for_each(drop));
+        let address = |name: &str| fields[name].as_str().unwrap().parse().unwrap();
+        Self { child, grpc: address("grpc"), metrics: address("metrics") }
+    }
+
+    fn serve(folder: &Path) -> Self {
+        Self::start(&["serve", "--model", folder.to_str().unwrap(), "--name", MODEL, "--max-batch-size", "4"])
+    }
+
+    /// The exit code; idle clients do not hold it up.
+    fn terminate(&mut self) -> Option<i32> {
+        let began = Instant::now();
+        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        let code = self.child.wait().unwrap().code();
+        assert!(began.elapsed() < Duration::from_secs(5), "it took {:?} to end", began.elapsed());
+        code
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn tiny() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
+    folder
+}
+
+fn routes(folder: &Path, backends: &[(&str, SocketAddr)]) {
+    let backends: Vec<_> = backends.iter().map(|(tier, address)| serde_json::json!({"tier": tier, "address": address})).collect();
+    let text = serde_json::json!({"schema": 1, "models": {MODEL: {"backends": backends}}}).to_string();
+    std::fs::write(folder.join("new"), text).unwrap();
+    std::fs::rename(folder.join("new"), folder.join("routes.json")).unwrap();
+}
+
+async fn metrics(address: SocketAddr) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_counts_and_ends_with_0_when_told_to() {
+    let model = tiny();
+    let mut server = Process::serve(model.path());
+    let mut asking = client(server.grpc).await;
+    asking.model_infer(request(2)).await.unwrap();
+    let mut wrong = request(1);
+    wrong.model_version = "sha256-0123456789ab".into();
+    assert_eq!(asking.model_infer(wrong).await.unwrap_err().code(), Code::NotFound);
+    let text = metrics(server.metrics).await;
+    for expected in [
+        "sconce_requests_total{code=\"Ok\"} 1",
+        "sconce_requests_total{code=\"NotFound\"} 1",
+        "sconce_batch_size_sum 2",
+        "sconce_request_seconds_count{stage=\"infer\"} 1",
+        "sconce_model_info{model=\"tiny.test\"",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    assert_eq!(server.terminate(), Some(0));
+}
+
+/// The node loses one of two servers without a word, while it is asked: no client hears of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_under_load_fails_no_request() {
+    let (model, folder) = (tiny(), tempfile::tempdir().unwrap());
+    let (mut edge, cloud) = (Process::serve(model.path()), Process::serve(model.path()));
+    routes(folder.path(), &[("Edge", edge.grpc), ("Cloud", cloud.grpc)]);
+    let mut router = Process::start(&["route", "--routes", folder.path().join("routes.json").to_str().unwrap()]);
+    let asking = client(router.grpc).await;
+    let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let askers: Vec<_> = (0..8)
+        .map(|_| {
+            let (mut asking, over, answered) = (asking.clone(), over.clone(), answered.clone());
+            tokio::spawn(async move {
+                let mut slowest = Duration::ZERO;
+                while !over.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    asking.model_infer(request(1)).await?;
+                    slowest = slowest.max(began.elapsed());
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok::<_, tonic::Status>(slowest)
+            })
+        })
+        .collect();
+    let enough = async |count: usize| {
+        let goal = answered.load(Ordering::Relaxed) + count;
+        let enough = async {
+            while answered.load(Ordering::Relaxed) < goal {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Askers that failed answer no more: they tell why, below.
+        tokio::time::timeout(Duration::from_secs(10), enough).await.ok();
+    };
+    enough(200).await;
+    edge.child.kill().unwrap();
+    enough(400).await;
+    over.store(true, Ordering::Relaxed);
+    for asker in askers {
+        let slowest = asker.await.unwrap().unwrap();
+        assert!(slowest < Duration::from_secs(1), "the slowest in {slowest:?}");
+    }
+    let text = metrics(router.metrics).await;
+    assert!(text.contains("sconce_router_requests_total{model=\"tiny.test\",tier=\"Cloud\",code=\"Ok\"}"), "{text}");
+    assert!(text.contains("sconce_router_request_seconds_count{model=\"tiny.test\",tier=\"Edge\"}"), "{text}");
+    assert_eq!(router.terminate(), Some(0));
+}
+
+#[test]
+fn the_last_words_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("last-words");
+    let run = |args: &[&str]| {
+        let ended = Command::new(env!("CARGO_BIN_EXE_edge-runtime")).args(args).args(["--termination-log", log.to_str().unwrap()]).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap(), std::fs::read_to_string(&log).unwrap())
+    };
+    let to = folder.path().join("models");
+    let digest = sha256(b"{}");
+    let (code, told, last) =
+        run(&["fetch", "--from", "oci://127.0.0.1:1/vision/tiny", "--digest", &digest, "--to", to.to_str().unwrap(), "--deadline", "300ms"]);
+    assert_eq!((code, told.lines().last().unwrap()), (Some(1), last.as_str()));
+    assert!(last.starts_with("RegistryUnreachable: cannot fetch "), "{last}");
+
+    let model = tiny();
+    std::fs::write(model.path().join("manifest.json"), "{}").unwrap();
+    let (code, told, last) = run(&["serve", "--model", model.path().to_str().unwrap(), "--name", MODEL, "--digest", &sha256(b"another")]);
+    assert_eq!((code, told.lines().last().unwrap()), (Some(1), last.as_str()));
+    assert!(last.starts_with("DigestMismatch: manifest.json is sha256:"), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bench_reports_both_ways() {
+    let (model, folder) = (tiny(), tempfile::tempdir().unwrap());
+    let server = Process::serve(model.path());
+    routes(folder.path(), &[("Edge", server.grpc)]);
+    let router = Process::start(&["route", "--routes", folder.path().join("routes.json").to_str().unwrap()]);
+    let (direct, routed) = (server.grpc.to_string(), router.grpc.to_string());
+    let ran = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
+        .args(["bench", "--direct", &direct, "--routed", &routed, "--model", MODEL, "--seconds", "1"])
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert!(report["direct"]["p50Ms"].as_f64().unwrap() > 0.0 && report["p50AddedMs"].is_f64() && report["cpu"].is_string(), "{report}");
+}
