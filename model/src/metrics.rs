@@ -37,4 +37,10 @@ mod tests {
         assert!((low - 0.982_0).abs() < 1e-4 && (high - 0.986_8).abs() < 1e-4, "{low} {high}");
         assert_eq!(super::wilson95(0, 0), (0.0, 1.0));
     }
+
+    #[test]
+    fn confusion_counts_answers_by_label() {
+        assert_eq!(super::confusion(2, [(0, 0), (0, 1), (1, 1), (1, 1), (7, 0)]), [[1, 1], [0, 2]]);
+        assert_eq!(super::argmax(&[0.1, 0.7, 0.7]), 1);
+    }
 }

@@ -7,8 +7,22 @@ use candle_core::{D, DType, Device, Result, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use thiserror::Error;
+
+/// What can be wrong with weights: the fault, without the file, which the caller knows.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    #[error("tensor \"{name}\" is missing")]
+    Missing { name: String },
+    #[error("tensor \"{name}\" is {got:?} {got_shape:?}, the architecture needs F32 {expected:?}")]
+    Shape { name: String, got: DType, got_shape: Vec<usize>, expected: Vec<usize> },
+    #[error("tensor \"{name}\" belongs to no layer")]
+    Unknown { name: String },
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
 
 pub struct Network {
     graph: Arc<Graph>,
@@ -20,7 +34,7 @@ pub struct Network {
 pub enum Mode<'a> {
     /// Operations of ours, which know their gradients; dropout draws from the generator.
     Train(&'a mut ChaCha8Rng),
-    /// candle's own forward.
+    /// candle's own forward, which keeps nothing for gradients.
     Eval,
 }
 
@@ -31,10 +45,26 @@ impl Network {
         Ok(Self { variables: variables.collect::<Result<_>>()?, graph: graph.clone() })
     }
 
-    /// Weights as given; `weights` has been checked against the graph.
-    pub(crate) fn with_weights(graph: Arc<Graph>, weights: BTreeMap<String, Tensor>) -> Result<Self> {
-        let variables = weights.into_iter().map(|(name, weight)| Ok((name, Var::from_tensor(&weight)?)));
-        Ok(Self { variables: variables.collect::<Result<_>>()?, graph })
+    /// Weights as given, by the names that the graph has for them.
+    ///
+    /// # Errors
+    /// [`WeightsError`] if they are not exactly those of the graph.
+    pub fn load(graph: Arc<Graph>, weights: &BTreeMap<String, Tensor>) -> std::result::Result<Self, WeightsError> {
+        let mut variables = BTreeMap::new();
+        for Parameter { name, shape, .. } in graph.parameters() {
+            let name = name.clone();
+            let Some(weight) = weights.get(&name) else { return Err(WeightsError::Missing { name }) };
+            if weight.dims() != shape || weight.dtype() != DType::F32 {
+                let (got, got_shape, expected) = (weight.dtype(), weight.dims().to_vec(), shape.clone());
+                return Err(WeightsError::Shape { name, got, got_shape, expected });
+            }
+            variables.insert(name, Var::from_tensor(weight)?);
+        }
+        let known: BTreeSet<&String> = variables.keys().collect();
+        if let Some(name) = weights.keys().find(|name| !known.contains(name)) {
+            return Err(WeightsError::Unknown { name: name.clone() });
+        }
+        Ok(Self { variables, graph })
     }
 
     pub fn graph(&self) -> &Arc<Graph> {
@@ -48,38 +78,44 @@ impl Network {
     /// `xs` is `(batch, ..input)`; returns the output before a final softmax: logits `(batch, classes)` of a classification.
     pub fn forward_t(&self, xs: &Tensor, mode: &mut Mode<'_>) -> Result<Tensor> {
         let mut xs = xs.clone();
-        for (index, node) in self.graph.nodes.iter().enumerate() {
-            xs = self.step(node, &xs, index == 0, mode)?;
+        // Before the first layer that learns, everything is data, and needs no gradient.
+        let mut learns = false;
+        for node in &self.graph.nodes {
+            xs = self.step(node, &xs, learns, mode)?;
+            learns |= !node.parameters.is_empty();
         }
         Ok(xs)
     }
 
     /// `xs` is `(batch, ..input)`; returns what the last layer says: probabilities `(batch, classes)` of a classification.
     pub fn infer(&self, xs: &Tensor) -> Result<Tensor> {
-        let ys = self.forward_t(xs, &mut Mode::Eval)?.detach();
+        let ys = self.forward_t(xs, &mut Mode::Eval)?;
         if self.graph.classifies() { candle_nn::ops::softmax(&ys, D::Minus1) } else { Ok(ys) }
     }
 
-    fn step(&self, node: &Node, xs: &Tensor, first: bool, mode: &mut Mode<'_>) -> Result<Tensor> {
+    fn step(&self, node: &Node, xs: &Tensor, wants_dx: bool, mode: &mut Mode<'_>) -> Result<Tensor> {
         let relu = |activation: Activation| activation == Activation::Relu;
         match (&node.op, mode) {
             (Op::Conv2d { kernel, stride, pad, activation }, Mode::Train(_)) => {
                 let window = ops::Window { kernel: *kernel, stride: *stride, pad: *pad };
-                let ys = ops::conv2d(xs, self.weight(node)?, &self.bias(node)?, window, relu(*activation), !first)?;
+                let (weight, bias) = (self.weight(node)?, self.bias(node)?);
+                let ys = ops::conv2d(xs, weight, &bias, window, relu(*activation), wants_dx)?;
                 activate_rest(&ys, *activation)
             }
             (Op::Conv2d { stride, pad, activation, .. }, Mode::Eval) => {
-                let ys = plain_conv2d(xs, self.weight(node)?, *stride, *pad)?;
-                activate(&ys.broadcast_add(&self.bias(node)?.reshape((1, (), 1, 1))?)?, *activation)
+                let ys = plain_conv2d(xs, &self.weight(node)?.detach(), *stride, *pad)?;
+                activate(&ys.broadcast_add(&self.bias(node)?.detach().reshape((1, (), 1, 1))?)?, *activation)
             }
             (Op::MaxPool2d { size, stride }, Mode::Train(_)) => ops::max_pool2d(xs, *size, *stride),
             (Op::MaxPool2d { size, stride }, Mode::Eval) => xs.max_pool2d_with_stride(*size, *stride),
             (Op::Flatten, _) => xs.flatten_from(1),
             (Op::Dense { activation }, Mode::Train(_)) => {
-                activate_rest(&ops::dense(xs, self.weight(node)?, &self.bias(node)?, relu(*activation))?, *activation)
+                let (weight, bias) = (self.weight(node)?, self.bias(node)?);
+                activate_rest(&ops::dense(xs, weight, &bias, relu(*activation), wants_dx)?, *activation)
             }
             (Op::Dense { activation }, Mode::Eval) => {
-                activate(&xs.matmul(&self.weight(node)?.t()?)?.broadcast_add(&self.bias(node)?)?, *activation)
+                let (weight, bias) = (self.weight(node)?.detach(), self.bias(node)?.detach());
+                activate(&xs.matmul(&weight.t()?)?.broadcast_add(&bias)?, *activation)
             }
             (Op::Activation(activation), _) => activate(xs, *activation),
             (Op::Dropout { rate }, Mode::Train(generator)) => {

@@ -1,5 +1,6 @@
 //! From raw material to the input tensor: the same code for training, clients and runtime, kept in `preprocess.json`.
 
+use crate::idx::Images;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -83,6 +84,18 @@ impl Preprocess {
         }
         Ok(xs)
     }
+
+    /// All images, one after the other, as [`Self::apply`] does each.
+    ///
+    /// # Errors
+    /// [`PreprocessError`] if a step does not fit the images.
+    pub fn apply_all(&self, images: &Images) -> Result<Vec<f32>, PreprocessError> {
+        let mut xs = Vec::new();
+        for index in 0..images.count {
+            xs.extend(self.apply(images.image(index), images.height, images.width)?);
+        }
+        Ok(xs)
+    }
 }
 
 fn center_crop(xs: &[f32], got: [usize; 2], size: [usize; 2]) -> Option<Vec<f32>> {
@@ -105,7 +118,10 @@ mod tests {
         let preprocess = read(
             serde_json::json!([{"centerCrop": {"size": [1, 2]}}, {"scale": {"by": 0.5}}, {"normalize": {"mean": [1.0], "std": [2.0]}}]),
         );
-        assert_eq!(preprocess.apply(&[0, 0, 0, 0, 2, 4, 6, 8, 0, 0, 0, 0], 3, 4).unwrap(), [0.5, 1.0]);
+        let pixels = [0, 0, 0, 0, 2, 4, 6, 8, 0, 0, 0, 0];
+        assert_eq!(preprocess.apply(&pixels, 3, 4).unwrap(), [0.5, 1.0]);
+        let images = Images { count: 2, height: 3, width: 4, pixels: [pixels, pixels].concat() };
+        assert_eq!(preprocess.apply_all(&images).unwrap(), [0.5, 1.0, 0.5, 1.0]);
     }
 
     #[test]

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 
 /// Trains models by `EdgeTraining` manifests, evaluates and publishes them.
 #[derive(Parser, Debug)]
-#[command(name = "sconce-trainer", version)]
+#[command(
+    name = "sconce-trainer",
+    version,
+    after_help = "Exit codes: 0 done; 1 failed; 2 wrong flags; 3 trained, but below spec.accept of the manifest."
+)]
 pub struct Args {
     #[command(subcommand)]
     pub verb: Verb,
@@ -17,26 +21,34 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// Train the network of a manifest, and evaluate it on samples that it has not seen.
-    Train {
-        /// An EdgeTraining manifest (YAML).
-        manifest: PathBuf,
-        /// Folder with IDX files, instead of the manifest's data set.
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        /// Where to write the artifact.
-        #[arg(long, value_name = "DIR", default_value = "artifact")]
-        output: PathBuf,
-        /// Write 500 samples of the test split there, for clients to ask with.
-        #[arg(long, value_name = "DIR")]
-        held_out: Option<PathBuf>,
-        /// Publish the artifact when it is done, as `publish` would.
-        #[arg(long, value_name = "oci://HOST/REPOSITORY:TAG")]
-        publish: Option<String>,
-    },
+    Train(Train),
     /// Publish an artifact's folder to a registry; prints its address by digest.
     Publish {
+        /// The artifact's folder.
         artifact: PathBuf,
+        /// Where to; without a tag, `latest`.
         #[arg(value_name = "oci://HOST/REPOSITORY:TAG")]
         uri: String,
     },
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Train {
+    /// An EdgeTraining manifest (YAML).
+    pub manifest: PathBuf,
+    /// Folder with IDX files, instead of the manifest's data set.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where to write the artifact: a folder that is absent, empty, or holds an artifact, which is replaced.
+    #[arg(long, value_name = "DIR", default_value = "artifact")]
+    pub output: PathBuf,
+    /// Write 500 samples of the test split there, for clients to ask with.
+    #[arg(long, value_name = "DIR")]
+    pub held_out: Option<PathBuf>,
+    /// Write there, as JSON, what the run did: data, epochs, accuracy, address.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Publish the artifact if it is accepted, as `publish` would.
+    #[arg(long, value_name = "oci://HOST/REPOSITORY:TAG")]
+    pub publish: Option<String>,
 }

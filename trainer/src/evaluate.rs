@@ -9,8 +9,8 @@ use sconce_model::preprocess::Preprocess;
 
 /// # Errors
 /// [`FitError`] if preprocessing does not fit.
-pub fn evaluate(network: &Network, data: &DataSet, preprocess: &Preprocess) -> Result<Evaluation, FitError> {
-    let answers = Prepared::new(&data.test, preprocess, &network.graph().input)?.answers(network)?;
+pub fn evaluate(network: &Network, data: &mut DataSet, preprocess: &Preprocess) -> Result<Evaluation, FitError> {
+    let answers = Prepared::new(data.test.read(), preprocess, &network.graph().input)?.answers(network)?;
     let right = answers.iter().filter(|(label, answer)| label == answer).count();
     let measured = Measured {
         metric: "accuracy".into(),
@@ -21,7 +21,7 @@ pub fn evaluate(network: &Network, data: &DataSet, preprocess: &Preprocess) -> R
     Ok(Evaluation {
         schema: 1,
         dataset: artifact::DataSet { name: data.name.clone(), digest: data.digest.clone(), n: data.test.len() as u64 },
-        test_reads: 1,
+        test_reads: data.test.reads(),
         variants: [(artifact::F32.to_owned(), measured)].into(),
     })
 }

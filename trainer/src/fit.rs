@@ -2,17 +2,18 @@
 
 use crate::data::{Samples, shuffled};
 use crate::manifest::{Fit, Optimizer};
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use sconce_model::metrics::argmax;
 use sconce_model::network::{Mode, Network, generator};
-use sconce_model::ops::Adam;
+use sconce_model::ops::{Adam, softmax_cross_entropy};
 use sconce_model::preprocess::{Preprocess, PreprocessError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum FitError {
-    #[error("preprocess: {0}")]
+    #[error("cannot preprocess the images")]
     Preprocess(#[from] PreprocessError),
     #[error(
         "preprocess gives {got} numbers an image, the network takes {need} ({input:?}): mend centerCrop or input.shape"
@@ -22,7 +23,7 @@ pub enum FitError {
     Gradient { variable: String, fault: &'static str },
     #[error("the loss is {loss} in epoch {epoch}, batch {batch}: try a smaller learning rate")]
     Diverged { epoch: usize, batch: usize, loss: f32 },
-    #[error(transparent)]
+    #[error("cannot compute")]
     Tensor(#[from] candle_core::Error),
 }
 
@@ -56,13 +57,9 @@ impl Prepared {
     /// [`FitError`] if preprocessing does not fit the samples or the network.
     pub fn new(samples: &Samples, preprocess: &Preprocess, input: &[usize]) -> Result<Self, FitError> {
         let need: usize = input.iter().product();
-        let mut xs = Vec::with_capacity(samples.len() * need);
-        for index in 0..samples.len() {
-            let image = preprocess.apply(samples.images.image(index), samples.images.height, samples.images.width)?;
-            if image.len() != need {
-                return Err(FitError::Input { got: image.len(), need, input: input.into() });
-            }
-            xs.extend(image);
+        let xs = preprocess.apply_all(&samples.images)?;
+        if xs.len() != need * samples.len() {
+            return Err(FitError::Input { got: xs.len() / samples.len().max(1), need, input: input.into() });
         }
         Ok(Self { xs, labels: samples.labels.iter().map(|&label| u32::from(label)).collect(), shape: input.into() })
     }
@@ -75,14 +72,14 @@ impl Prepared {
         self.labels.is_empty()
     }
 
-    /// `(batch, ..input)` and `(batch)`.
-    fn batch(&self, indices: &[usize]) -> candle_core::Result<(Tensor, Tensor)> {
+    /// `(batch, ..input)`, and a label for each.
+    fn batch(&self, indices: &[usize]) -> candle_core::Result<(Tensor, Vec<u32>)> {
         let size: usize = self.shape.iter().product();
         let xs: Vec<f32> =
             indices.iter().flat_map(|&index| &self.xs[index * size..(index + 1) * size]).copied().collect();
         let labels: Vec<u32> = indices.iter().map(|&index| self.labels[index]).collect();
         let shape: Vec<usize> = std::iter::once(indices.len()).chain(self.shape.iter().copied()).collect();
-        Ok((Tensor::from_vec(xs, shape, &Device::Cpu)?, Tensor::from_vec(labels, indices.len(), &Device::Cpu)?))
+        Ok((Tensor::from_vec(xs, shape, &Device::Cpu)?, labels))
     }
 
     /// `(label, answer)` of every sample, through the network that serves.
@@ -109,51 +106,60 @@ pub fn fit(
     observer: &mut impl Observer,
 ) -> Result<(), FitError> {
     let Optimizer::Adam { learning_rate } = recipe.optimizer;
-    let mut optimizers: Vec<_> = network
-        .variables()
-        .iter()
-        .map(|(name, variable)| (name, variable, Adam::new(variable, learning_rate)))
-        .collect();
+    let mut optimizers: Vec<Adam> =
+        network.variables().values().map(|variable| Adam::new(variable, learning_rate)).collect();
     for epoch in 1..=recipe.epochs {
         let began = Instant::now();
         let order = shuffled(train.len(), recipe.seed, &format!("epoch {epoch}"));
         let mut dropout = generator(recipe.seed, &format!("dropout {epoch}"));
         let batches = train.len().div_ceil(recipe.batch_size);
         let (mut losses, mut right) = (0.0_f64, 0_usize);
-        for (batch, indices) in order.chunks(recipe.batch_size).enumerate() {
+        for (batch, indices) in (1..).zip(order.chunks(recipe.batch_size)) {
             let (xs, labels) = train.batch(indices)?;
             let logits = network.forward_t(&xs, &mut Mode::Train(&mut dropout))?;
-            let loss = candle_nn::loss::cross_entropy(&logits, &labels)?;
-            let gradients = loss.backward()?;
-            for (name, variable, optimizer) in &mut optimizers {
-                let gradient = gradients.get(variable.as_tensor());
-                let fault = |fault| FitError::Gradient { variable: name.to_string(), fault };
-                let gradient = gradient.ok_or_else(|| fault("no gradient"))?;
-                if epoch == 1 && batch == 0 && !gradient.flatten_all()?.to_vec1::<f32>()?.iter().all(|g| g.is_finite())
-                {
-                    return Err(fault("a gradient that is not finite"));
-                }
-                optimizer.step(variable, gradient)?;
-            }
-            let loss = loss.to_scalar::<f32>()?;
+            let mean = softmax_cross_entropy(&logits, &labels)?;
+            let loss = mean.to_scalar::<f32>()?;
             if !loss.is_finite() {
-                return Err(FitError::Diverged { epoch, batch: batch + 1, loss });
+                return Err(FitError::Diverged { epoch, batch, loss });
+            }
+            let gradients = mean.backward()?;
+            if (epoch, batch) == (1, 1) {
+                all_learn(network, &gradients)?;
+            }
+            for (variable, optimizer) in network.variables().values().zip(&mut optimizers) {
+                if let Some(gradient) = gradients.get(variable.as_tensor()) {
+                    optimizer.step(variable, gradient)?;
+                }
             }
             losses += f64::from(loss) * indices.len() as f64;
-            let rows = logits.to_vec2::<f32>()?;
-            right +=
-                indices.iter().zip(rows).filter(|(index, row)| train.labels[**index] as usize == argmax(row)).count();
-            observer.batch(epoch, batch + 1, batches, loss);
+            right += logits
+                .to_vec2::<f32>()?
+                .iter()
+                .zip(labels)
+                .filter(|(row, label)| argmax(row) == *label as usize)
+                .count();
+            observer.batch(epoch, batch, batches, loss);
         }
-        let validated = if validation.is_empty() { None } else { Some(accuracy(&validation.answers(network)?)) };
         let count = train.len() as f64;
         observer.epoch(&Epoch {
             number: epoch,
             loss: (losses / count) as f32,
             accuracy: right as f64 / count,
-            validation: validated,
+            validation: if validation.is_empty() { None } else { Some(accuracy(&validation.answers(network)?)) },
             took: began.elapsed(),
         });
+    }
+    Ok(())
+}
+
+/// Every variable has a gradient of finite numbers: one without is never moved, and nobody would notice.
+fn all_learn(network: &Network, gradients: &GradStore) -> Result<(), FitError> {
+    for (name, variable) in network.variables() {
+        let fault = |fault| FitError::Gradient { variable: name.clone(), fault };
+        let gradient = gradients.get(variable.as_tensor()).ok_or_else(|| fault("no gradient"))?;
+        if !gradient.flatten_all()?.to_vec1::<f32>()?.iter().all(|g| g.is_finite()) {
+            return Err(fault("a gradient that is not finite"));
+        }
     }
     Ok(())
 }

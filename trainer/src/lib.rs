@@ -5,4 +5,7 @@ pub mod data;
 pub mod evaluate;
 pub mod fit;
 pub mod manifest;
+pub mod output;
+pub mod progress;
 pub mod publish;
+pub mod report;

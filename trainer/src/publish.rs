@@ -20,7 +20,7 @@ pub enum PublishError {
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
     #[error(
-        "cannot {what} at {registry}: {source}; does it run, and may you write there? Without TLS it needs --insecure-registry {registry}"
+        "cannot {what} at {registry}; does it run, and may you write there? Without TLS it needs --insecure-registry {registry}"
     )]
     Registry { what: String, registry: String, source: Box<oci_client::errors::OciDistributionError> },
 }
@@ -74,41 +74,42 @@ fn bytes(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
+/// Where to publish: `oci://HOST/REPOSITORY:TAG`.
+///
+/// # Errors
+/// [`PublishError::Uri`] says what it needs.
+pub fn reference(uri: &str) -> Result<Reference, PublishError> {
+    let bad = |why: String| PublishError::Uri { uri: uri.into(), why };
+    let address = uri.strip_prefix("oci://").ok_or_else(|| bad("another scheme".into()))?;
+    let reference: Reference = address.parse().map_err(|error: oci_client::ParseError| bad(error.to_string()))?;
+    if reference.digest().is_some() { Err(bad("a digest is found, not chosen".into())) } else { Ok(reference) }
+}
+
 /// Pushes what the registry lacks; returns the address by digest.
 ///
 /// # Errors
 /// [`PublishError`]; the tag then still names what it named before.
-pub async fn publish(folder: &Path, uri: &str, insecure: &[String]) -> Result<String, PublishError> {
-    let bad = |why: String| PublishError::Uri { uri: uri.into(), why };
-    let address = uri.strip_prefix("oci://").ok_or_else(|| bad("another scheme".into()))?;
-    let reference: Reference = address.parse().map_err(|error: oci_client::ParseError| bad(error.to_string()))?;
-    if reference.digest().is_some() {
-        return Err(bad("a digest is found, not chosen".into()));
-    }
-    let registry = reference.registry().to_owned();
+pub async fn publish(folder: &Path, reference: &Reference, insecure: &[String]) -> Result<String, PublishError> {
+    let registry = reference.registry();
     let failed = |what: String| {
-        let registry = registry.clone();
-        move |source| PublishError::Registry { what, registry, source: Box::new(source) }
+        move |source| PublishError::Registry { what, registry: registry.into(), source: Box::new(source) }
     };
     let pack = Pack::new(folder)?;
-    let client = client(&registry, insecure).map_err(failed("open a client".into()))?;
-    client
-        .auth(&reference, &RegistryAuth::Anonymous, RegistryOperation::Push)
-        .await
-        .map_err(failed("log in".into()))?;
-    let config = [(sha256(&pack.config), pack.config.clone())];
-    for (digest, bytes) in
-        config.into_iter().chain(pack.files.iter().map(|file| (file.digest.clone(), file.bytes.clone())))
-    {
-        if client.blob_exists(&reference, &digest).await.unwrap_or(false) {
-            continue;
+    let client = client(registry, insecure).map_err(failed("open a client".into()))?;
+    let anonymous = RegistryAuth::Anonymous;
+    client.auth(reference, &anonymous, RegistryOperation::Push).await.map_err(failed("log in".into()))?;
+    let (identity, manifest) = (pack.digest(), pack.manifest);
+    let files = pack.files.into_iter().map(|file| (file.digest, file.bytes));
+    for (digest, bytes) in [(sha256(&pack.config), pack.config)].into_iter().chain(files) {
+        // A registry that cannot tell gets the bytes once more.
+        if !client.blob_exists(reference, &digest).await.unwrap_or(false) {
+            client.push_blob(reference, bytes, &digest).await.map_err(failed(format!("push {digest}")))?;
         }
-        client.push_blob(&reference, bytes, &digest).await.map_err(failed(format!("push {digest}")))?;
     }
     let content_type = http::HeaderValue::from_static(MANIFEST_TYPE);
-    let pushed = client.push_manifest_raw(&reference, pack.manifest.clone(), content_type).await;
+    let pushed = client.push_manifest_raw(reference, manifest, content_type).await;
     pushed.map_err(failed("push the manifest".into()))?;
-    Ok(format!("oci://{registry}/{}@{}", reference.repository(), pack.digest()))
+    Ok(format!("oci://{registry}/{}@{identity}", reference.repository()))
 }
 
 fn client(registry: &str, insecure: &[String]) -> Result<Client, oci_client::errors::OciDistributionError> {
@@ -116,7 +117,8 @@ fn client(registry: &str, insecure: &[String]) -> Result<Client, oci_client::err
     let loopback = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
     let plain = loopback || insecure.iter().any(|known| known == registry);
     let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
-    Client::try_from(ClientConfig { protocol, ..ClientConfig::default() })
+    // In one piece: an artifact is small, and not every registry takes chunks as the specification has them.
+    Client::try_from(ClientConfig { protocol, use_monolithic_push: true, ..ClientConfig::default() })
 }
 
 #[cfg(test)]
@@ -132,7 +134,17 @@ mod tests {
         });
         assert_eq!((a.digest(), &a.manifest), (b.digest(), &b.manifest));
         let manifest: Value = serde_json::from_slice(&a.manifest).unwrap();
-        assert_eq!(manifest["artifactType"], ARTIFACT_TYPE);
+        assert_eq!(manifest["artifactType"], "application/vnd.cncf.model.manifest.v1+json");
+        assert_eq!(manifest["config"]["mediaType"], "application/vnd.cncf.model.config.v1+json");
+        assert_eq!(manifest["config"]["digest"], sha256(&a.config));
+        let types: Vec<_> = manifest["layers"].as_array().unwrap().iter().map(|layer| &layer["mediaType"]).collect();
+        let [config, doc, weights] = ["weight.config.v1.raw", "doc.v1.raw", "weight.v1.raw"]
+            .map(|kind| format!("application/vnd.cncf.model.{kind}"));
+        assert_eq!(types, [&config, &doc, &config, &config, &weights]);
+        let config: Value = serde_json::from_slice(&a.config).unwrap();
+        assert_eq!(config["config"]["format"], "safetensors");
+        assert_eq!(config["config"]["paramSize"], "151");
+        assert_eq!(config["modelfs"]["diffIds"][0], manifest["layers"][0]["digest"]);
         let paths: Vec<_> =
             manifest["layers"].as_array().unwrap().iter().map(|layer| &layer["annotations"][PATH]).collect();
         assert_eq!(
@@ -143,11 +155,17 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_are_checked_before_anything_is_read() {
-        let check = |uri: &'static str, expected: &'static str| async move {
-            let error = publish(Path::new("nowhere"), uri, &[]).await.unwrap_err().to_string();
+        let check = async |uri: &str, expected: &str| {
+            let published = match reference(uri) {
+                Ok(reference) => publish(Path::new("nowhere"), &reference, &[]).await,
+                Err(error) => Err(error),
+            };
+            let error = published.unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         check("s3://models/digits", "need oci://HOST/REPOSITORY:TAG").await;
+        check(&format!("oci://localhost:1/models/digits@sha256:{}", "0".repeat(64)), "a digest is found, not chosen")
+            .await;
         check("oci://Host:1/UPPER", "need oci://HOST/REPOSITORY:TAG").await;
         check("oci://localhost:1/models/digits:1.0.0", "config.json is missing").await;
     }

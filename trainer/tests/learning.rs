@@ -21,7 +21,7 @@ fn run(learning_rate: f32) -> Result<(Network, f64), FitError> {
         {"conv2d": {"filters": 8, "kernel": 5, "stride": 2, "activation": "relu"}}, {"maxPool2d": {}}, {"flatten": {}}, {"dropout": {"rate": 0.1}},
         {"dense": {"units": 32, "activation": "relu"}}, {"dense": {"units": 10, "activation": "softmax"}}]});
     let graph = serde_json::from_value::<Architecture>(typed).unwrap().graph().unwrap();
-    let data = synthetic::digits(1_500, 3);
+    let mut data = synthetic::digits(1_500, 3);
     let steps = vec![Step::Scale { by: 1.0 / 255.0 }, Step::Normalize { mean: vec![0.13], std: vec![0.31] }];
     let preprocess = Preprocess { version: 1, input: Material::Image, steps };
     let network = Network::initialise(Arc::new(graph), 3)?;
@@ -29,7 +29,9 @@ fn run(learning_rate: f32) -> Result<(Network, f64), FitError> {
     let (train, validation) = data.train.split(0.1, 3, "validation");
     let prepared = |samples| Prepared::new(samples, &preprocess, &network.graph().input);
     fit(&network, &prepared(&train)?, &prepared(&validation)?, &recipe, &mut Silent)?;
-    let accuracy = evaluate(&network, &data, &preprocess)?.variants["f32"].value;
+    let evaluation = evaluate(&network, &mut data, &preprocess)?;
+    assert_eq!(evaluation.test_reads, 1);
+    let accuracy = evaluation.variants["f32"].value;
     Ok((network, accuracy))
 }
 

@@ -149,8 +149,8 @@ impl TryFrom<Map<String, Value>> for Layer {
     fn try_from(mut typed: Map<String, Value>) -> Result<Self, String> {
         let name = match typed.remove("name") {
             None => None,
-            Some(Value::String(name)) if !name.is_empty() && name.len() <= 63 => Some(name),
-            Some(other) => return Err(format!("name: need 1 to 63 characters, got {other}")),
+            Some(Value::String(name)) if is_name(&name) => Some(name),
+            Some(other) => return Err(format!("name: need 1 to 63 letters, digits, _ or -, got {other}")),
         };
         let keys: Vec<&str> = typed.keys().map(String::as_str).collect();
         let [key] = keys[..] else {
@@ -170,6 +170,11 @@ impl TryFrom<Map<String, Value>> for Layer {
         }?;
         Ok(Self { name, kind })
     }
+}
+
+/// Names become those of tensors and columns of tables.
+fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(key: &str, value: Value) -> Result<T, String> {

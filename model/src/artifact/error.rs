@@ -1,5 +1,6 @@
 //! What can be wrong with an artifact.
 
+use crate::network::WeightsError;
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -15,6 +16,9 @@ pub enum ArtifactError {
     Schema { file: String, got: u32, known: u32 },
     #[error("{file} is broken: {why}; fetch the artifact again")]
     Broken { file: String, why: String },
+    /// Tensors that are not those of the architecture: the fault names tensor, what it is, and what is needed.
+    #[error("{file} is broken: {fault}; fetch the artifact again")]
+    Weights { file: String, fault: WeightsError },
     #[error("unknown architecture: {why}; use a newer build, or train again with layers that this one knows")]
     UnknownArchitecture { why: String },
     #[error("no variant \"{got}\"; the artifact has {known}")]

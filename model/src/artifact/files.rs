@@ -1,8 +1,9 @@
 //! An artifact as the layers of a CNCF ModelPack: one raw layer per file.
 
-use super::ArtifactError;
+use super::{Artifact, ArtifactError, CONFIG, EVALUATION, PREPROCESS, VARIANTS};
 use crate::digest;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// A layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,32 +26,18 @@ pub fn media_type(path: &str) -> &'static str {
     }
 }
 
-/// The files of an artifact's folder, in the order of their paths.
+/// The files of an artifact, in the order of their paths: those it names, whatever else lies in the folder.
 ///
 /// # Errors
-/// [`ArtifactError`] if one cannot be read.
+/// [`ArtifactError`] if it is no artifact, or one of them cannot be read.
 pub fn files(folder: &Path) -> Result<Vec<File>, ArtifactError> {
-    let mut paths = Vec::new();
-    walk(folder, folder, &mut paths)?;
-    paths.sort();
-    paths
-        .into_iter()
-        .map(|path| {
-            let bytes = super::read(folder, &path)?;
-            Ok(File { media_type: media_type(&path), digest: digest::sha256(&bytes), path, bytes })
-        })
-        .collect()
-}
-
-fn walk(root: &Path, folder: &Path, paths: &mut Vec<String>) -> Result<(), ArtifactError> {
-    let read = |path: PathBuf| move |source| ArtifactError::Read { path, source };
-    for entry in std::fs::read_dir(folder).map_err(read(folder.into()))? {
-        let path = entry.map_err(read(folder.into()))?.path();
-        if path.is_dir() {
-            walk(root, &path, paths)?;
-        } else if let Ok(inside) = path.strip_prefix(root) {
-            paths.push(inside.to_string_lossy().into_owned());
-        }
-    }
-    Ok(())
+    let artifact = Artifact::open(folder)?;
+    let named = [CONFIG, PREPROCESS, VARIANTS].into_iter().chain(artifact.evaluation().map(|_| EVALUATION));
+    let weights = artifact.variants().iter().flat_map(|variant| variant.files.iter().map(String::as_str));
+    let paths: BTreeSet<&str> = named.chain(weights).collect();
+    let file = |path: &str| {
+        let bytes = super::read(folder, path)?;
+        Ok(File { path: path.into(), media_type: media_type(path), digest: digest::sha256(&bytes), bytes })
+    };
+    paths.into_iter().map(file).collect()
 }

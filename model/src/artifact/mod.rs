@@ -16,7 +16,7 @@ use crate::architecture::Architecture;
 use crate::graph::Graph;
 use crate::network::Network;
 use crate::preprocess::Preprocess;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use formats::Variants;
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -68,15 +68,30 @@ impl Artifact {
                 crate::architecture::ArchitectureError::Labels { units: graph.units(), labels: config.labels.len() };
             return Err(ArtifactError::UnknownArchitecture { why: error.to_string() });
         }
+        for (what, got, needed) in
+            [("inputs", &config.inputs, input_spec(&graph)), ("outputs", &config.outputs, output_spec(&graph))]
+        {
+            if !matches!(&got[..], [got] if got.datatype == needed.datatype && got.shape == needed.shape) {
+                let why = format!("{what} are not the architecture's: one of {} {:?}", needed.datatype, needed.shape);
+                return Err(ArtifactError::Broken { file: CONFIG.into(), why });
+            }
+        }
         let variants: Variants = read_json(folder, VARIANTS)?;
         schema(VARIANTS, variants.schema)?;
+        for file in variants.variants.iter().flat_map(|variant| &variant.files) {
+            if !inside(file) {
+                let why = format!("\"{file}\" is no path inside the artifact");
+                return Err(ArtifactError::Broken { file: VARIANTS.into(), why });
+            }
+        }
         // A variant is served by its files alone; the evaluation is for those who choose.
         let evaluation = match read_json(folder, EVALUATION) {
-            Ok(evaluation) => Some(evaluation),
+            Ok(evaluation @ Evaluation { schema: got, .. }) => schema(EVALUATION, got).map(|()| Some(evaluation))?,
             Err(ArtifactError::Missing { .. }) => None,
             Err(error) => return Err(error),
         };
-        let preprocess = read_json(folder, PREPROCESS)?;
+        let preprocess: Preprocess = read_json(folder, PREPROCESS)?;
+        schema(PREPROCESS, preprocess.version)?;
         Ok(Self {
             folder: folder.into(),
             config,
@@ -124,32 +139,8 @@ impl Artifact {
                 .map_err(|error| broken(error.to_string()))?;
             weights.extend(tensors);
         }
-        self.check(&weights, &entry.files)?;
-        Network::with_weights(self.graph.clone(), weights).map_err(|source| ArtifactError::Network { source })
-    }
-
-    /// The tensors are exactly those of the architecture.
-    fn check(&self, weights: &BTreeMap<String, Tensor>, files: &[String]) -> Result<(), ArtifactError> {
-        let broken = |why: String| ArtifactError::Broken { file: files.join(", "), why };
-        for parameter in self.graph.parameters() {
-            let Some(tensor) = weights.get(&parameter.name) else {
-                return Err(broken(format!("tensor \"{}\" is missing", parameter.name)));
-            };
-            if tensor.dims() != parameter.shape || tensor.dtype() != DType::F32 {
-                let (got, need) = (tensor.dims(), &parameter.shape);
-                return Err(broken(format!(
-                    "tensor \"{}\" is {:?} {got:?}, the architecture needs F32 {need:?}",
-                    parameter.name,
-                    tensor.dtype()
-                )));
-            }
-        }
-        let known: std::collections::BTreeSet<_> =
-            self.graph.parameters().map(|parameter| parameter.name.as_str()).collect();
-        match weights.keys().find(|name| !known.contains(name.as_str())) {
-            Some(name) => Err(broken(format!("tensor \"{name}\" belongs to no layer"))),
-            None => Ok(()),
-        }
+        Network::load(self.graph.clone(), &weights)
+            .map_err(|fault| ArtifactError::Weights { file: entry.files.join(", "), fault })
     }
 }
 
@@ -163,18 +154,12 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
         description.network.variables().iter().map(|(name, variable)| (name.as_str(), variable.as_tensor())).collect();
     let weights = safetensors::serialize(tensors, None)
         .map_err(|error| ArtifactError::Broken { file: WEIGHTS.into(), why: error.to_string() })?;
-    let of = |name: &str, shape: &[usize]| TensorSpec {
-        name: name.into(),
-        datatype: "FP32".into(),
-        shape: std::iter::once(-1).chain(shape.iter().map(|&size| size as i64)).collect(),
-    };
-    let output = graph.nodes.last().map(|node| node.shape.as_slice()).unwrap_or_default();
     let config = Config {
         schema: SCHEMA,
         task: description.task.into(),
         labels: description.labels.clone(),
-        inputs: vec![of("input", &graph.input)],
-        outputs: vec![of("output", output)],
+        inputs: vec![input_spec(graph)],
+        outputs: vec![output_spec(graph)],
         architecture: serde_json::to_value(description.architecture)
             .map_err(|error| ArtifactError::Broken { file: CONFIG.into(), why: error.to_string() })?,
     };
@@ -194,6 +179,25 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
     write_json(folder, PREPROCESS, description.preprocess)?;
     write_json(folder, VARIANTS, &Variants { schema: SCHEMA, variants: vec![variant] })?;
     write_json(folder, EVALUATION, description.evaluation)
+}
+
+fn input_spec(graph: &Graph) -> TensorSpec {
+    tensor_spec("input", &graph.input)
+}
+
+fn output_spec(graph: &Graph) -> TensorSpec {
+    tensor_spec("output", graph.nodes.last().map_or(&graph.input, |node| &node.shape))
+}
+
+/// `shape` is without the batch.
+fn tensor_spec(name: &str, shape: &[usize]) -> TensorSpec {
+    let shape = std::iter::once(-1).chain(shape.iter().map(|&size| size as i64)).collect();
+    TensorSpec { name: name.into(), datatype: "FP32".into(), shape }
+}
+
+/// Whether a path stays inside the folder: another's artifact is not trusted.
+fn inside(file: &str) -> bool {
+    !file.is_empty() && Path::new(file).components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
 fn schema(file: &str, got: u32) -> Result<(), ArtifactError> {

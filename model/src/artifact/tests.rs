@@ -39,7 +39,9 @@ fn training_and_reference_say_the_same() {
 #[test]
 fn same_content_has_the_same_bytes() {
     assert_eq!(files(tiny().path()).unwrap(), files(tiny().path()).unwrap());
-    let paths: Vec<_> = files(tiny().path()).unwrap().into_iter().map(|file| file.path).collect();
+    let folder = tiny();
+    std::fs::write(folder.path().join("notes.txt"), "not part of it").unwrap();
+    let paths: Vec<_> = files(folder.path()).unwrap().into_iter().map(|file| file.path).collect();
     assert_eq!(
         paths,
         ["config.json", "evaluation.json", "preprocess.json", "variants.json", "weights/f32/model.safetensors"]
@@ -79,6 +81,16 @@ fn broken_artifacts_say_what_is_broken() {
     check(
         &edit(CONFIG, "\"filters\": 4", "\"filters\": 5"),
         "tensor \"conv2d_1.weight\" is F32 [4, 1, 3, 3], the architecture needs F32 [5, 1, 3, 3]",
+    );
+    check(
+        &edit(CONFIG, "FP32", "FP16"),
+        "config.json is broken: inputs are not the architecture's: one of FP32 [-1, 1, 8, 8]",
+    );
+    check(&edit(PREPROCESS, "\"version\": 1", "\"version\": 3"), "preprocess.json: schema 3; this build knows 1");
+    check(&edit(EVALUATION, "\"schema\": 1", "\"schema\": 3"), "evaluation.json: schema 3; this build knows 1");
+    check(
+        &edit(VARIANTS, "weights/f32/", "weights/../../"),
+        "variants.json is broken: \"weights/../../model.safetensors\" is no path inside the artifact",
     );
     check(&edit(VARIANTS, "\"name\": \"f32\"", "\"name\": \"f16\""), "no variant \"f32\"; the artifact has f16");
     check(

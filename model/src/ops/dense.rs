@@ -1,21 +1,22 @@
 //! `ys = xs · Wᵀ + b`, optionally rectified.
 
-use super::{forwarded, through_relu};
+use super::{lend, through_relu};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 /// `xs` is `(batch, in)`, `weight` `(out, in)`, `bias` `(out)`; returns `(batch, out)`.
 ///
 /// The product is computed once, outside the graph of gradients; the operation carries it, with a backward pass that makes the
-/// weight's gradient in the weight's own layout.
-pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) -> Result<Tensor> {
+/// weight's gradient in the weight's own layout. `wants_dx` is false where `xs` is data.
+pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool, wants_dx: bool) -> Result<Tensor> {
     let ys = xs.detach().matmul(&weight.detach().t()?)?.broadcast_add(&bias.detach())?;
     let ys = if relu { ys.relu()? } else { ys };
-    xs.apply_op3(weight, bias, Dense { ys, relu })
+    xs.apply_op3(weight, bias, Dense { ys, relu, wants_dx })
 }
 
 struct Dense {
     ys: Tensor,
     relu: bool,
+    wants_dx: bool,
 }
 
 impl CustomOp3 for Dense {
@@ -32,7 +33,7 @@ impl CustomOp3 for Dense {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        forwarded(&self.ys)
+        lend(&self.ys, |ys| Ok((CpuStorage::F32(ys.to_vec()), self.ys.shape().clone())))
     }
 
     fn bwd(
@@ -40,11 +41,11 @@ impl CustomOp3 for Dense {
         xs: &Tensor,
         weight: &Tensor,
         _: &Tensor,
-        _: &Tensor,
+        ys: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradient = if self.relu { through_relu(gradient, &self.ys)? } else { gradient.contiguous()? };
-        let (xs, weight) = (xs.detach(), weight.detach());
-        Ok((Some(gradient.matmul(&weight)?), Some(gradient.t()?.matmul(&xs)?), Some(gradient.sum(0)?)))
+        let gradient = if self.relu { through_relu(gradient, ys)? } else { gradient.contiguous()? };
+        let dx = if self.wants_dx { Some(gradient.matmul(&weight.detach())?) } else { None };
+        Ok((dx, Some(gradient.t()?.matmul(&xs.detach())?), Some(gradient.sum(0)?)))
     }
 }

@@ -5,14 +5,16 @@
 mod adam;
 mod conv;
 mod dense;
+mod loss;
 mod pool;
 
 pub use adam::Adam;
 pub use conv::{Window, conv2d};
 pub use dense::dense;
+pub use loss::softmax_cross_entropy;
 pub use pool::max_pool2d;
 
-use candle_core::{CpuStorage, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, Device, Layout, Result, Storage, Tensor};
 
 /// The elements of a CPU tensor, which is contiguous.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -22,17 +24,20 @@ pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
-/// What a custom operation returns for a result that was computed on the way.
-pub(crate) fn forwarded(ys: &Tensor) -> Result<(CpuStorage, Shape)> {
-    Ok((CpuStorage::F32(ys.flatten_all()?.to_vec1()?), ys.shape().clone()))
+/// Lends the elements of a CPU tensor; a strided view is copied first.
+pub(crate) fn lend<T>(xs: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let xs = xs.contiguous()?;
+    let (storage, layout) = xs.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { candle_core::bail!("operations of ours run on the CPU only") };
+    read(slice(storage, layout)?)
 }
 
 /// The gradient where the rectified output is above zero, else zero: the derivative at zero is zero, as in PyTorch.
 pub(crate) fn through_relu(gradient: &Tensor, ys: &Tensor) -> Result<Tensor> {
-    let (gradient, shape) = (gradient.flatten_all()?.to_vec1::<f32>()?, gradient.shape().clone());
-    let ys = ys.flatten_all()?.to_vec1::<f32>()?;
-    let through: Vec<f32> = gradient.iter().zip(&ys).map(|(g, y)| if *y > 0.0 { *g } else { 0.0 }).collect();
-    Tensor::from_vec(through, shape, &candle_core::Device::Cpu)
+    let through = lend(gradient, |gradient| {
+        lend(ys, |ys| Ok(gradient.iter().zip(ys).map(|(&g, &y)| if y > 0.0 { g } else { 0.0 }).collect::<Vec<_>>()))
+    })?;
+    Tensor::from_vec(through, gradient.shape(), &Device::Cpu)
 }
 
 #[cfg(test)]

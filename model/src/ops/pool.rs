@@ -1,6 +1,6 @@
 //! Max-pooling. Its gradient goes to the first maximum of each window, whole: candle's divides it by the window's area.
 
-use super::slice;
+use super::{lend, slice};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ pub fn max_pool2d(xs: &Tensor, size: (usize, usize), stride: (usize, usize)) -> 
 struct MaxPool {
     size: (usize, usize),
     stride: (usize, usize),
-    /// Index of each window's maximum in `xs`, kept for the backward pass.
+    /// Index of each window's maximum in its plane, kept for the backward pass.
     winners: OnceLock<Vec<u32>>,
 }
 
@@ -26,34 +26,55 @@ impl CustomOp1 for MaxPool {
         let (batch, channels, height, width) = layout.shape().dims4()?;
         let out = ((height - self.size.0) / self.stride.0 + 1, (width - self.size.1) / self.stride.1 + 1);
         let count = batch * channels * out.0 * out.1;
-        let (mut ys, mut winners) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for plane in 0..batch * channels {
-            for oy in 0..out.0 {
-                for ox in 0..out.1 {
-                    let first = (plane * height + oy * self.stride.0) * width + ox * self.stride.1;
-                    let mut best = first;
-                    for row in 0..self.size.0 {
-                        for index in first + row * width..first + row * width + self.size.1 {
-                            if xs[index] > xs[best] {
-                                best = index;
-                            }
-                        }
-                    }
-                    ys.push(xs[best]);
-                    winners.push(best as u32);
-                }
+        let (mut ys, mut winners) = (vec![f32::NEG_INFINITY; count], vec![0_u32; count]);
+        let outputs = ys.chunks_exact_mut(out.0 * out.1).zip(winners.chunks_exact_mut(out.0 * out.1));
+        for (plane, (ys, winners)) in xs.chunks_exact(height * width).zip(outputs) {
+            let rows = ys.chunks_exact_mut(out.1).zip(winners.chunks_exact_mut(out.1));
+            for (oy, (ys, winners)) in rows.enumerate() {
+                self.row(plane, oy * self.stride.0 * width, width, ys, winners);
             }
         }
         self.winners.set(winners).ok();
         Ok((CpuStorage::F32(ys), (batch, channels, out.0, out.1).into()))
     }
 
-    fn bwd(&self, xs: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+    fn bwd(&self, xs: &Tensor, ys: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let Some(winners) = self.winners.get() else { candle_core::bail!("max-pool2d: backward before forward") };
+        let (_, _, height, width) = xs.dims4()?;
+        let (_, _, out_height, out_width) = ys.dims4()?;
+        let window = out_height * out_width;
         let mut dx = vec![0.0_f32; xs.elem_count()];
-        for (&winner, g) in winners.iter().zip(gradient.flatten_all()?.to_vec1::<f32>()?) {
-            dx[winner as usize] += g;
-        }
+        lend(gradient, |gradient| {
+            let planes = gradient.chunks_exact(window).zip(winners.chunks_exact(window));
+            for (dx, (gradient, winners)) in dx.chunks_exact_mut(height * width).zip(planes) {
+                for (&g, &winner) in gradient.iter().zip(winners) {
+                    dx[winner as usize] += g;
+                }
+            }
+            Ok(())
+        })?;
         Tensor::from_vec(dx, xs.shape(), &Device::Cpu).map(Some)
+    }
+}
+
+impl MaxPool {
+    /// One row of outputs, whose windows begin at `top` of the plane. Element by element of the window, without branches:
+    /// which one wins cannot be predicted.
+    fn row(&self, plane: &[f32], top: usize, width: usize, ys: &mut [f32], winners: &mut [u32]) {
+        winners.iter_mut().enumerate().for_each(|(ox, winner)| *winner = (top + ox * self.stride.1) as u32);
+        for ky in 0..self.size.0 {
+            let start = top + ky * width;
+            let row = &plane[start..start + width];
+            for kx in 0..self.size.1 {
+                let columns = row[kx..].iter().step_by(self.stride.1);
+                let outputs = ys.iter_mut().zip(winners.iter_mut());
+                for (ox, (&x, (y, winner))) in columns.zip(outputs).enumerate() {
+                    // A NaN wins, and stays.
+                    let wins = x > *y || x.is_nan();
+                    *y = if wins { x } else { *y };
+                    *winner = if wins { (start + kx + ox * self.stride.1) as u32 } else { *winner };
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! MNIST's files in a folder, plain or gzipped. Without test files, a tenth of the training files is held out.
 
-use super::{DataError, DataSet, Samples};
+use super::{DataError, DataSet, Samples, TestSplit};
 use sconce_model::digest;
 use sconce_model::idx;
 use sha2::{Digest as _, Sha256};
@@ -18,15 +18,10 @@ pub(super) fn read(folder: &Path, seed: u64, classes: usize) -> Result<DataSet, 
         return Err(DataError::TooFew { folder: folder.into(), got: train.len() });
     }
     let (how, (train, test)) = match test {
-        Some(test) => ("its own test files", (train, test)),
-        None => ("10 % held out", train.split(0.1, seed, "test")),
+        Some(test) => ("its own test files".into(), (train, test)),
+        None => (format!("10 % held out by seed {seed}"), train.split(0.1, seed, "test")),
     };
-    Ok(DataSet {
-        name: format!("IDX files in {}, {how}", folder.display()),
-        digest: digest::named(hasher),
-        train,
-        test,
-    })
+    Ok(DataSet { name: format!("IDX files, {how}"), digest: digest::named(hasher), train, test: TestSplit::new(test) })
 }
 
 fn pair(
@@ -40,8 +35,8 @@ fn pair(
     let (labels_path, labels_bytes) = bytes(folder, labels)?;
     hasher.update(&images_bytes);
     hasher.update(&labels_bytes);
-    let images = idx::read_images(&images_bytes).map_err(|source| DataError::Idx { path: images_path, source })?;
-    let labels = idx::read_labels(&labels_bytes).map_err(|source| DataError::Idx { path: labels_path, source })?;
+    let images = idx::read_images(&images_bytes).map_err(|fault| DataError::Idx { path: images_path, fault })?;
+    let labels = idx::read_labels(&labels_bytes).map_err(|fault| DataError::Idx { path: labels_path, fault })?;
     if images.count != labels.len() {
         return Err(DataError::Counts { folder: folder.into(), images: images.count, labels: labels.len() });
     }
@@ -63,7 +58,7 @@ fn bytes(folder: &Path, file: &'static str) -> Result<(PathBuf, Vec<u8>), DataEr
     }
     let mut bytes = Vec::new();
     let unpacked = flate2::read::GzDecoder::new(read(&packed)?.as_slice()).read_to_end(&mut bytes);
-    unpacked.map_err(|source| DataError::Read { path: packed.clone(), source })?;
+    unpacked.map_err(|source| DataError::Gzip { path: packed.clone(), source })?;
     Ok((packed, bytes))
 }
 
@@ -87,6 +82,8 @@ mod tests {
     fn a_tenth_is_held_out_where_there_are_no_test_files() {
         let set = read(folder(&images(20), &write_labels(&[3; 20])).path(), 7, 10).unwrap();
         assert_eq!((set.train.len(), set.test.len()), (18, 2));
+        let elsewhere = read(folder(&images(20), &write_labels(&[3; 20])).path(), 7, 10).unwrap();
+        assert_eq!((set.name, set.digest), (elsewhere.name, elsewhere.digest), "the folder is no part of the data");
     }
 
     #[test]
@@ -99,6 +96,13 @@ mod tests {
         check(&images(20)[..50], &write_labels(&[3; 20]), "cut off: its header promises 96 bytes, it has 50");
         check(&images(20), &write_labels(&[3; 19]), "20 images but 19 labels");
         check(&images(20), &write_labels(&[11; 20]), "label 11 at 0; the network tells 10 classes");
+        let cut = tempfile::tempdir().unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, &images(20)).unwrap();
+        let gzip = gzip.finish().unwrap();
+        std::fs::write(cut.path().join("train-images-idx3-ubyte.gz"), &gzip[..gzip.len() - 9]).unwrap();
+        let error = read(cut.path(), 7, 10).unwrap_err().to_string();
+        assert!(error.contains("train-images-idx3-ubyte.gz: cut off, or no gzip"), "{error}");
         let empty = tempfile::tempdir().unwrap();
         assert!(
             read(empty.path(), 7, 10)

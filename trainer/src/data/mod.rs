@@ -16,14 +16,22 @@ pub struct Samples {
     pub labels: Vec<u8>,
 }
 
-/// A data set, split. The test split is read once, by the evaluation.
+/// The test split: no choice is made on it, and every reading is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestSplit {
+    samples: Samples,
+    reads: u32,
+}
+
+/// A data set, split.
 #[derive(Clone, Debug)]
 pub struct DataSet {
+    /// Without the folder: where the files lie says nothing of what they are, and this is published.
     pub name: String,
     /// Of all its bytes: the same digest, the same samples in the same order.
     pub digest: String,
     pub train: Samples,
-    pub test: Samples,
+    pub test: TestSplit,
 }
 
 #[derive(Debug, Error)]
@@ -34,8 +42,10 @@ pub enum DataError {
     Missing { file: &'static str, folder: PathBuf },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {source}", path.display())]
-    Idx { path: PathBuf, source: IdxError },
+    #[error("{}: {fault}", path.display())]
+    Idx { path: PathBuf, fault: IdxError },
+    #[error("{}: cut off, or no gzip: download or copy it again", path.display())]
+    Gzip { path: PathBuf, source: std::io::Error },
     #[error("{}: {images} images but {labels} labels: the two files do not belong together", folder.display())]
     Counts { folder: PathBuf, images: usize, labels: usize },
     #[error("{}: label {got} at {index}; the network tells {classes} classes", folder.display())]
@@ -52,11 +62,40 @@ pub fn read(source: &DataSource, folder: Option<&Path>, seed: u64, classes: usiz
     let Format::Idx = source.format;
     match (folder, source.uri.as_str()) {
         (Some(folder), _) => folder::read(folder, seed, classes),
-        (None, "synthetic:digits") => Ok(synthetic::digits(synthetic::COUNT, seed)),
+        (None, "synthetic:digits") => Ok(synthetic::digits(synthetic::COUNT, synthetic::SEED)),
         (None, uri) => match uri.strip_prefix("file://") {
             Some(folder) => folder::read(Path::new(folder), seed, classes),
             None => Err(DataError::Uri { uri: uri.into() }),
         },
+    }
+}
+
+impl TestSplit {
+    pub fn new(samples: Samples) -> Self {
+        Self { samples, reads: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// For the evaluation.
+    pub fn read(&mut self) -> &Samples {
+        self.reads += 1;
+        &self.samples
+    }
+
+    pub fn reads(&self) -> u32 {
+        self.reads
+    }
+
+    /// The first samples, for clients to carry: nobody here looks at them.
+    pub fn carry(&self, count: usize) -> Samples {
+        self.samples.select(&(0..count.min(self.len())).collect::<Vec<_>>())
     }
 }
 

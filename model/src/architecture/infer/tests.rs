@@ -95,6 +95,7 @@ fn a_layer_has_exactly_one_known_kind() {
         json!({"attention": {"heads": 4}}),
         "unknown kind \"attention\"; known are conv2d, maxPool2d, flatten, dense, activation, dropout",
     );
+    check(json!({"name": "a.b", "flatten": {}}), "name: need 1 to 63 letters, digits, _ or -, got \"a.b\"");
     check(json!({"dense": {"units": 1, "unit": 2}}), "dense: unknown field `unit`");
 }
 

@@ -1,0 +1,86 @@
+//! What a person sees of a run: the network as a table, a bar on a terminal, one line an epoch everywhere.
+
+use crate::fit::{Epoch, Observer};
+use indicatif::{ProgressBar, ProgressStyle};
+use sconce_model::graph::Graph;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::Instant;
+
+/// One row a layer, and one for all of them.
+pub fn table(graph: &Graph) -> String {
+    let mut table = format!("{:<16} {:<16} {:>12} {:>12}\n", "layer", "output", "parameters", "MFLOP");
+    let mut row = |name: &str, shape: &str, parameters: usize, flops: u64| {
+        writeln!(table, "{name:<16} {shape:<16} {parameters:>12} {:>12.3}", flops as f64 / 1e6).ok();
+    };
+    for node in &graph.nodes {
+        let parameters = node.parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum();
+        row(&node.name, &format!("{:?}", node.shape), parameters, node.flops);
+    }
+    row("total", "", graph.parameter_count(), graph.flops());
+    table
+}
+
+/// Shows a run, and keeps its epochs.
+pub struct Progress {
+    bar: ProgressBar,
+    epochs: usize,
+    began: Instant,
+    pub seen: Vec<Epoch>,
+}
+
+impl Progress {
+    pub fn new(epochs: usize) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len}  loss {msg}  {eta}") {
+            bar.set_style(style);
+        }
+        Self { bar, epochs, began: Instant::now(), seen: Vec::new() }
+    }
+}
+
+impl Observer for Progress {
+    fn batch(&mut self, epoch: usize, batch: usize, batches: usize, loss: f32) {
+        if batch.is_multiple_of(20) || batch == batches {
+            self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
+            self.bar.set_length(batches as u64);
+            self.bar.set_message(format!("{loss:.4}"));
+            self.bar.set_position(batch as u64);
+        }
+    }
+
+    fn epoch(&mut self, epoch: &Epoch) {
+        let left = (self.epochs - epoch.number) as f64;
+        let eta = self.began.elapsed().as_secs_f64() / epoch.number as f64 * left;
+        self.bar.suspend(|| println!("{}", line(epoch, self.epochs, eta)));
+        self.seen.push(*epoch);
+        if epoch.number == self.epochs {
+            self.bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(epoch: &Epoch, epochs: usize, eta: f64) -> String {
+    let Epoch { number, loss, accuracy, validation, took } = epoch;
+    let validation = validation.map(|accuracy| format!("  validation {accuracy:.4}")).unwrap_or_default();
+    let took = took.as_secs_f64();
+    format!("epoch {number}/{epochs}  loss {loss:.4}  accuracy {accuracy:.4}{validation}  {took:.1} s  eta {eta:.0} s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_epoch_is_one_line() {
+        let took = Duration::from_millis(12_340);
+        let mut epoch = Epoch { number: 3, loss: 0.0512, accuracy: 0.9841, validation: Some(0.979), took };
+        assert_eq!(
+            line(&epoch, 10, 86.4),
+            "epoch 3/10  loss 0.0512  accuracy 0.9841  validation 0.9790  12.3 s  eta 86 s"
+        );
+        epoch.validation = None;
+        assert_eq!(line(&epoch, 10, 86.4), "epoch 3/10  loss 0.0512  accuracy 0.9841  12.3 s  eta 86 s");
+    }
+}

@@ -1,0 +1,116 @@
+//! Publishing against a registry of a few lines, which remembers the order of what it was sent.
+
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use sconce_model::digest::sha256;
+use sconce_trainer::publish::{publish, reference};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+#[derive(Default)]
+struct Registry {
+    blobs: BTreeMap<String, Bytes>,
+    upload: Vec<u8>,
+    /// Bytes and media type.
+    manifest: Option<(Bytes, String)>,
+    /// What was stored, in order: a digest, or `manifest`.
+    stored: Vec<String>,
+    /// Digest of a blob that is refused.
+    refused: Option<String>,
+}
+
+type Shared = Arc<Mutex<Registry>>;
+
+async fn answer(State(registry): State<Shared>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let path = parts.uri.path().to_owned();
+    let last = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut registry = registry.lock().unwrap();
+    let location = |path: &str| [("location", path.to_owned())];
+    match parts.method {
+        Method::GET => StatusCode::OK.into_response(),
+        Method::HEAD if registry.blobs.contains_key(&last) => StatusCode::OK.into_response(),
+        Method::HEAD => StatusCode::NOT_FOUND.into_response(),
+        Method::POST => {
+            registry.upload.clear();
+            (StatusCode::ACCEPTED, location("/v2/models/tiny/blobs/uploads/1")).into_response()
+        }
+        Method::PATCH => {
+            registry.upload.extend_from_slice(&body);
+            let range = [("range", format!("0-{}", registry.upload.len() - 1))];
+            (StatusCode::ACCEPTED, location(&path), range).into_response()
+        }
+        Method::PUT if path.contains("/manifests/") => {
+            registry.manifest = Some((body, media_type(&parts.headers)));
+            registry.stored.push("manifest".into());
+            (StatusCode::CREATED, location(&path)).into_response()
+        }
+        Method::PUT => {
+            registry.upload.extend_from_slice(&body);
+            let blob = Bytes::from(std::mem::take(&mut registry.upload));
+            let digest = sha256(&blob);
+            if registry.refused.as_ref() == Some(&digest) {
+                return StatusCode::INSUFFICIENT_STORAGE.into_response();
+            }
+            registry.blobs.insert(digest.clone(), blob);
+            registry.stored.push(digest.clone());
+            (StatusCode::CREATED, location(&format!("/v2/models/tiny/blobs/{digest}"))).into_response()
+        }
+        _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> String {
+    headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+async fn serve() -> (Shared, String) {
+    let registry = Shared::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("oci://{}/models/tiny:1.0.0", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(answer).with_state(registry.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (registry, uri)
+}
+
+fn tiny() -> tempfile::TempDir {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let folder = tempfile::tempdir().unwrap();
+    sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn blobs_come_first_the_manifest_last_and_nothing_twice() {
+    let ((registry, uri), folder) = (serve().await, tiny());
+    let address = publish(folder.path(), &reference(&uri).unwrap(), &[]).await.unwrap();
+    {
+        let registry = registry.lock().unwrap();
+        let (manifest, media_type) = registry.manifest.as_ref().unwrap();
+        assert_eq!(address, format!("{}@{}", uri.trim_end_matches(":1.0.0"), sha256(manifest)));
+        assert_eq!(media_type, "application/vnd.oci.image.manifest.v1+json");
+        assert_eq!(registry.stored.len(), 7, "a config, five files, a manifest");
+        assert_eq!(registry.stored.last().unwrap(), "manifest");
+        let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
+        for layer in manifest["layers"].as_array().unwrap() {
+            let file = folder.path().join(layer["annotations"]["org.cncf.model.filepath"].as_str().unwrap());
+            assert_eq!(registry.blobs[layer["digest"].as_str().unwrap()], std::fs::read(file).unwrap());
+        }
+    }
+    let again = publish(folder.path(), &reference(&uri).unwrap(), &[]).await.unwrap();
+    assert_eq!(again, address);
+    assert_eq!(registry.lock().unwrap().stored.len(), 8, "only the manifest is sent again");
+}
+
+#[tokio::test]
+async fn what_fails_on_the_way_leaves_no_manifest() {
+    let ((registry, uri), folder) = (serve().await, tiny());
+    let weights = std::fs::read(folder.path().join("weights/f32/model.safetensors")).unwrap();
+    registry.lock().unwrap().refused = Some(sha256(&weights));
+    let error = publish(folder.path(), &reference(&uri).unwrap(), &[]).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot push {} at 127.0.0.1:", sha256(&weights))), "{error}");
+    assert!(registry.lock().unwrap().manifest.is_none());
+}
