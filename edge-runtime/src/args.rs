@@ -120,7 +120,8 @@ pub struct Bench {
 /// `20s`, `250ms` or `2m`.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let count: u64 = text[..digits].parse().map_err(|_| format!("\"{text}\": need a number with a unit, such as 20s"))?;
+    let count: u64 =
+        text[..digits].parse().map_err(|_| format!("\"{text}\": need a number with a unit, such as 20s"))?;
     match &text[digits..] {
         "ms" => Ok(Duration::from_millis(count)),
         "s" => Ok(Duration::from_secs(count)),

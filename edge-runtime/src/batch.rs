@@ -57,7 +57,13 @@ mod tests {
         let now = Instant::now();
         let check = |queue: &[(usize, Option<i64>, bool)], expected: &[Fate]| {
             let queue = queue.iter().map(|&(rows, left, abandoned)| {
-                let deadline = left.map(|ms| if ms < 0 { now - Duration::from_millis(ms.unsigned_abs()) } else { now + Duration::from_millis(ms as u64) });
+                let deadline = left.map(|ms| {
+                    if ms < 0 {
+                        now - Duration::from_millis(ms.unsigned_abs())
+                    } else {
+                        now + Duration::from_millis(ms as u64)
+                    }
+                });
                 Waiting { rows, deadline, abandoned }
             });
             assert_eq!(next(queue, 4, now).take, expected);
@@ -67,7 +73,10 @@ mod tests {
         check(&[(1, None, false)], &[Run]);
         check(&[(1, None, false); 6], &[Run; 4]);
         check(&[(3, None, false), (2, None, false), (1, None, false)], &[Run]);
-        check(&[(1, Some(-1), false), (1, Some(5), false), (1, Some(5), true), (3, None, false)], &[Late, Run, Abandoned, Run]);
+        check(
+            &[(1, Some(-1), false), (1, Some(5), false), (1, Some(5), true), (3, None, false)],
+            &[Late, Run, Abandoned, Run],
+        );
         check(&[(1, Some(0), false)], &[Late]);
     }
 }

@@ -13,12 +13,21 @@ use tonic::transport::Channel;
 /// If either does not answer.
 pub async fn run(args: &Bench) -> Result<()> {
     let (mut direct, mut routed) = (connect(&args.direct).await?, connect(&args.routed).await?);
-    let metadata = direct.model_metadata(ModelMetadataRequest { name: args.model.clone(), version: String::new() }).await?.into_inner();
+    let metadata = direct
+        .model_metadata(ModelMetadataRequest { name: args.model.clone(), version: String::new() })
+        .await?
+        .into_inner();
     let input = metadata.inputs.first().context("the model takes no input")?;
     let shape: Vec<i64> = input.shape.iter().map(|&size| size.max(1)).collect();
     let zeros = vec![0.0; shape.iter().product::<i64>() as usize];
-    let tensor = InferInputTensor { name: input.name.clone(), datatype: input.datatype.clone(), shape, ..Default::default() };
-    let request = ModelInferRequest { model_name: args.model.clone(), inputs: vec![tensor], raw_input_contents: vec![raw_fp32(&zeros)], ..Default::default() };
+    let tensor =
+        InferInputTensor { name: input.name.clone(), datatype: input.datatype.clone(), shape, ..Default::default() };
+    let request = ModelInferRequest {
+        model_name: args.model.clone(),
+        inputs: vec![tensor],
+        raw_input_contents: vec![raw_fp32(&zeros)],
+        ..Default::default()
+    };
 
     let mut waited = [Vec::new(), Vec::new()];
     let began = Instant::now();
@@ -36,8 +45,14 @@ pub async fn run(args: &Bench) -> Result<()> {
         (waited[waited.len() / 2], waited[waited.len() * 99 / 100])
     });
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |(_, model)| model);
-    let isa: Vec<&str> = ["avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd"].into_iter().filter(|flag| cpu.split_whitespace().any(|word| word == *flag)).collect();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown", |(_, model)| model);
+    let isa: Vec<&str> = ["avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd"]
+        .into_iter()
+        .filter(|flag| cpu.split_whitespace().any(|word| word == *flag))
+        .collect();
     let report = json!({
         "direct": {"p50Ms": direct, "p99Ms": direct99},
         "routed": {"p50Ms": routed, "p99Ms": routed99},

@@ -32,7 +32,9 @@ mod tests {
     #[test]
     fn units_are_read_and_nonsense_is_no_deadline() {
         let now = Instant::now();
-        let check = |text: &str, expected: Option<Duration>| assert_eq!(deadline(Some(text), now), expected.map(|left| now + left));
+        let check = |text: &str, expected: Option<Duration>| {
+            assert_eq!(deadline(Some(text), now), expected.map(|left| now + left))
+        };
         check("250m", Some(Duration::from_millis(248)));
         check("5S", Some(Duration::from_millis(4998)));
         check("100u", Some(Duration::from_micros(50)));

@@ -69,8 +69,12 @@ pub fn decode(request: ModelInferRequest, signature: &Signature) -> Result<Input
     if tensor.datatype != spec.datatype {
         return Err(DecodeError::Datatype { name: name(), got: tensor.datatype.clone(), need: spec.datatype.clone() });
     }
-    let (rows, elements) = rows_and_elements(&tensor.shape, signature)
-        .ok_or_else(|| DecodeError::Shape { name: name(), got: tensor.shape.clone(), need: spec.shape.clone(), max: signature.max_batch_size })?;
+    let (rows, elements) = rows_and_elements(&tensor.shape, signature).ok_or_else(|| DecodeError::Shape {
+        name: name(),
+        got: tensor.shape.clone(),
+        need: spec.shape.clone(),
+        max: signature.max_batch_size,
+    })?;
     let raw = !request.raw_input_contents.is_empty();
     let values = match (&request.raw_input_contents[..], &tensor.contents) {
         ([_, ..], Some(_)) => return Err(DecodeError::Both),
@@ -88,7 +92,8 @@ pub fn decode(request: ModelInferRequest, signature: &Signature) -> Result<Input
         return Err(DecodeError::NotFinite { name: name(), index, value: values[index] });
     }
     let shape: Vec<usize> = tensor.shape.iter().map(|&size| size as usize).collect();
-    let xs = Tensor::from_vec(values, shape, &Device::Cpu).map_err(|error| DecodeError::Tensor { name: name(), why: error.to_string() })?;
+    let xs = Tensor::from_vec(values, shape, &Device::Cpu)
+        .map_err(|error| DecodeError::Tensor { name: name(), why: error.to_string() })?;
     Ok(Input { xs, rows, id: request.id, raw })
 }
 
@@ -104,7 +109,12 @@ fn rows_and_elements(shape: &[i64], signature: &Signature) -> Option<(usize, usi
     Some((rows, elements))
 }
 
-fn typed(contents: Option<&InferTensorContents>, need: usize, shape: &[i64], name: &str) -> Result<Vec<f32>, DecodeError> {
+fn typed(
+    contents: Option<&InferTensorContents>,
+    need: usize,
+    shape: &[i64],
+    name: &str,
+) -> Result<Vec<f32>, DecodeError> {
     let empty = InferTensorContents::default();
     let contents = contents.unwrap_or(&empty);
     let others = [
@@ -120,7 +130,12 @@ fn typed(contents: Option<&InferTensorContents>, need: usize, shape: &[i64], nam
         return Err(DecodeError::Field { name: name.into(), field });
     }
     if contents.fp32_contents.len() != need {
-        return Err(DecodeError::Elements { name: name.into(), got: contents.fp32_contents.len(), shape: shape.to_vec(), need });
+        return Err(DecodeError::Elements {
+            name: name.into(),
+            got: contents.fp32_contents.len(),
+            shape: shape.to_vec(),
+            need,
+        });
     }
     Ok(contents.fp32_contents.clone())
 }

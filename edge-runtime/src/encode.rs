@@ -21,7 +21,13 @@ pub struct Identity {
 
 /// # Errors
 /// If the tensor is no `f32`: the model's fault, not the request's.
-pub fn encode(output: &Output, id: String, raw: bool, identity: &Identity, signature: &Signature) -> candle_core::Result<ModelInferResponse> {
+pub fn encode(
+    output: &Output,
+    id: String,
+    raw: bool,
+    identity: &Identity,
+    signature: &Signature,
+) -> candle_core::Result<ModelInferResponse> {
     let values: Vec<f32> = output.ys.flatten_all()?.to_vec1()?;
     let (contents, raw_output_contents) = if raw {
         (None, vec![raw_fp32(&values)])

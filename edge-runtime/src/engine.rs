@@ -55,7 +55,12 @@ impl Engine {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(network: Network, max_batch_size: usize, queue_size: usize, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub fn start(
+        network: Network,
+        max_batch_size: usize,
+        queue_size: usize,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), limit: queue_size, metrics });
         let of_thread = shared.clone();
         std::thread::Builder::new().name("model".into()).spawn(move || of_thread.run(&network, max_batch_size))?;
@@ -112,11 +117,18 @@ impl Shared {
     /// The next batch; `None` once the engine is dropped and the queue is empty.
     fn take(&self, max_batch_size: usize) -> Option<Vec<Job>> {
         let queue = self.lock();
-        let mut queue = self.arrived.wait_while(queue, |queue| queue.jobs.is_empty() && !queue.closed).unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self
+            .arrived
+            .wait_while(queue, |queue| queue.jobs.is_empty() && !queue.closed)
+            .unwrap_or_else(PoisonError::into_inner);
         if queue.jobs.is_empty() {
             return None;
         }
-        let waiting = queue.jobs.iter().map(|job| Waiting { rows: job.rows, deadline: job.deadline, abandoned: job.reply.is_closed() });
+        let waiting = queue.jobs.iter().map(|job| Waiting {
+            rows: job.rows,
+            deadline: job.deadline,
+            abandoned: job.reply.is_closed(),
+        });
         let fates = next(waiting, max_batch_size, Instant::now()).take;
         let mut batch = Vec::with_capacity(fates.len());
         for (job, fate) in queue.jobs.drain(..fates.len()).collect::<Vec<_>>().into_iter().zip(fates) {

@@ -26,7 +26,10 @@ async fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
@@ -66,7 +69,11 @@ async fn run_serve(args: Serve) -> Result<()> {
     let loaded = load::load(&args.model, args.digest.as_deref(), &args.variant, max_batch_size)?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry, &args.name, &loaded.digest, &args.variant));
-    let version = loaded.digest.strip_prefix("sha256:").and_then(|hex| hex.get(..12)).map_or_else(|| "1".into(), |hex| format!("sha256-{hex}"));
+    let version = loaded
+        .digest
+        .strip_prefix("sha256:")
+        .and_then(|hex| hex.get(..12))
+        .map_or_else(|| "1".into(), |hex| format!("sha256-{hex}"));
     let engine = Engine::start(loaded.network, max_batch_size, args.queue_size as usize, metrics.clone())?;
     let identity = Identity { name: args.name, version };
     let (grpc, metrics_listener) = (listen(args.grpc).await?, listen(args.metrics).await?);

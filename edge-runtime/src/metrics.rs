@@ -42,9 +42,15 @@ impl Metrics {
             requests: Family::default(),
             batches: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
         };
-        let labels = [("model", model), ("digest", digest), ("variant", variant)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let labels = [("model", model), ("digest", digest), ("variant", variant)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
         registry.register("sconce_model", "The model that is served", Info::new(labels.to_vec()));
-        registry.register_with_unit("sconce_request", "Time of a request by stage", Unit::Seconds, metrics.stages.clone());
+        registry.register_with_unit(
+            "sconce_request",
+            "Time of a request by stage",
+            Unit::Seconds,
+            metrics.stages.clone(),
+        );
         registry.register("sconce_requests", "Requests by gRPC code", metrics.requests.clone());
         registry.register("sconce_batch_size", "Rows in a batch", metrics.batches.clone());
         metrics
@@ -67,7 +73,11 @@ impl Metrics {
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: TcpListener, registry: Registry, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    registry: Registry,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     let registry = Arc::new(registry);
     let metrics = move || async move {
         let mut text = String::new();

@@ -8,8 +8,9 @@ use crate::metrics::Metrics;
 use crate::wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::wire::model_metadata_response::TensorMetadata;
 use crate::wire::{
-    DESCRIPTORS, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    DESCRIPTORS, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
+    ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
+    ServerReadyRequest, ServerReadyResponse,
 };
 use sconce_model::artifact::TensorSpec;
 use std::future::Future;
@@ -32,7 +33,13 @@ pub struct Service {
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: TcpListener, service: Service, max_message_bytes: usize, drain: Duration, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    max_message_bytes: usize,
+    drain: Duration,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let name = service.identity.name.clone();
     for name in ["", name.as_str()] {
@@ -42,7 +49,9 @@ pub async fn serve(listener: TcpListener, service: Service, max_message_bytes: u
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let inference = GrpcInferenceServiceServer::new(service).max_decoding_message_size(max_message_bytes).max_encoding_message_size(max_message_bytes);
+    let inference = GrpcInferenceServiceServer::new(service)
+        .max_decoding_message_size(max_message_bytes)
+        .max_encoding_message_size(max_message_bytes);
     let (draining, drained) = tokio::sync::oneshot::channel();
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -77,7 +86,9 @@ impl Service {
             return Err(Status::not_found(format!("no model \"{name}\" here; this server has \"{served}\"")));
         }
         if !version.is_empty() && version != current {
-            return Err(Status::not_found(format!("no version \"{version}\" of \"{served}\" here; this server has \"{current}\"")));
+            return Err(Status::not_found(format!(
+                "no version \"{version}\" of \"{served}\" here; this server has \"{current}\""
+            )));
         }
         Ok(())
     }
@@ -126,7 +137,10 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(ServerReadyResponse { ready: true }))
     }
 
-    async fn server_metadata(&self, _: Request<ServerMetadataRequest>) -> Result<Response<ServerMetadataResponse>, Status> {
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
         let (name, version) = ("sconce".into(), env!("CARGO_PKG_VERSION").into());
         Ok(Response::new(ServerMetadataResponse { name, version, extensions: Vec::new() }))
     }
@@ -136,7 +150,10 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(ModelReadyResponse { ready: true }))
     }
 
-    async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Result<Response<ModelMetadataResponse>, Status> {
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
         self.named(&request.get_ref().name, &request.get_ref().version)?;
         Ok(Response::new(ModelMetadataResponse {
             name: self.identity.name.clone(),

@@ -24,7 +24,12 @@ impl Process {
     /// Started, and listening: its log says where.
     fn start(args: &[&str]) -> Self {
         let ports = ["--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log-format", "json"];
-        let mut child = Command::new(env!("CARGO_BIN_EXE_edge-runtime")).args(args).args(ports).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
+            .args(args)
+            .args(ports)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let fields = log
             .by_ref()
@@ -66,7 +71,8 @@ fn tiny() -> tempfile::TempDir {
 }
 
 fn routes(folder: &Path, backends: &[(&str, SocketAddr)]) {
-    let backends: Vec<_> = backends.iter().map(|(tier, address)| serde_json::json!({"tier": tier, "address": address})).collect();
+    let backends: Vec<_> =
+        backends.iter().map(|(tier, address)| serde_json::json!({"tier": tier, "address": address})).collect();
     let text = serde_json::json!({"schema": 1, "models": {MODEL: {"backends": backends}}}).to_string();
     std::fs::write(folder.join("new"), text).unwrap();
     std::fs::rename(folder.join("new"), folder.join("routes.json")).unwrap();
@@ -155,19 +161,33 @@ fn the_last_words_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("last-words");
     let run = |args: &[&str]| {
-        let ended = Command::new(env!("CARGO_BIN_EXE_edge-runtime")).args(args).args(["--termination-log", log.to_str().unwrap()]).output().unwrap();
+        let ended = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
+            .args(args)
+            .args(["--termination-log", log.to_str().unwrap()])
+            .output()
+            .unwrap();
         (ended.status.code(), String::from_utf8(ended.stderr).unwrap(), std::fs::read_to_string(&log).unwrap())
     };
     let to = folder.path().join("models");
     let digest = sha256(b"{}");
-    let (code, told, last) =
-        run(&["fetch", "--from", "oci://127.0.0.1:1/vision/tiny", "--digest", &digest, "--to", to.to_str().unwrap(), "--deadline", "300ms"]);
+    let (code, told, last) = run(&[
+        "fetch",
+        "--from",
+        "oci://127.0.0.1:1/vision/tiny",
+        "--digest",
+        &digest,
+        "--to",
+        to.to_str().unwrap(),
+        "--deadline",
+        "300ms",
+    ]);
     assert_eq!((code, told.lines().last().unwrap()), (Some(1), last.as_str()));
     assert!(last.starts_with("RegistryUnreachable: cannot fetch "), "{last}");
 
     let model = tiny();
     std::fs::write(model.path().join("manifest.json"), "{}").unwrap();
-    let (code, told, last) = run(&["serve", "--model", model.path().to_str().unwrap(), "--name", MODEL, "--digest", &sha256(b"another")]);
+    let (code, told, last) =
+        run(&["serve", "--model", model.path().to_str().unwrap(), "--name", MODEL, "--digest", &sha256(b"another")]);
     assert_eq!((code, told.lines().last().unwrap()), (Some(1), last.as_str()));
     assert!(last.starts_with("DigestMismatch: manifest.json is sha256:"), "{last}");
 }
@@ -184,5 +204,8 @@ async fn the_bench_reports_both_ways() {
         .output()
         .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
-    assert!(report["direct"]["p50Ms"].as_f64().unwrap() > 0.0 && report["p50AddedMs"].is_f64() && report["cpu"].is_string(), "{report}");
+    assert!(
+        report["direct"]["p50Ms"].as_f64().unwrap() > 0.0 && report["p50AddedMs"].is_f64() && report["cpu"].is_string(),
+        "{report}"
+    );
 }

@@ -46,7 +46,13 @@ async fn registry(moods: &[Mood], rename: fn(&str) -> String) -> (Arc<Registry>,
     let weights = files.iter().find(|file| file.path.ends_with("model.safetensors")).unwrap().digest.clone();
     let blobs = files.into_iter().map(|file| (file.digest, file.bytes)).collect();
     let moods = moods.iter().rev().copied().collect::<Vec<_>>();
-    let registry = Arc::new(Registry { manifest: serde_json::to_vec(&manifest).unwrap(), blobs, weights, moods: moods.into(), asked: Mutex::default() });
+    let registry = Arc::new(Registry {
+        manifest: serde_json::to_vec(&manifest).unwrap(),
+        blobs,
+        weights,
+        moods: moods.into(),
+        asked: Mutex::default(),
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let from = format!("oci://{}/vision/tiny", listener.local_addr().unwrap());
     let router = axum::Router::new().fallback(answer).with_state(registry.clone());
@@ -62,13 +68,15 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
     registry.asked.lock().unwrap().push(path.clone());
     let digest = path.rsplit('/').next().unwrap();
     if path == format!("/v2/vision/tiny/manifests/{}", sha256(&registry.manifest)) {
-        return ([("content-type", "application/vnd.oci.image.manifest.v1+json")], registry.manifest.clone()).into_response();
+        return ([("content-type", "application/vnd.oci.image.manifest.v1+json")], registry.manifest.clone())
+            .into_response();
     }
     let Some(blob) = registry.blobs.get(digest) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let range = headers.get("range").map(|range| range.to_str().unwrap().to_owned());
-    let first: usize = range.as_deref().map_or(0, |range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
+    let first: usize =
+        range.as_deref().map_or(0, |range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
     let mut mood = None;
     if digest == registry.weights {
         registry.asked.lock().unwrap().push(format!("from {}", if first == 0 { "the start" } else { "the middle" }));
@@ -153,15 +161,21 @@ async fn reasons_come_first() {
     };
     check(&from, &sha256(b"another"), "ArtifactMissing: ").await;
     // Hexadecimal digits of a digest are no HTTP status.
-    check("oci://127.0.0.1:1/vision/tiny", &format!("sha256:{}", "404".repeat(21) + "0"), "RegistryUnreachable: ").await;
+    check("oci://127.0.0.1:1/vision/tiny", &format!("sha256:{}", "404".repeat(21) + "0"), "RegistryUnreachable: ")
+        .await;
     check("https://127.0.0.1/vision", &registry.digest(), "FetchFailed: ").await;
-    let error = fetch(&Source::new(&from, &[]).unwrap(), &registry.digest(), "int3", to.path(), MINUTE).await.unwrap_err().to_string();
+    let error = fetch(&Source::new(&from, &[]).unwrap(), &registry.digest(), "int3", to.path(), MINUTE)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no variant \"int3\", it has f32"), "{error}");
 }
 
 #[tokio::test]
 async fn a_path_that_leads_out_of_the_folder_is_refused() {
-    for rename in [|path: &str| format!("../{path}"), |path: &str| format!("/tmp/{path}"), |path: &str| format!("a/../../{path}")] {
+    for rename in
+        [|path: &str| format!("../{path}"), |path: &str| format!("/tmp/{path}"), |path: &str| format!("a/../../{path}")]
+    {
         let (to, (registry, from)) = (folder(), registry(&[], rename).await);
         let error = fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap_err().to_string();
         assert!(error.contains("the manifest names the file"), "{error}");

@@ -24,17 +24,24 @@ struct Router {
 impl Router {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (grpc, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let (grpc, metrics) =
+            (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = grpc.local_addr().unwrap();
         let routes = folder.path().join("routes.json");
-        tokio::spawn(async move { route::run(grpc, metrics, &routes, LIMITS, std::future::pending::<()>().shared()).await });
+        tokio::spawn(
+            async move { route::run(grpc, metrics, &routes, LIMITS, std::future::pending::<()>().shared()).await },
+        );
         Self { folder, address }
     }
 
     /// As the agent writes: beside the file, then in its place.
     fn routes(&self, backends: &[(&str, SocketAddr)]) {
-        let backends: Vec<_> = backends.iter().map(|(tier, address)| serde_json::json!({"tier": tier, "address": address})).collect();
-        write(self.folder.path(), &serde_json::json!({"schema": 1, "models": {MODEL: {"backends": backends}}}).to_string());
+        let backends: Vec<_> =
+            backends.iter().map(|(tier, address)| serde_json::json!({"tier": tier, "address": address})).collect();
+        write(
+            self.folder.path(),
+            &serde_json::json!({"schema": 1, "models": {MODEL: {"backends": backends}}}).to_string(),
+        );
     }
 
     async fn client(&self) -> Client {
@@ -58,7 +65,11 @@ async fn requests_are_forwarded_by_name_and_unknown_names_are_told_what_is_route
     let direct = server.client().await.model_infer(request(2)).await.unwrap().into_inner();
     let routed = client.model_infer(request(2)).await.unwrap().into_inner();
     assert_eq!(routed, direct);
-    let metadata = client.model_metadata(ModelMetadataRequest { name: MODEL.into(), version: String::new() }).await.unwrap().into_inner();
+    let metadata = client
+        .model_metadata(ModelMetadataRequest { name: MODEL.into(), version: String::new() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(metadata.inputs[0].name, "input");
     let mut wrong = request(1);
     wrong.model_name = "astray".into();

@@ -8,7 +8,9 @@ use sconce_edge_runtime::decode::decode;
 use sconce_edge_runtime::engine::{Engine, EngineError};
 use sconce_edge_runtime::load::load;
 use sconce_edge_runtime::metrics::Metrics;
-use sconce_edge_runtime::wire::{InferTensorContents, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, raw_fp32};
+use sconce_edge_runtime::wire::{
+    InferTensorContents, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, raw_fp32,
+};
 use std::sync::Arc;
 use std::time::Instant;
 use tonic::transport::Channel;
@@ -23,7 +25,8 @@ async fn raw_and_typed_contents_get_the_same_answer_in_their_own_form() {
     let raw = client.model_infer(request(2)).await.unwrap().into_inner();
     assert_eq!((raw.model_name.as_str(), raw.id.as_str(), raw.outputs[0].shape.as_slice()), (MODEL, "7", &[2, 3][..]));
     let mut typed = request(2);
-    let values = typed.raw_input_contents.remove(0).chunks(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect();
+    let values =
+        typed.raw_input_contents.remove(0).chunks(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect();
     typed.inputs[0].contents = Some(InferTensorContents { fp32_contents: values, ..Default::default() });
     let typed = client.model_infer(typed).await.unwrap().into_inner();
     assert!(typed.raw_output_contents.is_empty() && raw.outputs[0].contents.is_none());
@@ -36,10 +39,22 @@ async fn raw_and_typed_contents_get_the_same_answer_in_their_own_form() {
 async fn metadata_and_health_are_told() {
     let server = Server::start(4, 16).await;
     let mut client = server.client().await;
-    let metadata = client.model_metadata(ModelMetadataRequest { name: MODEL.into(), version: String::new() }).await.unwrap().into_inner();
+    let metadata = client
+        .model_metadata(ModelMetadataRequest { name: MODEL.into(), version: String::new() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((metadata.inputs[0].name.as_str(), metadata.inputs[0].shape.as_slice()), ("input", &[-1, 1, 8, 8][..]));
-    assert!(client.model_ready(ModelReadyRequest { name: MODEL.into(), version: String::new() }).await.unwrap().into_inner().ready);
-    let mut health = HealthClient::new(Channel::from_shared(format!("http://{}", server.address)).unwrap().connect_lazy());
+    assert!(
+        client
+            .model_ready(ModelReadyRequest { name: MODEL.into(), version: String::new() })
+            .await
+            .unwrap()
+            .into_inner()
+            .ready
+    );
+    let mut health =
+        HealthClient::new(Channel::from_shared(format!("http://{}", server.address)).unwrap().connect_lazy());
     for service in ["", MODEL] {
         let status = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner().status;
         assert_eq!(status, tonic_health::ServingStatus::Serving as i32);
@@ -56,25 +71,63 @@ async fn malformed_requests_are_told_what_was_expected() {
         change(&mut request);
         request
     };
-    let contents = |contents: InferTensorContents| with(&move |request| {
-        request.raw_input_contents.clear();
-        request.inputs[0].contents = Some(contents.clone());
-    });
+    let contents = |contents: InferTensorContents| {
+        with(&move |request| {
+            request.raw_input_contents.clear();
+            request.inputs[0].contents = Some(contents.clone());
+        })
+    };
     let cases: [(ModelInferRequest, Code, &str); 14] = [
-        (with(&|r| r.model_name = "other".into()), Code::NotFound, "no model \"other\" here; this server has \"tiny.test\""),
+        (
+            with(&|r| r.model_name = "other".into()),
+            Code::NotFound,
+            "no model \"other\" here; this server has \"tiny.test\"",
+        ),
         (with(&|r| r.inputs.clear()), Code::InvalidArgument, "0 inputs; the model takes one, \"input\""),
         (with(&|r| r.inputs[0].name = "x".into()), Code::InvalidArgument, "input \"x\"; the model takes \"input\""),
-        (with(&|r| r.inputs[0].datatype = "INT8".into()), Code::InvalidArgument, "has datatype \"INT8\"; the model takes FP32"),
-        (with(&|r| r.inputs[0].shape = vec![1, 8, 8]), Code::InvalidArgument, "has shape [1, 8, 8]; the model takes [-1, 1, 8, 8], -1 being 1 to 4"),
+        (
+            with(&|r| r.inputs[0].datatype = "INT8".into()),
+            Code::InvalidArgument,
+            "has datatype \"INT8\"; the model takes FP32",
+        ),
+        (
+            with(&|r| r.inputs[0].shape = vec![1, 8, 8]),
+            Code::InvalidArgument,
+            "has shape [1, 8, 8]; the model takes [-1, 1, 8, 8], -1 being 1 to 4",
+        ),
         (with(&|r| r.inputs[0].shape = vec![5, 1, 8, 8]), Code::InvalidArgument, "-1 being 1 to 4"),
         (with(&|r| r.inputs[0].shape = vec![-1, 1, 8, 8]), Code::InvalidArgument, "has shape [-1, 1, 8, 8]"),
         (with(&|r| r.inputs[0].shape = vec![i64::MAX, 1, 8, 8]), Code::InvalidArgument, "-1 being 1 to 4"),
-        (with(&|r| r.raw_input_contents[0].truncate(255)), Code::InvalidArgument, "has 255 bytes; shape [1, 1, 8, 8] of FP32 needs 256"),
-        (with(&|r| r.raw_input_contents.push(Default::default())), Code::InvalidArgument, "2 raw_input_contents for one input; send one"),
-        (with(&|r| r.inputs[0].contents = Some(Default::default())), Code::InvalidArgument, "both raw_input_contents and contents are set"),
-        (with(&|r| r.raw_input_contents[0] = raw_fp32(&[f32::NAN; PIXELS])), Code::InvalidArgument, "has NaN at 0; numbers must be finite"),
-        (contents(InferTensorContents { fp32_contents: vec![0.0; 3], ..Default::default() }), Code::InvalidArgument, "has 3 fp32_contents; shape [1, 1, 8, 8] needs 64"),
-        (contents(InferTensorContents { int_contents: vec![0; PIXELS], ..Default::default() }), Code::InvalidArgument, "holds int_contents"),
+        (
+            with(&|r| r.raw_input_contents[0].truncate(255)),
+            Code::InvalidArgument,
+            "has 255 bytes; shape [1, 1, 8, 8] of FP32 needs 256",
+        ),
+        (
+            with(&|r| r.raw_input_contents.push(Default::default())),
+            Code::InvalidArgument,
+            "2 raw_input_contents for one input; send one",
+        ),
+        (
+            with(&|r| r.inputs[0].contents = Some(Default::default())),
+            Code::InvalidArgument,
+            "both raw_input_contents and contents are set",
+        ),
+        (
+            with(&|r| r.raw_input_contents[0] = raw_fp32(&[f32::NAN; PIXELS])),
+            Code::InvalidArgument,
+            "has NaN at 0; numbers must be finite",
+        ),
+        (
+            contents(InferTensorContents { fp32_contents: vec![0.0; 3], ..Default::default() }),
+            Code::InvalidArgument,
+            "has 3 fp32_contents; shape [1, 1, 8, 8] needs 64",
+        ),
+        (
+            contents(InferTensorContents { int_contents: vec![0; PIXELS], ..Default::default() }),
+            Code::InvalidArgument,
+            "holds int_contents",
+        ),
     ];
     for (request, code, expected) in cases {
         let status = client.model_infer(request).await.unwrap_err();
@@ -83,7 +136,10 @@ async fn malformed_requests_are_told_what_was_expected() {
     }
     client.model_infer(request(1)).await.unwrap();
     let mut asked = request(1);
-    asked.outputs.push(sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor { name: "scores".into(), ..Default::default() });
+    asked.outputs.push(sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor {
+        name: "scores".into(),
+        ..Default::default()
+    });
     assert!(client.model_infer(asked).await.unwrap_err().message().contains("the model gives \"output\""));
 }
 
@@ -140,7 +196,10 @@ async fn told_to_stop_it_finishes_what_it_has_begun() {
         match answer.await.unwrap() {
             Ok(()) => {}
             // A request that the server had not begun when it stopped is told so, and may be sent again.
-            Err(status) => assert!([Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled].contains(&status.code()), "{status}"),
+            Err(status) => assert!(
+                [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled].contains(&status.code()),
+                "{status}"
+            ),
         }
     }
     server.task.await.unwrap().unwrap();

@@ -29,7 +29,9 @@ pub enum FetchError {
     Source(#[from] SourceError),
     #[error("ArtifactMissing: {what} is not in the registry: was it pushed, and is the digest right?")]
     Missing { what: String },
-    #[error("DigestMismatch: {what} is {got}, should be {need}: the registry or the way to it spoils bytes; push it again")]
+    #[error(
+        "DigestMismatch: {what} is {got}, should be {need}: the registry or the way to it spoils bytes; push it again"
+    )]
     Digest { what: String, got: String, need: String },
     #[error("RegistryUnreachable: cannot fetch {what}: {why}")]
     Registry { what: String, why: String },
@@ -51,7 +53,13 @@ impl FetchError {
 ///
 /// # Errors
 /// [`FetchError`], after the last of several attempts; what was fetched well is kept for the next.
-pub async fn fetch(source: &Source, digest: &str, variant: &str, folder: &Path, deadline: Duration) -> Result<(), FetchError> {
+pub async fn fetch(
+    source: &Source,
+    digest: &str,
+    variant: &str,
+    folder: &Path,
+    deadline: Duration,
+) -> Result<(), FetchError> {
     let source = &Attempts { source, until: Instant::now() + deadline };
     std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
     let manifest = source.retried("the manifest", || fetch_manifest(source.source, digest, folder)).await?;
@@ -83,7 +91,11 @@ impl Attempts<'_> {
     where
         F: Future<Output = Result<T, FetchError>>,
     {
-        let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(10)).without_max_times().with_jitter();
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(Duration::from_secs(10))
+            .without_max_times()
+            .with_jitter();
         let mut wrong = 0;
         let attempt = || {
             let attempt = attempt();
@@ -122,16 +134,22 @@ async fn fetch_manifest(source: &Source, digest: &str, folder: &Path) -> Result<
             bytes.to_vec()
         }
     };
-    serde_json::from_slice(&bytes).map_err(|error| FetchError::Artifact { why: format!("the manifest is none: {error}") })
+    serde_json::from_slice(&bytes)
+        .map_err(|error| FetchError::Artifact { why: format!("the manifest is none: {error}") })
 }
 
 /// The manifest's files. A path that leads out of the folder is an attack.
 fn layers(manifest: &Manifest) -> Result<Vec<(String, Layer)>, FetchError> {
-    let named = manifest.layers.iter().filter_map(|layer| Some((layer.annotations.get(FILE_PATH)?.clone(), layer.clone())));
+    let named =
+        manifest.layers.iter().filter_map(|layer| Some((layer.annotations.get(FILE_PATH)?.clone(), layer.clone())));
     named
         .map(|(path, layer)| {
             let inside = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
-            if inside && !path.is_empty() { Ok((path, layer)) } else { Err(FetchError::Artifact { why: format!("the manifest names the file \"{path}\"") }) }
+            if inside && !path.is_empty() {
+                Ok((path, layer))
+            } else {
+                Err(FetchError::Artifact { why: format!("the manifest names the file \"{path}\"") })
+            }
         })
         .collect()
 }
@@ -146,8 +164,10 @@ fn files_of(variant: &str, folder: &Path) -> Result<Vec<String>, FetchError> {
         name: String,
         files: Vec<String>,
     }
-    let bytes = std::fs::read(folder.join("variants.json")).map_err(|_| FetchError::Artifact { why: "it has no variants.json".into() })?;
-    let variants: Variants = serde_json::from_slice(&bytes).map_err(|error| FetchError::Artifact { why: format!("variants.json: {error}") })?;
+    let bytes = std::fs::read(folder.join("variants.json"))
+        .map_err(|_| FetchError::Artifact { why: "it has no variants.json".into() })?;
+    let variants: Variants = serde_json::from_slice(&bytes)
+        .map_err(|error| FetchError::Artifact { why: format!("variants.json: {error}") })?;
     let known: Vec<&str> = variants.variants.iter().map(|variant| variant.name.as_str()).collect();
     match variants.variants.iter().find(|known| known.name == variant) {
         Some(variant) => Ok(variant.files.clone()),
@@ -170,7 +190,14 @@ async fn fetch_file(source: &Attempts<'_>, layer: &Layer, path: &str, folder: &P
 async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> Result<(), FetchError> {
     let partial = partial_of(target);
     let failed = |source| FetchError::Write { path: partial.clone(), source };
-    let mut file = tokio::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&partial).await.map_err(failed)?;
+    let mut file = tokio::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&partial)
+        .await
+        .map_err(failed)?;
     let mut hasher = Sha256::new();
     let mut have = file.metadata().await.map_err(failed)?.len();
     if have >= layer.size {
@@ -181,7 +208,12 @@ async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> 
         hasher.update(&kept);
         tracing::info!(path, have, size = layer.size, "going on");
     }
-    let descriptor = OciDescriptor { media_type: media_type(path).into(), digest: layer.digest.clone(), size: layer.size as i64, ..OciDescriptor::default() };
+    let descriptor = OciDescriptor {
+        media_type: media_type(path).into(),
+        digest: layer.digest.clone(),
+        size: layer.size as i64,
+        ..OciDescriptor::default()
+    };
     let reference = source.repository();
     let response = source.client()?.pull_blob_stream_partial(reference, &descriptor, have, None).await;
     let mut stream = match response.map_err(|error| told(error, path))? {
@@ -212,7 +244,10 @@ async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> 
     // Also what a connection that was cut has brought: the next attempt goes on from there.
     file.sync_all().await.map_err(failed)?;
     if let (Some(why), true) = (cut, have < layer.size) {
-        return Err(FetchError::Registry { what: path.into(), why: format!("{why} after {have} of {} bytes", layer.size) });
+        return Err(FetchError::Registry {
+            what: path.into(),
+            why: format!("{why} after {have} of {} bytes", layer.size),
+        });
     }
     let got = named(hasher);
     if got != layer.digest {
@@ -246,12 +281,17 @@ fn told(error: OciDistributionError, what: &str) -> FetchError {
     use OciErrorCode::{BlobUnknown, ManifestUnknown, NameUnknown, NotFound};
     let missing = match &error {
         E::ImageManifestNotFoundError(_) | E::ServerError { code: 404, .. } => true,
-        E::RegistryError { envelope, .. } => envelope.errors.iter().any(|error| matches!(error.code, BlobUnknown | ManifestUnknown | NameUnknown | NotFound)),
+        E::RegistryError { envelope, .. } => envelope
+            .errors
+            .iter()
+            .any(|error| matches!(error.code, BlobUnknown | ManifestUnknown | NameUnknown | NotFound)),
         _ => false,
     };
     match error {
         _ if missing => FetchError::Missing { what: what.into() },
-        E::DigestError(DigestError::VerificationError { expected, actual }) => FetchError::Digest { what: what.into(), got: actual, need: expected },
+        E::DigestError(DigestError::VerificationError { expected, actual }) => {
+            FetchError::Digest { what: what.into(), got: actual, need: expected }
+        }
         error => FetchError::Registry { what: what.into(), why: causes(&error) },
     }
 }

@@ -49,7 +49,12 @@ impl Source {
             return Ok(client);
         }
         let protocol = if self.plain { ClientProtocol::Http } else { ClientProtocol::Https };
-        let config = ClientConfig { protocol, connect_timeout: Some(Duration::from_secs(5)), read_timeout: Some(Duration::from_secs(30)), ..ClientConfig::default() };
+        let config = ClientConfig {
+            protocol,
+            connect_timeout: Some(Duration::from_secs(5)),
+            read_timeout: Some(Duration::from_secs(30)),
+            ..ClientConfig::default()
+        };
         let client = Client::try_from(config).map_err(|error| SourceError::Client { why: error.to_string() })?;
         Ok(self.client.get_or_init(|| client))
     }

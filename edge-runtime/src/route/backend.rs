@@ -59,7 +59,12 @@ impl Backend {
     ///
     /// # Errors
     /// Why there is no answer that a client should see; the backend is then asked last for a while.
-    pub async fn ask(&self, head: &http::request::Parts, body: &Bytes, patience: Option<Duration>) -> Result<Answer, String> {
+    pub async fn ask(
+        &self,
+        head: &http::request::Parts,
+        body: &Bytes,
+        patience: Option<Duration>,
+    ) -> Result<Answer, String> {
         let busy = Busy::new(&self.outstanding);
         let mut request = http::Request::new(Body::new(Full::new(body.clone())));
         *request.method_mut() = head.method.clone();
@@ -74,7 +79,9 @@ impl Backend {
         };
         let answer: Result<Answer, String> = match patience {
             None => asked.await,
-            Some(patience) => tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(format!("no answer within {patience:?}"))),
+            Some(patience) => tokio::time::timeout(patience, asked)
+                .await
+                .unwrap_or_else(|_| Err(format!("no answer within {patience:?}"))),
         };
         drop(busy);
         let answer = answer.and_then(whole);
@@ -141,7 +148,9 @@ pub fn code(answer: &Answer) -> Code {
 /// Refuses what another backend may answer better: a server without room or about to leave, a connection that was cut.
 fn whole(answer: Answer) -> Result<Answer, String> {
     match status(&answer) {
-        Some(status) if matches!(status.code(), Code::Unavailable | Code::Cancelled) => Err(format!("{:?}: {}", status.code(), status.message())),
+        Some(status) if matches!(status.code(), Code::Unavailable | Code::Cancelled) => {
+            Err(format!("{:?}: {}", status.code(), status.message()))
+        }
         Some(_) => Ok(answer),
         None => Err(format!("HTTP {} without a gRPC status", answer.status().as_u16())),
     }

@@ -44,7 +44,12 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let (table, _watcher) = watch(routes)?;
     let mut registry = Registry::default();
-    let router = Router::new(table, Arc::new(RouterMetrics::new(&mut registry)), limits.max_message_bytes, limits.attempt_timeout);
+    let router = Router::new(
+        table,
+        Arc::new(RouterMetrics::new(&mut registry)),
+        limits.max_message_bytes,
+        limits.attempt_timeout,
+    );
     let (health, health_service) = tonic_health::server::health_reporter();
     // Healthy before there are routes: the router is, and agents measure the link by asking it.
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;

@@ -67,7 +67,12 @@ mod tests {
 
     #[test]
     fn the_name_is_found_and_nonsense_is_refused() {
-        let request = ModelInferRequest { model_name: "digits.vision".into(), id: "7".into(), raw_input_contents: vec![vec![1; 300].into()], ..Default::default() };
+        let request = ModelInferRequest {
+            model_name: "digits.vision".into(),
+            id: "7".into(),
+            raw_input_contents: vec![vec![1; 300].into()],
+            ..Default::default()
+        };
         assert_eq!(model_name(&frame(&request)), Ok("digits.vision"));
         assert_eq!(model_name(&frame(&ModelReadyRequest { name: "a.b".into(), ..Default::default() })), Ok("a.b"));
         assert_eq!(model_name(&frame(&ModelInferRequest { id: "7".into(), ..Default::default() })), Ok(""));

@@ -50,7 +50,10 @@ mod tests {
         let routes = parse(text).unwrap();
         assert_eq!(routes.models["digits.vision"].backends[1].tier, "Cloud");
         assert!(routes.models["none.vision"].backends.is_empty());
-        assert_eq!(parse(br#"{"schema":2,"models":{}}"#).unwrap_err().to_string(), "routes have schema 2; this router knows 1: use a newer one");
+        assert_eq!(
+            parse(br#"{"schema":2,"models":{}}"#).unwrap_err().to_string(),
+            "routes have schema 2; this router knows 1: use a newer one"
+        );
         assert!(parse(&text[..40]).is_err());
     }
 }

@@ -8,12 +8,12 @@ use crate::metrics::seconds;
 use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use prost::Message as _;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use prost::Message as _;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -65,15 +65,30 @@ impl RouterMetrics {
             requests: Family::default(),
             failovers: Counter::default(),
         };
-        registry.register_with_unit("sconce_router_request", "What clients wait, by model and tier that answered", Unit::Seconds, metrics.waited.clone());
-        registry.register("sconce_router_requests", "Requests by model, tier that answered, and gRPC code", metrics.requests.clone());
-        registry.register("sconce_router_failovers", "Attempts that failed and went elsewhere", metrics.failovers.clone());
+        registry.register_with_unit(
+            "sconce_router_request",
+            "What clients wait, by model and tier that answered",
+            Unit::Seconds,
+            metrics.waited.clone(),
+        );
+        registry.register(
+            "sconce_router_requests",
+            "Requests by model, tier that answered, and gRPC code",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "sconce_router_failovers",
+            "Attempts that failed and went elsewhere",
+            metrics.failovers.clone(),
+        );
         metrics
     }
 
     fn answered(&self, model: &str, tier: &str, code: Code, waited: Duration) {
         let (model, tier) = (model.to_owned(), tier.to_owned());
-        self.requests.get_or_create(&Outcome { model: model.clone(), tier: tier.clone(), code: format!("{code:?}") }).inc();
+        self.requests
+            .get_or_create(&Outcome { model: model.clone(), tier: tier.clone(), code: format!("{code:?}") })
+            .inc();
         if code == Code::Ok {
             self.waited.get_or_create(&Place { model, tier }).observe(waited.as_secs_f64());
         }
@@ -100,7 +115,12 @@ impl tower::Service<http::Request<Body>> for Router {
 }
 
 impl Router {
-    pub fn new(table: watch::Receiver<Arc<Table>>, metrics: Arc<RouterMetrics>, max_message_bytes: usize, attempt_timeout: Duration) -> Self {
+    pub fn new(
+        table: watch::Receiver<Arc<Table>>,
+        metrics: Arc<RouterMetrics>,
+        max_message_bytes: usize,
+        attempt_timeout: Duration,
+    ) -> Self {
         Self { table, metrics, max_message_bytes, attempt_timeout }
     }
 
@@ -113,15 +133,19 @@ impl Router {
         }
         let limit = self.max_message_bytes;
         let body = Limited::new(body, limit).collect().await;
-        let body = body.map_err(|error| Status::resource_exhausted(format!("cannot read the request, of at most {limit} bytes: {error}")))?.to_bytes();
+        let body = body
+            .map_err(|error| {
+                Status::resource_exhausted(format!("cannot read the request, of at most {limit} bytes: {error}"))
+            })?
+            .to_bytes();
         let name = model_name(&body)?.to_owned();
         let timeout = head.headers.get("grpc-timeout").and_then(|header| header.to_str().ok());
         let forwarded = self.forward(&name, &head, &body, arrived);
         let answered = match deadline(timeout, arrived) {
             None => forwarded.await,
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), forwarded)
-                .await
-                .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer for \"{name}\" within {:?}", arrived.elapsed())))),
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), forwarded).await.unwrap_or_else(|_| {
+                Err(Status::deadline_exceeded(format!("no answer for \"{name}\" within {:?}", arrived.elapsed())))
+            }),
         };
         match answered {
             Ok((answer, tier)) => {
@@ -139,7 +163,13 @@ impl Router {
     }
 
     /// Asks backends in order of preference until one answers; waits a little where none does.
-    async fn forward(&mut self, name: &str, head: &http::request::Parts, body: &Bytes, arrived: Instant) -> Result<(Answer, String), Status> {
+    async fn forward(
+        &mut self,
+        name: &str,
+        head: &http::request::Parts,
+        body: &Bytes,
+        arrived: Instant,
+    ) -> Result<(Answer, String), Status> {
         let give_up = arrived + BRIDGE;
         let mut again = AGAIN;
         loop {
@@ -199,7 +229,8 @@ fn own(method: &str) -> Result<http::Response<Body>, Status> {
     let frame = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
     let mut trailers = http::HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-    let mut response = http::Response::new(Body::new(Full::new(Bytes::from(frame)).with_trailers(async { Some(Ok(trailers)) })));
+    let mut response =
+        http::Response::new(Body::new(Full::new(Bytes::from(frame)).with_trailers(async { Some(Ok(trailers)) })));
     response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
     Ok(response)
 }

@@ -89,7 +89,9 @@ impl Reader {
         let bytes = match std::fs::read(&self.file) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
-            Err(error) => return tracing::warn!(file = %self.file.display(), %error, "cannot read routes: keeping what is known"),
+            Err(error) => {
+                return tracing::warn!(file = %self.file.display(), %error, "cannot read routes: keeping what is known");
+            }
         };
         if self.last.as_ref() == Some(&bytes) {
             return;

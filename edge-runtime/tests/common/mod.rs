@@ -66,5 +66,11 @@ pub fn tensor(rows: i64) -> InferInputTensor {
 
 pub fn request(rows: i64) -> ModelInferRequest {
     let values: Vec<f32> = (0..rows as usize * PIXELS).map(|index| (index % 11) as f32 / 11.0).collect();
-    ModelInferRequest { model_name: MODEL.into(), id: "7".into(), inputs: vec![tensor(rows)], raw_input_contents: vec![raw_fp32(&values)], ..Default::default() }
+    ModelInferRequest {
+        model_name: MODEL.into(),
+        id: "7".into(),
+        inputs: vec![tensor(rows)],
+        raw_input_contents: vec![raw_fp32(&values)],
+        ..Default::default()
+    }
 }

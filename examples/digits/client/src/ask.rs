@@ -89,7 +89,12 @@ impl Ask {
 
     async fn ask(&self, number: usize) -> Answer {
         let which = number % self.samples.images.len();
-        let tensor = InferInputTensor { name: "input".into(), datatype: "FP32".into(), shape: self.samples.shape.clone(), ..Default::default() };
+        let tensor = InferInputTensor {
+            name: "input".into(),
+            datatype: "FP32".into(),
+            shape: self.samples.shape.clone(),
+            ..Default::default()
+        };
         let request = ModelInferRequest {
             model_name: self.model.clone(),
             inputs: vec![tensor],
@@ -168,8 +173,14 @@ mod tests {
     #[test]
     fn a_run_is_summed_up_with_its_failures() {
         let answer = |ms, answer| Answer { waited: Duration::from_millis(ms), request_bytes: 100, answer };
-        let summary = summed("digits.vision", vec![answer(1, Ok((true, 40))), answer(3, Ok((false, 60))), answer(9, Err("Unavailable: gone".into()))]);
-        assert_eq!(summary.line(), "sent 3 failed 1 accuracy 0.5000 p50 3.00 ms p99 3.00 ms  first error: Unavailable: gone");
+        let summary = summed(
+            "digits.vision",
+            vec![answer(1, Ok((true, 40))), answer(3, Ok((false, 60))), answer(9, Err("Unavailable: gone".into()))],
+        );
+        assert_eq!(
+            summary.line(),
+            "sent 3 failed 1 accuracy 0.5000 p50 3.00 ms p99 3.00 ms  first error: Unavailable: gone"
+        );
         assert_eq!((summary.request_bytes.round(), summary.response_bytes), (100.0, 50.0));
     }
 }

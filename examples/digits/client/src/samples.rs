@@ -15,16 +15,27 @@ pub struct Samples {
 
 impl Samples {
     pub fn read(folder: &Path) -> Result<Self> {
-        let read = |file: &str| std::fs::read(folder.join(file)).with_context(|| format!("cannot read {}", folder.join(file).display()));
+        let read = |file: &str| {
+            std::fs::read(folder.join(file)).with_context(|| format!("cannot read {}", folder.join(file).display()))
+        };
         let images = idx::read_images(&read("images.idx3")?).context("images.idx3")?;
         let labels = idx::read_labels(&read("labels.idx1")?).context("labels.idx1")?;
-        ensure!(images.count == labels.len() && !labels.is_empty(), "{} images but {} labels", images.count, labels.len());
+        ensure!(
+            images.count == labels.len() && !labels.is_empty(),
+            "{} images but {} labels",
+            images.count,
+            labels.len()
+        );
         let preprocess: Preprocess = serde_json::from_slice(&read("preprocess.json")?).context("preprocess.json")?;
         let apply = |index| preprocess.apply(images.image(index), images.height, images.width);
         let prepared = (0..images.count).map(apply).collect::<Result<Vec<_>, _>>()?;
         // Cropping leaves a square of what it was given.
         let side = (prepared[0].len() as f64).sqrt() as i64;
-        let (height, width) = if prepared[0].len() == images.pixels.len() / images.count { (images.height as i64, images.width as i64) } else { (side, side) };
+        let (height, width) = if prepared[0].len() == images.pixels.len() / images.count {
+            (images.height as i64, images.width as i64)
+        } else {
+            (side, side)
+        };
         Ok(Self { images: prepared, labels, shape: vec![1, 1, height, width] })
     }
 }

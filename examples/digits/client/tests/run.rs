@@ -18,7 +18,11 @@ const MODEL: &str = "tiny.test";
 /// Writes three images of the tiny model's size, as the client's image carries them, beside the artifact.
 fn data(folder: &Path) {
     sconce_model::artifact::testing::write_tiny(folder, 7).unwrap();
-    let images: Vec<u8> = [0x0803_u32, 3, 8, 8].iter().flat_map(|word| word.to_be_bytes()).chain((0..3 * 64).map(|pixel| pixel as u8)).collect();
+    let images: Vec<u8> = [0x0803_u32, 3, 8, 8]
+        .iter()
+        .flat_map(|word| word.to_be_bytes())
+        .chain((0..3 * 64).map(|pixel| pixel as u8))
+        .collect();
     let labels: Vec<u8> = [0x0801_u32, 3].iter().flat_map(|word| word.to_be_bytes()).chain([0, 1, 2]).collect();
     std::fs::write(folder.join("images.idx3"), images).unwrap();
     std::fs::write(folder.join("labels.idx1"), labels).unwrap();
@@ -28,7 +32,12 @@ async fn serve(folder: &Path) -> String {
     let loaded = load(folder, None, "f32", 4).unwrap();
     let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
     let engine = Engine::start(loaded.network, 4, 64, metrics.clone()).unwrap();
-    let service = Service { engine, signature: loaded.signature, identity: Identity { name: MODEL.into(), version: "1".into() }, metrics };
+    let service = Service {
+        engine,
+        signature: loaded.signature,
+        identity: Identity { name: MODEL.into(), version: "1".into() },
+        metrics,
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(server::serve(listener, service, 1 << 20, Duration::from_secs(1), std::future::pending()));
@@ -37,7 +46,11 @@ async fn serve(folder: &Path) -> String {
 
 fn client(folder: &Path, router: &str, args: &[&str]) -> Command {
     let mut client = Command::new(env!("CARGO_BIN_EXE_digits-client"));
-    client.args(args).args(["--router", router, "--data", folder.to_str().unwrap()]).stdout(Stdio::piped()).kill_on_drop(true);
+    client
+        .args(args)
+        .args(["--router", router, "--data", folder.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     client
 }
 
@@ -51,12 +64,22 @@ async fn a_run_says_what_it_measured_in_one_object() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let address = serve(folder.path()).await;
-    let run = |args: &[&str]| json(client(folder.path(), &address, &[&["run", "-o", "json", "--model", MODEL], args].concat()));
+    let run = |args: &[&str]| {
+        json(client(folder.path(), &address, &[&["run", "-o", "json", "--model", MODEL], args].concat()))
+    };
 
     let (code, told) = run(&["--count", "7"]).await;
-    assert_eq!((code, &told["sent"], &told["failed"], &told["errors"]), (Some(0), &7.into(), &0.into(), &serde_json::json!([])));
+    assert_eq!(
+        (code, &told["sent"], &told["failed"], &told["errors"]),
+        (Some(0), &7.into(), &0.into(), &serde_json::json!([]))
+    );
     assert!((0.0..=1.0).contains(&told["accuracy"].as_f64().unwrap()), "{told}");
-    assert!(told["p99Ms"].as_f64() >= told["p50Ms"].as_f64() && told["requestBytes"].as_f64().unwrap() > 256.0 && told["responseBytes"].as_f64().unwrap() > 12.0, "{told}");
+    assert!(
+        told["p99Ms"].as_f64() >= told["p50Ms"].as_f64()
+            && told["requestBytes"].as_f64().unwrap() > 256.0
+            && told["responseBytes"].as_f64().unwrap() > 12.0,
+        "{told}"
+    );
 
     let (code, told) = run(&["--rate", "50", "--duration", "500ms"]).await;
     let sent = told["sent"].as_u64().unwrap();
@@ -68,7 +91,8 @@ async fn a_failed_request_is_told_and_ends_with_1() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let address = serve(folder.path()).await;
-    let (code, told) = json(client(folder.path(), &address, &["run", "-o", "json", "--model", "other.test", "--count", "8"])).await;
+    let (code, told) =
+        json(client(folder.path(), &address, &["run", "-o", "json", "--model", "other.test", "--count", "8"])).await;
     assert_eq!((code, &told["failed"], told["errors"].as_array().unwrap().len()), (Some(1), &8.into(), 5));
     assert!(told["errors"][0].as_str().unwrap().starts_with("NotFound: no model \"other.test\" here"), "{told}");
 }
@@ -78,7 +102,9 @@ async fn a_stream_ends_with_0_when_told_to() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let address = serve(folder.path()).await;
-    let mut stream = client(folder.path(), &address, &["stream", "--rate", "20", "--every", "200ms", "--model", MODEL]).spawn().unwrap();
+    let mut stream = client(folder.path(), &address, &["stream", "--rate", "20", "--every", "200ms", "--model", MODEL])
+        .spawn()
+        .unwrap();
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(stream.stdout.take().unwrap()));
     let line = lines.next_line().await.unwrap().unwrap();
     assert!(line.starts_with("sent ") && line.contains(" failed 0 accuracy "), "{line}");
