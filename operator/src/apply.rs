@@ -1,5 +1,6 @@
 //! The apply step: what we write. It decides nothing; each object that fails is tried again later and stops no other.
 
+use crate::health::Pulse;
 use crate::metrics::{Metrics, WriteLabels};
 use crate::observe::Key;
 use crate::render::{Kind, Object, RETIRE_AT};
@@ -9,6 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Client, ResourceExt};
+use sconce_api::Reason;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,6 +19,8 @@ const CALL: Duration = Duration::from_secs(20);
 /// Requests at a time; the server's own fairness does the rest.
 const AT_ONCE: usize = 16;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// What was refused is refused again unless somebody does something about it.
+const FIRST_WAIT_REFUSED: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 const MANAGER: &str = "sconce-operator/placement";
@@ -47,6 +51,15 @@ pub struct News {
     pub reason: String,
     pub action: &'static str,
     pub note: String,
+}
+
+/// Why an object of ours cannot be made, by its kind and name.
+pub type Refusals = BTreeMap<(Kind, Key), Refusal>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub message: String,
 }
 
 /// An object as it was seen.
@@ -81,6 +94,32 @@ pub enum ApplyError {
     Api(#[from] kube::Error),
 }
 
+impl ApplyError {
+    /// Whether waiting alone will not help.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::NameConflict => true,
+            Self::Api(kube::Error::Api(status)) => status.is_forbidden() || status.is_invalid(),
+            Self::Timeout | Self::Api(_) => false,
+        }
+    }
+
+    /// As a condition says it.
+    fn refusal(&self, kind: &str, name: &str) -> Refusal {
+        match self {
+            Self::NameConflict => Refusal {
+                reason: Reason::NameConflict,
+                message: format!("a {kind} {name} that is not ours is in the way: rename or delete it"),
+            },
+            Self::Api(kube::Error::Api(status)) => Refusal {
+                reason: Reason::Starting,
+                message: format!("the API server refuses the {kind} {name}: {}", status.message),
+            },
+            Self::Timeout | Self::Api(_) => Refusal { reason: Reason::Starting, message: self.to_string() },
+        }
+    }
+}
+
 impl Write {
     /// What fails and is tried again as one.
     fn id(&self) -> Id {
@@ -100,33 +139,48 @@ impl Write {
 pub struct Applier {
     client: Client,
     metrics: Metrics,
-    failures: BTreeMap<Id, (u32, Instant)>,
+    /// Many calls that all time out are slow, and alive.
+    pulse: Pulse,
+    failures: BTreeMap<Id, Failure>,
     asked: BTreeSet<Id>,
-    /// Names that we need and somebody else has.
-    pub conflicts: BTreeSet<Key>,
+    pub refusals: Refusals,
+}
+
+struct Failure {
+    attempts: u32,
+    retry_at: Instant,
+    /// What failed: another object is tried at once.
+    write: Write,
 }
 
 /// Verb, kind, namespace, name.
 type Id = (&'static str, Kind, String, String);
 
 impl Applier {
-    pub fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics, failures: BTreeMap::new(), asked: BTreeSet::new(), conflicts: BTreeSet::new() }
+    pub fn new(client: Client, metrics: Metrics, pulse: Pulse) -> Self {
+        Self { client, metrics, pulse, failures: BTreeMap::new(), asked: BTreeSet::new(), refusals: Refusals::new() }
     }
 
     /// When the first failed write may be tried again.
     pub fn retry_at(&self) -> Option<Instant> {
-        self.failures.values().map(|(_, at)| *at).min()
+        self.failures.values().map(|failure| failure.retry_at).min()
     }
 
     /// Does the writes that may be done now; returns those that were done.
     pub async fn all(&mut self, writes: Vec<Write>) -> Vec<Write> {
         let now = Instant::now();
         self.asked.extend(writes.iter().map(Write::id));
-        let due = writes.into_iter().filter(|write| self.failures.get(&write.id()).is_none_or(|(_, at)| *at <= now));
-        let client = &self.client;
+        // A status changes with the clock; an object only if somebody did something about it.
+        let is_due = |failure: &Failure, write: &Write| {
+            failure.retry_at <= now || matches!(write, Write::Apply { .. }) && failure.write != *write
+        };
+        let due = writes
+            .into_iter()
+            .filter(|write| self.failures.get(&write.id()).is_none_or(|failure| is_due(failure, write)));
+        let (client, pulse) = (&self.client, &self.pulse);
         let calls = due.map(|write| async move {
             let result = tokio::time::timeout(CALL, perform(client, &write)).await.unwrap_or(Err(ApplyError::Timeout));
+            pulse.beat();
             (write, result)
         });
         let results: Vec<_> = futures::stream::iter(calls).buffer_unordered(AT_ONCE).collect().await;
@@ -137,8 +191,8 @@ impl Applier {
     pub fn end(&mut self) {
         let asked = std::mem::take(&mut self.asked);
         self.failures.retain(|id, _| asked.contains(id));
-        self.conflicts
-            .retain(|key| asked.iter().any(|(verb, _, ns, name)| *verb == "apply" && (ns, name) == (&key.0, &key.1)));
+        self.refusals
+            .retain(|(kind, (namespace, name)), _| asked.contains(&("apply", *kind, namespace.clone(), name.clone())));
     }
 
     fn noted(&mut self, write: Write, result: Result<(), ApplyError>) -> Option<Write> {
@@ -150,18 +204,21 @@ impl Applier {
                 count("ok");
                 tracing::debug!(verb, kind, namespace = id.2, name = id.3, "written");
                 self.failures.remove(&id);
-                self.conflicts.remove(&(id.2, id.3));
+                if verb == "apply" {
+                    self.refusals.remove(&(id.1, (id.2, id.3)));
+                }
                 Some(write)
             }
             Err(error) => {
                 count("error");
-                let attempts = self.failures.get(&id).map_or(0, |(attempts, _)| *attempts) + 1;
-                let wait = FIRST_WAIT.saturating_mul(1 << attempts.min(9).saturating_sub(1)).min(LONGEST_WAIT);
-                if matches!(error, ApplyError::NameConflict) {
-                    self.conflicts.insert((id.2.clone(), id.3.clone()));
+                let attempts = self.failures.get(&id).map_or(0, |failure| failure.attempts) + 1;
+                let first = if error.is_refusal() { FIRST_WAIT_REFUSED } else { FIRST_WAIT };
+                let wait = first.saturating_mul(1 << attempts.min(9).saturating_sub(1)).min(LONGEST_WAIT);
+                if verb == "apply" && error.is_refusal() {
+                    self.refusals.insert((id.1, (id.2.clone(), id.3.clone())), error.refusal(&kind, &id.3));
                 }
                 tracing::warn!(verb, kind, namespace = id.2, name = id.3, attempts, %error, "write failed");
-                self.failures.insert(id, (attempts, Instant::now() + wait));
+                self.failures.insert(id, Failure { attempts, retry_at: Instant::now() + wait, write });
                 None
             }
         }
@@ -250,7 +307,7 @@ mod tests {
 
     fn applier() -> (Applier, Server) {
         let (service, server) = mock::pair::<Request<Body>, Response<Body>>();
-        (Applier::new(Client::new(service, "vision"), Metrics::new()), server)
+        (Applier::new(Client::new(service, "vision"), Metrics::new(), Pulse::default()), server)
     }
 
     /// Answers the next request; returns its method and path.
@@ -300,7 +357,12 @@ mod tests {
         });
         assert_eq!(applier.all(vec![Write::Apply { object: service(), is_new: true }]).await, []);
         assert_eq!(server.await.unwrap(), "GET /api/v1/namespaces/vision/services/pool");
-        assert!(applier.conflicts.contains(&("vision".to_owned(), "pool".to_owned())));
+        let at = (Kind::Service, ("vision".to_owned(), "pool".to_owned()));
+        let refusal = Refusal {
+            reason: Reason::NameConflict,
+            message: "a Service pool that is not ours is in the way: rename or delete it".into(),
+        };
+        assert_eq!(applier.refusals, Refusals::from([(at, refusal)]));
     }
 
     #[tokio::test]

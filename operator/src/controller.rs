@@ -1,6 +1,7 @@
 //! The hall: watches wake it; it observes, decides, writes, and sleeps.
 
 use crate::apply::{Applier, News, Write};
+use crate::health::Pulse;
 use crate::metrics::{Metrics, ResultLabel};
 use crate::observe::{Key, Stores, observe};
 use crate::pass::{Input, Steps, pass};
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Changes come in swarms: one pass for all of a swarm.
 const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Signs of life while nothing happens.
+const BEAT: Duration = Duration::from_secs(10);
 /// Nothing should have been missed; if it was, it is found within the hour.
 const RESYNC: Duration = Duration::from_secs(3600);
 
@@ -27,6 +30,7 @@ pub struct Controller {
     pub registries: Registries,
     pub settings: Settings,
     pub drain: Duration,
+    pub pulse: Pulse,
     pub identity: String,
 }
 
@@ -35,7 +39,7 @@ type Answer = (Key, String, Result<crate::artifact::Artifact, crate::artifact::F
 impl Controller {
     /// Runs until told to stop; a pass that has begun is finished.
     pub async fn run(self, stop: CancellationToken) {
-        let mut applier = Applier::new(self.client.clone(), self.metrics.clone());
+        let mut applier = Applier::new(self.client.clone(), self.metrics.clone(), self.pulse.clone());
         let reporter = Reporter { controller: "sconce-operator".into(), instance: Some(self.identity.clone()) };
         let recorder = Recorder::new(self.client.clone(), reporter);
         let mut resolutions = Resolutions::new();
@@ -51,20 +55,29 @@ impl Controller {
             let steps = pass(&Input {
                 world: &world,
                 resolutions: &resolutions,
-                conflicts: &applier.conflicts,
+                refusals: &applier.refusals,
                 settings: &self.settings,
                 drain: self.drain,
                 clock: started,
             });
             let look_at = steps.look_at;
             self.carry_out(steps, &mut applier, &recorder, &mut resolutions, &asked).await;
+            let result = if applier.retry_at().is_none() { "success" } else { "error" };
+            self.metrics.reconciles.get_or_create(&ResultLabel { result }).inc();
             self.metrics.passes.observe(started.elapsed().as_secs_f64());
             let wake = wake_at(look_at, now, &applier, &resolutions);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.news.notified() => {}
-                () = tokio::time::sleep_until(wake.into()) => {}
-                Some(answer) = answers.recv() => self.note(&mut resolutions, answer),
+            loop {
+                self.pulse.beat();
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.news.notified() => break,
+                    () = tokio::time::sleep_until(wake.into()) => break,
+                    Some(answer) = answers.recv() => {
+                        self.note(&mut resolutions, answer);
+                        break;
+                    }
+                    () = tokio::time::sleep(BEAT) => {}
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,

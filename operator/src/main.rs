@@ -6,7 +6,7 @@ use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 use sconce_operator::args::{Args, Command, LogFormat, Run};
 use sconce_operator::controller::Controller;
-use sconce_operator::health::{Readiness, serve_health, serve_metrics};
+use sconce_operator::health::{Pulse, Readiness, serve_health, serve_metrics};
 use sconce_operator::lease::Candidate;
 use sconce_operator::metrics::Metrics;
 use sconce_operator::observe::Stores;
@@ -39,10 +39,10 @@ async fn main() -> Result<()> {
 async fn operate(run: Run) -> Result<()> {
     let stop = CancellationToken::new();
     end_on_signal(&stop)?;
-    let (metrics, readiness) = (Metrics::new(), Readiness::default());
+    let (metrics, readiness, pulse) = (Metrics::new(), Readiness::default(), Pulse::default());
     let health = TcpListener::bind(run.health).await.with_context(|| format!("listening on {}", run.health))?;
     let scrapes = TcpListener::bind(run.metrics).await.with_context(|| format!("listening on {}", run.metrics))?;
-    tokio::spawn(serve_health(health, readiness.clone(), stop.clone()));
+    tokio::spawn(serve_health(health, readiness.clone(), pulse.clone(), stop.clone()));
     tokio::spawn(serve_metrics(scrapes, metrics.clone(), stop.clone()));
 
     let config = Config::infer().await.context("finding the cluster")?;
@@ -76,6 +76,7 @@ async fn operate(run: Run) -> Result<()> {
             insecure_registries: run.insecure_registries,
         },
         drain: run.drain,
+        pulse,
         identity,
     };
     let mut hall = tokio::spawn(controller.run(stop.clone()));

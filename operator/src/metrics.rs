@@ -26,6 +26,7 @@ pub struct ResultLabel {
 #[derive(Clone)]
 pub struct Metrics {
     pub leading: Gauge,
+    pub reconciles: Family<ResultLabel, Counter>,
     pub passes: Histogram,
     pub panics: Counter,
     pub writes: Family<WriteLabels, Counter>,
@@ -37,22 +38,38 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("sconce_operator");
+        let mut registry = Registry::default();
         let leading = Gauge::default();
         let passes = Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]);
+        let reconciles = Family::default();
         let panics = Counter::default();
         let writes = Family::default();
         let watch_errors = Family::default();
         let undecodable = Family::default();
         let resolutions = Family::default();
-        registry.register("leading", "1 while this replica holds the lease", leading.clone());
-        registry.register("pass_seconds", "Time of one pass over everything, writes included", passes.clone());
-        registry.register("panics", "Decisions that panicked; they are skipped", panics.clone());
-        registry.register("writes", "Writes to the API, by verb, kind and result", writes.clone());
-        registry.register("watch_errors", "Errors of watches; they are tried again", Family::clone(&watch_errors));
-        registry.register("undecodable", "Objects that could not be read", Family::clone(&undecodable));
-        registry.register("resolutions", "Artifacts asked for at registries, by result", Family::clone(&resolutions));
-        Self { leading, passes, panics, writes, watch_errors, undecodable, resolutions, registry: Arc::new(registry) }
+        // The first four are called as controller-runtime calls them: dashboards exist.
+        registry.register("leader_election_master_status", "1 while this replica holds the lease", leading.clone());
+        registry.register("controller_runtime_reconcile", "Passes over everything, by result", reconciles.clone());
+        let told = "Time of one pass over everything, writes included";
+        registry.register("controller_runtime_reconcile_time_seconds", told, passes.clone());
+        let told = "Decisions that panicked; they are skipped";
+        registry.register("controller_runtime_reconcile_panics", told, panics.clone());
+        let ours = registry.sub_registry_with_prefix("sconce_operator");
+        ours.register("writes", "Writes to the API, by verb, kind and result", writes.clone());
+        ours.register("watch_errors", "Errors of watches; they are tried again", Family::clone(&watch_errors));
+        ours.register("undecodable", "Objects that could not be read", Family::clone(&undecodable));
+        ours.register("resolutions", "Artifacts asked for at registries, by result", Family::clone(&resolutions));
+        Self {
+            leading,
+            reconciles,
+            passes,
+            panics,
+            writes,
+            watch_errors,
+            undecodable,
+            resolutions,
+            registry: Arc::new(registry),
+        }
     }
 
     /// All metrics in the text format of OpenMetrics.

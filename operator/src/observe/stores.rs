@@ -39,7 +39,8 @@ impl Stores {
     /// Starts all watches. Any change is told to `news`.
     pub fn watch(client: &Client, metrics: &Metrics, news: &Arc<Notify>) -> Self {
         let door = Door { client, metrics, news };
-        let all = watcher::Config::default().streaming_lists().timeout(WATCH_SECONDS);
+        // Lists, then watches: streaming lists are off by default in Kubernetes 1.33.
+        let all = watcher::Config::default().timeout(WATCH_SECONDS);
         let ours = all.clone().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
         let alive = all.clone().fields("status.phase!=Succeeded,status.phase!=Failed");
         Self {

@@ -6,7 +6,7 @@ mod site;
 #[cfg(test)]
 mod tests;
 
-use crate::apply::{News, Write};
+use crate::apply::{News, Refusals, Write};
 use crate::observe::{FleetView, Key, World, survey};
 use crate::registry::Resolutions;
 use crate::render::{self, Object, Settings};
@@ -17,14 +17,14 @@ use kube::{Resource, ResourceExt};
 use sconce_api::Tier;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 pub struct Input<'a> {
     pub world: &'a World,
     pub resolutions: &'a Resolutions,
-    /// Names that we need and somebody else has.
-    pub conflicts: &'a BTreeSet<Key>,
+    /// What we were kept from making.
+    pub refusals: &'a Refusals,
     pub settings: &'a Settings,
     pub drain: Duration,
     pub clock: Instant,
@@ -159,7 +159,7 @@ where
         let same = before.is_some_and(|before| before.status == now.status && before.reason == now.reason);
         (!same).then(|| News {
             about: about.object_ref(&()),
-            good: now.status == "True",
+            good: (now.status == "True") != (*kind == "Stalled"),
             reason: now.reason.clone(),
             action: kind,
             note: status::shortened(&now.message, 1000),

@@ -2,7 +2,7 @@
 
 use super::prune::{Decided as PruneInput, prune};
 use super::{Input, Steps, caught, conditions, news};
-use crate::apply::{Target, Write};
+use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, SiteView, fleet_snapshot, owner_model, site_snapshot};
 use crate::plan::{self, ModelName, Plan, plan_fleet, plan_site};
@@ -58,10 +58,15 @@ pub fn decide(
             let (place, outcome) = at_site(input, *resolved, site, decided, &pools, &mut wanted, steps);
             let keeps_routes =
                 matches!(decided, Decided::Placed(placement) if placement.reason == Reason::KeptUnreachable);
-            if !keeps_routes {
-                routed.extend(place.endpoints.iter().map(|endpoint| endpoint.address.clone()));
-            }
-            if let Some(fate) = place.edge_fate.filter(|_| !keeps_routes) {
+            let endpoints = if keeps_routes {
+                // Its routers cannot be told of another pool: the one that they know stays.
+                let live = world.placements.get(&(model.namespace().unwrap_or_default(), name.clone()));
+                live.and_then(|live| live.status.as_ref()).map(|status| status.endpoints.clone()).unwrap_or_default()
+            } else {
+                place.endpoints.clone()
+            };
+            routed.extend(endpoints.into_iter().map(|endpoint| endpoint.address));
+            if let Some(fate) = place.edge_fate {
                 fates.insert(name, fate);
             }
             mine.push(outcome);
@@ -90,11 +95,11 @@ fn at_site(
     let kept = placement.filter(|placement| placement.reason == Reason::KeptUnreachable);
     let mut place = status::places(world, placement, &key, pools, input.drain);
     wanted.insert((Kind::EdgePlacement, key.1.clone()));
-    match placement.filter(|placement| placement.tier == Tier::Edge) {
-        // Of a site without contact nothing is written but that there is none.
-        Some(_) if kept.is_some() => {
-            wanted.insert((Kind::Deployment, key.1.clone()));
-        }
+    if kept.is_some() {
+        // Of a site without contact nothing goes, and nothing is written but that there is none.
+        wanted.insert((Kind::Deployment, key.1.clone()));
+    }
+    match placement.filter(|placement| placement.tier == Tier::Edge && kept.is_none()) {
         Some(placement) => {
             wanted.insert((Kind::Deployment, key.1.clone()));
             let pods = Pods {
@@ -107,12 +112,13 @@ fn at_site(
             let node = placement.node.as_deref().unwrap_or_default();
             steps.apply(world, render::edge_deployment(&pods, site, node, input.settings));
             revive(input, &key, steps);
-            if input.conflicts.contains(&key) {
-                let told = format!("a Deployment {} that is not ours is in the way: rename or delete it", key.1);
-                place.trouble = (Reason::NameConflict, told, true);
-            }
         }
         None => {}
+    }
+    if let Some(refusal) =
+        placement.filter(|_| !place.current).and_then(|placement| refusal(input, model, &key, placement))
+    {
+        place.trouble = (refusal.reason, refusal.message.clone(), true);
     }
     if kept.is_none() || live.is_none() {
         let runs = placement.map_or(&*version.name_any(), |placement| &placement.version).to_owned();
@@ -124,6 +130,23 @@ fn at_site(
         steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);
     }
     (place, outcome)
+}
+
+/// What keeps the place from being made.
+fn refusal<'a>(
+    input: &'a Input<'_>,
+    model: &EdgeModel,
+    edge: &Key,
+    placement: &plan::Placement,
+) -> Option<&'a Refusal> {
+    let of = |kind, key: &Key| input.refusals.get(&(kind, key.clone()));
+    match placement.tier {
+        Tier::Edge => of(Kind::Deployment, edge),
+        Tier::Cloud => {
+            let pool = (edge.0.clone(), names::pool(&model.name_any(), &placement.digest, &placement.variant));
+            of(Kind::Deployment, &pool).or_else(|| of(Kind::Service, &pool))
+        }
+    }
 }
 
 /// A Deployment that is wanted again does not go.

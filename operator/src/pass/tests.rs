@@ -1,7 +1,7 @@
 //! Scenes: a world as the stores show it, and what one pass writes.
 
 use super::{Input, Steps, pass};
-use crate::apply::Write;
+use crate::apply::{Refusals, Write};
 use crate::names;
 use crate::observe::{ByKey, World, key};
 use crate::registry::Resolutions;
@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,7 +72,7 @@ fn run(world: &World) -> Steps {
     let steps = pass(&Input {
         world,
         resolutions: &Resolutions::new(),
-        conflicts: &BTreeSet::new(),
+        refusals: &Refusals::new(),
         settings: &settings,
         drain: Duration::from_secs(10),
         clock: Instant::now(),

@@ -37,7 +37,7 @@ pub fn edge_model(
         None => (kept(&old, "Placed"), kept(&old, "Serving")),
     };
     let stalled = (!fleet_found).then(|| stalled(world, model));
-    let every_site = outcomes.into_iter().flatten().find(|outcome| !outcome.ready.holds());
+    let every_site = outcomes.into_iter().flatten().find(|outcome| !outcome.offline && !outcome.ready.holds());
     let all_ready = every_site.map(|outcome| {
         let told = format!("{}: {}", outcome.site, outcome.ready.message);
         Claim::new("Ready", outcome.ready.truth, outcome.ready.reason, told)
@@ -124,11 +124,17 @@ fn placed(model: &EdgeModel, outcomes: &[Outcome]) -> Claim {
     Claim::new("Placed", true, reason, format!("sites: {edge} at the edge, {cloud} from the cloud"))
 }
 
+/// Sites without contact are counted, not failed: of thousands some always are.
 fn serving(outcomes: &[Outcome]) -> Claim {
-    let told = format!("{} sites serve", fraction(outcomes));
-    match outcomes.iter().find(|outcome| !outcome.serving.holds()) {
-        None if !outcomes.is_empty() => Claim::new("Serving", true, Reason::Serving, told),
-        None => Claim::new("Serving", false, Reason::NotEnoughSites, told),
+    let offline = outcomes.iter().filter(|outcome| outcome.offline).count();
+    let told = match offline {
+        0 => format!("{} sites serve", fraction(outcomes)),
+        _ => format!("{} sites serve, {offline} without contact", fraction(outcomes)),
+    };
+    match outcomes.iter().find(|outcome| !outcome.offline && !outcome.serving.holds()) {
+        None if outcomes.is_empty() => Claim::new("Serving", false, Reason::NotEnoughSites, told),
+        None if offline == outcomes.len() => Claim::new("Serving", Truth::Unknown, Reason::NoContact, told),
+        None => Claim::new("Serving", true, Reason::Serving, told),
         Some(lacking) => {
             let told = format!("{told}; {}: {}", lacking.site, lacking.serving.message);
             Claim::new("Serving", false, Reason::NotEnoughSites, told)

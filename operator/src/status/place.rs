@@ -60,7 +60,7 @@ pub fn places(
             let answering = endpoints.len();
             // A pool that is about to be left is a fallback only while the edge does not answer.
             endpoints.extend(pool_endpoint(pools, None).filter(|_| !current || pools.iter().any(is_fallback)));
-            let trouble = if current { fine() } else { edge_trouble(&world.pods_of(edge), placement) };
+            let trouble = if current { fine() } else { edge_trouble(world, edge, placement) };
             Place { endpoints: capped(endpoints), current, trouble, answering, edge_fate: None }
         }
         Some(placement) => {
@@ -135,18 +135,30 @@ fn has_version(pod: &Pod, placement: &plan::Placement) -> bool {
     label(labels::VERSION) == Some(&placement.version) && label(labels::VARIANT) == Some(&placement.variant)
 }
 
-fn edge_trouble(pods: &[&Pod], placement: &plan::Placement) -> (Reason, String, bool) {
+fn edge_trouble(world: &World, edge: &Key, placement: &plan::Placement) -> (Reason, String, bool) {
+    let pods = world.pods_of(edge);
     let coming = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none() && is_of(pod, placement);
     let node = placement.node.as_deref().unwrap_or_default();
     let made = || (Reason::Starting, format!("a pod is being made on {node}"), false);
-    worst(pods.iter().filter(coming).map(|pod| trouble_of(pod))).unwrap_or_else(made)
+    worst(pods.iter().filter(coming).map(|pod| trouble_of(pod)))
+        .or_else(|| refused_pods(world, edge))
+        .unwrap_or_else(made)
 }
 
 fn pool_trouble(world: &World, wanted: Option<&PoolView>) -> (Reason, String, bool) {
     let pods = wanted.map(|pool| world.pods_of(&pool.key)).unwrap_or_default();
     let coming = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_pod_ready(pod));
     worst(coming.map(|pod| trouble_of(pod)))
+        .or_else(|| refused_pods(world, &wanted?.key))
         .unwrap_or_else(|| (Reason::Starting, "the pool in the cloud is being made".into(), false))
+}
+
+/// Why the Deployment has no pods: a quota, or an admission policy.
+fn refused_pods(world: &World, deployment: &Key) -> Option<(Reason, String, bool)> {
+    let status = world.deployments.get(deployment)?.status.as_ref()?;
+    let failure =
+        status.conditions.iter().flatten().find(|found| found.type_ == "ReplicaFailure" && found.status == "True")?;
+    Some((Reason::Starting, failure.message.clone()?, true))
 }
 
 /// A failure rather than work.
