@@ -38,6 +38,6 @@ trap stop EXIT
 "$programs/sconce-trainer" train e2e/training.yaml --output "$work/artifact" --held-out "$work/held-out"
 step "the suite, on its own Kubernetes"
 "$KUBEBOX_BIN/kubebox" down --name sconce-test >/dev/null
-"$KUBEBOX_BIN/kubebox" up --name sconce-test --config e2e/cluster.yaml --api-port 26443 --registry-port 25000 --grace 12
+"$KUBEBOX_BIN/kubebox" up --name sconce-test --config e2e/suite.yaml --api-port 26443 --registry-port 25000 --grace 12
 SCONCE_E2E_TRAINING=$work cargo test --release -p sconce-e2e --features cluster -- --test-threads=1 --nocapture
 step "done"

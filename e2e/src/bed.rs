@@ -153,9 +153,16 @@ impl Bed {
 
     /// Makes images of our programs, pushes them, and installs the chart; `held_out` goes into the client's image.
     pub async fn install(&self, held_out: &Path) -> Result<()> {
-        let image = |name: &str, binary: &str| Ok::<_, anyhow::Error>(format!("sconce/{name}:dev={}", program(binary)?.display()));
+        let image = |name: &str, binary: &str| {
+            Ok::<_, anyhow::Error>(format!("sconce/{name}:dev={}", program(binary)?.display()))
+        };
         let data = |file: &str| format!("{}:/data/{file}", held_out.join(file).display());
-        let client = [image("digits-client", "digits-client")?, data("images.idx3"), data("labels.idx1"), data("preprocess.json")];
+        let client = [
+            image("digits-client", "digits-client")?,
+            data("images.idx3"),
+            data("labels.idx1"),
+            data("preprocess.json"),
+        ];
         let pushed = kubebox(&self.spec, &["images"])?
             .arg(image("operator", "sconce-operator")?)
             .arg(image("agent", "edge-agent")?)
@@ -210,7 +217,14 @@ impl Bed {
     }
 
     /// Waits for an object to be as wanted, woken by its changes.
-    pub async fn until<K>(&self, api: &Api<K>, name: &str, what: &str, limit: Duration, holds: impl Condition<K>) -> Result<Option<K>>
+    pub async fn until<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        what: &str,
+        limit: Duration,
+        holds: impl Condition<K>,
+    ) -> Result<Option<K>>
     where
         K: kube::Resource + Clone + Debug + Send + serde::de::DeserializeOwned + serde::Serialize + 'static,
     {
@@ -229,7 +243,9 @@ impl Bed {
     /// The client's pod on a node.
     pub async fn client_pod(&self, node: &str) -> Result<String> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), "vision");
-        let mine = ListParams::default().labels("app.kubernetes.io/name=digits-client").fields(&format!("spec.nodeName={node}"));
+        let mine = ListParams::default()
+            .labels("app.kubernetes.io/name=digits-client")
+            .fields(&format!("spec.nodeName={node}"));
         let pod = pods.list(&mine).await?.items.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
         pod.and_then(|pod| pod.metadata.name).with_context(|| format!("no digits-client runs on {node}"))
     }
@@ -240,7 +256,8 @@ impl Bed {
         let exec = self.kubectl().args(["exec", "-n", "vision", &pod, "--", "/digits-client"]).args(run.arguments());
         // A run with failed requests ends with 1 and still reports.
         let (_, stdout, stderr) = exec.try_output().await?;
-        serde_json::from_str(&stdout).with_context(|| format!("the client on {node} said: {}", format!("{stdout}{stderr}").trim()))
+        serde_json::from_str(&stdout)
+            .with_context(|| format!("the client on {node} said: {}", format!("{stdout}{stderr}").trim()))
     }
 }
 

@@ -54,6 +54,7 @@ impl Bed {
     }
 
     pub async fn until_served(&self, model: &str, site: &str, wanted: Tier) -> Result<EdgePlacement> {
-        self.until_placement(model, site, &format!("served from {wanted}"), move |found| serves_from(found, wanted)).await
+        self.until_placement(model, site, &format!("served from {wanted}"), move |found| serves_from(found, wanted))
+            .await
     }
 }

@@ -23,6 +23,13 @@ pub struct Summary {
     pub samples: usize,
 }
 
+impl Summary {
+    /// The tail is more than twice the median: the node was busy, or the link is.
+    pub fn is_uneven(&self) -> bool {
+        self.p99.is_some_and(|p99| p99 > self.p50 * 2)
+    }
+}
+
 impl Window {
     pub fn push(&mut self, round_trip: Duration) {
         if self.samples.len() == CAPACITY {

@@ -133,10 +133,16 @@ impl Demo {
         let file = folder().join("report.json");
         std::fs::write(&file, serde_json::to_string_pretty(&self.report)?)?;
         println!("\nThe cluster stays up. Try next:");
-        println!("   export KUBECONFIG={} PATH=$PATH:{}", bed.kubeconfig().display(), std::env::var("KUBEBOX_BIN").unwrap_or_default());
+        println!(
+            "   export KUBECONFIG={} PATH=$PATH:{}",
+            bed.kubeconfig().display(),
+            std::env::var("KUBEBOX_BIN").unwrap_or_default()
+        );
         println!("   kubectl get em,epl,es,en,emv -A");
         println!("   kubectl describe epl -n {NAMESPACE}        # every number of the decision, and what was rejected");
-        println!("   kubectl patch em digits -n {NAMESPACE} --type=merge -p '{{\"spec\":{{\"latencyBudget\":\"200ms\"}}}}'");
+        println!(
+            "   kubectl patch em digits -n {NAMESPACE} --type=merge -p '{{\"spec\":{{\"latencyBudget\":\"200ms\"}}}}'"
+        );
         println!("   helm test sconce -n sconce-system");
         println!("   make demo-down                       # removes it without trace");
         println!("Report: {}", file.display());
@@ -145,7 +151,10 @@ impl Demo {
 
     /// The seed's claim: lower latency and saved uplink at the edge.
     async fn measure(&mut self, bed: &Bed) -> Result<()> {
-        println!("   {:8} {:14} {:6} {:>9} {:>9} {:>9} {:>8}", "site", "model", "sent", "accuracy", "p50", "p99", "failed");
+        println!(
+            "   {:8} {:14} {:6} {:>9} {:>9} {:>9} {:>8}",
+            "site", "model", "sent", "accuracy", "p50", "p99", "failed"
+        );
         for (site, node) in [("site-a", "site-a-1"), ("site-b", "site-b-1")] {
             for model in ["digits", "digits-cloud"] {
                 let answers = bed.ask(node, &ClientRun::of(&format!("{model}.{NAMESPACE}")).count(500)).await?;
@@ -155,7 +164,10 @@ impl Demo {
         }
         let p50 = |model: &str| self.report["latency"]["site-a"][model]["p50Ms"].as_f64().unwrap_or(f64::NAN);
         let bytes = &self.report["latency"]["site-a"]["digits"]["requestBytes"];
-        println!("   At site-a the edge answers {:.0} times sooner than the cloud, and saves {bytes} bytes of uplink a request.", p50("digits-cloud") / p50("digits"));
+        println!(
+            "   At site-a the edge answers {:.0} times sooner than the cloud, and saves {bytes} bytes of uplink a request.",
+            p50("digits-cloud") / p50("digits")
+        );
         Ok(())
     }
 
@@ -181,7 +193,9 @@ impl Demo {
         let require = json!([{"key": "sconce.dev/camera", "operator": "In", "values": ["v2"]}]);
         bed.patch("em", NAMESPACE, "digits", json!({"spec": {"hardware": {"require": require}}})).await?;
         let unplaced = bed
-            .until_placement("digits", "site-a", "no place for lack of the label", |found| stands(found, "Placed") == "False/NoCandidate")
+            .until_placement("digits", "site-a", "no place for lack of the label", |found| {
+                stands(found, "Placed") == "False/NoCandidate"
+            })
             .await?;
         println!("   site-a: {}", why(&unplaced));
         self.report["placements"]["site-a without the label"] = json!(unplaced.status);
@@ -208,7 +222,8 @@ async fn gone(bed: &Bed) -> Result<()> {
     loop {
         let deployments = Api::<Deployment>::namespaced(bed.client.clone(), NAMESPACE).list(&ours).await?.items.len();
         let placements = bed.placements().list(&ListParams::default()).await?.items.len();
-        let models = Api::<EdgeModel>::namespaced(bed.client.clone(), NAMESPACE).list(&ListParams::default()).await?.items.len();
+        let models =
+            Api::<EdgeModel>::namespaced(bed.client.clone(), NAMESPACE).list(&ListParams::default()).await?.items.len();
         if deployments + placements + models == 0 {
             return Ok(());
         }
@@ -231,7 +246,9 @@ async fn say(bed: &Bed, arguments: &[&str]) -> Result<()> {
 
 fn why(placement: &EdgePlacement) -> String {
     let conditions = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    sconce_e2e::condition(conditions, "Placed").map(|placed| format!("{}: {}", placed.reason, placed.message)).unwrap_or_default()
+    sconce_e2e::condition(conditions, "Placed")
+        .map(|placed| format!("{}: {}", placed.reason, placed.message))
+        .unwrap_or_default()
 }
 
 fn row(answers: &Answers) -> String {
@@ -243,5 +260,7 @@ fn accuracy(artifact: &Path) -> Result<Value> {
     let file = artifact.join("evaluation.json");
     let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let evaluation: Value = serde_json::from_str(&text)?;
-    Ok(json!({"dataset": evaluation["dataset"], "test": evaluation["variants"]["f32"]["value"], "wilson95": evaluation["variants"]["f32"]["wilson95"]}))
+    Ok(
+        json!({"dataset": evaluation["dataset"], "test": evaluation["variants"]["f32"]["value"], "wilson95": evaluation["variants"]["f32"]["wilson95"]}),
+    )
 }

@@ -23,12 +23,19 @@ async fn api_server_judges_the_admission_table_as_we_do() -> Result<()> {
             // An update is judged against what is stored; a creation needs no trace.
             let (accepted, _, stderr) = create(&bed, last, before.is_empty()).await?;
             for old in before {
-                bed.kubectl().args(["delete", "-n", NAMESPACE, "--ignore-not-found", "-f", "-"]).input(*old).output().await?;
+                bed.kubectl()
+                    .args(["delete", "-n", NAMESPACE, "--ignore-not-found", "-f", "-"])
+                    .input(*old)
+                    .output()
+                    .await?;
             }
             let wanted = text.lines().next().and_then(|line| line.strip_prefix("# refused: "));
             match wanted {
                 None => assert!(accepted, "{case} should be accepted: {stderr}"),
-                Some(part) => assert!(!accepted && stderr.contains(part.trim()), "{case} should be refused with `{part}`: {stderr}"),
+                Some(part) => assert!(
+                    !accepted && stderr.contains(part.trim()),
+                    "{case} should be refused with `{part}`: {stderr}"
+                ),
             }
             judged += 1;
         }
@@ -38,7 +45,16 @@ async fn api_server_judges_the_admission_table_as_we_do() -> Result<()> {
 }
 
 async fn create(bed: &sconce_e2e::Bed, document: &str, dry_run: bool) -> Result<(bool, String, String)> {
-    let mut apply = bed.kubectl().args(["apply", "--server-side", "--force-conflicts", "--validate=strict", "-n", NAMESPACE, "-f", "-"]);
+    let mut apply = bed.kubectl().args([
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--validate=strict",
+        "-n",
+        NAMESPACE,
+        "-f",
+        "-",
+    ]);
     if dry_run {
         apply = apply.arg("--dry-run=server");
     }

@@ -18,8 +18,12 @@ async fn point_to(bed: &Bed, uri: &str) -> Result<()> {
 async fn until_resolved(bed: &Bed, reason: &'static str, part: &'static str) -> Result<()> {
     let models: Api<EdgeModel> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let holds = move |found: Option<&EdgeModel>| {
-        let conditions = found.and_then(|model| model.status.as_ref()).map(|status| status.conditions.as_slice()).unwrap_or_default();
-        sconce_e2e::condition(conditions, "Resolved").is_some_and(|resolved| resolved.reason == reason && resolved.message.contains(part))
+        let conditions = found
+            .and_then(|model| model.status.as_ref())
+            .map(|status| status.conditions.as_slice())
+            .unwrap_or_default();
+        sconce_e2e::condition(conditions, "Resolved")
+            .is_some_and(|resolved| resolved.reason == reason && resolved.message.contains(part))
     };
     bed.until(&models, "digits", &format!("Resolved with {reason} and `{part}`"), LIMIT, holds).await?;
     let answers = bed.ask("site-a-1", &ClientRun::of("digits.vision").count(50)).await?;
@@ -73,7 +77,8 @@ async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result
         point_to(&bed, &format!("{}@{digest}", Bed::model_uri("models/tampered"))).await?;
         let refused = bed
             .until_placement("digits", "site-a", &format!("refused bytes that were {what}"), |ep| {
-                ["False/DigestMismatch", "False/FetchFailed"].contains(&stands(ep, "Serving").as_str()) || stands(ep, "Reconciling").starts_with("True")
+                ["False/DigestMismatch", "False/FetchFailed"].contains(&stands(ep, "Serving").as_str())
+                    || stands(ep, "Reconciling").starts_with("True")
             })
             .await?;
         println!("{what}: {}", stands(&refused, "Serving"));
@@ -110,7 +115,8 @@ fn stored_blob(bytes: &[u8]) -> Result<std::path::PathBuf> {
 #[tokio::test]
 async fn unknown_architecture_is_refused_with_the_layer_that_is_unknown() -> Result<()> {
     let bed = bed().await?;
-    let strange = altered("config.json", |config| config["architecture"]["layers"][0] = json!({"attention": {"heads": 4}}))?;
+    let strange =
+        altered("config.json", |config| config["architecture"]["layers"][0] = json!({"attention": {"heads": 4}}))?;
     bed.publish(strange.path(), "models/strange:1.0.0").await?;
     point_to(&bed, &Bed::model_uri("models/strange:1.0.0")).await?;
     until_resolved(&bed, "UnknownArchitecture", "attention").await

@@ -14,7 +14,8 @@ const LIMIT: Duration = Duration::from_secs(150);
 async fn until_connected(bed: &Bed, site: &str, wanted: &'static str) -> Result<()> {
     let sites: Api<EdgeSite> = Api::all(bed.client.clone());
     let holds = move |found: Option<&EdgeSite>| {
-        let conditions = found.and_then(|site| site.status.as_ref()).map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let conditions =
+            found.and_then(|site| site.status.as_ref()).map(|status| status.conditions.as_slice()).unwrap_or_default();
         sconce_e2e::condition(conditions, "Connected").is_some_and(|connected| connected.status == wanted)
     };
     bed.until(&sites, site, &format!("Connected={wanted}"), LIMIT, holds).await.map(drop)
@@ -32,7 +33,9 @@ async fn lost_node_keeps_its_decision_and_serves_again_when_it_is_back() -> Resu
     let before = deployment_uid(&bed, "site-a").await?;
     bed.node("stop", "site-a-1").await?;
     until_connected(&bed, "site-a", "False").await?;
-    let kept = bed.until_placement("digits", "site-a", "Serving=Unknown", |ep| stands(ep, "Serving").starts_with("Unknown")).await?;
+    let kept = bed
+        .until_placement("digits", "site-a", "Serving=Unknown", |ep| stands(ep, "Serving").starts_with("Unknown"))
+        .await?;
     assert_eq!(sconce_e2e::tier(&kept), Some(Tier::Edge), "an unreachable site is not an empty one");
     assert_eq!(deployment_uid(&bed, "site-a").await?, before);
     // The other site does not notice.
@@ -73,7 +76,10 @@ async fn unknown_fleet_is_a_condition_that_says_what_to_do() -> Result<()> {
     bed.apply_text(yaml).await?;
     let models: Api<EdgeModel> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let stalled = |found: Option<&EdgeModel>| {
-        let conditions = found.and_then(|model| model.status.as_ref()).map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let conditions = found
+            .and_then(|model| model.status.as_ref())
+            .map(|status| status.conditions.as_slice())
+            .unwrap_or_default();
         sconce_e2e::condition(conditions, "Stalled").is_some_and(|stalled| {
             stalled.reason == "FleetNotFound" && stalled.message.contains("shop") && stalled.message.contains("shops")
         })

@@ -1,6 +1,6 @@
 //! The decision follows the wish, and clients do not notice.
 
-use crate::suite::bed;
+use crate::suite::{BUDGET, bed};
 use anyhow::Result;
 use sconce_api::{Basis, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, serves_from, stands};
@@ -15,11 +15,17 @@ async fn wish(bed: &Bed, spec: serde_json::Value) -> Result<()> {
 #[tokio::test]
 async fn budget_decides_the_tier_and_every_number_names_its_basis() -> Result<()> {
     let bed = bed().await?;
-    let a = bed.until_placement("digits", "site-a", "link measured", |ep| link_basis(ep) == Some(Basis::Estimated)).await?;
+    let a =
+        bed.until_placement("digits", "site-a", "link measured", |ep| link_basis(ep) == Some(Basis::Estimated)).await?;
     let status = a.status.expect("a placed model has a status");
-    let cloud = status.rejected.iter().find(|rejected| rejected.candidate.starts_with("cloud")).expect("the cloud was a candidate");
+    let cloud = status
+        .rejected
+        .iter()
+        .find(|rejected| rejected.candidate.starts_with("cloud"))
+        .expect("the cloud was a candidate");
     assert_eq!(cloud.reason, "LinkTooSlow", "{}", cloud.message);
-    let b = bed.until_placement("digits", "site-b", "link measured", |ep| link_basis(ep) == Some(Basis::Measured)).await?;
+    let b =
+        bed.until_placement("digits", "site-b", "link measured", |ep| link_basis(ep) == Some(Basis::Measured)).await?;
     let predicted = b.status.and_then(|status| status.predicted).expect("a placed model has a prediction");
     assert_eq!(predicted.transfer.basis, Basis::Assumed, "the uplink is the fleet's assumption");
     assert_eq!(predicted.compute.basis, Basis::Estimated, "service time comes from FLOPs and the node's speed");
@@ -40,7 +46,7 @@ fn link_basis(placement: &sconce_api::EdgePlacement) -> Option<Basis> {
 #[tokio::test]
 async fn moving_between_tiers_under_load_fails_no_request() -> Result<()> {
     let bed = bed().await?;
-    for (budget, tier) in [("200ms", Tier::Cloud), ("25ms", Tier::Edge)] {
+    for (budget, tier) in [("400ms", Tier::Cloud), (BUDGET, Tier::Edge)] {
         let run = ClientRun::of(MODEL).rate(50).duration("30s");
         let moving = async {
             wish(&bed, json!({"latencyBudget": budget})).await?;
@@ -49,7 +55,10 @@ async fn moving_between_tiers_under_load_fails_no_request() -> Result<()> {
         let (answers, moved) = tokio::join!(bed.ask("site-a-1", &run), moving);
         moved?;
         let answers = answers?;
-        println!("to {tier}: {} requests, {} failed, p50 {} ms, p99 {} ms", answers.sent, answers.failed, answers.p50_ms, answers.p99_ms);
+        println!(
+            "to {tier}: {} requests, {} failed, p50 {} ms, p99 {} ms",
+            answers.sent, answers.failed, answers.p50_ms, answers.p99_ms
+        );
         assert!(answers.sent >= 1000, "only {} requests in 30 s", answers.sent);
         assert_eq!(answers.failed, 0, "{:?}", answers.errors);
     }
@@ -59,17 +68,23 @@ async fn moving_between_tiers_under_load_fails_no_request() -> Result<()> {
 #[tokio::test]
 async fn hardware_label_leaves_a_site_without_place_and_says_why() -> Result<()> {
     let bed = bed().await?;
-    let label = |node: &'static str, value: &'static str| bed.kubectl().args(["label", "node", node, value, "--overwrite"]).output();
+    let label = |node: &'static str, value: &'static str| {
+        bed.kubectl().args(["label", "node", node, value, "--overwrite"]).output()
+    };
     label("site-b-1", "sconce.dev/camera=v2").await?;
-    wish(&bed, json!({"hardware": {"require": [{"key": "sconce.dev/camera", "operator": "In", "values": ["v2"]}]}})).await?;
-    let a = bed.until_placement("digits", "site-a", "without place", |ep| stands(ep, "Placed") == "False/NoCandidate").await?;
+    wish(&bed, json!({"hardware": {"require": [{"key": "sconce.dev/camera", "operator": "In", "values": ["v2"]}]}}))
+        .await?;
+    let a = bed
+        .until_placement("digits", "site-a", "without place", |ep| stands(ep, "Placed") == "False/NoCandidate")
+        .await?;
     let conditions = a.status.map(|status| status.conditions).unwrap_or_default();
     let message = sconce_e2e::condition(&conditions, "Placed").map(|placed| placed.message.clone()).unwrap_or_default();
     assert!(message.contains("HardwareMismatch") && message.contains("sconce.dev/camera"), "{message}");
     bed.until_served("digits", "site-b", Tier::Edge).await?;
 
     label("cloud-1", "sconce.dev/camera=v2").await?;
-    bed.until_placement("digits", "site-a", "in the cloud, which has the label", |ep| serves_from(ep, Tier::Cloud)).await?;
+    bed.until_placement("digits", "site-a", "in the cloud, which has the label", |ep| serves_from(ep, Tier::Cloud))
+        .await?;
     for node in ["site-b-1", "cloud-1"] {
         label(node, "sconce.dev/camera-").await?;
     }

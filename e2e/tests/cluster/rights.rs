@@ -10,7 +10,8 @@ use sconce_e2e::Spec;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-const ACCOUNTS: [&str; 2] = ["system:serviceaccount:sconce-system:sconce-operator", "system:serviceaccount:sconce-node:sconce-agent"];
+const ACCOUNTS: [&str; 2] =
+    ["system:serviceaccount:sconce-system:sconce-operator", "system:serviceaccount:sconce-node:sconce-agent"];
 
 /// `ACCOUNT VERB GROUP/RESOURCE`
 type Act = (String, String, String);
@@ -26,7 +27,11 @@ fn audited() -> Result<(BTreeSet<Act>, Vec<String>)> {
             continue;
         }
         let target = &event["objectRef"];
-        let mut resource = format!("{}/{}", target["apiGroup"].as_str().unwrap_or_default(), target["resource"].as_str().unwrap_or_default());
+        let mut resource = format!(
+            "{}/{}",
+            target["apiGroup"].as_str().unwrap_or_default(),
+            target["resource"].as_str().unwrap_or_default()
+        );
         if let Some(part) = target["subresource"].as_str() {
             resource = format!("{resource}/{part}");
         }

@@ -54,6 +54,12 @@ func (c *Cluster) makeCgroups() error {
 			if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 				return fmt.Errorf("make cgroup: %w", err)
 			}
+			// Alone, a cgroup competes as one process among the machine's: nodes would starve beside their own daemons.
+			if shares := filepath.Join(d, "cpu.shares"); d == top && exists(shares) {
+				if err := os.WriteFile(shares, []byte("16384"), 0o644); err != nil {
+					return fmt.Errorf("give the nodes their share of the CPU: %w", err)
+				}
+			}
 			if !cpuset {
 				continue
 			}

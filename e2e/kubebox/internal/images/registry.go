@@ -43,11 +43,26 @@ type resumable struct {
 	inner  http.Handler
 }
 
+// The specification wants every push that is done to be told its place; the library does not say it, and strict
+// clients take that for a failure.
+var uploadPath = regexp.MustCompile(`^(/v2/.+/blobs/)uploads/`)
+var manifestPath = regexp.MustCompile(`^/v2/.+/manifests/[^/]+$`)
+
+func place(r *http.Request) string {
+	if match := uploadPath.FindStringSubmatch(r.URL.Path); match != nil {
+		return match[1] + r.URL.Query().Get("digest")
+	}
+	return manifestPath.FindString(r.URL.Path)
+}
+
 var blobPath = regexp.MustCompile(`^/v2/.+/blobs/(sha256):([0-9a-f]{64})$`)
 
 func (h resumable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	match := blobPath.FindStringSubmatch(r.URL.Path)
 	if match == nil || (r.Method != http.MethodGet && r.Method != http.MethodHead) {
+		if at := place(r); r.Method == http.MethodPut && at != "" {
+			w.Header().Set("Location", at)
+		}
 		h.inner.ServeHTTP(w, r)
 		return
 	}
