@@ -194,11 +194,11 @@ impl Bed {
     }
 
     pub async fn apply(&self, file: &Path) -> Result<String> {
-        self.kubectl().args(["apply", "--server-side", "-f"]).arg(file).output().await
+        self.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(file).output().await
     }
 
     pub async fn apply_text(&self, yaml: &str) -> Result<String> {
-        self.kubectl().args(["apply", "--server-side", "-f", "-"]).input(yaml).output().await
+        self.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f", "-"]).input(yaml).output().await
     }
 
     pub async fn patch(&self, kind: &str, namespace: &str, name: &str, merge: serde_json::Value) -> Result<String> {

@@ -3,9 +3,12 @@
 use crate::suite::{bed, training};
 use anyhow::{Context as _, Result, bail};
 use kube::api::Api;
+use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use oci_client::{Reference, secrets::RegistryAuth};
 use sconce_api::EdgeModel;
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, Spec, stands};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::time::Duration;
 
@@ -98,7 +101,7 @@ fn flipped(bytes: &[u8]) -> Vec<u8> {
 
 /// Where the registry keeps these bytes: it has no door for wrong ones.
 fn stored_blob(bytes: &[u8]) -> Result<std::path::PathBuf> {
-    let mut folders = vec![Spec::TEST.folder().join("registry")];
+    let mut folders = vec![Spec::TEST.folder().join("cp/registry")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             let entry = entry?;
@@ -115,9 +118,30 @@ fn stored_blob(bytes: &[u8]) -> Result<std::path::PathBuf> {
 #[tokio::test]
 async fn unknown_architecture_is_refused_with_the_layer_that_is_unknown() -> Result<()> {
     let bed = bed().await?;
-    let strange =
-        altered("config.json", |config| config["architecture"]["layers"][0] = json!({"attention": {"heads": 4}}))?;
-    bed.publish(strange.path(), "models/strange:1.0.0").await?;
-    point_to(&bed, &Bed::model_uri("models/strange:1.0.0")).await?;
+    push_strange(&bed).await?;
+    point_to(&bed, &Bed::model_uri("models/digits:strange")).await?;
     until_resolved(&bed, "UnknownArchitecture", "attention").await
+}
+
+/// Pushes the digits model with a layer that nobody knows; the trainer would refuse to.
+async fn push_strange(bed: &Bed) -> Result<()> {
+    let plain = ClientConfig { protocol: ClientProtocol::Http, use_monolithic_push: true, ..ClientConfig::default() };
+    let client = Client::try_from(plain)?;
+    let tag = |tag: &str| Reference::with_tag(bed.registry_outside(), "models/digits".into(), tag.into());
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let (bytes, _) = client.pull_manifest_raw(&tag("1.0.0"), &RegistryAuth::Anonymous, &[manifest_type]).await?;
+    let mut manifest: Value = serde_json::from_slice(&bytes)?;
+    let layers = manifest["layers"].as_array_mut().context("a manifest has layers")?;
+    let config = layers.iter_mut().find(|layer| layer["annotations"]["org.cncf.model.filepath"] == "config.json");
+    let config = config.context("the manifest names config.json")?;
+    let mut strange: Value = serde_json::from_slice(&std::fs::read(training().artifact.join("config.json"))?)?;
+    strange["architecture"]["layers"][0] = json!({"attention": {"heads": 4}});
+    let strange = serde_json::to_vec(&strange)?;
+    let hex: String = Sha256::digest(&strange).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = format!("sha256:{hex}");
+    config["digest"] = json!(digest);
+    config["size"] = json!(strange.len());
+    client.push_blob(&tag("strange"), strange, &digest).await?;
+    client.push_manifest_raw(&tag("strange"), serde_json::to_vec(&manifest)?, manifest_type.parse()?).await?;
+    Ok(())
 }
