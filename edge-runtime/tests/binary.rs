@@ -97,10 +97,11 @@ async fn a_server_counts_and_ends_with_0_when_told_to() {
     assert_eq!(asking.model_infer(wrong).await.unwrap_err().code(), Code::NotFound);
     let text = metrics(server.metrics).await;
     for expected in [
-        "sconce_requests_total{code=\"Ok\"} 1",
-        "sconce_requests_total{code=\"NotFound\"} 1",
+        "sconce_requests_total{model=\"tiny.test\",code=\"Ok\"} 1",
+        "sconce_requests_total{model=\"tiny.test\",code=\"NotFound\"} 1",
+        "sconce_refused_total{reason=\"unknown_model\"} 1",
         "sconce_batch_size_sum 2",
-        "sconce_request_seconds_count{stage=\"infer\"} 1",
+        "sconce_request_seconds_count{model=\"tiny.test\",stage=\"infer\"} 1",
         "sconce_model_info{model=\"tiny.test\"",
     ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
@@ -160,6 +161,8 @@ async fn a_server_that_is_killed_under_load_fails_no_request() {
 fn the_last_words_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("last-words");
+    // As Kubernetes makes it.
+    std::fs::write(&log, "").unwrap();
     let run = |args: &[&str]| {
         let ended = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
             .args(args)
@@ -200,12 +203,12 @@ async fn the_bench_reports_both_ways() {
     let router = Process::start(&["route", "--routes", folder.path().join("routes.json").to_str().unwrap()]);
     let (direct, routed) = (server.grpc.to_string(), router.grpc.to_string());
     let ran = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
-        .args(["bench", "--direct", &direct, "--routed", &routed, "--model", MODEL, "--seconds", "1"])
+        .args(["bench", "--target", &direct, "--peer", &routed, "--model", MODEL, "--seconds", "1"])
         .output()
         .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert!(
-        report["direct"]["p50Ms"].as_f64().unwrap() > 0.0 && report["p50AddedMs"].is_f64() && report["cpu"].is_string(),
+        report["target"]["p50Ms"].as_f64().unwrap() > 0.0 && report["p50AddedMs"].is_f64() && report["cpu"].is_string(),
         "{report}"
     );
 }

@@ -172,6 +172,20 @@ async fn reasons_come_first() {
 }
 
 #[tokio::test]
+async fn a_registry_that_forbids_is_not_asked_again() {
+    let (to, digest) = (folder(), sha256(b"{}"));
+    for code in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let from = format!("oci://{}/vision/tiny", listener.local_addr().unwrap());
+        let router = axum::Router::new().fallback(async move || code);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let fetched = tokio::time::timeout(Duration::from_secs(5), fetched(&from, &digest, to.path(), MINUTE));
+        let error = fetched.await.unwrap().unwrap_err().to_string();
+        assert!(error.starts_with("RegistryUnreachable: the registry lets nobody read "), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_path_that_leads_out_of_the_folder_is_refused() {
     for rename in
         [|path: &str| format!("../{path}"), |path: &str| format!("/tmp/{path}"), |path: &str| format!("a/../../{path}")]
