@@ -21,7 +21,7 @@ pub const FILE_PATH: &str = "org.cncf.model.filepath";
 #[derive(Debug, Error)]
 pub enum LoadError {
     #[error(transparent)]
-    Artifact(ArtifactError),
+    Artifact(Box<ArtifactError>),
     #[error("UnknownArchitecture: {why}; use a newer build, or train again with layers that this one knows")]
     Architecture { why: String },
     #[error("cannot read {}", path.display())]
@@ -44,7 +44,7 @@ impl From<ArtifactError> for LoadError {
     fn from(error: ArtifactError) -> Self {
         match error {
             ArtifactError::UnknownArchitecture { why } => LoadError::Architecture { why },
-            other => LoadError::Artifact(other),
+            other => LoadError::Artifact(Box::new(other)),
         }
     }
 }

@@ -57,7 +57,7 @@ fn run(verb: Verb) -> Result<()> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Verb::Serve(Serve { threads, .. }) = &verb {
         let threads = threads.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
-        compute_on(threads)?;
+        start_with(threads)?;
         runtime.worker_threads(threads);
     }
     runtime.enable_all().build()?.block_on(async {
@@ -70,15 +70,23 @@ fn run(verb: Verb) -> Result<()> {
     })
 }
 
-/// The arithmetic takes its number of threads from the environment alone, and else counts the whole machine's cores, whatever
-/// the container may use. A process cannot safely change its own environment: it starts anew, as itself.
-fn compute_on(threads: usize) -> Result<()> {
+/// Starts anew, as itself, with what is read from the environment alone, before `main` could set it; a process cannot safely
+/// change its own. Values that are there already stay, but for the number of threads: the arithmetic else counts the whole
+/// machine's cores, whatever the container may use.
+///
+/// Without huge pages, and with free memory given back at once, the seed CNN is served in 13 MiB instead of 37, as quickly.
+fn start_with(threads: usize) -> Result<()> {
     let threads = threads.to_string();
-    if std::env::var(THREADS).is_ok_and(|already| already == threads) {
+    let wanted = [(THREADS, threads.as_str()), ("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];
+    let missing: Vec<_> = wanted
+        .into_iter()
+        .filter(|(name, value)| std::env::var(name).map_or(true, |is| *name == THREADS && is != *value))
+        .collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    let error = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).env(THREADS, &threads).exec();
-    Err(error).context("cannot start anew with another number of threads")
+    let error = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).envs(missing).exec();
+    Err(error).context("cannot start anew with another environment")
 }
 
 async fn run_fetch(args: Fetch) -> Result<()> {

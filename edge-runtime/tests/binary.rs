@@ -1,5 +1,7 @@
 //! The binary as Kubernetes runs it: ports, signals, exit codes, last words.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 mod common;
 
 use common::{MODEL, client, request};
@@ -44,7 +46,17 @@ impl Process {
     }
 
     fn serve(folder: &Path) -> Self {
-        Self::start(&["serve", "--model", folder.to_str().unwrap(), "--name", MODEL, "--max-batch-size", "4"])
+        Self::start(&[
+            "serve",
+            "--model",
+            folder.to_str().unwrap(),
+            "--name",
+            MODEL,
+            "--max-batch-size",
+            "4",
+            "--threads",
+            "1",
+        ])
     }
 
     /// The exit code; idle clients do not hold it up.
@@ -105,6 +117,11 @@ async fn a_server_counts_and_ends_with_0_when_told_to() {
         "sconce_model_info{model=\"tiny.test\"",
     ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    // What the arithmetic and the allocator read, and nothing else sets.
+    let environment = std::fs::read(format!("/proc/{}/environ", server.child.id())).unwrap();
+    for expected in ["RAYON_NUM_THREADS=1", "MIMALLOC_ALLOW_THP=0"] {
+        assert!(environment.split(|byte| *byte == 0).any(|variable| variable == expected.as_bytes()), "{expected}");
     }
     assert_eq!(server.terminate(), Some(0));
 }

@@ -1,5 +1,7 @@
 //! Fetching from a registry that misbehaves: cut short, wrong bytes, not there for a moment.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};

@@ -1,5 +1,7 @@
 //! The router in front of real servers: forwarding, fail-over, routes that change under load.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 mod common;
 
 use common::{Client, MODEL, Server, client, request};

@@ -1,5 +1,7 @@
 //! One server: what it answers, and what it says to those who ask wrongly.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 mod common;
 
 use common::{MODEL, PIXELS, Server, request};

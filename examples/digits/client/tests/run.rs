@@ -1,5 +1,7 @@
 //! The client against a real server with a tiny model.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
