@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sconce.dev/e2e/kubebox/internal/cluster"
 	"sconce.dev/e2e/kubebox/internal/config"
@@ -24,6 +25,7 @@ with links between them that can be slowed and cut. It needs root.`,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
+	pflag.CommandLine.MarkHidden("version") // Kubernetes' packages register it for everyone
 	root.SetErrPrefix("kubebox:")
 	root.AddCommand(upCommand(), downCommand(), linkCommand(), nodeCommand(), execCommand(), imagesCommand(), kubectlCommand())
 	root.AddCommand(internalCommands()...)

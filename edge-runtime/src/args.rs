@@ -38,7 +38,7 @@ pub struct Fetch {
     #[arg(long, value_name = "oci://HOST/REPOSITORY")]
     pub from: String,
     /// Digest of the artifact's manifest.
-    #[arg(long, value_name = "sha256:HEX")]
+    #[arg(long, value_name = "sha256:HEX", value_parser = sha256)]
     pub digest: String,
     #[arg(long, default_value = "f32")]
     pub variant: String,
@@ -64,7 +64,7 @@ pub struct Serve {
     #[arg(long)]
     pub name: String,
     /// The manifest's digest: what the folder must hold. Without it a folder without manifest.json is served as it is.
-    #[arg(long, value_name = "sha256:HEX")]
+    #[arg(long, value_name = "sha256:HEX", value_parser = sha256)]
     pub digest: Option<String>,
     #[arg(long, default_value = "f32")]
     pub variant: String,
@@ -74,12 +74,18 @@ pub struct Serve {
     pub metrics: SocketAddr,
     #[arg(long, default_value = "16", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub max_batch_size: u16,
+    /// How long the oldest request may wait for others to join its batch, never over its deadline; 0: not at all.
+    #[arg(long, default_value = "0", value_parser = seconds)]
+    pub max_queue_delay: Duration,
     /// Requests that may wait; one more is refused at once.
     #[arg(long, default_value = "256", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub queue_size: u32,
     /// How long to finish what has begun, once told to stop.
     #[arg(long, default_value = "20s", value_parser = seconds)]
     pub drain: Duration,
+    /// Threads that read requests, and as many that compute; default: the processors that this process may use.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     #[arg(long, default_value = "67108864")]
     pub max_message_bytes: usize,
     /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
@@ -105,27 +111,36 @@ pub struct Route {
 
 #[derive(clap::Args, Debug)]
 pub struct Bench {
-    /// The server itself.
+    /// A server, or a router.
     #[arg(long, value_name = "HOST:PORT")]
-    pub direct: String,
-    /// The router in front of it.
+    pub target: String,
+    /// What is compared with it, in turn: the router in front of it.
     #[arg(long, value_name = "HOST:PORT")]
-    pub routed: String,
+    pub peer: Option<String>,
     #[arg(long)]
     pub model: String,
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub seconds: u16,
 }
 
-/// `20s`, `250ms` or `2m`.
+/// `sha256:` and 64 hexadecimal digits.
+fn sha256(text: &str) -> Result<String, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    let digits = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    digits.then(|| text.to_owned()).ok_or_else(|| "need sha256: and 64 hexadecimal digits".into())
+}
+
+/// `20s`, `250ms`, `2m`, `500us` or `0`.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let count: u64 =
         text[..digits].parse().map_err(|_| format!("\"{text}\": need a number with a unit, such as 20s"))?;
     match &text[digits..] {
+        "us" => Ok(Duration::from_micros(count)),
         "ms" => Ok(Duration::from_millis(count)),
         "s" => Ok(Duration::from_secs(count)),
         "m" => Ok(Duration::from_secs(count.saturating_mul(60))),
-        unit => Err(format!("\"{text}\": unit \"{unit}\" is none of ms, s, m")),
+        "" if count == 0 => Ok(Duration::ZERO),
+        unit => Err(format!("\"{text}\": unit \"{unit}\" is none of us, ms, s, m")),
     }
 }

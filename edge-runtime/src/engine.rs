@@ -1,6 +1,6 @@
 //! The model's one owner: a thread that takes batches from a bounded queue.
 
-use crate::batch::{Fate, Waiting, next};
+use crate::batch::{Decision, Fate, Policy, Waiting, next};
 use crate::decode::Input;
 use crate::encode::Output;
 use crate::metrics::Metrics;
@@ -38,6 +38,21 @@ struct Queue {
     closed: bool,
 }
 
+impl Queue {
+    /// Takes as many jobs as there are fates; those that run are returned.
+    fn split(&mut self, fates: &[Fate]) -> Vec<Job> {
+        let mut batch = Vec::with_capacity(fates.len());
+        for (job, fate) in self.jobs.drain(..fates.len()).zip(fates) {
+            match fate {
+                Fate::Run => batch.push(job),
+                Fate::Late => drop(job.reply.send(Err(EngineError::Late))),
+                Fate::Abandoned => {}
+            }
+        }
+        batch
+    }
+}
+
 struct Shared {
     queue: Mutex<Queue>,
     arrived: Condvar,
@@ -55,15 +70,10 @@ impl Engine {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(
-        network: Network,
-        max_batch_size: usize,
-        queue_size: usize,
-        metrics: Arc<Metrics>,
-    ) -> std::io::Result<Self> {
+    pub fn start(network: Network, policy: Policy, queue_size: usize, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), limit: queue_size, metrics });
         let of_thread = shared.clone();
-        std::thread::Builder::new().name("model".into()).spawn(move || of_thread.run(&network, max_batch_size))?;
+        std::thread::Builder::new().name("model".into()).spawn(move || of_thread.run(&network, &policy))?;
         Ok(Self { shared })
     }
 
@@ -106,8 +116,8 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, network: &Network, max_batch_size: usize) {
-        while let Some(batch) = self.take(max_batch_size) {
+    fn run(&self, network: &Network, policy: &Policy) {
+        while let Some(batch) = self.take(policy) {
             if !batch.is_empty() {
                 self.infer(network, batch);
             }
@@ -115,30 +125,27 @@ impl Shared {
     }
 
     /// The next batch; `None` once the engine is dropped and the queue is empty.
-    fn take(&self, max_batch_size: usize) -> Option<Vec<Job>> {
-        let queue = self.lock();
-        let mut queue = self
-            .arrived
-            .wait_while(queue, |queue| queue.jobs.is_empty() && !queue.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        if queue.jobs.is_empty() {
-            return None;
-        }
-        let waiting = queue.jobs.iter().map(|job| Waiting {
-            rows: job.rows,
-            deadline: job.deadline,
-            abandoned: job.reply.is_closed(),
-        });
-        let fates = next(waiting, max_batch_size, Instant::now()).take;
-        let mut batch = Vec::with_capacity(fates.len());
-        for (job, fate) in queue.jobs.drain(..fates.len()).collect::<Vec<_>>().into_iter().zip(fates) {
-            match fate {
-                Fate::Run => batch.push(job),
-                Fate::Late => drop(job.reply.send(Err(EngineError::Late))),
-                Fate::Abandoned => {}
+    fn take(&self, policy: &Policy) -> Option<Vec<Job>> {
+        let mut queue = self.lock();
+        loop {
+            let waiting = queue.jobs.iter().map(|job| Waiting {
+                rows: job.rows,
+                arrived: job.arrived,
+                deadline: job.deadline,
+                abandoned: job.reply.is_closed(),
+            });
+            let now = Instant::now();
+            // The thread that asks is the one that computes: it is free.
+            match next(waiting, false, policy, now) {
+                Decision::Take(fates) => return Some(queue.split(&fates)),
+                Decision::Wait(until) => {
+                    let waited = self.arrived.wait_timeout(queue, until - now);
+                    queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                Decision::Idle if queue.closed => return None,
+                Decision::Idle => queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
             }
         }
-        Some(batch)
     }
 
     fn infer(&self, network: &Network, batch: Vec<Job>) {
@@ -159,7 +166,7 @@ impl Shared {
             });
             each.collect()
         };
-        // Whatever the model does, everybody gets an answer and the thread lives on.
+        // Where panics unwind, everybody gets an answer and the thread lives on.
         let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer));
         self.metrics.stage("infer", began.elapsed());
         match answers {

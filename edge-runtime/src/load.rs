@@ -2,12 +2,12 @@
 
 use crate::decode::Signature;
 use candle_core::{DType, Device, Tensor};
-use sconce_model::artifact::{Artifact, ArtifactError};
+use sconce_model::artifact::{Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS};
 use sconce_model::digest::{named, sha256};
 use sconce_model::network::Network;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,17 @@ pub const FILE_PATH: &str = "org.cncf.model.filepath";
 #[derive(Debug, Error)]
 pub enum LoadError {
     #[error(transparent)]
-    Artifact(ArtifactError),
+    Artifact(Box<ArtifactError>),
     #[error("UnknownArchitecture: {why}; use a newer build, or train again with layers that this one knows")]
     Architecture { why: String },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("DigestMismatch: {file} is {got}, should be {need}: it was changed or has rotted; fetch it again")]
     Digest { file: String, got: String, need: String },
+    #[error(
+        "DigestMismatch: {file} is not in the manifest: whoever put it there, it is not of this version; fetch again"
+    )]
+    Unlisted { file: String },
     #[error("{}: no manifest of an artifact", path.display())]
     Manifest { path: PathBuf, source: serde_json::Error },
     #[error("the model has {inputs} inputs and {outputs} outputs; only one of each can be served yet")]
@@ -40,7 +44,7 @@ impl From<ArtifactError> for LoadError {
     fn from(error: ArtifactError) -> Self {
         match error {
             ArtifactError::UnknownArchitecture { why } => LoadError::Architecture { why },
-            other => LoadError::Artifact(other),
+            other => LoadError::Artifact(Box::new(other)),
         }
     }
 }
@@ -72,8 +76,18 @@ pub struct Loaded {
 /// # Errors
 /// [`LoadError`]: nothing is served that is not what its digest says.
 pub fn load(folder: &Path, digest: Option<&str>, variant: &str, max_batch_size: usize) -> Result<Loaded, LoadError> {
-    let digest = verify(folder, digest)?;
+    let verified = verify(folder, digest)?;
     let artifact = Artifact::open(folder)?;
+    if let Some(verified) = &verified {
+        let of_variant =
+            artifact.variants().iter().filter(|known| known.name == variant).flat_map(|known| &known.files);
+        let described = [CONFIG, PREPROCESS, VARIANTS];
+        if let Some(file) =
+            described.into_iter().chain(of_variant.map(String::as_str)).find(|file| !verified.files.contains(*file))
+        {
+            return Err(LoadError::Unlisted { file: file.into() });
+        }
+    }
     let (inputs, outputs) = (&artifact.config().inputs, &artifact.config().outputs);
     let ([input], [output]) = (&inputs[..], &outputs[..]) else {
         return Err(LoadError::Signature { inputs: inputs.len(), outputs: outputs.len() });
@@ -81,7 +95,7 @@ pub fn load(folder: &Path, digest: Option<&str>, variant: &str, max_batch_size: 
     let signature = Signature { input: input.clone(), output: output.clone(), max_batch_size };
     let network = artifact.network(variant)?;
     warm_up(&network, max_batch_size)?;
-    Ok(Loaded { network, signature, digest })
+    Ok(Loaded { network, signature, digest: verified.map(|verified| verified.digest).unwrap_or_default() })
 }
 
 /// Every size of batch that is a power of two, and the largest.
@@ -94,28 +108,39 @@ fn warm_up(network: &Network, max_batch_size: usize) -> candle_core::Result<()> 
     Ok(())
 }
 
-/// Checks the manifest against its digest, and the files that are there against the manifest.
-fn verify(folder: &Path, digest: Option<&str>) -> Result<String, LoadError> {
+struct Verified {
+    /// Of the manifest.
+    digest: String,
+    files: BTreeSet<String>,
+}
+
+/// Checks the manifest against its digest, and the files that are there against the manifest. `None` without a manifest, where
+/// none is asked for.
+fn verify(folder: &Path, digest: Option<&str>) -> Result<Option<Verified>, LoadError> {
     let path = folder.join(MANIFEST);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound && digest.is_none() => return Ok(String::new()),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound && digest.is_none() => return Ok(None),
         Err(source) => return Err(LoadError::Read { path, source }),
     };
     let got = sha256(&bytes);
     matches(MANIFEST, &got, digest.unwrap_or(&got))?;
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| LoadError::Manifest { path, source })?;
+    let mut files = BTreeSet::new();
     for layer in &manifest.layers {
         let Some(file) = layer.annotations.get(FILE_PATH) else { continue };
         let path = folder.join(file);
         match digest_of(&path) {
-            Ok(got) => matches(file, &got, &layer.digest)?,
+            Ok(got) => {
+                matches(file, &got, &layer.digest)?;
+                files.insert(file.clone());
+            }
             // A file of another variant.
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(LoadError::Read { path, source }),
         }
     }
-    Ok(got)
+    Ok(Some(Verified { digest: got, files }))
 }
 
 /// Of a file, without holding it in memory.
@@ -153,6 +178,11 @@ mod tests {
 
         let other = load(folder.path(), Some(&sha256(b"other")), "f32", 4).err().unwrap().to_string();
         assert!(other.starts_with("DigestMismatch: manifest.json is sha256:"), "{other}");
+        let short = serde_json::json!({ "layers": layers[1..] }).to_string();
+        std::fs::write(folder.path().join(MANIFEST), &short).unwrap();
+        let unlisted = load(folder.path(), Some(&sha256(short.as_bytes())), "f32", 4).err().unwrap().to_string();
+        assert!(unlisted.starts_with("DigestMismatch: config.json is not in the manifest"), "{unlisted}");
+        std::fs::write(folder.path().join(MANIFEST), &manifest).unwrap();
         let weights = folder.path().join("weights/f32/model.safetensors");
         let mut bytes = std::fs::read(&weights).unwrap();
         *bytes.last_mut().unwrap() ^= 1;

@@ -54,6 +54,9 @@ pub async fn serve(
         .max_encoding_message_size(max_message_bytes);
     let (draining, drained) = tokio::sync::oneshot::channel();
     let server = Server::builder()
+        // Room for one large tensor without waiting for round trips.
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_service(health_service)
         .add_service(reflection)
@@ -94,16 +97,26 @@ impl Service {
     }
 
     async fn infer(&self, request: Request<ModelInferRequest>, began: Instant) -> Result<ModelInferResponse, Status> {
-        self.named(&request.get_ref().model_name, &request.get_ref().model_version)?;
+        let (name, version) = (&request.get_ref().model_name, &request.get_ref().model_version);
+        self.named(name, version).inspect_err(|_| self.metrics.refused("unknown_model"))?;
         let timeout = request.metadata().get("grpc-timeout").and_then(|header| header.to_str().ok());
         let deadline = deadline(timeout, began);
-        let input = decode(request.into_inner(), &self.signature)?;
+        let input = decode(request.into_inner(), &self.signature).inspect_err(|_| self.metrics.refused("malformed"))?;
         self.metrics.stage("decode", began.elapsed());
-        let output = self.engine.submit(&input, deadline).await?;
+        let output = self.engine.submit(&input, deadline).await.inspect_err(|error| self.count(error))?;
         let encoding = Instant::now();
         let response = encode(&output, input.id, input.raw, &self.identity, &self.signature);
         self.metrics.stage("encode", encoding.elapsed());
         response.map_err(|error| Status::internal(format!("the answer is no tensor of the model's: {error}")))
+    }
+
+    fn count(&self, error: &EngineError) {
+        match error {
+            EngineError::QueueFull { .. } => self.metrics.refused("queue_full"),
+            EngineError::Late => self.metrics.refused("deadline"),
+            EngineError::Closed => self.metrics.refused("closed"),
+            EngineError::Failed { .. } => {}
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The binary as Kubernetes runs it: ports, signals, exit codes, last words.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 mod common;
 
 use common::{MODEL, client, request};
@@ -44,7 +46,17 @@ impl Process {
     }
 
     fn serve(folder: &Path) -> Self {
-        Self::start(&["serve", "--model", folder.to_str().unwrap(), "--name", MODEL, "--max-batch-size", "4"])
+        Self::start(&[
+            "serve",
+            "--model",
+            folder.to_str().unwrap(),
+            "--name",
+            MODEL,
+            "--max-batch-size",
+            "4",
+            "--threads",
+            "1",
+        ])
     }
 
     /// The exit code; idle clients do not hold it up.
@@ -97,13 +109,19 @@ async fn a_server_counts_and_ends_with_0_when_told_to() {
     assert_eq!(asking.model_infer(wrong).await.unwrap_err().code(), Code::NotFound);
     let text = metrics(server.metrics).await;
     for expected in [
-        "sconce_requests_total{code=\"Ok\"} 1",
-        "sconce_requests_total{code=\"NotFound\"} 1",
+        "sconce_requests_total{model=\"tiny.test\",code=\"Ok\"} 1",
+        "sconce_requests_total{model=\"tiny.test\",code=\"NotFound\"} 1",
+        "sconce_refused_total{reason=\"unknown_model\"} 1",
         "sconce_batch_size_sum 2",
-        "sconce_request_seconds_count{stage=\"infer\"} 1",
+        "sconce_request_seconds_count{model=\"tiny.test\",stage=\"infer\"} 1",
         "sconce_model_info{model=\"tiny.test\"",
     ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    // What the arithmetic and the allocator read, and nothing else sets.
+    let environment = std::fs::read(format!("/proc/{}/environ", server.child.id())).unwrap();
+    for expected in ["RAYON_NUM_THREADS=1", "MIMALLOC_ALLOW_THP=0"] {
+        assert!(environment.split(|byte| *byte == 0).any(|variable| variable == expected.as_bytes()), "{expected}");
     }
     assert_eq!(server.terminate(), Some(0));
 }
@@ -160,6 +178,8 @@ async fn a_server_that_is_killed_under_load_fails_no_request() {
 fn the_last_words_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("last-words");
+    // As Kubernetes makes it.
+    std::fs::write(&log, "").unwrap();
     let run = |args: &[&str]| {
         let ended = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
             .args(args)
@@ -200,12 +220,12 @@ async fn the_bench_reports_both_ways() {
     let router = Process::start(&["route", "--routes", folder.path().join("routes.json").to_str().unwrap()]);
     let (direct, routed) = (server.grpc.to_string(), router.grpc.to_string());
     let ran = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
-        .args(["bench", "--direct", &direct, "--routed", &routed, "--model", MODEL, "--seconds", "1"])
+        .args(["bench", "--target", &direct, "--peer", &routed, "--model", MODEL, "--seconds", "1"])
         .output()
         .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert!(
-        report["direct"]["p50Ms"].as_f64().unwrap() > 0.0 && report["p50AddedMs"].is_f64() && report["cpu"].is_string(),
+        report["target"]["p50Ms"].as_f64().unwrap() > 0.0 && report["p50AddedMs"].is_f64() && report["cpu"].is_string(),
         "{report}"
     );
 }

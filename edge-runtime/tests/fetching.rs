@@ -1,5 +1,7 @@
 //! Fetching from a registry that misbehaves: cut short, wrong bytes, not there for a moment.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
@@ -169,6 +171,20 @@ async fn reasons_come_first() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("no variant \"int3\", it has f32"), "{error}");
+}
+
+#[tokio::test]
+async fn a_registry_that_forbids_is_not_asked_again() {
+    let (to, digest) = (folder(), sha256(b"{}"));
+    for code in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let from = format!("oci://{}/vision/tiny", listener.local_addr().unwrap());
+        let router = axum::Router::new().fallback(async move || code);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let fetched = tokio::time::timeout(Duration::from_secs(5), fetched(&from, &digest, to.path(), MINUTE));
+        let error = fetched.await.unwrap().unwrap_err().to_string();
+        assert!(error.starts_with("RegistryUnreachable: the registry lets nobody read "), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The router in front of real servers: forwarding, fail-over, routes that change under load.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 mod common;
 
 use common::{Client, MODEL, Server, client, request};
@@ -198,4 +200,82 @@ async fn routes_that_change_and_servers_that_stop_fail_no_request() {
     for task in asking {
         task.await.unwrap().unwrap();
     }
+}
+
+/// It accepts connections and says nothing; clients with little time have not the attempt timeout to spare.
+#[tokio::test]
+async fn a_backend_that_hangs_is_left_within_the_deadline_and_then_asked_no_more() {
+    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    router.routes(&[("Edge", silent.local_addr().unwrap()), ("Cloud", server.address)]);
+    let mut client = router.client().await;
+    let within = |ms| {
+        let mut request = tonic::Request::new(request(1));
+        request.set_timeout(Duration::from_millis(ms));
+        request
+    };
+    client.model_infer(within(900)).await.unwrap();
+    // Aside until a probe gets through, and none does: nobody waits for it again.
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        client.model_infer(within(200)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_comes_back_is_asked_again() {
+    let (cloud, router) = (Server::start(4, 64).await, Router::start().await);
+    let edge = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    router.routes(&[("Edge", edge), ("Cloud", cloud.address)]);
+    let mut client = router.client().await;
+    // Each server gives its address as its version.
+    let mut who = async || client.model_infer(request(1)).await.unwrap().into_inner().model_version;
+    assert_eq!(who().await, cloud.address.to_string());
+    let _edge = Server::start_at(edge, 4, 64).await;
+    let back = async { while who().await != edge.to_string() {} };
+    tokio::time::timeout(Duration::from_secs(3), back).await.unwrap();
+}
+
+/// Too little time for a second attempt is no reason never to find out.
+#[tokio::test]
+async fn requests_that_run_out_of_time_make_a_hanging_backend_suspect() {
+    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    router.routes(&[("Edge", silent.local_addr().unwrap()), ("Cloud", server.address)]);
+    let mut client = router.client().await;
+    let answered = async {
+        loop {
+            let mut request = tonic::Request::new(request(1));
+            request.set_timeout(Duration::from_millis(100));
+            match client.model_infer(request).await {
+                Ok(_) => break,
+                Err(status) => {
+                    assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&status.code()), "{status}")
+                }
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), answered).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_server_is_said_to_be_full_at_once_and_is_not_put_aside() {
+    let (server, router) = (Server::start(1, 1).await, Router::start().await);
+    router.routes(&[("Edge", server.address)]);
+    let mut first = router.client().await;
+    first.model_infer(request(1)).await.unwrap();
+    let flood = (0..400).map(|_| {
+        let mut client = first.clone();
+        async move { client.model_infer(request(1)).await.map(drop) }
+    });
+    let began = std::time::Instant::now();
+    let answers = futures::future::join_all(flood).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+    assert!(!refused.is_empty() && refused.len() < 400, "{} refused", refused.len());
+    for status in refused {
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("refuses: Edge at 127.0.0.1") && status.message().contains("queue is full"));
+    }
+    first.model_infer(request(1)).await.unwrap();
 }

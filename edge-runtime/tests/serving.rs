@@ -1,9 +1,12 @@
 //! One server: what it answers, and what it says to those who ask wrongly.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 mod common;
 
 use common::{MODEL, PIXELS, Server, request};
 use prometheus_client::registry::Registry;
+use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::decode::decode;
 use sconce_edge_runtime::engine::{Engine, EngineError};
 use sconce_edge_runtime::load::load;
@@ -12,7 +15,7 @@ use sconce_edge_runtime::wire::{
     InferTensorContents, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, raw_fp32,
 };
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -212,7 +215,9 @@ async fn late_work_is_refused_before_the_model_runs() {
     let loaded = load(folder.path(), None, "f32", 4).unwrap();
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry, MODEL, "", "f32"));
-    let engine = Engine::start(loaded.network, 4, 16, metrics).unwrap();
+    let engine =
+        Engine::start(loaded.network, Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO }, 16, metrics)
+            .unwrap();
     let input = decode(request(1), &loaded.signature).unwrap();
     let past = Instant::now();
     assert_eq!(engine.submit(&input, Some(past)).await.unwrap_err(), EngineError::Late);

@@ -365,6 +365,31 @@ mod tests {
         assert_eq!(applier.refusals, Refusals::from([(at, refusal)]));
     }
 
+    /// Seen on a real cluster: a placement and its Deployment have one name, and the condition came and went.
+    #[tokio::test]
+    async fn a_status_of_the_same_name_does_not_end_a_refusal() {
+        let (mut applier, mut server) = applier();
+        let server = tokio::spawn(async move {
+            let mut quota = refused(StatusCode::FORBIDDEN, "Forbidden");
+            quota["message"] = json!("exceeded quota");
+            answer(&mut server, StatusCode::FORBIDDEN, quota).await;
+            let done =
+                json!({"apiVersion": "sconce.dev/v1alpha1", "kind": "EdgePlacement", "metadata": {"name": "pool"}});
+            answer(&mut server, StatusCode::OK, done).await
+        });
+        let status = Object::new(Kind::EdgePlacement, "vision", "pool", json!({}), json!({"status": {}}));
+        let apply = Write::Apply { object: service(), is_new: false };
+        applier.all(vec![apply.clone()]).await;
+        applier.all(vec![Write::Status { object: status, news: Vec::new() }]).await;
+        assert_eq!(
+            server.await.unwrap(),
+            "PATCH /apis/sconce.dev/v1alpha1/namespaces/vision/edgeplacements/pool/status"
+        );
+        applier.end();
+        let told: Vec<_> = applier.refusals.values().map(|refusal| refusal.message.as_str()).collect();
+        assert_eq!(told, ["the API server refuses the Service pool: exceeded quota"]);
+    }
+
     #[tokio::test]
     async fn a_conflict_on_deleting_is_left_to_the_next_look() {
         let (mut applier, mut server) = applier();

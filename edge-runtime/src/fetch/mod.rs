@@ -17,6 +17,7 @@ use sconce_model::artifact::media_type;
 use sconce_model::digest::{named, sha256};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -35,6 +36,8 @@ pub enum FetchError {
     Digest { what: String, got: String, need: String },
     #[error("RegistryUnreachable: cannot fetch {what}: {why}")]
     Registry { what: String, why: String },
+    #[error("RegistryUnreachable: the registry lets nobody read {what} without a name and a password: {why}")]
+    Unauthorized { what: String, why: String },
     #[error("UnknownArchitecture: {why}: is it a model of ours?")]
     Artifact { why: String },
     #[error("FetchFailed: cannot write {}", path.display())]
@@ -254,7 +257,15 @@ async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> 
         drop(std::fs::remove_file(&partial));
         return Err(FetchError::Digest { what: path.into(), got, need: layer.digest.clone() });
     }
-    tokio::fs::rename(&partial, target).await.map_err(|source| FetchError::Write { path: target.into(), source })
+    drop(file);
+    appear(&partial, target)
+}
+
+/// Gives a file that has been synced its name, for good: also if the power fails now.
+fn appear(partial: &Path, target: &Path) -> Result<(), FetchError> {
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let renamed = std::fs::rename(partial, target).and_then(|()| std::fs::File::open(folder)?.sync_all());
+    renamed.map_err(|source| FetchError::Write { path: target.into(), source })
 }
 
 /// Beside its target, so that it can be renamed.
@@ -271,24 +282,29 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
     let partial = partial_of(path);
-    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|source| FetchError::Write { path: path.into(), source })
+    let written =
+        std::fs::File::create(&partial).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.map_err(|source| FetchError::Write { path: path.into(), source })?;
+    appear(&partial, path)
 }
 
 /// Which of our reasons a registry's error is.
 fn told(error: OciDistributionError, what: &str) -> FetchError {
     use OciDistributionError as E;
-    use OciErrorCode::{BlobUnknown, ManifestUnknown, NameUnknown, NotFound};
-    let missing = match &error {
-        E::ImageManifestNotFoundError(_) | E::ServerError { code: 404, .. } => true,
-        E::RegistryError { envelope, .. } => envelope
-            .errors
-            .iter()
-            .any(|error| matches!(error.code, BlobUnknown | ManifestUnknown | NameUnknown | NotFound)),
+    use OciErrorCode::{BlobUnknown, Denied, ManifestUnknown, NameUnknown, NotFound, Unauthorized};
+    let says = |codes: fn(&OciErrorCode) -> bool| match &error {
+        E::RegistryError { envelope, .. } => envelope.errors.iter().any(|error| codes(&error.code)),
         _ => false,
     };
+    let missing = matches!(error, E::ImageManifestNotFoundError(_) | E::ServerError { code: 404, .. })
+        || says(|code| matches!(code, BlobUnknown | ManifestUnknown | NameUnknown | NotFound));
+    let forbidden = matches!(
+        error,
+        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } | E::ServerError { code: 401 | 403, .. }
+    ) || says(|code| matches!(code, Denied | Unauthorized));
     match error {
         _ if missing => FetchError::Missing { what: what.into() },
+        error if forbidden => FetchError::Unauthorized { what: what.into(), why: causes(&error) },
         E::DigestError(DigestError::VerificationError { expected, actual }) => {
             FetchError::Digest { what: what.into(), got: actual, need: expected }
         }

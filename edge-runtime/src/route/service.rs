@@ -1,6 +1,6 @@
 //! One request through the router: name → backends → the first that answers.
 
-use super::backend::{Answer, Backend, code};
+use super::backend::{Answer, Backend, NoAnswer, code};
 use super::peek::{PeekError, model_name};
 use super::watch::Table;
 use crate::deadline::deadline;
@@ -28,6 +28,8 @@ use tonic::{Code, Status};
 const BRIDGE: Duration = Duration::from_secs(2);
 /// Backends that one round asks, at most.
 const ATTEMPTS: usize = 3;
+/// An attempt has at least so long, and at most half of the time until the deadline: then another can still be made.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// How soon backends are tried again that all have just failed; then twice as long each time.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -140,8 +142,9 @@ impl Router {
             .to_bytes();
         let name = model_name(&body)?.to_owned();
         let timeout = head.headers.get("grpc-timeout").and_then(|header| header.to_str().ok());
-        let forwarded = self.forward(&name, &head, &body, arrived);
-        let answered = match deadline(timeout, arrived) {
+        let deadline = deadline(timeout, arrived);
+        let forwarded = self.forward(&name, &head, &body, arrived, deadline);
+        let answered = match deadline {
             None => forwarded.await,
             Some(deadline) => tokio::time::timeout_at(deadline.into(), forwarded).await.unwrap_or_else(|_| {
                 Err(Status::deadline_exceeded(format!("no answer for \"{name}\" within {:?}", arrived.elapsed())))
@@ -169,6 +172,7 @@ impl Router {
         head: &http::request::Parts,
         body: &Bytes,
         arrived: Instant,
+        deadline: Option<Instant>,
     ) -> Result<(Answer, String), Status> {
         let give_up = arrived + BRIDGE;
         let mut again = AGAIN;
@@ -181,16 +185,29 @@ impl Router {
                 None if !table.loaded => "no routes have been read yet".to_owned(),
                 None => return Err(Status::not_found(unknown(name, &table))),
             };
-            let backends = preferred(table.models.get(name).map(Vec::as_slice).unwrap_or_default());
-            for (attempt, backend) in backends.iter().take(ATTEMPTS).enumerate() {
+            let mut backends = preferred(table.models.get(name).map(Vec::as_slice).unwrap_or_default());
+            backends.truncate(ATTEMPTS);
+            let mut all_refused = !backends.is_empty();
+            for (attempt, backend) in backends.iter().enumerate() {
                 // The last one may take its time: nobody else is left to ask.
-                let patience = (attempt + 1 < backends.len().min(ATTEMPTS)).then_some(self.attempt_timeout);
-                match backend.ask(head, body, patience).await {
+                let patience = (attempt + 1 < backends.len()).then(|| self.patience(deadline));
+                let error = match backend.ask(head, body, patience).await {
                     Ok(answer) => return Ok((answer, backend.tier.clone())),
-                    Err(error) => trouble = format!("{} at {}: {error}", backend.tier, backend.address),
+                    Err(NoAnswer::Refused(error)) => error,
+                    Err(NoAnswer::Failed(error)) => {
+                        all_refused = false;
+                        error
+                    }
+                };
+                trouble = format!("{} at {}: {error}", backend.tier, backend.address);
+                if patience.is_some() {
+                    self.metrics.failovers.inc();
+                    tracing::debug!(model = name, trouble, "asking elsewhere");
                 }
-                self.metrics.failovers.inc();
-                tracing::debug!(model = name, trouble, "asking elsewhere");
+            }
+            if all_refused {
+                // They live and are full: asking again would only add to that.
+                return Err(Status::unavailable(format!("every backend of \"{name}\" refuses: {trouble}")));
             }
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -201,6 +218,13 @@ impl Router {
             again *= 2;
             tokio::time::timeout(wait, self.table.changed()).await.ok();
         }
+    }
+
+    fn patience(&self, deadline: Option<Instant>) -> Duration {
+        let half = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()) / 2);
+        half.map_or(self.attempt_timeout, |half| {
+            half.clamp(LEAST_PATIENCE.min(self.attempt_timeout), self.attempt_timeout)
+        })
     }
 }
 
@@ -235,12 +259,11 @@ fn own(method: &str) -> Result<http::Response<Body>, Status> {
     Ok(response)
 }
 
-/// Backends that failed of late come last; then the order of tiers; then the least busy.
+/// Backends that have failed come last; then the order of tiers; then the least busy.
 fn preferred(backends: &[Arc<Backend>]) -> Vec<Arc<Backend>> {
-    let now = Instant::now();
     let tier = |backend: &Backend| backends.iter().position(|other| other.tier == backend.tier);
     let mut order = backends.to_vec();
-    order.sort_by_key(|backend| (backend.aside(now), tier(backend), backend.outstanding()));
+    order.sort_by_key(|backend| (backend.aside(), tier(backend), backend.outstanding()));
     order
 }
 

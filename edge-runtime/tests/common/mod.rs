@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use prometheus_client::registry::Registry;
+use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::Engine;
 use sconce_edge_runtime::load::load;
@@ -40,11 +41,17 @@ impl Server {
         sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
         let loaded = load(folder.path(), None, "f32", max_batch_size).unwrap();
         let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
-        let engine = Engine::start(loaded.network, max_batch_size, queue_size, metrics.clone()).unwrap();
-        let identity = Identity { name: MODEL.into(), version: "1".into() };
-        let service = Service { engine, signature: loaded.signature, identity, metrics };
+        let engine = Engine::start(
+            loaded.network,
+            Policy { max_batch_size, max_queue_delay: Duration::ZERO },
+            queue_size,
+            metrics.clone(),
+        )
+        .unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let identity = Identity { name: MODEL.into(), version: address.to_string() };
+        let service = Service { engine, signature: loaded.signature, identity, metrics };
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
         let task = tokio::spawn(server::serve(listener, service, 1 << 20, Duration::from_secs(5), stopped));

@@ -1,13 +1,14 @@
 //! Scenes: a world as the stores show it, and what one pass writes.
 
 use super::{Input, Steps, pass};
-use crate::apply::{Refusals, Write};
+use crate::apply::{Refusal, Refusals, Write};
 use crate::names;
 use crate::observe::{ByKey, World, key};
 use crate::registry::Resolutions;
 use crate::render::{Kind, RETIRE_AT, Settings};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use sconce_api::Reason;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -67,12 +68,16 @@ fn scene(budget: &str) -> World {
 }
 
 fn run(world: &World) -> Steps {
+    run_refused(world, &Refusals::new())
+}
+
+fn run_refused(world: &World, refusals: &Refusals) -> Steps {
     let settings =
         Settings { image: "runtime:1".into(), pull_policy: "IfNotPresent".into(), insecure_registries: Vec::new() };
     let steps = pass(&Input {
         world,
         resolutions: &Resolutions::new(),
-        refusals: &Refusals::new(),
+        refusals,
         settings: &settings,
         drain: Duration::from_secs(10),
         clock: Instant::now(),
@@ -264,4 +269,69 @@ fn without_its_fleet_a_model_says_so_and_nothing_of_it_goes() {
     let model = world.models.values().next().unwrap().status.clone().unwrap();
     let stalled = model.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
     assert_eq!(stalled.message, "there is no EdgeFleet shops (there is none)");
+}
+
+/// Of two sites the one with contact decides whether the model serves.
+#[test]
+fn sites_without_contact_are_counted_and_not_failed() {
+    let mut world = scene("25ms");
+    node(&mut world, "b-1", json!({"tier": "edge", "zone": "site-b"}), true);
+    world = settled(world);
+    let other = names::placement("digits", "site-b");
+    pod(&mut world, &edge(), "10.1.0.5", "a-1");
+    pod(&mut world, &other, "10.1.0.6", "b-1");
+    world = settled(world);
+    node(&mut world, "b-1", json!({"tier": "edge", "zone": "site-b"}), false);
+    let model = settled(world).models.values().next().unwrap().status.clone().unwrap();
+    let sites = model.sites.unwrap();
+    assert_eq!((sites.serving.as_str(), sites.offline), ("1/2", 1));
+    let said: Vec<_> = model.conditions.iter().map(|said| format!("{}={}", said.type_, said.status)).collect();
+    assert_eq!(said, ["Ready=True", "Resolved=True", "Placed=True", "Serving=True"]);
+}
+
+#[test]
+fn what_is_in_the_way_is_said_and_then_nothing_is_written() {
+    let world = settled(scene("25ms"));
+    let refusal = Refusal { reason: Reason::NameConflict, message: "a Deployment that is not ours".into() };
+    let refusals = Refusals::from([((Kind::Deployment, ("vision".to_owned(), edge())), refusal)]);
+    let world = carried_out(world.clone(), &run_refused(&world, &refusals));
+    assert_eq!(stands(&world, "Serving"), "False/NameConflict");
+    assert_eq!(run_refused(&world, &refusals).statuses, []);
+}
+
+/// Its routers cannot be told of the new version's pool.
+#[test]
+fn a_pool_stays_while_a_site_without_contact_is_routed_to_it() {
+    let mut world = settled(scene("500ms"));
+    let pool = pool_answers(&mut world);
+    world = settled(world);
+    assert_eq!(endpoints(&world), ["10.96.0.9"]);
+    node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), false);
+    let newer = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    let mut version = world.versions.values().next().unwrap().as_ref().clone();
+    version.metadata.name = Some(names::version("digits", newer));
+    version.spec.digest = newer.into();
+    world.versions.insert(key(&version), Arc::new(version));
+    let at = ("vision".to_owned(), "digits".to_owned());
+    let mut model = world.models[&at].as_ref().clone();
+    let desired = model.status.as_mut().unwrap().desired.as_mut().unwrap();
+    (desired.version, desired.digest) = (names::version("digits", newer), newer.into());
+    world.models.insert(at, Arc::new(model));
+    world = settled(world);
+    let successor = ("vision".to_owned(), names::pool("digits", newer, "f32"));
+    let mut live = world.deployments[&successor].as_ref().clone();
+    live.status.get_or_insert_default().ready_replicas = Some(1);
+    world.deployments.insert(successor.clone(), Arc::new(live));
+    let mut service = world.services[&successor].as_ref().clone();
+    service.spec.get_or_insert_default().cluster_ip = Some("10.96.0.10".into());
+    world.services.insert(successor, Arc::new(service));
+    world = settled(world);
+    let there = |world: &World| {
+        let live = &world.deployments.get(&("vision".to_owned(), pool.clone()));
+        live.map(|live| live.annotations().contains_key(RETIRE_AT))
+    };
+    assert_eq!(there(&world), Some(false));
+    node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), true);
+    world = settled(world);
+    assert_eq!((endpoints(&world), there(&world)), (vec!["10.96.0.10".to_owned()], Some(true)));
 }

@@ -71,22 +71,26 @@ func (c *Cluster) StartNode(name string) error { return c.call("POST", "/nodes/"
 // StopNode ends a node as a power cut does.
 func (c *Cluster) StopNode(name string) error { return c.call("POST", "/nodes/"+name+"/stop", nil) }
 
-// SetLink applies settings over the link's shape in the file; with none given it restores that shape.
-func (c *Cluster) SetLink(name, delay, jitter, loss, rate string, down bool) (link.Shape, error) {
+// SetLink applies settings over the link's shape in the file; with none given it restores that shape. It returns, in words, what was set.
+func (c *Cluster) SetLink(name, delay, jitter, loss, rate string, down bool) (string, error) {
 	n, err := c.node(name)
 	if err != nil {
-		return link.Shape{}, err
+		return "", err
 	}
 	if n.Link == nil && delay+jitter+loss+rate != "" {
-		return link.Shape{}, fmt.Errorf("node %s has no link in the cluster's file, so it can only be cut with --down; to shape it, add 'link: {}' there", name)
+		return "", fmt.Errorf("node %s has no link in the cluster's file, so it can only be cut with --down; to shape it, add 'link: {}' there", name)
 	}
 	var shape link.Shape
 	if n.Link != nil {
 		shape = *n.Link
 	}
 	if shape, err = shape.Override(delay, jitter, loss, rate); err != nil {
-		return shape, err
+		return "", err
 	}
 	shape.Down = down
-	return shape, c.call("PUT", "/nodes/"+name+"/link", shape)
+	text := shape.String()
+	if n.Link == nil && !down {
+		text = "plain cable"
+	}
+	return text, c.call("PUT", "/nodes/"+name+"/link", shape)
 }

@@ -84,8 +84,9 @@ func (c *Cluster) AuditLog() string { return filepath.Join(c.nodeDir(cp), "audit
 
 func (c *Cluster) auditPolicyPath() string { return filepath.Join(c.nodeDir(cp), "audit-policy.yaml") }
 
-// auditPolicy keeps who asked for what and how it ended, less the noise: events, leases, health, and what
-// Kubernetes' own components read. Reads of everyone else stay, since a refused read is a finding.
+// auditPolicy keeps who asked for what and how it ended, less the noise: events, leases, health, the nodes' heartbeats,
+// the API server's own calls, and what Kubernetes' components read. Reads of everyone else stay,
+// since a refused read is a finding.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -98,10 +99,15 @@ rules:
 - level: None
   nonResourceURLs: ["/healthz*", "/livez*", "/readyz*", "/metrics*", "/version", "/openapi/*", "/api", "/api/*", "/apis", "/apis/*"]
 - level: None
+  users: ["system:apiserver"]
+- level: None
+  userGroups: ["system:nodes"]
+  resources: [{group: "", resources: [nodes/status]}]
+- level: None
   verbs: [get, list, watch]
   userGroups: ["system:nodes", "system:serviceaccounts:kube-system"]
 - level: None
   verbs: [get, list, watch]
-  users: ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy", "kubebox-admin"]
+  users: ["system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy"]
 - level: Metadata
 `

@@ -24,6 +24,7 @@ type message struct {
 	Step  string `json:",omitempty"`
 	Ready bool   `json:",omitempty"`
 	Error string `json:",omitempty"`
+	Log   string `json:",omitempty"` // the last lines of the log that most likely says why
 }
 
 // progress tells 'up' how far the start is. Nobody may be listening any more: errors are of no interest.
@@ -47,7 +48,13 @@ func (p *progress) ready() {
 	p.pipe.Close()
 }
 
-func (p *progress) fail(err error) { p.send(message{Error: err.Error()}) }
+func (p *progress) fail(err error) {
+	m := message{Error: err.Error()}
+	if e, ok := err.(*stalled); ok {
+		m.Log = tail(e.log, 15)
+	}
+	p.send(m)
+}
 
 func inherited(fd int) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), "listener")
@@ -72,9 +79,6 @@ func (s *supervision) report(cause error) {
 		fmt.Fprintf(f, "==> %s\n%s\n", strings.TrimPrefix(log, s.Dir+"/"), tail(log, 60))
 	}
 	fmt.Fprintf(f, "==> %v\n", cause)
-	if e, ok := cause.(*stalled); ok { // last, so that the end of the report is what one wants to read first
-		fmt.Fprintf(f, "==> the last lines of %s\n%s\n", strings.TrimPrefix(e.log, s.Dir+"/"), tail(e.log, 15))
-	}
 }
 
 // tail is the last lines of a file.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -143,7 +144,12 @@ func (s *supervision) stopNode(n Node) error {
 	}
 	delete(s.Processes, n.Name)
 	delete(s.lines, n.Name)
-	return s.save()
+	// No cgroup outlives a power cut. If those of the pods did, the next kubelet would ask containerd in vain for each
+	// of them, three seconds a time, before it reports Ready.
+	if _, err := removeCgroups(filepath.Join(s.cgroup(), n.Name)); err != nil {
+		return err
+	}
+	return errors.Join(s.makeCgroups(), s.save())
 }
 
 // shape sets a node's link. A plain cable can only be cut and healed.

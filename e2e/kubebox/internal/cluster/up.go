@@ -49,6 +49,8 @@ func Up(c *Cluster, out io.Writer) error {
 		}
 	}()
 
+	var reason error
+	var lines string
 	for messages := json.NewDecoder(reader); ; {
 		var m message
 		if err := messages.Decode(&m); err != nil {
@@ -60,23 +62,27 @@ func Up(c *Cluster, out io.Writer) error {
 			fmt.Fprintf(out, "KUBECONFIG=%s\n", c.Kubeconfig())
 			return nil
 		case m.Error != "":
-			err = errors.New(m.Error)
+			reason, lines = errors.New(m.Error), m.Log
 			say("failed; removing what was made")
 		default:
 			say(m.Step)
 		}
 	}
-	if waitErr := child.Wait(); err == nil {
-		err = fmt.Errorf("the supervisor ended: %v", waitErr)
+	ended := child.Wait()
+	if reason == nil {
+		reason = fmt.Errorf("the supervisor ended without a word: %v", ended)
+		lines = tail(c.path(supervisorLog), 20)
+		os.WriteFile(c.ReportPath(), []byte(lines+"\n"), 0o644)
 	}
-	lost := tail(c.path(supervisorLog), 20) // still there only if the supervisor could not clean up
-	if exists(c.Dir) {
-		err = fmt.Errorf("%w\n%s", err, lost)
+	if lines != "" {
+		lines = "; the last lines of what most likely says why:\n" + lines
 	}
-	if !exists(c.ReportPath()) {
-		os.WriteFile(c.ReportPath(), []byte(lost+"\n"), 0o644)
+	// The supervisor has removed everything unless it was killed; once more does no harm. It knew processes that c does
+	// not: read them.
+	if left, err := read(c.Dir); err == nil {
+		c = left
 	}
-	return errors.Join(fmt.Errorf("%w\nfull log: %s; its last lines:\n%s", err, c.ReportPath(), tail(c.ReportPath(), 16)), c.remove())
+	return errors.Join(fmt.Errorf("%w\nfull log: %s%s", reason, c.ReportPath(), lines), c.remove())
 }
 
 const supervisorLog = "supervisor.log"

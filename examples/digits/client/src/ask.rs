@@ -20,7 +20,8 @@ const KEPT_ERRORS: usize = 5;
 
 pub struct Ask {
     client: GrpcInferenceServiceClient<Channel>,
-    model: String,
+    /// Each is asked in turn, with the same images.
+    models: Vec<String>,
     samples: Samples,
 }
 
@@ -46,19 +47,21 @@ pub struct Summary {
 
 /// What came of one request.
 struct Answer {
+    model: usize,
     waited: Duration,
     request_bytes: usize,
     answer: Result<(bool, usize), String>,
 }
 
 impl Ask {
-    pub fn new(router: &str, model: &str, samples: Samples) -> Result<Self> {
+    pub fn new(router: &str, models: Vec<String>, samples: Samples) -> Result<Self> {
         let endpoint = Channel::from_shared(format!("http://{router}"))?.tcp_nodelay(true).connect_timeout(DEADLINE);
-        Ok(Self { client: GrpcInferenceServiceClient::new(endpoint.connect_lazy()), model: model.into(), samples })
+        Ok(Self { client: GrpcInferenceServiceClient::new(endpoint.connect_lazy()), models, samples })
     }
 
-    /// Sends up to `count` requests: at `rate` a second, each at its time however long others take, or one after the other.
-    pub async fn run(&self, count: usize, rate: Option<u32>, duration: Option<Duration>) -> Summary {
+    /// Sends up to `count` requests to each model: at `rate` a second, each at its time however long others take, or one after the other.
+    pub async fn run(&self, count: usize, rate: Option<u32>, duration: Option<Duration>) -> Vec<Summary> {
+        let count = count.saturating_mul(self.models.len());
         let mut answers = Vec::new();
         let end = duration.map(|duration| Instant::now() + duration);
         let over = |sent: usize| sent >= count || end.is_some_and(|end| Instant::now() >= end);
@@ -84,11 +87,15 @@ impl Ask {
                 answers.extend(open.collect::<Vec<_>>().await);
             }
         }
-        summed(&self.model, answers)
+        let mut each: Vec<Vec<Answer>> = self.models.iter().map(|_| Vec::new()).collect();
+        for answer in answers {
+            each[answer.model].push(answer);
+        }
+        self.models.iter().zip(each).map(|(model, answers)| summed(model, answers)).collect()
     }
 
     async fn ask(&self, number: usize) -> Answer {
-        let which = number % self.samples.images.len();
+        let (model, which) = (number % self.models.len(), number / self.models.len() % self.samples.images.len());
         let tensor = InferInputTensor {
             name: "input".into(),
             datatype: "FP32".into(),
@@ -96,7 +103,7 @@ impl Ask {
             ..Default::default()
         };
         let request = ModelInferRequest {
-            model_name: self.model.clone(),
+            model_name: self.models[model].clone(),
             inputs: vec![tensor],
             raw_input_contents: vec![raw_fp32(&self.samples.images[which])],
             ..Default::default()
@@ -115,7 +122,7 @@ impl Ask {
             }
             Err(status) => Err(format!("{:?}: {}", status.code(), status.message())),
         };
-        Answer { waited, request_bytes, answer }
+        Answer { model, waited, request_bytes, answer }
     }
 }
 
@@ -158,11 +165,50 @@ fn summed(model: &str, answers: Vec<Answer>) -> Summary {
     summary
 }
 
+/// Two models that were asked in turn; in JSON the first model's own fields, with the other beside them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Comparison {
+    #[serde(flatten)]
+    pub summary: Summary,
+    pub compare: Summary,
+    /// How many times as long the other one takes.
+    #[serde(rename = "p50Ratio")]
+    pub p50_ratio: f64,
+    #[serde(rename = "p99Ratio")]
+    pub p99_ratio: f64,
+}
+
+impl Comparison {
+    pub fn of(summary: Summary, compare: Summary) -> Self {
+        // Where one has not answered at all there is nothing to compare.
+        let ratio = |of: f64, to: f64| if to > 0.0 { of / to } else { 0.0 };
+        let (p50_ratio, p99_ratio) = (ratio(compare.p50_ms, summary.p50_ms), ratio(compare.p99_ms, summary.p99_ms));
+        Self { summary, compare, p50_ratio, p99_ratio }
+    }
+
+    pub fn lines(&self) -> String {
+        let Self { summary, compare, p50_ratio, p99_ratio } = self;
+        let width = summary.model.len().max(compare.model.len());
+        format!(
+            "{:width$}  {}\n{:width$}  {}\n{} takes {p50_ratio:.2} × as long in p50, {p99_ratio:.2} × in p99",
+            summary.model,
+            summary.line(),
+            compare.model,
+            compare.line(),
+            compare.model
+        )
+    }
+}
+
 impl Summary {
     pub fn line(&self) -> String {
-        let Summary { sent, failed, accuracy, p50_ms, p99_ms, .. } = self;
+        let Summary { sent, failed, accuracy, p50_ms, p99_ms, request_bytes, response_bytes, .. } = self;
         let first = self.errors.first().map(|error| format!("  first error: {error}")).unwrap_or_default();
-        format!("sent {sent} failed {failed} accuracy {accuracy:.4} p50 {p50_ms:.2} ms p99 {p99_ms:.2} ms{first}")
+        format!(
+            "sent {sent} failed {failed} accuracy {accuracy:.4} p50 {p50_ms:.2} ms p99 {p99_ms:.2} ms \
+             request {request_bytes:.0} B response {response_bytes:.0} B{first}"
+        )
     }
 }
 
@@ -172,14 +218,14 @@ mod tests {
 
     #[test]
     fn a_run_is_summed_up_with_its_failures() {
-        let answer = |ms, answer| Answer { waited: Duration::from_millis(ms), request_bytes: 100, answer };
+        let answer = |ms, answer| Answer { model: 0, waited: Duration::from_millis(ms), request_bytes: 100, answer };
         let summary = summed(
             "digits.vision",
             vec![answer(1, Ok((true, 40))), answer(3, Ok((false, 60))), answer(9, Err("Unavailable: gone".into()))],
         );
         assert_eq!(
             summary.line(),
-            "sent 3 failed 1 accuracy 0.5000 p50 3.00 ms p99 3.00 ms  first error: Unavailable: gone"
+            "sent 3 failed 1 accuracy 0.5000 p50 3.00 ms p99 3.00 ms request 100 B response 50 B  first error: Unavailable: gone"
         );
         assert_eq!((summary.request_bytes.round(), summary.response_bytes), (100.0, 50.0));
     }

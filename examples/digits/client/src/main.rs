@@ -5,8 +5,8 @@
 mod ask;
 mod samples;
 
-use anyhow::Result;
-use ask::{Ask, Summary};
+use anyhow::{Context as _, Result};
+use ask::{Ask, Comparison, Summary};
 use clap::{Parser, Subcommand, ValueEnum};
 use samples::Samples;
 use sconce_edge_runtime::{args::seconds, stop};
@@ -38,7 +38,7 @@ struct Args {
 enum Verb {
     /// A measured run; ends with 1 if a request failed.
     Run {
-        /// How many requests; default 500, or as many as fit into --duration.
+        /// How many requests to each model; default 500, or as many as fit into --duration.
         #[arg(long)]
         count: Option<usize>,
         /// Requests per second; default: one after the other.
@@ -46,6 +46,9 @@ enum Verb {
         rate: Option<u32>,
         #[arg(long, value_parser = seconds)]
         duration: Option<Duration>,
+        /// A second model, asked in turn with the first, request by request.
+        #[arg(long, value_name = "MODEL")]
+        compare: Option<String>,
         #[arg(short, long, value_enum, default_value = "text")]
         output: Format,
     },
@@ -82,20 +85,39 @@ async fn main() -> ExitCode {
 
 /// Whether every request was answered.
 async fn run(args: Args) -> Result<bool> {
-    let ask = Ask::new(&args.router, &args.model, Samples::read(&args.data)?)?;
+    let samples = Samples::read(&args.data)?;
     match args.verb {
-        Verb::Run { count, rate, duration, output } => {
+        Verb::Run { count, rate, duration, compare, output } => {
+            let models = std::iter::once(args.model).chain(compare).collect();
+            let ask = Ask::new(&args.router, models, samples)?;
             let count = count.unwrap_or(if duration.is_some() { usize::MAX } else { 500 });
-            let summary = ask.run(count, rate, duration).await;
-            match output {
-                Format::Text => println!("{}", summary.line()),
-                Format::Json => println!("{}", serde_json::to_string(&summary)?),
-            }
-            Ok(summary.failed == 0)
+            let mut summaries = ask.run(count, rate, duration).await.into_iter();
+            let summary: Summary = summaries.next().context("no model was asked")?;
+            let failed = summary.failed;
+            let Some(other) = summaries.next() else {
+                print(output, summary.line(), &summary)?;
+                return Ok(failed == 0);
+            };
+            let failed = failed + other.failed;
+            let comparison = Comparison::of(summary, other);
+            print(output, comparison.lines(), &comparison)?;
+            Ok(failed == 0)
         }
-        Verb::Stream { rate, every } => loop {
-            let summary: Summary = ask.run(usize::MAX, Some(rate), Some(every)).await;
-            println!("{}", summary.line());
-        },
+        Verb::Stream { rate, every } => {
+            let ask = Ask::new(&args.router, vec![args.model], samples)?;
+            loop {
+                for summary in ask.run(usize::MAX, Some(rate), Some(every)).await {
+                    println!("{}", summary.line());
+                }
+            }
+        }
     }
+}
+
+fn print(output: Format, text: String, json: &impl serde::Serialize) -> Result<()> {
+    match output {
+        Format::Text => println!("{text}"),
+        Format::Json => println!("{}", serde_json::to_string(json)?),
+    }
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! The client against a real server with a tiny model.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use prometheus_client::registry::Registry;
+use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::Engine;
 use sconce_edge_runtime::load::load;
@@ -31,7 +34,13 @@ fn data(folder: &Path) {
 async fn serve(folder: &Path) -> String {
     let loaded = load(folder, None, "f32", 4).unwrap();
     let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
-    let engine = Engine::start(loaded.network, 4, 64, metrics.clone()).unwrap();
+    let engine = Engine::start(
+        loaded.network,
+        Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO },
+        64,
+        metrics.clone(),
+    )
+    .unwrap();
     let service = Service {
         engine,
         signature: loaded.signature,
@@ -80,6 +89,16 @@ async fn a_run_says_what_it_measured_in_one_object() {
             && told["responseBytes"].as_f64().unwrap() > 12.0,
         "{told}"
     );
+
+    let (code, told) = run(&["--count", "5", "--compare", MODEL]).await;
+    assert_eq!(
+        (code, &told["model"], &told["sent"], &told["compare"]["sent"]),
+        (Some(0), &MODEL.into(), &5.into(), &5.into())
+    );
+    assert_eq!(told["accuracy"], told["compare"]["accuracy"]);
+    assert!(told["p50Ratio"].as_f64().unwrap() > 0.0, "{told}");
+    let (code, told) = run(&["--count", "5", "--compare", "other.test"]).await;
+    assert_eq!((code, &told["failed"], &told["compare"]["failed"]), (Some(1), &0.into(), &5.into()));
 
     let (code, told) = run(&["--rate", "50", "--duration", "500ms"]).await;
     let sent = told["sent"].as_u64().unwrap();
