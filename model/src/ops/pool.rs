@@ -31,7 +31,12 @@ impl CustomOp1 for MaxPool {
         for (plane, (ys, winners)) in xs.chunks_exact(height * width).zip(outputs) {
             let rows = ys.chunks_exact_mut(out.1).zip(winners.chunks_exact_mut(out.1));
             for (oy, (ys, winners)) in rows.enumerate() {
-                self.row(plane, oy * self.stride.0 * width, width, ys, winners);
+                let top = oy * self.stride.0 * width;
+                if (self.size, self.stride) == ((2, 2), (2, 2)) {
+                    halve(plane, top, width, ys, winners);
+                } else {
+                    self.row(plane, top, width, ys, winners);
+                }
             }
         }
         self.winners.set(winners).ok();
@@ -58,23 +63,29 @@ impl CustomOp1 for MaxPool {
 }
 
 impl MaxPool {
-    /// One row of outputs, whose windows begin at `top` of the plane. Element by element of the window, without branches:
-    /// which one wins cannot be predicted.
+    /// One row of outputs, whose windows begin at `top` of the plane.
     fn row(&self, plane: &[f32], top: usize, width: usize, ys: &mut [f32], winners: &mut [u32]) {
-        winners.iter_mut().enumerate().for_each(|(ox, winner)| *winner = (top + ox * self.stride.1) as u32);
-        for ky in 0..self.size.0 {
-            let start = top + ky * width;
-            let row = &plane[start..start + width];
-            for kx in 0..self.size.1 {
-                let columns = row[kx..].iter().step_by(self.stride.1);
-                let outputs = ys.iter_mut().zip(winners.iter_mut());
-                for (ox, (&x, (y, winner))) in columns.zip(outputs).enumerate() {
-                    // A NaN wins, and stays.
-                    let wins = x > *y || x.is_nan();
-                    *y = if wins { x } else { *y };
-                    *winner = if wins { (start + kx + ox * self.stride.1) as u32 } else { *winner };
-                }
-            }
+        for (ox, (y, winner)) in ys.iter_mut().zip(winners).enumerate() {
+            let first = top + ox * self.stride.1;
+            let rows = (0..self.size.0).map(|ky| first + ky * width);
+            let window = rows.flat_map(|start| (start..start + self.size.1).map(|at| (plane[at], at as u32)));
+            (*y, *winner) = window.reduce(larger).unwrap_or((f32::NEG_INFINITY, first as u32));
         }
     }
+}
+
+/// [`MaxPool::row`] as most networks have it: windows of 2×2, side by side.
+fn halve(plane: &[f32], top: usize, width: usize, ys: &mut [f32], winners: &mut [u32]) {
+    let (upper, lower) = plane[top..top + 2 * width].split_at(width);
+    let windows = upper.chunks_exact(2).zip(lower.chunks_exact(2));
+    for ((upper, lower), (at, (y, winner))) in windows.zip((top..).step_by(2).zip(ys.iter_mut().zip(winners))) {
+        let above = larger((upper[0], at as u32), (upper[1], at as u32 + 1));
+        let below = (at + width) as u32;
+        (*y, *winner) = larger(larger(above, (lower[0], below)), (lower[1], below + 1));
+    }
+}
+
+/// The first among equals; a NaN wins, and stays.
+fn larger(best: (f32, u32), other: (f32, u32)) -> (f32, u32) {
+    if other.0 > best.0 || other.0.is_nan() { other } else { best }
 }

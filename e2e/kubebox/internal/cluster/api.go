@@ -63,7 +63,7 @@ func (a *api) do(method, path, contentType string, body []byte) ([]byte, error) 
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err == nil && response.StatusCode >= 300 {
-		err = fmt.Errorf("%s %s: %s: %s", method, path, response.Status, answer)
+		err = fmt.Errorf("%s %s: %s: %s", method, path, response.Status, bytes.TrimSpace(answer))
 	}
 	return answer, err
 }

@@ -71,8 +71,16 @@ func (s *supervision) await(ctx context.Context, node, daemon, step string, ok f
 			if ctx.Err() == context.Canceled {
 				return fmt.Errorf("told to stop while waiting: %s", step)
 			}
-			return &stalled{step, fmt.Errorf("%w (given up after %v)", err, startLimit), filepath.Join(s.nodeDir(node), daemon+".log")}
+			return &stalled{step, fmt.Errorf("%w (given up after %v)", err, startLimit), s.mostLikely(node, daemon)}
 		case <-time.After(pollEvery):
 		}
 	}
+}
+
+// mostLikely is the daemon's log, or, where the daemon never started, the log of the init that tries to start it.
+func (s *supervision) mostLikely(node, daemon string) string {
+	if log := filepath.Join(s.nodeDir(node), daemon+".log"); exists(log) {
+		return log
+	}
+	return filepath.Join(s.nodeDir(node), "init.log")
 }
