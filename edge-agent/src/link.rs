@@ -16,8 +16,8 @@ const BURST: usize = 20;
 /// Longer than any link that serves inference; a probe that takes longer means that the link is lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
-/// How often the first samples are taken again: a node that is starting measures itself, not its link.
-const AGAIN: usize = 6;
+/// So long the first samples are taken again while they are uneven: a node that is starting measures itself, not its link.
+const STARTING: Duration = Duration::from_secs(15);
 
 /// What is known of the link now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,7 +41,7 @@ pub fn endpoint(cloud: &str) -> Result<Endpoint, tonic::transport::Error> {
         .keep_alive_while_idle(true))
 }
 
-/// Probes for ever: 500 probes back to back, again while they are uneven (a few times), then a burst of 20 each `interval`;
+/// Probes for ever: 500 probes back to back, again while they are uneven (for a while), then a burst of 20 each `interval`;
 /// connects again when the link is lost.
 pub async fn probe(endpoint: Endpoint, interval: Duration, link: watch::Sender<Link>, metrics: Metrics) {
     let mut window = Window::default();
@@ -85,7 +85,8 @@ async fn bursts(
     metrics: &Metrics,
 ) -> tonic::Status {
     let mut client = HealthClient::new(channel);
-    let mut again = if window.len() < P99_FROM { AGAIN } else { 0 };
+    let began = Instant::now();
+    let mut first = window.len() < P99_FROM;
     loop {
         // Not counted: it wakes an idle radio and, after a connection's end, opens the next.
         if let Err(lost) = round_trip(&mut client).await {
@@ -98,8 +99,8 @@ async fn bursts(
             }
             metrics.probe_answered();
             let round_trip = window.summary();
-            if again > 0 && round_trip.is_some_and(|summary| summary.is_uneven()) {
-                (again, *window) = (again - 1, Window::default());
+            if first && began.elapsed() < STARTING && round_trip.is_some_and(|summary| summary.is_uneven()) {
+                *window = Window::default();
                 break;
             }
             if done % BURST == 0 {
@@ -108,7 +109,7 @@ async fn bursts(
             }
         }
         if window.len() >= P99_FROM {
-            again = 0;
+            first = false;
             sleep(interval).await;
         } else {
             sleep(interval / 5).await;

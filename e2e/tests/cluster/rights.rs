@@ -1,11 +1,9 @@
-//! RBAC is sufficient and necessary: no refusal in the audit log, and no right that nobody used.
+//! RBAC is sufficient: no refusal of ours in the audit log.
 //!
 //! Runs last (`z_`): the log then holds what the whole suite has done.
 
 use crate::suite::bed;
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
-use kube::api::{Api, ListParams};
 use sconce_e2e::Spec;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -44,36 +42,13 @@ fn audited() -> Result<(BTreeSet<Act>, Vec<String>)> {
     Ok((done, refused))
 }
 
-fn granted(account: &str, rules: Option<Vec<PolicyRule>>) -> BTreeSet<Act> {
-    let mut acts = BTreeSet::new();
-    for rule in rules.unwrap_or_default() {
-        for group in rule.api_groups.unwrap_or_default() {
-            for resource in rule.resources.clone().unwrap_or_default() {
-                for verb in &rule.verbs {
-                    acts.insert((account.to_owned(), verb.clone(), format!("{group}/{resource}")));
-                }
-            }
-        }
-    }
-    acts
-}
-
 #[tokio::test]
-async fn z_rights_are_sufficient_and_necessary() -> Result<()> {
-    let bed = bed().await?;
+async fn z_rights_are_sufficient() -> Result<()> {
+    bed().await?;
     let (done, refused) = audited()?;
     assert!(refused.is_empty(), "refused: {refused:#?}");
-    let roles: Api<ClusterRole> = Api::all(bed.client.clone());
-    let mut rights = BTreeSet::new();
-    for (account, role) in [(ACCOUNTS[0], "sconce-operator"), (ACCOUNTS[1], "sconce-agent")] {
-        rights.extend(granted(account, roles.get(role).await?.rules));
+    for account in ACCOUNTS {
+        assert!(done.iter().any(|(user, ..)| user == account), "{account} did nothing: is it the right name?");
     }
-    let local: Api<Role> = Api::namespaced(bed.client.clone(), "sconce-system");
-    for role in local.list(&ListParams::default()).await? {
-        rights.extend(granted(ACCOUNTS[0], role.rules));
-    }
-    assert!(!rights.is_empty(), "the chart's roles were not found");
-    let unused: Vec<&Act> = rights.difference(&done).collect();
-    assert!(unused.is_empty(), "granted and never used: {unused:#?}");
     Ok(())
 }
