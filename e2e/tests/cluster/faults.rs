@@ -54,15 +54,16 @@ async fn cut_link_leaves_connected_clients_served_and_moves_nothing() -> Result<
     let bed = bed().await?;
     let before = deployment_uid(&bed, "site-a").await?;
     let pod = bed.client_pod("site-a-1").await?;
+    let cut = jiff::Timestamp::now().to_string();
     bed.link("site-a-1", &["--down"]).await?;
     until_connected(&bed, "site-a", "False").await?;
     // The site's client has been streaming to its router all the while; its log is read once the link is back.
     bed.link("site-a-1", &[]).await?;
     until_connected(&bed, "site-a", "True").await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
-    let log = bed.kubectl().args(["logs", "-n", NAMESPACE, &pod, "--tail=12"]).output().await?;
+    let log = bed.kubectl().args(["logs", "-n", NAMESPACE, &pod, "--since-time", &cut]).output().await?;
     let summaries: Vec<&str> = log.lines().filter(|line| line.contains("failed")).collect();
-    assert!(summaries.len() >= 2, "the client's log has no summaries: {log}");
+    assert!(!summaries.is_empty(), "the client's log has no summaries: {log}");
     assert!(summaries.iter().all(|line| line.contains("failed 0") || line.contains("failed=0")), "{summaries:#?}");
     assert_eq!(deployment_uid(&bed, "site-a").await?, before, "nothing was deleted");
     Ok(())
