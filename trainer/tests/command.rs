@@ -1,5 +1,7 @@
 //! The program as people run it: what it prints, what it writes, how it ends.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use sconce_model::artifact::Artifact;
 use sconce_model::idx::{read_images, read_labels, write_images, write_labels};
 use sconce_trainer::data::synthetic;

@@ -1,5 +1,7 @@
 //! The whole run on a small data set: it learns, it repeats to the bit, and it says what stops it.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use sconce_model::architecture::Architecture;
 use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, Step};

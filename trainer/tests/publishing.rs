@@ -1,5 +1,7 @@
 //! Publishing against a registry of a few lines, which remembers the order of what it was sent.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};

@@ -18,7 +18,7 @@ pub enum ArtifactError {
     Broken { file: String, why: String },
     /// Tensors that are not those of the architecture: the fault names tensor, what it is, and what is needed.
     #[error("{file} is broken: {fault}; fetch the artifact again")]
-    Weights { file: String, fault: WeightsError },
+    Weights { file: String, fault: Box<WeightsError> },
     #[error("unknown architecture: {why}; use a newer build, or train again with layers that this one knows")]
     UnknownArchitecture { why: String },
     #[error("no variant \"{got}\"; the artifact has {known}")]

@@ -140,7 +140,7 @@ impl Artifact {
             weights.extend(tensors);
         }
         Network::load(self.graph.clone(), &weights)
-            .map_err(|fault| ArtifactError::Weights { file: entry.files.join(", "), fault })
+            .map_err(|fault| ArtifactError::Weights { file: entry.files.join(", "), fault: Box::new(fault) })
     }
 }
 
