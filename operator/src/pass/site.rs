@@ -99,21 +99,18 @@ fn at_site(
         // Of a site without contact nothing goes, and nothing is written but that there is none.
         wanted.insert((Kind::Deployment, key.1.clone()));
     }
-    match placement.filter(|placement| placement.tier == Tier::Edge && kept.is_none()) {
-        Some(placement) => {
-            wanted.insert((Kind::Deployment, key.1.clone()));
-            let pods = Pods {
-                model,
-                version,
-                variant: &placement.variant,
-                replicas: placement.replicas,
-                request: placement.request,
-            };
-            let node = placement.node.as_deref().unwrap_or_default();
-            steps.apply(world, render::edge_deployment(&pods, site, node, input.settings));
-            revive(input, &key, steps);
-        }
-        None => {}
+    if let Some(placement) = placement.filter(|placement| placement.tier == Tier::Edge && kept.is_none()) {
+        wanted.insert((Kind::Deployment, key.1.clone()));
+        let pods = Pods {
+            model,
+            version,
+            variant: &placement.variant,
+            replicas: placement.replicas,
+            request: placement.request,
+        };
+        let node = placement.node.as_deref().unwrap_or_default();
+        steps.apply(world, render::edge_deployment(&pods, site, node, input.settings));
+        revive(input, &key, steps);
     }
     if let Some(refusal) =
         placement.filter(|_| !place.current).and_then(|placement| refusal(input, model, &key, placement))

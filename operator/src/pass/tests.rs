@@ -335,3 +335,16 @@ fn a_pool_stays_while_a_site_without_contact_is_routed_to_it() {
     world = settled(world);
     assert_eq!((endpoints(&world), there(&world)), (vec!["10.96.0.10".to_owned()], Some(true)));
 }
+
+#[test]
+fn pods_that_a_quota_refuses_are_said_to_be() {
+    let mut world = settled(scene("25ms"));
+    let at = ("vision".to_owned(), edge());
+    let mut live = world.deployments[&at].as_ref().clone();
+    let failure = json!([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}]);
+    live.status.get_or_insert_default().conditions = serde_json::from_value(failure).unwrap();
+    world.deployments.insert(at.clone(), Arc::new(live));
+    let placement = settled(world).placements[&at].status.clone().unwrap();
+    let serving = placement.conditions.iter().find(|condition| condition.type_ == "Serving").unwrap();
+    assert_eq!((serving.status.as_str(), serving.message.as_str()), ("False", "exceeded quota: q"));
+}
