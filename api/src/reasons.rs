@@ -106,6 +106,8 @@ reasons! {
     Connected,
     /// No node of the site has been Ready of late.
     NoContact,
+    /// The node's agent is measuring the round trip to the cloud tier.
+    Probing,
     // Stalled
     /// The spec contradicts itself.
     InvalidSpec,

@@ -16,8 +16,8 @@ pub struct Answers {
     pub p50_ms: f64,
     #[serde(rename = "p99Ms")]
     pub p99_ms: f64,
-    pub request_bytes: f64,
-    pub response_bytes: f64,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
 }
 
 /// What a run of the client asks for.

@@ -18,6 +18,8 @@ const LOST_AFTER: Duration = Duration::from_secs(5);
 
 /// So long the first samples are taken again while they are uneven: a node that is starting measures itself, not its link.
 const STARTING: Duration = Duration::from_secs(15);
+/// Before they are taken again.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What is known of the link now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -112,7 +114,7 @@ async fn bursts(
             first = false;
             sleep(interval).await;
         } else {
-            sleep(interval / 5).await;
+            sleep(PAUSE).await;
         }
     }
 }

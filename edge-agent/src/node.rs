@@ -2,7 +2,7 @@
 
 use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::status;
+use crate::status::{self, Cloud};
 use crate::watch::Scope;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 pub const MANAGER: &str = "sconce-agent";
-/// Until the operator has labelled the node and the first status is written, news are awaited at this pace.
+/// Until the operator has labelled the node and the link is probed, news are awaited at this pace.
 const EARLY: Duration = Duration::from_secs(2);
 const CALL: Duration = Duration::from_secs(20);
 
@@ -112,7 +112,7 @@ impl Reporter {
         }
     }
 
-    /// One look at the own EdgeNode, and what follows from it. True once labels and a status are there.
+    /// One look at the own EdgeNode, and what follows from it. True once labels and the link are there.
     async fn turn(&mut self) -> Result<bool, Error> {
         let edge_node = match call("get the EdgeNode", self.edge_nodes.get_opt(&self.name)).await? {
             Some(edge_node) => edge_node,
@@ -127,15 +127,14 @@ impl Reporter {
             }
         });
         let (link, now) = (*self.link.borrow(), Instant::now());
-        if !status::complete(&link, self.started, now) {
-            return Ok(false);
-        }
+        let cloud = Cloud::of(&link, self.started, now);
+        let last_write = self.written.map(|written| now.duration_since(written));
         let old = edge_node.status.as_ref();
-        if let Some(new) = status::next(old, &self.hardware, &link, self.written, now, Time(Timestamp::now())) {
+        if let Some(new) = status::next(old, &self.hardware, &link, cloud, last_write, Time(Timestamp::now())) {
             self.write(&new).await?;
             self.written = Some(now);
         }
-        Ok(scope.is_some())
+        Ok(scope.is_some() && cloud != Cloud::Probing)
     }
 
     async fn create(&self) -> Result<EdgeNode, Error> {

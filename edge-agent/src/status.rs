@@ -2,7 +2,7 @@
 
 use crate::link::Link;
 use crate::round::{duration_text, moved, two_digits};
-use crate::window::P99_FROM;
+use crate::window::{P99_FROM, Summary};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sconce_api::{Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, Reason, RoundTrip};
 use std::time::Duration;
@@ -13,23 +13,45 @@ const CONTACT: Duration = Duration::from_secs(30);
 /// Between two writes, except the first and those that change Ready.
 const APART: Duration = Duration::from_secs(60);
 
-/// Whether the first status may be told: 500 probes are done, or the cloud tier has been silent for 30 s.
-pub fn complete(link: &Link, started: Instant, now: Instant) -> bool {
-    let silent = now.duration_since(link.contact.unwrap_or(started)) >= CONTACT;
-    silent || link.round_trip.is_some_and(|round_trip| round_trip.samples >= P99_FROM)
+/// How the cloud tier stands to this agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// The first 500 probes are under way.
+    Probing,
+    Answers,
+    /// No answer for 30 s.
+    Silent,
 }
 
-/// The status to write over `old`, or `None` if nothing has changed by enough, or the last write was just now.
+impl Cloud {
+    pub fn of(link: &Link, started: Instant, now: Instant) -> Self {
+        if now.duration_since(link.contact.unwrap_or(started)) >= CONTACT {
+            Self::Silent
+        } else if probed(link).is_none() {
+            Self::Probing
+        } else {
+            Self::Answers
+        }
+    }
+}
+
+/// The round trip, once enough probes tell its tail.
+fn probed(link: &Link) -> Option<Summary> {
+    link.round_trip.filter(|round_trip| round_trip.samples >= P99_FROM)
+}
+
+/// The status to write over `old`, or `None` if nothing has changed by enough, or the last write was just now. The
+/// hardware does not wait for the link: a site with a far cloud can be planned while its probes run.
 pub fn next(
     old: Option<&EdgeNodeStatus>,
     hardware: &Hardware,
     link: &Link,
-    written: Option<Instant>,
-    now: Instant,
+    cloud: Cloud,
+    last_write: Option<Duration>,
     clock: Time,
 ) -> Option<EdgeNodeStatus> {
     let old_ready = old.and_then(|old| old.conditions.iter().find(|condition| condition.type_ == "Ready"));
-    let measured = link.round_trip.map(|round_trip| NodeLink {
+    let measured = probed(link).map(|round_trip| NodeLink {
         round_trip: RoundTrip {
             p50: duration_text(round_trip.p50),
             p99: round_trip.p99.map(duration_text),
@@ -37,27 +59,32 @@ pub fn next(
             basis: Basis::Measured,
         },
     });
-    let contact = link.contact.is_some_and(|contact| now.duration_since(contact) < CONTACT);
     let new = EdgeNodeStatus {
         observed_generation: None,
         hardware: Some(hardware.clone()),
-        // Not reached since this start: what was measured before stays.
+        // Not probed since this start: what was measured before stays.
         link: measured.or_else(|| old.and_then(|old| old.link.clone())),
-        conditions: vec![ready(contact, old_ready, clock)],
+        conditions: vec![ready(cloud, old_ready, clock)],
     };
     let ready_changed = old_ready.is_none_or(|ready| ready.status != new.conditions[0].status);
-    let due = written.is_none_or(|written| now.duration_since(written) >= APART);
+    let due = last_write.is_none_or(|ago| ago >= APART);
     let changed = old.is_none_or(|old| {
         hardware_changed(old.hardware.as_ref(), hardware) || link_moved(old.link.as_ref(), new.link.as_ref())
     });
     (ready_changed || (changed && due)).then_some(new)
 }
 
-fn ready(contact: bool, old: Option<&Condition>, clock: Time) -> Condition {
-    let (status, reason, message) = if contact {
-        ("True", Reason::Ready, "hardware and link are measured")
-    } else {
-        ("False", Reason::NoContact, "the Service sconce-cloud does not answer; the link is as it was last measured")
+fn ready(cloud: Cloud, old: Option<&Condition>, clock: Time) -> Condition {
+    let (status, reason, message) = match (cloud, old) {
+        // After a restart the last numbers stand, and so does what they meant.
+        (Cloud::Probing, Some(old)) => return old.clone(),
+        (Cloud::Probing, None) => ("False", Reason::Probing, "500 probes to the Service sconce-cloud are under way"),
+        (Cloud::Answers, _) => ("True", Reason::Ready, "hardware and link are measured"),
+        (Cloud::Silent, _) => (
+            "False",
+            Reason::NoContact,
+            "the Service sconce-cloud does not answer; the link is as it was last measured",
+        ),
     };
     let since = old.filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
     Condition {
@@ -93,10 +120,7 @@ fn link_moved(old: Option<&NodeLink>, new: Option<&NodeLink>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Summary;
     use k8s_openapi::jiff::Timestamp;
-
-    const STARTED: Duration = Duration::from_secs(1000);
 
     fn hardware() -> Hardware {
         Hardware {
@@ -110,23 +134,34 @@ mod tests {
         }
     }
 
-    fn link(p50_ms: u64, p99_ms: u64, samples: usize, contact: Instant) -> Link {
+    fn link(p50_ms: u64, p99_ms: u64, samples: usize) -> Link {
         let round_trip = Summary {
             p50: Duration::from_millis(p50_ms),
             p99: (samples >= P99_FROM).then_some(Duration::from_millis(p99_ms)),
             samples,
         };
-        Link { round_trip: Some(round_trip), contact: Some(contact) }
+        Link { round_trip: Some(round_trip), contact: None }
     }
 
     fn clock(second: i64) -> Time {
         Time(Timestamp::from_second(second).unwrap())
     }
 
+    fn first(link: &Link, cloud: Cloud) -> EdgeNodeStatus {
+        next(None, &hardware(), link, cloud, None, clock(7)).unwrap()
+    }
+
     #[test]
-    fn the_first_status_says_all_that_was_measured() {
-        let now = Instant::now();
-        let status = next(None, &hardware(), &link(22, 41, 500, now), None, now, clock(7)).unwrap();
+    fn the_hardware_is_told_while_the_link_is_probed() {
+        let probing = first(&link(22, 0, 480), Cloud::Probing);
+        assert_eq!((&probing.hardware, &probing.link), (&Some(hardware()), &None));
+        assert_eq!(
+            (probing.conditions[0].status.as_str(), probing.conditions[0].reason.as_str()),
+            ("False", "Probing")
+        );
+
+        let just_now = Some(Duration::from_secs(1));
+        let probed = next(Some(&probing), &hardware(), &link(22, 41, 500), Cloud::Answers, just_now, clock(8)).unwrap();
         let expected = EdgeNodeStatus {
             observed_generation: None,
             hardware: Some(hardware()),
@@ -144,44 +179,43 @@ mod tests {
                 reason: "Ready".into(),
                 message: "hardware and link are measured".into(),
                 observed_generation: None,
-                last_transition_time: clock(7),
+                last_transition_time: clock(8),
             }],
         };
-        assert_eq!(status, expected);
+        assert_eq!(probed, expected);
     }
 
     #[test]
-    fn the_first_status_waits_for_the_first_burst_or_for_silence() {
+    fn the_cloud_is_probed_then_answers_until_it_is_silent() {
         let started = Instant::now();
         let after = |seconds| started + Duration::from_secs(seconds);
-        assert!(!complete(&Link::default(), started, after(29)));
-        assert!(complete(&Link::default(), started, after(30)));
-        assert!(!complete(&link(200, 0, 480, after(90)), started, after(91)));
-        assert!(complete(&link(200, 210, 500, after(90)), started, after(91)));
-        assert!(complete(&link(200, 0, 480, after(90)), started, after(120)));
+        let at = |contact, link: Link, now| Cloud::of(&Link { contact, ..link }, started, after(now));
+        assert_eq!(at(None, Link::default(), 29), Cloud::Probing);
+        assert_eq!(at(None, Link::default(), 30), Cloud::Silent);
+        assert_eq!(at(Some(after(90)), link(200, 0, 480), 91), Cloud::Probing);
+        assert_eq!(at(Some(after(90)), link(200, 210, 500), 91), Cloud::Answers);
+        assert_eq!(at(Some(after(90)), link(200, 210, 500), 120), Cloud::Silent);
     }
 
     #[test]
     fn jitter_is_no_change() {
-        let now = Instant::now() + STARTED;
-        let old = next(None, &hardware(), &link(20, 40, 4096, now), None, now, clock(7)).unwrap();
+        let old = first(&link(20, 40, 4096), Cloud::Answers);
         let write = |p50, p99, samples| {
-            next(Some(&old), &hardware(), &link(p50, p99, samples, now), None, now, clock(8)).is_some()
+            next(Some(&old), &hardware(), &link(p50, p99, samples), Cloud::Answers, None, clock(8)).is_some()
         };
         assert!(!write(20, 40, 4096));
         assert!(!write(24, 49, 4096));
         assert!(write(25, 40, 4096));
         assert!(write(20, 50, 4096));
         assert!(write(20, 30, 4096));
-        assert!(write(20, 40, 480), "p99 is not told any more");
+        assert!(!write(90, 0, 480), "what was measured before stands until enough is measured anew");
     }
 
     #[test]
     fn a_core_is_not_timed_alike_twice() {
-        let now = Instant::now() + STARTED;
-        let link = link(20, 40, 500, now);
-        let old = next(None, &hardware(), &link, None, now, clock(7)).unwrap();
-        let write = |new: Hardware| next(Some(&old), &new, &link, None, now, clock(8)).is_some();
+        let link = link(20, 40, 500);
+        let old = first(&link, Cloud::Answers);
+        let write = |new: Hardware| next(Some(&old), &new, &link, Cloud::Answers, None, clock(8)).is_some();
         assert!(!write(Hardware { gflops: 70, ..hardware() }));
         assert!(write(Hardware { gflops: 75, ..hardware() }));
         assert!(write(Hardware { cores: 4, ..hardware() }));
@@ -189,31 +223,32 @@ mod tests {
 
     #[test]
     fn writes_are_a_minute_apart_unless_ready_changes() {
-        let now = Instant::now() + STARTED;
-        let old = next(None, &hardware(), &link(20, 40, 500, now), None, now, clock(7)).unwrap();
-        let written = |seconds| Some(now - Duration::from_secs(seconds));
-        let slower = link(60, 90, 500, now);
-        assert_eq!(next(Some(&old), &hardware(), &slower, written(59), now, clock(8)), None);
-        assert!(next(Some(&old), &hardware(), &slower, written(60), now, clock(8)).is_some());
+        let old = first(&link(20, 40, 500), Cloud::Answers);
+        let slower = |seconds| {
+            let ago = Some(Duration::from_secs(seconds));
+            next(Some(&old), &hardware(), &link(60, 90, 500), Cloud::Answers, ago, clock(8))
+        };
+        assert_eq!(slower(59), None);
+        assert!(slower(60).is_some());
 
-        let silent = link(20, 40, 500, now - CONTACT);
-        let lost = next(Some(&old), &hardware(), &silent, written(1), now, clock(9)).unwrap();
+        let just_now = Some(Duration::from_secs(1));
+        let lost = next(Some(&old), &hardware(), &link(20, 40, 500), Cloud::Silent, just_now, clock(9)).unwrap();
         assert_eq!(lost.link, old.link);
-        assert_eq!(
-            (lost.conditions[0].reason.as_str(), &lost.conditions[0].last_transition_time),
-            ("NoContact", &clock(9))
-        );
+        let ready = &lost.conditions[0];
+        assert_eq!((ready.reason.as_str(), &ready.last_transition_time), ("NoContact", &clock(9)));
     }
 
     #[test]
-    fn a_restarted_agent_without_contact_keeps_the_last_link_and_since_when() {
-        let now = Instant::now() + STARTED;
-        let old = next(None, &hardware(), &link(20, 40, 500, now), None, now, clock(7)).unwrap();
-        let lost = next(Some(&old), &hardware(), &Link::default(), None, now, clock(9)).unwrap();
+    fn a_restarted_agent_goes_on_from_what_was_told() {
+        let old = first(&link(20, 40, 500), Cloud::Answers);
+        let restarted = |told: &EdgeNodeStatus, hardware: Hardware, cloud| {
+            next(Some(told), &hardware, &Link::default(), cloud, None, clock(9))
+        };
+        assert_eq!(restarted(&old, hardware(), Cloud::Probing), None);
+        let lost = restarted(&old, hardware(), Cloud::Silent).unwrap();
         assert_eq!(lost.link, old.link);
-        assert_eq!(next(Some(&lost), &hardware(), &Link::default(), None, now, clock(10)), None);
         let faster = Hardware { gflops: 80, ..hardware() };
-        let again = next(Some(&lost), &faster, &Link::default(), None, now, clock(11)).unwrap();
-        assert_eq!(again.conditions, lost.conditions);
+        let again = restarted(&lost, faster, Cloud::Silent).unwrap();
+        assert_eq!(again.conditions, lost.conditions, "since when it is so does not change");
     }
 }

@@ -152,7 +152,7 @@ impl Demo {
     /// The seed's claim: lower latency and saved uplink at the edge.
     async fn measure(&mut self, bed: &Bed) -> Result<()> {
         println!(
-            "   {:8} {:14} {:6} {:>9} {:>9} {:>9} {:>8}",
+            "   {:8} {:20} {:>6} {:>10} {:>10} {:>10} {:>7}",
             "site", "model", "sent", "accuracy", "p50", "p99", "failed"
         );
         for (site, node) in [("site-a", "site-a-1"), ("site-b", "site-b-1")] {
@@ -253,7 +253,7 @@ fn why(placement: &EdgePlacement) -> String {
 
 fn row(answers: &Answers) -> String {
     let Answers { model, sent, failed, accuracy, p50_ms, p99_ms, .. } = answers;
-    format!("{model:21} {sent:6} {:8.1} % {p50_ms:6.2} ms {p99_ms:6.2} ms {failed:6}", accuracy * 100.0)
+    format!("{model:20} {sent:6} {:8.1} % {p50_ms:7.2} ms {p99_ms:7.2} ms {failed:7}", accuracy * 100.0)
 }
 
 fn accuracy(artifact: &Path) -> Result<Value> {

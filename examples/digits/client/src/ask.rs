@@ -41,8 +41,8 @@ pub struct Summary {
     #[serde(rename = "p99Ms")]
     pub p99_ms: f64,
     /// Mean, as encoded in protobuf.
-    pub request_bytes: f64,
-    pub response_bytes: f64,
+    pub request_bytes: usize,
+    pub response_bytes: usize,
 }
 
 /// What came of one request.
@@ -140,12 +140,12 @@ fn summed(model: &str, answers: Vec<Answer>) -> Summary {
     let mut summary = Summary { model: model.into(), sent, ..Summary::default() };
     let (mut waited, mut right) = (Vec::with_capacity(sent), 0);
     for answer in answers {
-        summary.request_bytes += answer.request_bytes as f64 / sent as f64;
+        summary.request_bytes += answer.request_bytes;
         match answer.answer {
             Ok((correct, bytes)) => {
                 waited.push(answer.waited.as_secs_f64() * 1e3);
                 right += usize::from(correct);
-                summary.response_bytes += bytes as f64;
+                summary.response_bytes += bytes;
             }
             Err(error) => {
                 summary.failed += 1;
@@ -155,10 +155,11 @@ fn summed(model: &str, answers: Vec<Answer>) -> Summary {
             }
         }
     }
+    summary.request_bytes /= sent.max(1);
     if !waited.is_empty() {
         waited.sort_by(f64::total_cmp);
         summary.accuracy = right as f64 / waited.len() as f64;
-        summary.response_bytes /= waited.len() as f64;
+        summary.response_bytes /= waited.len();
         summary.p50_ms = waited[waited.len() / 2];
         summary.p99_ms = waited[(waited.len() * 99 / 100).min(waited.len() - 1)];
     }
@@ -207,7 +208,7 @@ impl Summary {
         let first = self.errors.first().map(|error| format!("  first error: {error}")).unwrap_or_default();
         format!(
             "sent {sent} failed {failed} accuracy {accuracy:.4} p50 {p50_ms:.2} ms p99 {p99_ms:.2} ms \
-             request {request_bytes:.0} B response {response_bytes:.0} B{first}"
+             request {request_bytes} B response {response_bytes} B{first}"
         )
     }
 }
@@ -227,6 +228,6 @@ mod tests {
             summary.line(),
             "sent 3 failed 1 accuracy 0.5000 p50 3.00 ms p99 3.00 ms request 100 B response 50 B  first error: Unavailable: gone"
         );
-        assert_eq!((summary.request_bytes.round(), summary.response_bytes), (100.0, 50.0));
+        assert_eq!((summary.request_bytes, summary.response_bytes), (100, 50));
     }
 }
