@@ -70,7 +70,7 @@ pub fn root() -> PathBuf {
 }
 
 /// A program of ours, beside this one.
-fn program(name: &str) -> Result<PathBuf> {
+pub fn program(name: &str) -> Result<PathBuf> {
     let me = std::env::current_exe()?;
     let folder = me.parent().context("this program has no folder")?;
     // Cargo puts tests one folder below programs.
@@ -83,7 +83,7 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 /// A program of the embedded Kubernetes.
-fn tool(name: &str) -> Result<PathBuf> {
+pub fn tool(name: &str) -> Result<PathBuf> {
     let folder = std::env::var("KUBEBOX_BIN").context("KUBEBOX_BIN is not set: run by make")?;
     let path = Path::new(&folder).join(name);
     if !path.exists() {

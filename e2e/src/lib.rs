@@ -5,7 +5,7 @@ mod client;
 mod command;
 mod placements;
 
-pub use bed::{Bed, Spec, Training, placement_name, root};
+pub use bed::{Bed, Spec, Training, placement_name, program, root, tool};
 pub use client::{Answers, ClientRun};
 pub use command::Command;
 pub use placements::{NAMESPACE, condition, serves_from, stands, tier};

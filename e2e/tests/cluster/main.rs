@@ -5,6 +5,7 @@
 
 mod admission;
 mod artifacts;
+mod crashes;
 mod faults;
 mod placing;
 mod rights;

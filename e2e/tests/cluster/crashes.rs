@@ -1,0 +1,200 @@
+//! The operator may die between any two writes, and what it makes is the same.
+
+use crate::suite::bed;
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, ListParams, ObjectMeta};
+use kube::{Resource, ResourceExt as _};
+use sconce_api::{EdgeModel, EdgeModelVersion, EdgePlacement, Tier};
+use sconce_e2e::{Bed, NAMESPACE, program, tool};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::process::{Child, Command};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The operator, outside of the cluster, with the arguments that the chart gave it.
+struct Mortal<'a> {
+    bed: &'a Bed,
+    arguments: Vec<String>,
+}
+
+impl Mortal<'_> {
+    /// Starts a life of `writes` writes, or one without end.
+    fn begin(&self, writes: Option<usize>) -> Result<Child> {
+        let mut command = Command::new(tool("kubebox")?);
+        command.args(["exec", "--name", self.bed.spec.name, "cp", "--"]).arg(program("mortal")?);
+        command.arg("--kubeconfig").arg(self.bed.kubeconfig()).args(["--server", "https://127.0.0.1:6443"]);
+        if let Some(writes) = writes {
+            command.args(["--writes", &writes.to_string()]);
+        }
+        command.arg("--").arg(program("sconce-operator")?).args(&self.arguments);
+        Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?)
+    }
+
+    /// Waits for the end of a life; returns how many writes it made.
+    async fn ended(life: Child) -> Result<usize> {
+        let output = life.wait_with_output().await?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.trim().parse().with_context(|| format!("the operator ended otherwise than by our hand: {}", output.status))
+    }
+}
+
+/// The arguments of the Deployment's operator, with ports of its own and one name in the lease for all its lives.
+async fn arguments(bed: &Bed) -> Result<Vec<String>> {
+    let deployments: Api<Deployment> = Api::namespaced(bed.client.clone(), "sconce-system");
+    let spec = deployments.get("sconce-operator").await?.spec.and_then(|spec| spec.template.spec);
+    let given = spec.and_then(|spec| spec.containers.into_iter().next()?.args).context("the operator has arguments")?;
+    let own = ["--health=127.0.0.1:0", "--metrics=127.0.0.1:0", "--namespace=sconce-system", "--identity=mortal"];
+    let kept = given.into_iter().filter(|arg| !arg.starts_with("--health") && !arg.starts_with("--metrics"));
+    Ok(kept.chain(own.map(String::from)).collect())
+}
+
+/// What the operator made for the models of the namespace, without what no two runs share: identities, times, addresses,
+/// and the numbers of measured links.
+async fn made(bed: &Bed) -> Result<BTreeMap<String, Value>> {
+    let mut all = BTreeMap::new();
+    let ours = ListParams::default().labels("app.kubernetes.io/managed-by=sconce");
+    gather::<EdgeModel>(bed, &ListParams::default(), &mut all).await?;
+    gather::<EdgeModelVersion>(bed, &ListParams::default(), &mut all).await?;
+    gather::<EdgePlacement>(bed, &ListParams::default(), &mut all).await?;
+    gather::<Deployment>(bed, &ours, &mut all).await?;
+    gather::<Service>(bed, &ours, &mut all).await?;
+    gather::<PodDisruptionBudget>(bed, &ours, &mut all).await?;
+    Ok(all)
+}
+
+async fn gather<K>(bed: &Bed, list: &ListParams, all: &mut BTreeMap<String, Value>) -> Result<()>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + serde::Serialize
+        + serde::de::DeserializeOwned,
+{
+    for object in Api::<K>::namespaced(bed.client.clone(), NAMESPACE).list(list).await? {
+        let owners: Vec<_> = object.owner_references().iter().map(|owner| (&owner.kind, &owner.name)).collect();
+        let mut value = serde_json::to_value(&object)?;
+        let status = value["status"].take();
+        let spec = without_addresses(value["spec"].take());
+        let facts = json!({"labels": object.labels(), "owners": owners, "spec": spec, "status": standing(&status)});
+        all.insert(format!("{}/{}", K::kind(&()), object.name_any()), facts);
+    }
+    Ok(())
+}
+
+fn without_addresses(mut spec: Value) -> Value {
+    for field in ["clusterIP", "clusterIPs"] {
+        spec.as_object_mut().and_then(|spec| spec.remove(field));
+    }
+    spec
+}
+
+/// Conditions by type, the decision, where answers come from.
+fn standing(status: &Value) -> Value {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let conditions: Map<String, Value> = conditions
+        .map(|one| (one["type"].as_str().unwrap_or_default().to_owned(), json!([one["status"], one["reason"]])))
+        .collect();
+    let endpoints: Vec<_> = status["endpoints"].as_array().into_iter().flatten().map(|one| &one["tier"]).collect();
+    let mut decision = status["decision"].clone();
+    decision.as_object_mut().and_then(|decision| decision.remove("since"));
+    json!({"conditions": conditions, "endpoints": endpoints, "decision": decision, "readyReplicas": status["readyReplicas"]})
+}
+
+/// Deletes the model and waits until all that it owned is gone.
+async fn delete_model(bed: &Bed) -> Result<()> {
+    bed.kubectl().args(["delete", "em", "digits", "-n", NAMESPACE, "--wait=true"]).output().await?;
+    let deadline = Instant::now() + LIMIT;
+    while !made(bed).await?.is_empty() {
+        if Instant::now() > deadline {
+            bail!("still there: {:?}", made(bed).await?.keys());
+        }
+        // Six kinds are awaited at once, and their objects only become fewer.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+async fn until_served(bed: &Bed) -> Result<()> {
+    bed.until_served("digits", "site-a", Tier::Edge).await?;
+    bed.until_served("digits", "site-b", Tier::Cloud).await?;
+    Ok(())
+}
+
+async fn until_same(bed: &Bed, expected: &BTreeMap<String, Value>, when: &str) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let found = made(bed).await?;
+        if found == *expected {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let differs = |key: &&String| found.get(*key) != expected.get(*key);
+            for key in expected.keys().chain(found.keys()).filter(differs) {
+                println!("{key}: expected {:?}\n   found {:?}", expected.get(key), found.get(key));
+            }
+            bail!("the operator that was killed {when} made something else");
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn create_under_kills(bed: &Bed) -> Result<()> {
+    let mortal = Mortal { bed, arguments: arguments(bed).await? };
+    let spec = Api::<EdgeModel>::namespaced(bed.client.clone(), NAMESPACE).get("digits").await?.spec;
+    let metadata =
+        ObjectMeta { name: Some("digits".into()), namespace: Some(NAMESPACE.into()), ..ObjectMeta::default() };
+    let wish = serde_json::to_string(&EdgeModel { metadata, spec, status: None })?;
+
+    delete_model(bed).await?;
+    let mut undisturbed = mortal.begin(None)?;
+    bed.apply_text(&wish).await?;
+    until_served(bed).await?;
+    let expected = made(bed).await?;
+    drop(undisturbed.stdin.take());
+    let writes = Mortal::ended(undisturbed).await?;
+    println!("a create takes {writes} writes, undisturbed");
+
+    delete_model(bed).await?;
+    bed.apply_text(&wish).await?;
+    let mut lives = 0;
+    tokio::time::timeout(LIMIT, async {
+        let served = until_served(bed);
+        tokio::pin!(served);
+        loop {
+            let life = mortal.begin(Some(1))?;
+            lives += 1;
+            tokio::select! {
+                ended = Mortal::ended(life) => assert_eq!(ended?, 1),
+                served = &mut served => return served,
+            }
+        }
+    })
+    .await
+    .context("one write a life leads nowhere")??;
+    println!("served after {lives} lives of one write each");
+    let last = mortal.begin(None)?;
+    until_same(bed, &expected, "after each write").await?;
+    drop(last);
+    Ok(())
+}
+
+#[tokio::test]
+async fn operator_killed_after_each_write_makes_the_same() -> Result<()> {
+    let bed = bed().await?;
+    let scale = |replicas: &'static str| {
+        bed.kubectl().args(["scale", "deploy/sconce-operator", "-n", "sconce-system", replicas]).output()
+    };
+    scale("--replicas=0").await?;
+    let pods = ["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=sconce-operator", "--timeout=60s"];
+    bed.kubectl().args(pods).args(["-n", "sconce-system"]).output().await?;
+    let outcome = create_under_kills(&bed).await;
+    scale("--replicas=1").await?;
+    outcome
+}
