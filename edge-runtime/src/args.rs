@@ -47,9 +47,9 @@ pub struct Fetch {
     /// Registries without TLS, beside those on loopback addresses.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     pub insecure_registry: Vec<String>,
-    /// How long to go on trying.
-    #[arg(long, default_value = "10m", value_parser = seconds)]
-    pub deadline: Duration,
+    /// How long the registry may bring nothing before this ends with the reason; what it has brought is kept.
+    #[arg(long, default_value = "15s", value_parser = seconds)]
+    pub patience: Duration,
     /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
     #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,

@@ -91,7 +91,7 @@ fn start_with(threads: usize) -> Result<()> {
 
 async fn run_fetch(args: Fetch) -> Result<()> {
     let source = Source::new(&args.from, &args.insecure_registry).map_err(FetchError::from)?;
-    Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.deadline).await?)
+    Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.patience).await?)
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {

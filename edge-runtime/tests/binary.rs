@@ -198,7 +198,7 @@ fn the_last_words_say_why() {
         &digest,
         "--to",
         to.to_str().unwrap(),
-        "--deadline",
+        "--patience",
         "300ms",
     ]);
     assert_eq!((code, told.lines().last().unwrap()), (Some(1), last.as_str()));

@@ -108,8 +108,8 @@ fn same(path: &str) -> String {
     path.to_owned()
 }
 
-async fn fetched(from: &str, digest: &str, to: &Path, deadline: Duration) -> Result<(), FetchError> {
-    fetch(&Source::new(from, &[])?, digest, "f32", to, deadline).await
+async fn fetched(from: &str, digest: &str, to: &Path, patience: Duration) -> Result<(), FetchError> {
+    fetch(&Source::new(from, &[])?, digest, "f32", to, patience).await
 }
 
 fn folder() -> TempDir {

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use kube::api::Api;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::{Reference, secrets::RegistryAuth};
-use sconce_api::EdgeModel;
+use sconce_api::{EdgeModel, EdgePlacement};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, Spec, stands};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -69,27 +69,52 @@ async fn missing_artifact_is_named() -> Result<()> {
 #[tokio::test]
 async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result<()> {
     let bed = bed().await?;
-    // Another version, so that nodes have to fetch: one class is renamed.
-    let other = altered("config.json", |config| config["labels"][0] = json!("nought"))?;
-    let digest = bed.publish(other.path(), "models/tampered:1.0.0").await?;
     let weights = training().artifact.join("weights/f32/model.safetensors");
-    let stored = stored_blob(&std::fs::read(weights)?)?;
-    let good = std::fs::read(&stored)?;
-    for (what, bad) in [("tampered with", flipped(&good)), ("cut off", good[..good.len() / 2].to_vec())] {
-        std::fs::write(&stored, bad)?;
-        point_to(&bed, &format!("{}@{digest}", Bed::model_uri("models/tampered"))).await?;
+    let good = std::fs::read(weights)?;
+    let stored = stored_blob(&good)?;
+    let half = good[..good.len() / 2].to_vec();
+    for (what, bad, expected) in [("tampered", flipped(&good), "DigestMismatch"), ("cut-off", half, "FetchFailed")] {
+        // A version of its own, so that nodes have to fetch: one class is renamed.
+        let other = altered("config.json", |config| config["labels"][0] = json!(what))?;
+        let digest = bed.publish(other.path(), &format!("models/{what}:1.0.0")).await?;
+        let _spoilt = Spoilt::new(&stored, &bad, &good)?;
+        point_to(&bed, &format!("{}@{digest}", Bed::model_uri(&format!("models/{what}")))).await?;
+        let wanted = format!("True/{expected}");
         let refused = bed
-            .until_placement("digits", "site-a", &format!("refused bytes that were {what}"), |ep| {
-                ["False/DigestMismatch", "False/FetchFailed"].contains(&stands(ep, "Serving").as_str())
-                    || stands(ep, "Reconciling").starts_with("True")
+            .until_placement("digits", "site-a", &format!("bytes that are {what} are refused"), |ep| {
+                stands(ep, "Reconciling") == wanted
             })
             .await?;
-        println!("{what}: {}", stands(&refused, "Serving"));
+        println!("{what}: {}", condition_text(&refused, "Reconciling"));
+        assert_eq!(stands(&refused, "Serving"), "True/Serving");
         let answers = bed.ask("site-a-1", &ClientRun::of("digits.vision").count(50)).await?;
         assert_eq!(answers.failed, 0, "what serves keeps serving: {:?}", answers.errors);
     }
-    std::fs::write(&stored, good)?;
     Ok(())
+}
+
+/// The registry's bytes are wrong while this lives.
+struct Spoilt<'a> {
+    stored: &'a Path,
+    good: &'a [u8],
+}
+
+impl<'a> Spoilt<'a> {
+    fn new(stored: &'a Path, bad: &[u8], good: &'a [u8]) -> Result<Self> {
+        std::fs::write(stored, bad)?;
+        Ok(Self { stored, good })
+    }
+}
+
+impl Drop for Spoilt<'_> {
+    fn drop(&mut self) {
+        std::fs::write(self.stored, self.good).expect("the registry's folder is ours");
+    }
+}
+
+fn condition_text(placement: &EdgePlacement, kind: &str) -> String {
+    let conditions = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    sconce_e2e::condition(conditions, kind).map(|found| found.message.clone()).unwrap_or_default()
 }
 
 fn flipped(bytes: &[u8]) -> Vec<u8> {

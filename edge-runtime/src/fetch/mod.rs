@@ -7,7 +7,7 @@ mod place;
 pub use place::{Source, SourceError};
 
 use crate::load::{FILE_PATH, Layer, MANIFEST, Manifest, digest_of};
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
 use oci_client::client::BlobResponse;
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
@@ -55,17 +56,17 @@ impl FetchError {
 /// Fetches the JSON files and the files of one variant into `folder`.
 ///
 /// # Errors
-/// [`FetchError`], after the last of several attempts; what was fetched well is kept for the next.
+/// [`FetchError`], once `patience` has passed without a byte from the registry; what was fetched well is kept for the next.
 pub async fn fetch(
     source: &Source,
     digest: &str,
     variant: &str,
     folder: &Path,
-    deadline: Duration,
+    patience: Duration,
 ) -> Result<(), FetchError> {
-    let source = &Attempts { source, until: Instant::now() + deadline };
+    let source = &Attempts { source, patience, received: AtomicU64::new(0) };
     std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
-    let manifest = source.retried("the manifest", || fetch_manifest(source.source, digest, folder)).await?;
+    let manifest = source.retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
     let layers = layers(&manifest)?;
     let wanted = |path: &str| !path.contains('/');
     for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
@@ -82,14 +83,16 @@ pub async fn fetch(
     Ok(())
 }
 
-/// A source, and until when it is asked again.
+/// A source, and how long it may bring nothing.
 struct Attempts<'a> {
     source: &'a Source,
-    until: Instant,
+    patience: Duration,
+    /// Bytes of files, over all attempts.
+    received: AtomicU64,
 }
 
 impl Attempts<'_> {
-    /// A registry that cannot be reached is asked until the time is over; one that gives wrong bytes, three times.
+    /// A registry is asked again while it brings something now and then; one that gives wrong bytes, three times.
     async fn retried<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Result<T, FetchError>
     where
         F: Future<Output = Result<T, FetchError>>,
@@ -99,36 +102,43 @@ impl Attempts<'_> {
             .with_max_delay(Duration::from_secs(10))
             .without_max_times()
             .with_jitter();
-        let mut wrong = 0;
-        let attempt = || {
-            let attempt = attempt();
-            async {
-                let late = || FetchError::Registry { what: what.into(), why: "it did not answer in time".into() };
-                tokio::time::timeout_at(self.until.into(), attempt).await.unwrap_or_else(|_| Err(late()))
+        let (mut waits, mut since, mut wrong) = (backoff.build(), Instant::now(), 0);
+        loop {
+            let before = self.received.load(Ordering::Relaxed);
+            let error = match attempt().await {
+                Ok(fetched) => return Ok(fetched),
+                Err(error) => error,
+            };
+            wrong += u32::from(matches!(error, FetchError::Digest { .. }));
+            if self.received.load(Ordering::Relaxed) > before {
+                (waits, since) = (backoff.build(), Instant::now());
             }
-        };
-        attempt
-            .retry(backoff)
-            .when(|error| {
-                wrong += u32::from(matches!(error, FetchError::Digest { .. }));
-                error.passes() && wrong < 3
-            })
-            // The last delay would end after the time is over.
-            .adjust(|_, delay| delay.filter(|delay| Instant::now() + *delay < self.until))
-            .notify(|error, after| tracing::warn!(what, %error, ?after, "trying again"))
-            .await
+            let wait = waits.next().unwrap_or(self.patience);
+            if !error.passes() || wrong == 3 || since.elapsed() + wait > self.patience {
+                return Err(error);
+            }
+            tracing::warn!(what, %error, after = ?wait, "trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The registry's next word.
+    async fn heard<T>(&self, what: &str, word: impl Future<Output = T>) -> Result<T, FetchError> {
+        let silent = |_| FetchError::Registry { what: what.into(), why: format!("silent for {:?}", self.patience) };
+        tokio::time::timeout(self.patience, word).await.map_err(silent)
     }
 }
 
-async fn fetch_manifest(source: &Source, digest: &str, folder: &Path) -> Result<Manifest, FetchError> {
+async fn fetch_manifest(source: &Attempts<'_>, digest: &str, folder: &Path) -> Result<Manifest, FetchError> {
     let path = folder.join(MANIFEST);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) if sha256(&bytes) == digest => bytes,
         _ => {
-            let reference = source.by_digest(digest);
+            let (client, reference) = (source.source.client()?, source.source.by_digest(digest));
             let accepted = ["application/vnd.oci.image.manifest.v1+json"];
-            let pulled = source.client()?.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, &accepted).await;
-            let (bytes, _) = pulled.map_err(|error| told(error, &reference.whole()))?;
+            let pulled = client.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, &accepted);
+            let (bytes, _) =
+                source.heard("the manifest", pulled).await?.map_err(|error| told(error, &reference.whole()))?;
             let got = sha256(&bytes);
             if got != digest {
                 return Err(FetchError::Digest { what: "the manifest".into(), got, need: digest.into() });
@@ -186,11 +196,11 @@ async fn fetch_file(source: &Attempts<'_>, layer: &Layer, path: &str, folder: &P
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).map_err(|source| FetchError::Write { path: parent.into(), source })?;
     }
-    source.retried(path, || download(source.source, layer, path, &target)).await
+    source.retried(path, || download(source, layer, path, &target)).await
 }
 
 /// Goes on where an earlier attempt ended; the file appears only when its digest is right.
-async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> Result<(), FetchError> {
+async fn download(source: &Attempts<'_>, layer: &Layer, path: &str, target: &Path) -> Result<(), FetchError> {
     let partial = partial_of(target);
     let failed = |source| FetchError::Write { path: partial.clone(), source };
     let mut file = tokio::fs::OpenOptions::new()
@@ -217,9 +227,16 @@ async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> 
         size: layer.size as i64,
         ..OciDescriptor::default()
     };
-    let reference = source.repository();
-    let response = source.client()?.pull_blob_stream_partial(reference, &descriptor, have, None).await;
-    let mut stream = match response.map_err(|error| told(error, path))? {
+    let (client, reference) = (source.source.client()?, source.source.repository());
+    let response = client.pull_blob_stream_partial(reference, &descriptor, have, None);
+    let refused = |error| match error {
+        OciDistributionError::ServerError { code: 416, .. } => {
+            let why = format!("the registry holds no more than {have} of its {} bytes: push it again", layer.size);
+            FetchError::Registry { what: path.into(), why }
+        }
+        error => told(error, path),
+    };
+    let mut stream = match source.heard(path, response).await?.map_err(refused)? {
         BlobResponse::Partial(stream) => stream,
         BlobResponse::Full(stream) => {
             (have, hasher) = (0, Sha256::new());
@@ -230,8 +247,9 @@ async fn download(source: &Source, layer: &Layer, path: &str, target: &Path) -> 
     file.seek(std::io::SeekFrom::Start(have)).await.map_err(failed)?;
     let mut cut = None;
     while have < layer.size {
-        match stream.next().await {
+        match source.heard(path, stream.next()).await? {
             Some(Ok(chunk)) => {
+                source.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 let chunk = &chunk[..chunk.len().min((layer.size - have) as usize)];
                 hasher.update(chunk);
                 file.write_all(chunk).await.map_err(failed)?;
