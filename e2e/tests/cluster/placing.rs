@@ -2,9 +2,10 @@
 
 use crate::suite::{BUDGET, bed};
 use anyhow::Result;
-use sconce_api::{Basis, Tier};
-use sconce_e2e::{Bed, ClientRun, NAMESPACE, serves_from, stands};
+use sconce_api::{Basis, EdgePlacement, Tier};
+use sconce_e2e::{Bed, ClientRun, NAMESPACE, placement_name, serves_from, stands};
 use serde_json::json;
+use std::time::Duration;
 
 const MODEL: &str = "digits.vision";
 
@@ -39,7 +40,7 @@ async fn budget_decides_the_tier_and_every_number_names_its_basis() -> Result<()
     Ok(())
 }
 
-fn link_basis(placement: &sconce_api::EdgePlacement) -> Option<Basis> {
+fn link_basis(placement: &EdgePlacement) -> Option<Basis> {
     Some(placement.status.as_ref()?.predicted.as_ref()?.link.basis)
 }
 
@@ -96,5 +97,21 @@ async fn load_makes_the_edge_cheaper_where_bytes_are_dear() -> Result<()> {
     let bed = bed().await?;
     wish(&bed, json!({"load": {"requestsPerSecond": 50}})).await?;
     bed.until_served("digits", "site-b", Tier::Edge).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn site_that_is_selected_no_longer_loses_its_placement() -> Result<()> {
+    let bed = bed().await?;
+    let label = |value: &'static str| bed.kubectl().args(["label", "es", "site-a", value, "--overwrite"]).output();
+    label("opened=yes").await?;
+    wish(&bed, json!({"sites": {"matchLabels": {"opened": "yes"}}})).await?;
+    let name = placement_name("digits", "site-b");
+    let gone = |found: Option<&EdgePlacement>| found.is_none();
+    bed.until(&bed.placements(), &name, "gone", Duration::from_secs(60), gone).await?;
+    bed.until_served("digits", "site-a", Tier::Edge).await?;
+    label("opened-").await?;
+    wish(&bed, json!({"sites": null})).await?;
+    bed.until_served("digits", "site-b", Tier::Cloud).await?;
     Ok(())
 }
