@@ -8,5 +8,6 @@ mod artifacts;
 mod crashes;
 mod faults;
 mod placing;
+mod readme;
 mod rights;
 mod suite;
