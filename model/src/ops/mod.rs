@@ -14,7 +14,7 @@ pub use dense::dense;
 pub use loss::softmax_cross_entropy;
 pub use pool::max_pool2d;
 
-use candle_core::{CpuStorage, Device, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
 
 /// The elements of a CPU tensor, which is contiguous.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -30,6 +30,11 @@ pub(crate) fn lend<T>(xs: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Re
     let (storage, layout) = xs.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else { candle_core::bail!("operations of ours run on the CPU only") };
     read(slice(storage, layout)?)
+}
+
+/// Elements and shape of a result that was computed before its operation was made.
+pub(crate) fn computed(ys: &Tensor) -> Result<(CpuStorage, Shape)> {
+    lend(ys, |elements| Ok((CpuStorage::F32(elements.to_vec()), ys.shape().clone())))
 }
 
 /// The gradient where the rectified output is above zero, else zero: the derivative at zero is zero, as in PyTorch.
