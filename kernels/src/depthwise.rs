@@ -64,41 +64,42 @@ impl Body for Lines<'_> {
     fn run<I: Isa>(mut self, isa: I) {
         let lines = self.out.len() / (self.output.width * self.image.channels);
         for line in 0..lines {
-            for channel in (0..self.image.channels).step_by(LANES) {
-                match (self.window.kernel, self.window.stride[1]) {
-                    ([_, 3], 1) => self.line::<I, 1>(isa, line, channel),
-                    ([_, 3], 2) => self.line::<I, 2>(isa, line, channel),
-                    _ => self.line::<I, 0>(isa, line, channel),
-                }
+            match (self.window.kernel[1], self.window.stride[1]) {
+                (3, 1) => self.line::<I, 1>(isa, line),
+                (3, 2) => self.line::<I, 2>(isa, line),
+                _ => self.line::<I, 0>(isa, line),
             }
         }
     }
 }
 
 impl Lines<'_> {
-    /// Sixteen channels of a line. `S` is the stride if the kernel is three wide, else 0.
+    /// One line. `S` is the stride if the kernel is three wide, else 0.
     #[inline(always)]
-    fn line<I: Isa, const S: usize>(&mut self, isa: I, line: usize, channel: usize) {
-        let channels = self.image.channels;
-        let n = LANES.min(channels - channel);
+    fn line<I: Isa, const S: usize>(&mut self, isa: I, line: usize) {
+        let Image { width, channels, .. } = self.image;
         let (image, y) = ((self.first + line) / self.output.height, (self.first + line) % self.output.height);
         let xs = &self.xs[image * self.image.len()..][..self.image.len()];
-        let bias = self.epilogue.bias(isa, channel);
         let mut x = 0;
         while x < self.output.width {
             let left = (x * S).wrapping_sub(self.window.padding[1]);
-            let is_inside = left < self.image.width && left + (ABREAST - 1) * S + 3 <= self.image.width;
-            if S > 0 && is_inside && x + ABREAST <= self.output.width {
-                let sums = self.abreast::<I, S>(isa, xs, y, left, channel..channel + n, bias);
-                for (i, sum) in sums.into_iter().enumerate() {
-                    self.store(isa, sum, (line * self.output.width + x + i) * channels + channel, n);
+            let is_inside = left < width && left + (ABREAST - 1) * S + 3 <= width && x + ABREAST <= self.output.width;
+            let abreast = if S > 0 && is_inside { ABREAST } else { 1 };
+            let at = (line * self.output.width + x) * channels;
+            for first in (0..channels).step_by(LANES) {
+                let channel = first..channels.min(first + LANES);
+                let bias = self.epilogue.bias(isa, first);
+                if abreast == ABREAST {
+                    let sums = self.abreast::<I, S>(isa, xs, y, left, channel.clone(), bias);
+                    for (i, sum) in sums.into_iter().enumerate() {
+                        self.store(isa, sum, at + i * channels + first, channel.len());
+                    }
+                } else {
+                    let sum = self.single(isa, xs, (y, x), channel.clone(), bias);
+                    self.store(isa, sum, at + first, channel.len());
                 }
-                x += ABREAST;
-            } else {
-                let sum = self.single(isa, xs, (y, x), channel..channel + n, bias);
-                self.store(isa, sum, (line * self.output.width + x) * channels + channel, n);
-                x += 1;
             }
+            x += abreast;
         }
     }
 

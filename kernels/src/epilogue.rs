@@ -37,6 +37,16 @@ impl Epilogue<'_> {
         }
     }
 
+    /// The biases of `P` times sixteen channels from `channel` on.
+    #[inline(always)]
+    pub(crate) fn biases<I: Isa, const P: usize>(&self, isa: I, channel: usize) -> [[f32; LANES]; P] {
+        let mut biases = [[0.0; LANES]; P];
+        for (p, lanes) in biases.iter_mut().enumerate() {
+            isa.store(self.bias(isa, channel + p * LANES), lanes);
+        }
+        biases
+    }
+
     /// Finishes the sums (with bias) of the outputs from `at` on, and stores as many as `ys` has room for.
     #[inline(always)]
     pub(crate) fn store<I: Isa>(&self, isa: I, sums: I::F, at: usize, ys: &mut [f32]) {

@@ -1,6 +1,6 @@
 //! Rows times weights: dense layers, convolutions, the projections of recurrent layers.
 //!
-//! Each output is one chain of fused multiply-adds in the order of its weights, begun by the bias. How many outputs are under way
+//! Each output is one chain of fused multiply-adds in the order of its weights, then the bias. How many outputs are under way
 //! at once depends on the CPU and on the shape; what any of them becomes does not.
 
 use std::ops::Range;
@@ -212,12 +212,6 @@ impl<W: Stored> Product for Float<'_, W> {
         let (taps, depth) = (self.rows.taps(), self.rows.depth());
         let panel_len = taps * depth * LANES;
         let mut sums = [[isa.splat(0.0); P]; R];
-        for p in 0..P {
-            let bias = self.epilogue.bias(isa, (panel + p) * LANES);
-            for sums in &mut sums {
-                sums[p] = bias;
-            }
-        }
         let mut weights = self.panels[panel * panel_len..(panel + P) * panel_len].as_ptr();
         for tap in 0..taps {
             // SAFETY: rows and tap exist; a line is `depth` long, a panel `taps * depth` vectors, of which one is taken a step.
@@ -238,14 +232,39 @@ impl<W: Stored> Product for Float<'_, W> {
                 }
             }
         }
+        let bias = self.epilogue.biases::<I, P>(isa, panel * LANES);
+        let mut ys = [[[0.0; LANES]; P]; R];
         for r in 0..R {
             for p in 0..P {
-                let channel = (panel + p) * LANES;
-                let at = (row + r) * self.outputs + channel;
-                // SAFETY: the rows and panels exist, and nobody else touches their outputs.
-                let ys = unsafe { self.out.part(at..at + LANES.min(self.outputs - channel)) };
-                self.epilogue.store(isa, sums[r][p], at, ys);
+                isa.store(isa.add(sums[r][p], isa.load(&bias[p])), &mut ys[r][p]);
             }
+        }
+        // SAFETY: the rows and panels exist, and nobody else touches their outputs.
+        unsafe { store(isa, &ys, &self.epilogue, &self.out, (row, panel), self.outputs) };
+    }
+}
+
+/// Finishes and stores a tile. Its sums come in memory: this loop is too long to be unrolled, and what a loop indexes does not
+/// stay in registers, not even before it.
+///
+/// # Safety
+/// Those rows and panels exist, and nobody else touches these outputs.
+#[inline(always)]
+unsafe fn store<I: Isa, const R: usize, const P: usize>(
+    isa: I,
+    ys: &[[[f32; LANES]; P]; R],
+    epilogue: &Epilogue<'_>,
+    out: &Shared<'_>,
+    (row, panel): (usize, usize),
+    outputs: usize,
+) {
+    for (r, ys) in ys.iter().enumerate() {
+        for (p, y) in ys.iter().enumerate() {
+            let channel = (panel + p) * LANES;
+            let at = (row + r) * outputs + channel;
+            // SAFETY: the caller's promise.
+            let out = unsafe { out.part(at..at + LANES.min(outputs - channel)) };
+            epilogue.store(isa, isa.load(y), at, out);
         }
     }
 }
@@ -302,25 +321,26 @@ impl Product for Bytes<'_> {
                 }
             }
         }
-        let outputs = self.weights.outputs;
-        for r in 0..R {
+        let bias = self.epilogue.biases::<I, P>(isa, panel * LANES);
+        let mut factors = [(0.0, 0); R];
+        for (r, factor) in factors.iter_mut().enumerate() {
             let scaling = self.scalings[(row + r) / self.rows_per_scaling];
-            let factor = I::SHIFT - i32::from(scaling.zero_point);
+            *factor = (scaling.scale, I::SHIFT - i32::from(scaling.zero_point));
+        }
+        let channels = panel * LANES..(panel + P) * LANES;
+        let (scales, _) = self.weights.scales[channels.clone()].as_chunks::<LANES>();
+        let (weight_sums, _) = self.weights.sums[channels].as_chunks::<LANES>();
+        let mut ys = [[[0.0; LANES]; P]; R];
+        for r in 0..R {
+            let (scale, factor) = factors[r];
             for p in 0..P {
-                let channel = (panel + p) * LANES;
-                let at = (row + r) * outputs + channel;
-                let (weight_sums, scales) = (&self.weights.sums[channel..], &self.weights.scales[channel..]);
-                // SAFETY: both are as long as whole panels; the rows and panels exist, and nobody else touches their outputs.
-                let (weight_sums, ys) = unsafe {
-                    let ys = self.out.part(at..at + LANES.min(outputs - channel));
-                    (&*weight_sums.as_ptr().cast(), ys)
-                };
-                let scale = isa.mul(isa.splat(scaling.scale), isa.read(scales, 0.0));
-                let sum = isa.finish(accs[r][p], factor, weight_sums);
-                let y = isa.fma(sum, scale, self.epilogue.bias(isa, channel));
-                self.epilogue.store(isa, y, at, ys);
+                let sum = isa.finish(accs[r][p], factor, &weight_sums[p]);
+                let scale = isa.mul(isa.splat(scale), isa.load(&scales[p]));
+                isa.store(isa.fma(sum, scale, isa.load(&bias[p])), &mut ys[r][p]);
             }
         }
+        // SAFETY: the rows and panels exist, and nobody else touches their outputs.
+        unsafe { store(isa, &ys, &self.epilogue, &self.out, (row, panel), self.weights.outputs) };
     }
 }
 
