@@ -103,17 +103,17 @@ fn recurrent(cpu: Cpu<'_>, line: &Line<'_>) {
 
 /// Layers as in MobileNetV2 and ResNet-18.
 fn mobile(cpu: Cpu<'_>, line: &Line<'_>) {
-    let image = Image { height: 56, width: 56, channels: 144 };
-    let (xs, weights) = (values(image.len()), values(9 * 144));
+    let image = Image { height: 28, width: 28, channels: 192 };
+    let (xs, weights) = (values(image.len()), values(9 * 192));
     for stride in [1, 2] {
         let window = Window { kernel: [3, 3], stride: [stride, stride], padding: [1; 4] };
         let output = window.output(image);
         let mut ys = vec![0.0; output.len()];
-        line(&format!("depthwise 3x3 of 56x56x144 stride {stride}"), 2 * 9 * output.len(), &mut || {
+        line(&format!("depthwise 3x3 of 28x28x192 stride {stride}"), 2 * 9 * output.len(), &mut || {
             depthwise(cpu, &window, image, &xs, &weights, Epilogue::default(), &mut ys);
         });
     }
-    let weights = values(144 * 24);
+    let (xs, weights) = (values(56 * 56 * 144), values(144 * 24));
     let packed = Packed::f32(24, 144, |output, k| weights[output * 144 + k]);
     let mut ys = vec![0.0; 56 * 56 * 24];
     line("conv 1x1x144 -> 24 on 56x56", 2 * 56 * 56 * 144 * 24, &mut || {
