@@ -213,10 +213,12 @@ impl<W: Stored> Product for Float<'_, W> {
         let panel_len = taps * depth * LANES;
         let mut sums = [[isa.splat(0.0); P]; R];
         let mut weights = self.panels[panel * panel_len..(panel + P) * panel_len].as_ptr();
+        // SAFETY: the rows exist.
+        let rows = unsafe { self.rows.few::<R>(row) };
         for tap in 0..taps {
-            // SAFETY: rows and tap exist; a line is `depth` long, a panel `taps * depth` vectors, of which one is taken a step.
+            // SAFETY: the tap exists; a line is `depth` long, a panel `taps * depth` vectors, of which one is taken a step.
             unsafe {
-                let lines = self.rows.lines::<R>(row, tap);
+                let lines = rows.lines(tap);
                 for k in 0..depth {
                     let mut w = [isa.splat(0.0); P];
                     for p in 0..P {
@@ -305,11 +307,13 @@ impl Product for Bytes<'_> {
         let panel_len = self.panel_bytes();
         let mut accs = [[isa.zero(); P]; R];
         let mut weights = self.weights.panels.values()[panel * panel_len..(panel + P) * panel_len].as_ptr();
+        // SAFETY: the rows exist.
+        let rows = unsafe { self.rows.few::<R>(row) };
         for tap in 0..taps {
-            // SAFETY: rows and tap exist; a line is `depth` long, a panel holds `taps` runs of `depth` and on to a multiple of 4,
+            // SAFETY: the tap exists; a line is `depth` long, a panel holds `taps` runs of `depth` and on to a multiple of 4,
             // of which four are taken a step.
             unsafe {
-                let lines = self.rows.lines::<R>(row, tap);
+                let lines = rows.lines(tap);
                 for k in (0..depth).step_by(4) {
                     for r in 0..R {
                         let x = four(lines[r].add(k), depth - k);
@@ -323,9 +327,14 @@ impl Product for Bytes<'_> {
         }
         let bias = self.epilogue.biases::<I, P>(isa, panel * LANES);
         let mut factors = [(0.0, 0); R];
-        for (r, factor) in factors.iter_mut().enumerate() {
-            let scaling = self.scalings[(row + r) / self.rows_per_scaling];
+        let (mut index, mut within) = (row / self.rows_per_scaling, row % self.rows_per_scaling);
+        for factor in &mut factors {
+            let scaling = self.scalings[index];
             *factor = (scaling.scale, I::SHIFT - i32::from(scaling.zero_point));
+            within += 1;
+            if within == self.rows_per_scaling {
+                (index, within) = (index + 1, 0);
+            }
         }
         let channels = panel * LANES..(panel + P) * LANES;
         let (scales, _) = self.weights.scales[channels.clone()].as_chunks::<LANES>();
