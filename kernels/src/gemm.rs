@@ -13,8 +13,8 @@ use crate::quantise::Scaling;
 use crate::rows::Rows;
 use crate::threads::Shared;
 
-/// Products in one task of a thread, at least: some microseconds. Measured: with a quarter of it two threads gain nothing.
-const TASK: usize = 1 << 18;
+/// Products in one task of a thread, at least: a microsecond or so, ten times what it costs to take the task.
+const TASK: usize = 1 << 16;
 /// Weights larger than this are read once for all rows, instead of once for each [`ROWS`].
 const SMALL_WEIGHTS: usize = 400_000;
 /// Four panels larger than this leave the second-level cache between two blocks of rows; two may not.
@@ -74,10 +74,12 @@ trait Product: Sync {
     unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize);
 }
 
-/// Splits the outputs by size, along the side that gives more parts.
+/// Splits the outputs by size: along the side that gives more parts, but never so that large weights are read for each of them.
 fn run(cpu: Cpu<'_>, product: &impl Product) {
     let (rows, panels) = (product.rows(), product.outputs().div_ceil(LANES));
-    let by_rows = rows.div_ceil(ROWS) >= panels.div_ceil(4);
+    let (row_parts, panel_parts) = (rows.div_ceil(ROWS), panels.div_ceil(4));
+    let is_small = product.panel_bytes() * panels <= SMALL_WEIGHTS;
+    let by_rows = panel_parts <= 1 || (is_small && row_parts >= panel_parts);
     let (unit, extent, other) = if by_rows { (ROWS, rows, panels) } else { (4, panels, rows) };
     let part = unit * TASK.div_ceil((unit * other * LANES * product.depth()).max(1));
     cpu.threads.run(extent.div_ceil(part), &|task| {
