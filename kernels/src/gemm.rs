@@ -28,7 +28,7 @@ const ROWS: usize = 24;
 /// If a length differs.
 pub fn gemm(cpu: Cpu<'_>, rows: Rows<'_, f32>, weights: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) {
     assert_eq!(rows.taps() * rows.depth(), weights.depth, "a row is as long as the weights of an output");
-    assert_eq!(out.len(), rows.count() * weights.outputs, "one output per row and output of the weights");
+    assert_eq!(rows.count().checked_mul(weights.outputs), Some(out.len()), "rows times outputs are the output");
     epilogue.check(weights.outputs, out);
     let (outputs, out) = (weights.outputs, Shared::new(out));
     match &weights.panels {
@@ -51,7 +51,7 @@ pub fn gemm_i8(
     out: &mut [f32],
 ) {
     assert_eq!((rows.taps(), rows.depth()), (weights.taps, weights.depth), "runs are as the weights were packed for");
-    assert_eq!(out.len(), rows.count() * weights.outputs, "one output per row and output of the weights");
+    assert_eq!(rows.count().checked_mul(weights.outputs), Some(out.len()), "rows times outputs are the output");
     assert!(!scalings.is_empty() && rows.count().is_multiple_of(scalings.len()), "scalings: each of as many rows");
     epilogue.check(weights.outputs, out);
     let rows_per_scaling = (rows.count() / scalings.len()).max(1);
