@@ -1,6 +1,6 @@
-//! How fast the kernels are on this CPU, beside what it could do at best. One thread.
+//! How fast the kernels are on this CPU, beside what one core could do at best.
 //!
-//! `cargo run --release -p sconce-kernels --example speed`
+//! `cargo run --release -p sconce-kernels --example speed [THREADS]`
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,12 +14,13 @@ use sconce_kernels::quantise::{Scaling, quantise_dynamic};
 use sconce_kernels::rows::{Rows, Taps};
 use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Threads, Window, isa};
 
-fn main() {
-    let threads = Threads::one();
+fn main() -> std::io::Result<()> {
+    let count = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(1);
+    let threads = Threads::new(count)?;
     for isa in IsaToken::all_present() {
         let cpu = Cpu { isa, threads: &threads };
         let peak = isa::peak_gflops(isa);
-        println!("{}: at most {peak:.0} GFLOP/s in f32 on one core", isa.name());
+        println!("{}: at most {peak:.0} GFLOP/s in f32 on one core; {count} threads", isa.name());
         let line = |what: &str, flops: usize, run: &mut dyn FnMut()| {
             let time = best(run);
             let gflops = flops as f64 / time.as_secs_f64() / 1e9;
@@ -32,6 +33,7 @@ fn main() {
         recurrent(cpu, &line);
         mobile(cpu, &line);
     }
+    Ok(())
 }
 
 type Line<'a> = dyn Fn(&str, usize, &mut dyn FnMut()) + 'a;
@@ -98,28 +100,39 @@ fn recurrent(cpu: Cpu<'_>, line: &Line<'_>) {
                 }
             });
         }
+        let weights = PackedI8::quantise(384, 1, hidden, recurrent);
+        let mut bytes = vec![0; hidden];
+        line("GRU 100 steps 128 -> 384 and gates i8", 2 * steps * hidden * 384, &mut || {
+            state.fill(0.0);
+            for step in 0..steps {
+                let Some(scaling) = quantise_dynamic(cpu.isa, &state, &mut bytes) else { return };
+                gemm_i8(cpu, Rows::dense(&bytes, hidden), &[scaling], &weights, Epilogue::default(), &mut products);
+                let step = Step { inputs: &projected[step * 384..], stride: 384, recurrent: &products };
+                gru(cpu.isa, step, hidden, &mut state);
+            }
+        });
     }
 }
 
 /// Layers as in MobileNetV2 and ResNet-18.
 fn mobile(cpu: Cpu<'_>, line: &Line<'_>) {
-    let image = Image { height: 56, width: 56, channels: 144 };
-    let (xs, weights) = (values(image.len()), values(9 * 144));
+    let image = Image { height: 28, width: 28, channels: 192 };
+    let (xs, weights) = (values(image.len()), values(9 * 192));
     for stride in [1, 2] {
         let window = Window { kernel: [3, 3], stride: [stride, stride], padding: [1; 4] };
         let output = window.output(image);
         let mut ys = vec![0.0; output.len()];
-        line(&format!("depthwise 3x3 of 56x56x144 stride {stride}"), 2 * 9 * output.len(), &mut || {
+        line(&format!("depthwise 3x3 of 28x28x192 stride {stride}"), 2 * 9 * output.len(), &mut || {
             depthwise(cpu, &window, image, &xs, &weights, Epilogue::default(), &mut ys);
         });
     }
-    let weights = values(144 * 24);
+    let (xs, weights) = (values(56 * 56 * 144), values(144 * 24));
     let packed = Packed::f32(24, 144, |output, k| weights[output * 144 + k]);
     let mut ys = vec![0.0; 56 * 56 * 24];
     line("conv 1x1x144 -> 24 on 56x56", 2 * 56 * 56 * 144 * 24, &mut || {
         gemm(cpu, Rows::dense(&xs, 144), &packed, Epilogue::default(), &mut ys);
     });
-    for (side, channels) in [(56, 64), (7, 512)] {
+    for (side, channels) in [(56, 64), (14, 256), (7, 512)] {
         let image = Image { height: side, width: side, channels };
         let window = Window { kernel: [3, 3], stride: [1, 1], padding: [1; 4] };
         let depth = 9 * channels;

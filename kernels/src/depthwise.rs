@@ -1,6 +1,6 @@
 //! Convolution of each channel with its own kernel. NHWC.
 //!
-//! An output is one chain of fused multiply-adds, begun by the bias, over the taps inside the image in their order.
+//! An output is one chain of fused multiply-adds, over the taps inside the image in their order, then the bias.
 
 use std::ops::Range;
 
@@ -80,26 +80,35 @@ impl Lines<'_> {
         let Image { width, channels, .. } = self.image;
         let (image, y) = ((self.first + line) / self.output.height, (self.first + line) % self.output.height);
         let xs = &self.xs[image * self.image.len()..][..self.image.len()];
+        let inside = self.window.inside(0, y, self.image.height);
+        let padding = self.window.padding[1];
+        // From the first to the last place whose outputs side by side have all columns inside.
+        let first = padding.div_ceil(S.max(1));
+        let last = (width + padding).checked_sub((ABREAST - 1) * S + 3).map(|most| most / S.max(1));
+        let last = last.zip(self.output.width.checked_sub(ABREAST)).map(|(last, fits)| last.min(fits));
         let mut x = 0;
         while x < self.output.width {
-            let left = (x * S).wrapping_sub(self.window.padding[1]);
-            let is_inside = left < width && left + (ABREAST - 1) * S + 3 <= width && x + ABREAST <= self.output.width;
-            let abreast = if S > 0 && is_inside { ABREAST } else { 1 };
-            let at = (line * self.output.width + x) * channels;
-            for first in (0..channels).step_by(LANES) {
-                let channel = first..channels.min(first + LANES);
-                let bias = self.epilogue.bias(isa, first);
-                if abreast == ABREAST {
-                    let sums = self.abreast::<I, S>(isa, xs, y, left, channel.clone(), bias);
-                    for (i, sum) in sums.into_iter().enumerate() {
-                        self.store(isa, sum, at + i * channels + first, channel.len());
+            // The last ones overlap those before: a value computed twice is cheaper than alone.
+            let at =
+                last.filter(|last| S > 0 && x >= first && *last >= first && x < last + ABREAST).map(|last| x.min(last));
+            let (from, to) = at.map_or((x, x + 1), |at| (at, at + ABREAST));
+            for channel in (0..channels).step_by(LANES) {
+                let n = LANES.min(channels - channel);
+                let bias = self.epilogue.bias(isa, channel);
+                let at = (line * self.output.width + from) * channels + channel;
+                if to > from + 1 && n == LANES {
+                    let sums = self.abreast::<I, S>(isa, xs, &inside, from * S - padding, channel, bias);
+                    for (i, sum) in sums.iter().enumerate() {
+                        self.store(isa, isa.load(sum), at + i * channels, n);
                     }
-                } else {
-                    let sum = self.single(isa, xs, (y, x), channel.clone(), bias);
-                    self.store(isa, sum, at + first, channel.len());
+                    continue;
+                }
+                for i in 0..to - from {
+                    let sum = self.single(isa, xs, &inside, from + i, channel..channel + n);
+                    self.store(isa, isa.add(sum, bias), at + i * channels, n);
                 }
             }
-            x += abreast;
+            x = to;
         }
     }
 
@@ -110,12 +119,18 @@ impl Lines<'_> {
     }
 
     #[inline(always)]
-    fn single<I: Isa>(&self, isa: I, xs: &[f32], (y, x): (usize, usize), channel: Range<usize>, bias: I::F) -> I::F {
-        let Image { height, width, channels } = self.image;
-        let (rows, top) = self.window.inside(0, y, height);
+    fn single<I: Isa>(
+        &self,
+        isa: I,
+        xs: &[f32],
+        (rows, top): &(Range<usize>, usize),
+        x: usize,
+        channel: Range<usize>,
+    ) -> I::F {
+        let Image { width, channels, .. } = self.image;
         let (columns, left) = self.window.inside(1, x, width);
-        let mut sum = bias;
-        for (i, row) in rows.enumerate() {
+        let mut sum = isa.splat(0.0);
+        for (i, row) in rows.clone().enumerate() {
             for (j, column) in columns.clone().enumerate() {
                 let tap = (row * self.window.kernel[1] + column) * channels;
                 let pixel = ((top + i) * width + left + j) * channels;
@@ -126,37 +141,46 @@ impl Lines<'_> {
         sum
     }
 
-    /// The sums of outputs side by side, all of whose columns lie inside from `left` on: a value is read once for all of them.
+    /// Sixteen channels of outputs side by side, all of whose columns lie inside from `left` on: a value is read once for all.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
     fn abreast<I: Isa, const S: usize>(
         &self,
         isa: I,
         xs: &[f32],
-        y: usize,
+        (rows, top): &(Range<usize>, usize),
         left: usize,
-        channel: Range<usize>,
+        channel: usize,
         bias: I::F,
-    ) -> [I::F; ABREAST] {
-        let Image { height, width, channels } = self.image;
-        let (rows, top) = self.window.inside(0, y, height);
-        let mut sums = [bias; ABREAST];
-        for (i, row) in rows.enumerate() {
-            let mut weights = [bias; 3];
-            for (j, weight) in weights.iter_mut().enumerate() {
-                let tap = (row * 3 + j) * channels;
-                *weight = isa.read(&self.weights[tap + channel.start..tap + channel.end], 0.0);
+    ) -> [[f32; LANES]; ABREAST] {
+        let Image { width, channels, .. } = self.image;
+        let mut sums = [isa.splat(0.0); ABREAST];
+        for (i, row) in rows.clone().enumerate() {
+            let taps = &self.weights[row * 3 * channels + channel..][..2 * channels + LANES];
+            let span = (ABREAST - 1) * S + 3;
+            let line = &xs[((top + i) * width + left) * channels + channel..][..(span - 1) * channels + LANES];
+            // Stride 2 reads most.
+            let mut x = [isa.splat(0.0); (ABREAST - 1) * 2 + 3];
+            let mut weights = [isa.splat(0.0); 3];
+            // SAFETY: the last tap and the last column end with their slices.
+            unsafe {
+                for j in 0..3 {
+                    weights[j] = isa.load(&*taps.as_ptr().add(j * channels).cast());
+                }
+                for column in 0..span {
+                    x[column] = isa.load(&*line.as_ptr().add(column * channels).cast());
+                }
             }
-            let line = ((top + i) * width + left) * channels + channel.start;
-            for column in 0..(ABREAST - 1) * S + 3 {
-                let x = isa.read(&xs[line + column * channels..][..channel.len()], 0.0);
-                for (j, weight) in weights.into_iter().enumerate() {
-                    let output = column.wrapping_sub(j) / S.max(1);
-                    if output < ABREAST && output * S + j == column {
-                        sums[output] = isa.fma(x, weight, sums[output]);
-                    }
+            for output in 0..ABREAST {
+                for j in 0..3 {
+                    sums[output] = isa.fma(x[output * S + j], weights[j], sums[output]);
                 }
             }
         }
-        sums
+        let mut lanes = [[0.0; LANES]; ABREAST];
+        for output in 0..ABREAST {
+            isa.store(isa.add(sums[output], bias), &mut lanes[output]);
+        }
+        lanes
     }
 }

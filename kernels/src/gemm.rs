@@ -13,8 +13,8 @@ use crate::quantise::Scaling;
 use crate::rows::Rows;
 use crate::threads::Shared;
 
-/// Products in one task of a thread, at least: some microseconds. Measured: with a quarter of it two threads gain nothing.
-const TASK: usize = 1 << 18;
+/// Products in one task of a thread, at least: a microsecond or so, ten times what it costs to take the task.
+const TASK: usize = 1 << 16;
 /// Weights larger than this are read once for all rows, instead of once for each [`ROWS`].
 const SMALL_WEIGHTS: usize = 400_000;
 /// Four panels larger than this leave the second-level cache between two blocks of rows; two may not.
@@ -28,7 +28,7 @@ const ROWS: usize = 24;
 /// If a length differs.
 pub fn gemm(cpu: Cpu<'_>, rows: Rows<'_, f32>, weights: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) {
     assert_eq!(rows.taps() * rows.depth(), weights.depth, "a row is as long as the weights of an output");
-    assert_eq!(out.len(), rows.count() * weights.outputs, "one output per row and output of the weights");
+    assert_eq!(rows.count().checked_mul(weights.outputs), Some(out.len()), "rows times outputs are the output");
     epilogue.check(weights.outputs, out);
     let (outputs, out) = (weights.outputs, Shared::new(out));
     match &weights.panels {
@@ -51,7 +51,7 @@ pub fn gemm_i8(
     out: &mut [f32],
 ) {
     assert_eq!((rows.taps(), rows.depth()), (weights.taps, weights.depth), "runs are as the weights were packed for");
-    assert_eq!(out.len(), rows.count() * weights.outputs, "one output per row and output of the weights");
+    assert_eq!(rows.count().checked_mul(weights.outputs), Some(out.len()), "rows times outputs are the output");
     assert!(!scalings.is_empty() && rows.count().is_multiple_of(scalings.len()), "scalings: each of as many rows");
     epilogue.check(weights.outputs, out);
     let rows_per_scaling = (rows.count() / scalings.len()).max(1);
@@ -74,10 +74,12 @@ trait Product: Sync {
     unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize);
 }
 
-/// Splits the outputs by size, along the side that gives more parts.
+/// Splits the outputs by size: along the side that gives more parts, but never so that large weights are read for each of them.
 fn run(cpu: Cpu<'_>, product: &impl Product) {
     let (rows, panels) = (product.rows(), product.outputs().div_ceil(LANES));
-    let by_rows = rows.div_ceil(ROWS) >= panels.div_ceil(4);
+    let (row_parts, panel_parts) = (rows.div_ceil(ROWS), panels.div_ceil(4));
+    let is_small = product.panel_bytes() * panels <= SMALL_WEIGHTS;
+    let by_rows = panel_parts <= 1 || (is_small && row_parts >= panel_parts);
     let (unit, extent, other) = if by_rows { (ROWS, rows, panels) } else { (4, panels, rows) };
     let part = unit * TASK.div_ceil((unit * other * LANES * product.depth()).max(1));
     cpu.threads.run(extent.div_ceil(part), &|task| {
@@ -213,10 +215,12 @@ impl<W: Stored> Product for Float<'_, W> {
         let panel_len = taps * depth * LANES;
         let mut sums = [[isa.splat(0.0); P]; R];
         let mut weights = self.panels[panel * panel_len..(panel + P) * panel_len].as_ptr();
+        // SAFETY: the rows exist.
+        let rows = unsafe { self.rows.few::<R>(row) };
         for tap in 0..taps {
-            // SAFETY: rows and tap exist; a line is `depth` long, a panel `taps * depth` vectors, of which one is taken a step.
+            // SAFETY: the tap exists; a line is `depth` long, a panel `taps * depth` vectors, of which one is taken a step.
             unsafe {
-                let lines = self.rows.lines::<R>(row, tap);
+                let lines = rows.lines(tap);
                 for k in 0..depth {
                     let mut w = [isa.splat(0.0); P];
                     for p in 0..P {
@@ -305,11 +309,13 @@ impl Product for Bytes<'_> {
         let panel_len = self.panel_bytes();
         let mut accs = [[isa.zero(); P]; R];
         let mut weights = self.weights.panels.values()[panel * panel_len..(panel + P) * panel_len].as_ptr();
+        // SAFETY: the rows exist.
+        let rows = unsafe { self.rows.few::<R>(row) };
         for tap in 0..taps {
-            // SAFETY: rows and tap exist; a line is `depth` long, a panel holds `taps` runs of `depth` and on to a multiple of 4,
+            // SAFETY: the tap exists; a line is `depth` long, a panel holds `taps` runs of `depth` and on to a multiple of 4,
             // of which four are taken a step.
             unsafe {
-                let lines = self.rows.lines::<R>(row, tap);
+                let lines = rows.lines(tap);
                 for k in (0..depth).step_by(4) {
                     for r in 0..R {
                         let x = four(lines[r].add(k), depth - k);
@@ -323,9 +329,14 @@ impl Product for Bytes<'_> {
         }
         let bias = self.epilogue.biases::<I, P>(isa, panel * LANES);
         let mut factors = [(0.0, 0); R];
-        for (r, factor) in factors.iter_mut().enumerate() {
-            let scaling = self.scalings[(row + r) / self.rows_per_scaling];
+        let (mut index, mut within) = (row / self.rows_per_scaling, row % self.rows_per_scaling);
+        for factor in &mut factors {
+            let scaling = self.scalings[index];
             *factor = (scaling.scale, I::SHIFT - i32::from(scaling.zero_point));
+            within += 1;
+            if within == self.rows_per_scaling {
+                (index, within) = (index + 1, 0);
+            }
         }
         let channels = panel * LANES..(panel + P) * LANES;
         let (scales, _) = self.weights.scales[channels.clone()].as_chunks::<LANES>();

@@ -115,7 +115,12 @@ impl PackedI8 {
 
 /// `group` neighbours in `k` lie together for each output.
 fn pack<T: Plain>(outputs: usize, depth: usize, group: usize, weight: impl Fn(usize, usize) -> T) -> Aligned<T> {
-    let mut panels = Aligned::new(outputs.div_ceil(LANES) * LANES * depth);
+    let len = outputs
+        .div_ceil(LANES)
+        .checked_mul(LANES)
+        .and_then(|lanes| lanes.checked_mul(depth))
+        .expect("weights that fit in memory");
+    let mut panels = Aligned::new(len);
     let values = panels.values_mut();
     for output in 0..outputs {
         let panel = output / LANES * LANES * depth;
@@ -147,7 +152,8 @@ pub(crate) struct Aligned<T> {
 
 impl<T: Plain> Aligned<T> {
     fn new(len: usize) -> Self {
-        let lines = vec![Line([0; 64]); (len * size_of::<T>()).div_ceil(64)];
+        let bytes = len.checked_mul(size_of::<T>()).expect("weights that fit in memory");
+        let lines = vec![Line([0; 64]); bytes.div_ceil(64)];
         Self { lines, len, values: PhantomData }
     }
 

@@ -67,29 +67,29 @@ impl<'a, T: Copy> Rows<'a, T> {
         }
     }
 
-    /// Where tap `tap` of the `R` rows from `row` on begins. Each is `depth` values long.
+    /// The `R` rows from `row` on.
     ///
     /// # Safety
-    /// Those rows and that tap exist.
+    /// They exist.
     #[inline(always)]
-    pub(crate) unsafe fn lines<const R: usize>(&self, row: usize, tap: usize) -> [*const T; R] {
-        let mut lines = [self.values.as_ptr(); R];
+    pub(crate) unsafe fn few<const R: usize>(&self, row: usize) -> Few<T, R> {
+        let (start, zero) = (self.values.as_ptr(), self.values.as_ptr());
+        let mut few = Few { starts: [start; R], offsets: [&raw const ONE_RUN; R], zero };
         match self.place {
             Place::Strided(stride) => {
-                for (r, line) in lines.iter_mut().enumerate() {
+                for (r, start) in few.starts.iter_mut().enumerate() {
                     // SAFETY: the last row that exists ends inside `values`; this was checked when the rows were made.
-                    *line = unsafe { line.add((row + r) * stride) };
+                    *start = unsafe { start.add((row + r) * stride) };
                 }
             }
             Place::Indirect { taps, zero } => {
+                few.zero = zero.as_ptr();
                 let (mut image, mut within) = (row / taps.rows(), row % taps.rows());
-                for line in &mut lines {
-                    // SAFETY: `within` is a row of `taps`, whose offsets were checked against the extent of an image, and
-                    // `values` holds whole images; `zero` is as long as a tap.
+                for (start, offsets) in few.starts.iter_mut().zip(&mut few.offsets) {
+                    // SAFETY: `values` holds whole images, and `within` is one of the rows that each of them gives.
                     unsafe {
-                        let offset = *taps.offsets.get_unchecked(within * taps.taps + tap);
-                        let inside = line.wrapping_add(image * taps.extent + offset as usize);
-                        *line = if offset == PADDING { zero.as_ptr() } else { inside };
+                        *start = start.add(image * taps.extent);
+                        *offsets = taps.offsets.as_ptr().add(within * taps.taps);
                     }
                     within += 1;
                     if within == taps.rows() {
@@ -97,6 +97,33 @@ impl<'a, T: Copy> Rows<'a, T> {
                     }
                 }
             }
+        }
+        few
+    }
+}
+
+/// The offset of the only run of a row that is not put together.
+static ONE_RUN: u32 = 0;
+
+/// A few rows of a product.
+pub(crate) struct Few<T, const R: usize> {
+    starts: [*const T; R],
+    offsets: [*const u32; R],
+    zero: *const T,
+}
+
+impl<T, const R: usize> Few<T, R> {
+    /// Where tap `tap` of each row begins; it is `depth` values long.
+    ///
+    /// # Safety
+    /// There is such a tap.
+    #[inline(always)]
+    pub(crate) unsafe fn lines(&self, tap: usize) -> [*const T; R] {
+        let mut lines = self.starts;
+        for (line, offsets) in lines.iter_mut().zip(self.offsets) {
+            // SAFETY: each row has as many offsets as taps, and each was checked against the extent of an image.
+            let offset = unsafe { *offsets.add(tap) };
+            *line = if offset == PADDING { self.zero } else { line.wrapping_add(offset as usize) };
         }
         lines
     }
