@@ -93,6 +93,12 @@ pub struct Serve {
     pub termination_log: PathBuf,
 }
 
+impl Serve {
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from)
+    }
+}
+
 #[derive(clap::Args, Debug)]
 pub struct Route {
     /// JSON: models and their backends; read again when it changes.

@@ -5,7 +5,8 @@ use crate::decode::Input;
 use crate::encode::Output;
 use crate::metrics::Metrics;
 use candle_core::Tensor;
-use sconce_model::network::Network;
+use sconce_kernels::{Cpu, IsaToken, Threads};
+use sconce_model::plan::{Plan, Scratch};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -60,6 +61,23 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
+/// A model, and what it runs on.
+pub struct Runner {
+    pub plan: Plan,
+    pub isa: IsaToken,
+    pub threads: Threads,
+}
+
+impl Runner {
+    /// Answers several requests as one batch, as [`Plan::infer`].
+    ///
+    /// # Errors
+    /// If one of them does not fit the model.
+    pub fn infer(&self, xs: &[&Tensor], scratch: &mut Scratch) -> candle_core::Result<Vec<Tensor>> {
+        self.plan.infer(Cpu { isa: self.isa, threads: &self.threads }, xs, scratch)
+    }
+}
+
 /// Dropped, it ends its thread once the queue is empty.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -70,10 +88,10 @@ impl Engine {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(network: Network, policy: Policy, queue_size: usize, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub fn start(runner: Runner, policy: Policy, queue_size: usize, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), limit: queue_size, metrics });
         let of_thread = shared.clone();
-        std::thread::Builder::new().name("model".into()).spawn(move || of_thread.run(&network, &policy))?;
+        std::thread::Builder::new().name("model".into()).spawn(move || of_thread.run(&runner, &policy))?;
         Ok(Self { shared })
     }
 
@@ -116,10 +134,11 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, network: &Network, policy: &Policy) {
+    fn run(&self, runner: &Runner, policy: &Policy) {
+        let mut scratch = runner.plan.scratch(policy.max_batch_size);
         while let Some(batch) = self.take(policy) {
             if !batch.is_empty() {
-                self.infer(network, batch);
+                self.infer(runner, &mut scratch, batch);
             }
         }
     }
@@ -148,7 +167,7 @@ impl Shared {
         }
     }
 
-    fn infer(&self, network: &Network, batch: Vec<Job>) {
+    fn infer(&self, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>) {
         let began = Instant::now();
         for job in &batch {
             self.metrics.stage("queue", began - job.arrived);
@@ -157,16 +176,9 @@ impl Shared {
         self.metrics.batch(rows);
         let answer = || -> candle_core::Result<Vec<Output>> {
             let xs: Vec<&Tensor> = batch.iter().map(|job| &job.xs).collect();
-            let ys = network.infer(&Tensor::cat(&xs, 0)?)?;
-            let mut first = 0;
-            let each = batch.iter().map(|job| {
-                let ys = ys.narrow(0, first, job.rows)?;
-                first += job.rows;
-                Ok(Output { ys })
-            });
-            each.collect()
+            Ok(runner.infer(&xs, scratch)?.into_iter().map(|ys| Output { ys }).collect())
         };
-        // Where panics unwind, everybody gets an answer and the thread lives on.
+        // Whatever happens everybody gets an answer, and the thread lives on: a run writes its buffers before it reads them.
         let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer));
         self.metrics.stage("infer", began.elapsed());
         match answers {

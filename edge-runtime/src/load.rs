@@ -1,10 +1,12 @@
 //! Loads a version from its folder: verified again (cards rot), compiled, warmed up.
 
 use crate::decode::Signature;
+use crate::engine::Runner;
 use candle_core::{DType, Device, Tensor};
+use sconce_kernels::{IsaError, IsaToken, Threads};
 use sconce_model::artifact::{Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS};
 use sconce_model::digest::{named, sha256};
-use sconce_model::network::Network;
+use sconce_model::plan::{Plan, Precision};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +38,10 @@ pub enum LoadError {
     Manifest { path: PathBuf, source: serde_json::Error },
     #[error("the model has {inputs} inputs and {outputs} outputs; only one of each can be served yet")]
     Signature { inputs: usize, outputs: usize },
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    #[error("the system gives no threads")]
+    Threads(#[source] std::io::Error),
     #[error("the model fails at warm-up: {0}")]
     WarmUp(#[from] candle_core::Error),
 }
@@ -67,7 +73,7 @@ pub struct Layer {
 }
 
 pub struct Loaded {
-    pub network: Network,
+    pub runner: Runner,
     pub signature: Signature,
     /// Of the manifest; empty for a folder that has none.
     pub digest: String,
@@ -75,7 +81,13 @@ pub struct Loaded {
 
 /// # Errors
 /// [`LoadError`]: nothing is served that is not what its digest says.
-pub fn load(folder: &Path, digest: Option<&str>, variant: &str, max_batch_size: usize) -> Result<Loaded, LoadError> {
+pub fn load(
+    folder: &Path,
+    digest: Option<&str>,
+    variant: &str,
+    max_batch_size: usize,
+    threads: usize,
+) -> Result<Loaded, LoadError> {
     let verified = verify(folder, digest)?;
     let artifact = Artifact::open(folder)?;
     if let Some(verified) = &verified {
@@ -93,17 +105,22 @@ pub fn load(folder: &Path, digest: Option<&str>, variant: &str, max_batch_size: 
         return Err(LoadError::Signature { inputs: inputs.len(), outputs: outputs.len() });
     };
     let signature = Signature { input: input.clone(), output: output.clone(), max_batch_size };
-    let network = artifact.network(variant)?;
-    warm_up(&network, max_batch_size)?;
-    Ok(Loaded { network, signature, digest: verified.map(|verified| verified.digest).unwrap_or_default() })
+    let plan = Plan::compile(&artifact.network(variant)?, Precision::F32)?;
+    for step in plan.steps() {
+        tracing::debug!(%step, "planned");
+    }
+    let runner = Runner { plan, isa: IsaToken::detect()?, threads: Threads::new(threads).map_err(LoadError::Threads)? };
+    warm_up(&runner, max_batch_size)?;
+    Ok(Loaded { runner, signature, digest: verified.map(|verified| verified.digest).unwrap_or_default() })
 }
 
 /// Every size of batch that is a power of two, and the largest.
-fn warm_up(network: &Network, max_batch_size: usize) -> candle_core::Result<()> {
+fn warm_up(runner: &Runner, max_batch_size: usize) -> candle_core::Result<()> {
+    let mut scratch = runner.plan.scratch(max_batch_size);
     let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size < max_batch_size);
     for rows in sizes.chain([max_batch_size]) {
-        let shape: Vec<usize> = std::iter::once(rows).chain(network.graph().input.iter().copied()).collect();
-        network.infer(&Tensor::zeros(shape, DType::F32, &Device::Cpu)?)?;
+        let shape: Vec<usize> = std::iter::once(rows).chain(runner.plan.input().iter().copied()).collect();
+        runner.infer(&[&Tensor::zeros(shape, DType::F32, &Device::Cpu)?], &mut scratch)?;
     }
     Ok(())
 }
@@ -162,6 +179,10 @@ fn matches(file: &str, got: &str, need: &str) -> Result<(), LoadError> {
 mod tests {
     use super::*;
 
+    fn loaded(folder: &Path, digest: &str) -> Result<Loaded, LoadError> {
+        load(folder, Some(digest), "f32", 4, 1)
+    }
+
     #[test]
     fn a_changed_file_is_not_served() {
         let folder = tempfile::tempdir().unwrap();
@@ -174,20 +195,20 @@ mod tests {
         let manifest = serde_json::json!({ "layers": layers }).to_string();
         std::fs::write(folder.path().join(MANIFEST), &manifest).unwrap();
         let digest = sha256(manifest.as_bytes());
-        assert_eq!(load(folder.path(), Some(&digest), "f32", 4).unwrap().digest, digest);
+        assert_eq!(loaded(folder.path(), &digest).unwrap().digest, digest);
 
-        let other = load(folder.path(), Some(&sha256(b"other")), "f32", 4).err().unwrap().to_string();
+        let other = loaded(folder.path(), &sha256(b"other")).err().unwrap().to_string();
         assert!(other.starts_with("DigestMismatch: manifest.json is sha256:"), "{other}");
         let short = serde_json::json!({ "layers": layers[1..] }).to_string();
         std::fs::write(folder.path().join(MANIFEST), &short).unwrap();
-        let unlisted = load(folder.path(), Some(&sha256(short.as_bytes())), "f32", 4).err().unwrap().to_string();
+        let unlisted = loaded(folder.path(), &sha256(short.as_bytes())).err().unwrap().to_string();
         assert!(unlisted.starts_with("DigestMismatch: config.json is not in the manifest"), "{unlisted}");
         std::fs::write(folder.path().join(MANIFEST), &manifest).unwrap();
         let weights = folder.path().join("weights/f32/model.safetensors");
         let mut bytes = std::fs::read(&weights).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&weights, bytes).unwrap();
-        let rotten = load(folder.path(), Some(&digest), "f32", 4).err().unwrap().to_string();
+        let rotten = loaded(folder.path(), &digest).err().unwrap().to_string();
         assert!(rotten.starts_with("DigestMismatch: weights/f32/model.safetensors is sha256:"), "{rotten}");
     }
 }

@@ -23,8 +23,6 @@ use tokio::net::TcpListener;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const THREADS: &str = "RAYON_NUM_THREADS";
-
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
@@ -55,10 +53,9 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Verb::Serve(Serve { threads, .. }) = &verb {
-        let threads = threads.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
-        start_with(threads)?;
-        runtime.worker_threads(threads);
+    if let Verb::Serve(serve) = &verb {
+        start_with_little_memory()?;
+        runtime.worker_threads(serve.threads());
     }
     runtime.enable_all().build()?.block_on(async {
         match verb {
@@ -70,18 +67,13 @@ fn run(verb: Verb) -> Result<()> {
     })
 }
 
-/// Starts anew, as itself, with what is read from the environment alone, before `main` could set it; a process cannot safely
-/// change its own. Values that are there already stay, but for the number of threads: the arithmetic else counts the whole
-/// machine's cores, whatever the container may use.
+/// Starts anew, as itself, with what the allocator reads from the environment before `main` could set it; a process cannot
+/// safely change its own. Values that are there already stay.
 ///
 /// Without huge pages, and with free memory given back at once, the seed CNN is served in 13 MiB instead of 37, as quickly.
-fn start_with(threads: usize) -> Result<()> {
-    let threads = threads.to_string();
-    let wanted = [(THREADS, threads.as_str()), ("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];
-    let missing: Vec<_> = wanted
-        .into_iter()
-        .filter(|(name, value)| std::env::var(name).map_or(true, |is| *name == THREADS && is != *value))
-        .collect();
+fn start_with_little_memory() -> Result<()> {
+    let wanted = [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];
+    let missing: Vec<_> = wanted.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -101,7 +93,8 @@ async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
 async fn run_serve(args: Serve) -> Result<()> {
     let began = Instant::now();
     let max_batch_size = usize::from(args.max_batch_size);
-    let loaded = load::load(&args.model, args.digest.as_deref(), &args.variant, max_batch_size)?;
+    let loaded = load::load(&args.model, args.digest.as_deref(), &args.variant, max_batch_size, args.threads())?;
+    let isa = loaded.runner.isa.name();
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry, &args.name, &loaded.digest, &args.variant));
     let version = loaded
@@ -110,10 +103,10 @@ async fn run_serve(args: Serve) -> Result<()> {
         .and_then(|hex| hex.get(..12))
         .map_or_else(|| "1".into(), |hex| format!("sha256-{hex}"));
     let policy = Policy { max_batch_size, max_queue_delay: args.max_queue_delay };
-    let engine = Engine::start(loaded.network, policy, args.queue_size as usize, metrics.clone())?;
+    let engine = Engine::start(loaded.runner, policy, args.queue_size as usize, metrics.clone())?;
     let identity = Identity { name: args.name, version };
     let (grpc, metrics_listener) = (listen(args.grpc).await?, listen(args.metrics).await?);
-    tracing::info!(model = identity.name, version = identity.version, grpc = %grpc.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
+    tracing::info!(model = identity.name, version = identity.version, isa, grpc = %grpc.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
     let service = Service { engine, signature: loaded.signature, identity, metrics };
     let stop = async { drop(stop::requested().await) }.shared();
     tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));

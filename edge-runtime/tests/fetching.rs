@@ -123,7 +123,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 async fn what_is_fetched_can_be_served_and_is_not_fetched_twice() {
     let (to, (registry, from)) = (folder(), registry(&[], same).await);
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
-    assert_eq!(load(to.path(), Some(&registry.digest()), "f32", 4).unwrap().digest, registry.digest());
+    assert_eq!(load(to.path(), Some(&registry.digest()), "f32", 4, 1).unwrap().digest, registry.digest());
     registry.asked.lock().unwrap().clear();
     // Nobody answers there: bytes that are there need no network.
     fetched("oci://127.0.0.1:1/vision/tiny", &registry.digest(), to.path(), MINUTE).await.unwrap();
@@ -132,7 +132,7 @@ async fn what_is_fetched_can_be_served_and_is_not_fetched_twice() {
     std::fs::write(&weights, b"rotten").unwrap();
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
     assert_eq!(registry.asked.lock().unwrap().len(), 2);
-    load(to.path(), Some(&registry.digest()), "f32", 4).unwrap();
+    load(to.path(), Some(&registry.digest()), "f32", 4, 1).unwrap();
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn a_busy_registry_and_a_connection_that_is_cut_only_cost_time() {
     let (to, (registry, from)) = (folder(), registry(&[Mood::Busy, Mood::Cut, Mood::Busy], same).await);
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
     assert_eq!(registry.from(), ["from the start", "from the start", "from the middle", "from the middle"]);
-    load(to.path(), Some(&registry.digest()), "f32", 4).unwrap();
+    load(to.path(), Some(&registry.digest()), "f32", 4, 1).unwrap();
 }
 
 #[tokio::test]

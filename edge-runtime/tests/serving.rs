@@ -212,11 +212,11 @@ async fn told_to_stop_it_finishes_what_it_has_begun() {
 async fn late_work_is_refused_before_the_model_runs() {
     let folder = tempfile::tempdir().unwrap();
     sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
-    let loaded = load(folder.path(), None, "f32", 4).unwrap();
+    let loaded = load(folder.path(), None, "f32", 4, 1).unwrap();
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry, MODEL, "", "f32"));
     let engine =
-        Engine::start(loaded.network, Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO }, 16, metrics)
+        Engine::start(loaded.runner, Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO }, 16, metrics)
             .unwrap();
     let input = decode(request(1), &loaded.signature).unwrap();
     let past = Instant::now();

@@ -8,4 +8,5 @@ pub mod idx;
 pub mod metrics;
 pub mod network;
 pub mod ops;
+pub mod plan;
 pub mod preprocess;

@@ -128,7 +128,7 @@ impl Network {
         }
     }
 
-    fn weight(&self, node: &Node) -> Result<&Tensor> {
+    pub(crate) fn weight(&self, node: &Node) -> Result<&Tensor> {
         self.variable(&format!("{}.weight", node.name))
     }
 

@@ -4,9 +4,11 @@ use crate::data::{Samples, shuffled};
 use crate::manifest::{Fit, Optimizer};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
+use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::metrics::argmax;
 use sconce_model::network::{Mode, Network, generator};
 use sconce_model::ops::{Adam, softmax_cross_entropy};
+use sconce_model::plan::{Plan, Precision};
 use sconce_model::preprocess::{Preprocess, PreprocessError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -26,6 +28,9 @@ pub enum FitError {
     #[error("cannot compute")]
     Tensor(#[from] candle_core::Error),
 }
+
+/// Samples in one batch of an evaluation.
+const ANSWERED_AT_ONCE: usize = 256;
 
 /// Samples as the network takes them.
 pub struct Prepared {
@@ -82,12 +87,16 @@ impl Prepared {
         Ok((Tensor::from_vec(xs, shape, &Device::Cpu)?, labels))
     }
 
-    /// `(label, answer)` of every sample, through the network that serves.
+    /// `(label, answer)` of every sample, through the plan that serves: the same answers on every machine.
     pub fn answers(&self, network: &Network) -> candle_core::Result<Vec<(usize, usize)>> {
+        let plan = Plan::compile(network, Precision::F32)?;
+        let isa = IsaToken::detect().map_err(candle_core::Error::wrap)?;
+        let cpu = Cpu { isa, threads: &Threads::available()? };
+        let mut scratch = plan.scratch(ANSWERED_AT_ONCE);
         let order: Vec<usize> = (0..self.len()).collect();
         let mut answers = Vec::with_capacity(self.len());
-        for indices in order.chunks(256) {
-            let rows = network.infer(&self.batch(indices)?.0)?.to_vec2::<f32>()?;
+        for indices in order.chunks(ANSWERED_AT_ONCE) {
+            let rows = plan.infer(cpu, &[&self.batch(indices)?.0], &mut scratch)?.remove(0).to_vec2::<f32>()?;
             answers.extend(indices.iter().zip(rows).map(|(&index, row)| (self.labels[index] as usize, argmax(&row))));
         }
         Ok(answers)

@@ -39,10 +39,10 @@ impl Server {
     pub async fn start_at(address: SocketAddr, max_batch_size: usize, queue_size: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
-        let loaded = load(folder.path(), None, "f32", max_batch_size).unwrap();
+        let loaded = load(folder.path(), None, "f32", max_batch_size, 1).unwrap();
         let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
         let engine = Engine::start(
-            loaded.network,
+            loaded.runner,
             Policy { max_batch_size, max_queue_delay: Duration::ZERO },
             queue_size,
             metrics.clone(),

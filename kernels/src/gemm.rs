@@ -1,0 +1,374 @@
+//! Rows times weights: dense layers, convolutions, the projections of recurrent layers.
+//!
+//! Each output is one chain of fused multiply-adds in the order of its weights, then the bias. How many outputs are under way
+//! at once depends on the CPU and on the shape; what any of them becomes does not.
+
+use std::ops::Range;
+
+use crate::Cpu;
+use crate::epilogue::Epilogue;
+use crate::isa::{Body, Isa, LANES};
+use crate::pack::{Packed, PackedI8, Panels};
+use crate::quantise::Scaling;
+use crate::rows::Rows;
+use crate::threads::Shared;
+
+/// Products in one task of a thread, at least: a microsecond or so, ten times what it costs to take the task.
+const TASK: usize = 1 << 16;
+/// Weights larger than this are read once for all rows, instead of once for each [`ROWS`].
+const SMALL_WEIGHTS: usize = 400_000;
+/// Four panels larger than this leave the second-level cache between two blocks of rows; two may not.
+const LARGE_PANELS: usize = 600_000;
+/// Rows that stay in the first-level cache while small weights pass by. Divides by each number of rows in a tile but the tails'.
+const ROWS: usize = 24;
+
+/// `out = activation(rows · weights + bias + residual)`, `out` being `(rows, outputs)`.
+///
+/// # Panics
+/// If a length differs.
+pub fn gemm(cpu: Cpu<'_>, rows: Rows<'_, f32>, weights: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) {
+    assert_eq!(rows.taps() * rows.depth(), weights.depth, "a row is as long as the weights of an output");
+    assert_eq!(rows.count().checked_mul(weights.outputs), Some(out.len()), "rows times outputs are the output");
+    epilogue.check(weights.outputs, out);
+    let (outputs, out) = (weights.outputs, Shared::new(out));
+    match &weights.panels {
+        Panels::F32(panels) => run(cpu, &Float { rows, panels: panels.values(), epilogue, outputs, out }),
+        Panels::F16(panels) => run(cpu, &Float { rows, panels: panels.values(), epilogue, outputs, out }),
+    }
+}
+
+/// The same for bytes. `scalings` says how rows were quantised: one for all, one for each, or one for each run of equally many.
+/// In the padding of indirect rows stands the zero point.
+///
+/// # Panics
+/// If a length differs.
+pub fn gemm_i8(
+    cpu: Cpu<'_>,
+    rows: Rows<'_, u8>,
+    scalings: &[Scaling],
+    weights: &PackedI8,
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) {
+    assert_eq!((rows.taps(), rows.depth()), (weights.taps, weights.depth), "runs are as the weights were packed for");
+    assert_eq!(rows.count().checked_mul(weights.outputs), Some(out.len()), "rows times outputs are the output");
+    assert!(!scalings.is_empty() && rows.count().is_multiple_of(scalings.len()), "scalings: each of as many rows");
+    epilogue.check(weights.outputs, out);
+    let rows_per_scaling = (rows.count() / scalings.len()).max(1);
+    run(cpu, &Bytes { rows, scalings, rows_per_scaling, weights, epilogue, out: Shared::new(out) });
+}
+
+/// A product that can be worked off in tiles of some rows by some panels.
+trait Product: Sync {
+    /// Running sums of sixteen outputs that the registers hold.
+    fn sums<I: Isa>(&self) -> usize;
+    fn rows(&self) -> usize;
+    fn outputs(&self) -> usize;
+    fn panel_bytes(&self) -> usize;
+    fn depth(&self) -> usize;
+
+    /// Works off one tile.
+    ///
+    /// # Safety
+    /// Those rows and panels exist, and nobody else touches these outputs.
+    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize);
+}
+
+/// Splits the outputs by size: along the side that gives more parts, but never so that large weights are read for each of them.
+fn run(cpu: Cpu<'_>, product: &impl Product) {
+    let (rows, panels) = (product.rows(), product.outputs().div_ceil(LANES));
+    let (row_parts, panel_parts) = (rows.div_ceil(ROWS), panels.div_ceil(4));
+    let is_small = product.panel_bytes() * panels <= SMALL_WEIGHTS;
+    let by_rows = panel_parts <= 1 || (is_small && row_parts >= panel_parts);
+    let (unit, extent, other) = if by_rows { (ROWS, rows, panels) } else { (4, panels, rows) };
+    let part = unit * TASK.div_ceil((unit * other * LANES * product.depth()).max(1));
+    cpu.threads.run(extent.div_ceil(part), &|task| {
+        let part = task * part..((task + 1) * part).min(extent);
+        let (rows, panels) = if by_rows { (part, 0..panels) } else { (0..rows, part) };
+        cpu.isa.run(Walk { product, rows, panels });
+    });
+}
+
+struct Walk<'a, P> {
+    product: &'a P,
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl<T: Product> Body for Walk<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { product, rows, panels } = self;
+        let sums = product.sums::<I>();
+        let small = product.panel_bytes() * panels.len() <= SMALL_WEIGHTS;
+        let block = if small { ROWS } else { rows.len().max(1) };
+        // One row is slowest where few sums are under way: a sum waits for its last step.
+        let most = match rows.len() {
+            1 => 8,
+            _ if product.panel_bytes() * 4 > LARGE_PANELS => 2,
+            _ => 4,
+        };
+        let group = at_once(&[8, 4, 3, 2, 1], most.min(sums / rows.len().clamp(1, 6)));
+        for first in rows.clone().step_by(block) {
+            let last = (first + block).min(rows.end);
+            let mut panel = panels.start;
+            while panel < panels.end {
+                let wide = at_once(&[8, 4, 3, 2, 1], group.min(panels.end - panel));
+                let mut row = first;
+                while row < last {
+                    let high = at_once(&[12, 8, 6, 4, 2, 1], (sums / wide).min(last - row));
+                    // SAFETY: the tile lies inside the rows and panels, which are nobody else's.
+                    unsafe { tile::<I, T>(isa, product, (row, panel), (high, wide)) };
+                    row += high;
+                }
+                panel += wide;
+            }
+        }
+    }
+}
+
+/// The greatest of `sizes`, which fall to 1, that is not above `limit`.
+#[inline(always)]
+fn at_once(sizes: &[usize], limit: usize) -> usize {
+    sizes.iter().copied().find(|size| *size <= limit).unwrap_or(1)
+}
+
+/// From the size of a tile to the code for it. Tiles that the registers cannot hold are not compiled.
+///
+/// # Safety
+/// As [`Product::tile`].
+#[inline(always)]
+unsafe fn tile<I: Isa, T: Product>(isa: I, product: &T, (row, panel): (usize, usize), size: (usize, usize)) {
+    macro_rules! tiles {
+        ($(($rows:literal, $panels:literal))*) => {
+            match size {
+                // SAFETY: the caller's promise.
+                $(($rows, $panels) if $rows * $panels <= product.sums::<I>() => unsafe {
+                    product.tile::<I, $rows, $panels>(isa, row, panel);
+                },)*
+                _ => unreachable!("a tile of {size:?}"),
+            }
+        };
+    }
+    tiles! {
+        (1, 1) (2, 1) (4, 1) (6, 1) (8, 1) (12, 1)
+        (1, 2) (2, 2) (4, 2) (6, 2) (8, 2) (12, 2)
+        (1, 3) (2, 3) (4, 3) (6, 3) (8, 3)
+        (1, 4) (2, 4) (4, 4) (6, 4)
+        (1, 8)
+    }
+}
+
+/// How a weight lies in memory; it is multiplied as `f32`.
+trait Stored: Copy + Sync {
+    fn load<I: Isa>(isa: I, weights: &[Self; LANES]) -> I::F;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, weights: &[f32; LANES]) -> I::F {
+        isa.load(weights)
+    }
+}
+
+impl Stored for u16 {
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, weights: &[u16; LANES]) -> I::F {
+        isa.load_f16(weights)
+    }
+}
+
+struct Float<'a, W> {
+    rows: Rows<'a, f32>,
+    panels: &'a [W],
+    epilogue: Epilogue<'a>,
+    outputs: usize,
+    out: Shared<'a>,
+}
+
+impl<W: Stored> Product for Float<'_, W> {
+    #[inline(always)]
+    fn sums<I: Isa>(&self) -> usize {
+        I::SUMS
+    }
+    fn rows(&self) -> usize {
+        self.rows.count()
+    }
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+    #[inline(always)]
+    fn panel_bytes(&self) -> usize {
+        self.depth() * LANES * size_of::<W>()
+    }
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        self.rows.taps() * self.rows.depth()
+    }
+
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
+    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize) {
+        let (taps, depth) = (self.rows.taps(), self.rows.depth());
+        let panel_len = taps * depth * LANES;
+        let mut sums = [[isa.splat(0.0); P]; R];
+        let mut weights = self.panels[panel * panel_len..(panel + P) * panel_len].as_ptr();
+        // SAFETY: the rows exist.
+        let rows = unsafe { self.rows.few::<R>(row) };
+        for tap in 0..taps {
+            // SAFETY: the tap exists; a line is `depth` long, a panel `taps * depth` vectors, of which one is taken a step.
+            unsafe {
+                let lines = rows.lines(tap);
+                for k in 0..depth {
+                    let mut w = [isa.splat(0.0); P];
+                    for p in 0..P {
+                        w[p] = W::load(isa, &*weights.add(p * panel_len).cast());
+                    }
+                    for r in 0..R {
+                        let x = isa.splat(*lines[r].add(k));
+                        for p in 0..P {
+                            sums[r][p] = isa.fma(x, w[p], sums[r][p]);
+                        }
+                    }
+                    weights = weights.add(LANES);
+                }
+            }
+        }
+        let bias = self.epilogue.biases::<I, P>(isa, panel * LANES);
+        let mut ys = [[[0.0; LANES]; P]; R];
+        for r in 0..R {
+            for p in 0..P {
+                isa.store(isa.add(sums[r][p], isa.load(&bias[p])), &mut ys[r][p]);
+            }
+        }
+        // SAFETY: the rows and panels exist, and nobody else touches their outputs.
+        unsafe { store(isa, &ys, &self.epilogue, &self.out, (row, panel), self.outputs) };
+    }
+}
+
+/// Finishes and stores a tile. Its sums come in memory: this loop is too long to be unrolled, and what a loop indexes does not
+/// stay in registers, not even before it.
+///
+/// # Safety
+/// Those rows and panels exist, and nobody else touches these outputs.
+#[inline(always)]
+unsafe fn store<I: Isa, const R: usize, const P: usize>(
+    isa: I,
+    ys: &[[[f32; LANES]; P]; R],
+    epilogue: &Epilogue<'_>,
+    out: &Shared<'_>,
+    (row, panel): (usize, usize),
+    outputs: usize,
+) {
+    for (r, ys) in ys.iter().enumerate() {
+        for (p, y) in ys.iter().enumerate() {
+            let channel = (panel + p) * LANES;
+            let at = (row + r) * outputs + channel;
+            // SAFETY: the caller's promise.
+            let out = unsafe { out.part(at..at + LANES.min(outputs - channel)) };
+            epilogue.store(isa, isa.load(y), at, out);
+        }
+    }
+}
+
+struct Bytes<'a> {
+    rows: Rows<'a, u8>,
+    scalings: &'a [Scaling],
+    rows_per_scaling: usize,
+    weights: &'a PackedI8,
+    epilogue: Epilogue<'a>,
+    out: Shared<'a>,
+}
+
+impl Product for Bytes<'_> {
+    #[inline(always)]
+    fn sums<I: Isa>(&self) -> usize {
+        I::ACCS
+    }
+    fn rows(&self) -> usize {
+        self.rows.count()
+    }
+    fn outputs(&self) -> usize {
+        self.weights.outputs
+    }
+    #[inline(always)]
+    fn panel_bytes(&self) -> usize {
+        self.depth() * LANES
+    }
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        self.weights.taps * self.weights.depth.next_multiple_of(4)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
+    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize) {
+        let (taps, depth) = (self.weights.taps, self.weights.depth);
+        let panel_len = self.panel_bytes();
+        let mut accs = [[isa.zero(); P]; R];
+        let mut weights = self.weights.panels.values()[panel * panel_len..(panel + P) * panel_len].as_ptr();
+        // SAFETY: the rows exist.
+        let rows = unsafe { self.rows.few::<R>(row) };
+        for tap in 0..taps {
+            // SAFETY: the tap exists; a line is `depth` long, a panel holds `taps` runs of `depth` and on to a multiple of 4,
+            // of which four are taken a step.
+            unsafe {
+                let lines = rows.lines(tap);
+                for k in (0..depth).step_by(4) {
+                    for r in 0..R {
+                        let x = four(lines[r].add(k), depth - k);
+                        for p in 0..P {
+                            accs[r][p] = isa.dot4(accs[r][p], x, &*weights.add(p * panel_len).cast());
+                        }
+                    }
+                    weights = weights.add(4 * LANES);
+                }
+            }
+        }
+        let bias = self.epilogue.biases::<I, P>(isa, panel * LANES);
+        let mut factors = [(0.0, 0); R];
+        let (mut index, mut within) = (row / self.rows_per_scaling, row % self.rows_per_scaling);
+        for factor in &mut factors {
+            let scaling = self.scalings[index];
+            *factor = (scaling.scale, I::SHIFT - i32::from(scaling.zero_point));
+            within += 1;
+            if within == self.rows_per_scaling {
+                (index, within) = (index + 1, 0);
+            }
+        }
+        let channels = panel * LANES..(panel + P) * LANES;
+        let (scales, _) = self.weights.scales[channels.clone()].as_chunks::<LANES>();
+        let (weight_sums, _) = self.weights.sums[channels].as_chunks::<LANES>();
+        let mut ys = [[[0.0; LANES]; P]; R];
+        for r in 0..R {
+            let (scale, factor) = factors[r];
+            for p in 0..P {
+                let sum = isa.finish(accs[r][p], factor, &weight_sums[p]);
+                let scale = isa.mul(isa.splat(scale), isa.load(&scales[p]));
+                isa.store(isa.fma(sum, scale, isa.load(&bias[p])), &mut ys[r][p]);
+            }
+        }
+        // SAFETY: the rows and panels exist, and nobody else touches their outputs.
+        unsafe { store(isa, &ys, &self.epilogue, &self.out, (row, panel), self.weights.outputs) };
+    }
+}
+
+/// Four bytes, or the last few and zeros.
+///
+/// # Safety
+/// `left` bytes can be read.
+#[inline(always)]
+unsafe fn four(bytes: *const u8, left: usize) -> u32 {
+    if left >= 4 {
+        // SAFETY: four can be read.
+        return u32::from_le(unsafe { bytes.cast::<u32>().read_unaligned() });
+    }
+    let mut four = [0; 4];
+    for (i, byte) in four.iter_mut().enumerate().take(left) {
+        // SAFETY: `i < left`.
+        *byte = unsafe { *bytes.add(i) };
+    }
+    u32::from_le_bytes(four)
+}

@@ -1,0 +1,122 @@
+//! x86-64 with AVX-512 F and BW, and with VNNI beside them: a vector is one register.
+
+use std::arch::x86_64::*;
+
+use super::{Body, Isa, LANES, instructions};
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512Vnni(());
+
+/// # Safety
+/// The CPU has what is enabled here.
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+pub(super) unsafe fn enter<B: Body>(body: B) -> B::Output {
+    body.run(Avx512(()))
+}
+
+/// # Safety
+/// The CPU has what is enabled here.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn enter_vnni<B: Body>(body: B) -> B::Output {
+    body.run(Avx512Vnni(()))
+}
+
+macro_rules! floats {
+    () => {
+        instructions! {
+            fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
+            fn load(xs: &[f32; LANES]) -> __m512 { _mm512_loadu_ps(xs.as_ptr()) }
+            fn load_f16(xs: &[u16; LANES]) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(xs.as_ptr().cast())) }
+            fn load_first(xs: &[f32], fill: f32) -> __m512 {
+                _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask(xs.len()), xs.as_ptr())
+            }
+            fn store(x: __m512, ys: &mut [f32; LANES]) { _mm512_storeu_ps(ys.as_mut_ptr(), x) }
+            fn store_first(x: __m512, ys: &mut [f32]) {
+                _mm512_mask_storeu_ps(ys.as_mut_ptr(), mask(ys.len()), x)
+            }
+            fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+            fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+            fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+            fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+            fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+            // The instruction gives `b` where either is NaN.
+            fn max(a: __m512, b: __m512) -> __m512 {
+                _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a)
+            }
+            fn min(a: __m512, b: __m512) -> __m512 {
+                _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a)
+            }
+            fn round(a: __m512) -> __m512 { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+            fn pow2(n: __m512) -> __m512 {
+                let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+            }
+            fn to_u8(a: __m512) -> [u8; LANES] {
+                let whole = _mm512_max_epi32(_mm512_cvtps_epi32(a), _mm512_setzero_si512());
+                let mut bytes = [0; LANES];
+                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtusepi32_epi8(whole));
+                bytes
+            }
+        }
+    };
+}
+
+fn mask(n: usize) -> u16 {
+    if n < LANES { (1 << n) - 1 } else { u16::MAX }
+}
+
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn finish(acc: __m512i, factor: i32, sums: &[i32; LANES]) -> __m512 {
+    // SAFETY: the caller's promise; memory is read through a reference.
+    unsafe {
+        let sums = _mm512_loadu_si512(sums.as_ptr().cast());
+        _mm512_cvtepi32_ps(_mm512_add_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(factor), sums)))
+    }
+}
+
+impl Isa for Avx512Vnni {
+    type F = __m512;
+    type Acc = __m512i;
+    const SUMS: usize = 24;
+    const ACCS: usize = 24;
+    floats!();
+    instructions! {
+        fn zero() -> __m512i { _mm512_setzero_si512() }
+        fn dot4(acc: __m512i, a: u32, weights: &[i8; 4 * LANES]) -> __m512i {
+            let weights = _mm512_loadu_si512(weights.as_ptr().cast());
+            _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(a.cast_signed()), weights)
+        }
+        fn finish(acc: __m512i, factor: i32, sums: &[i32; LANES]) -> __m512 { finish(acc, factor, sums) }
+    }
+}
+
+impl Isa for Avx512 {
+    type F = __m512;
+    /// Eight lanes each, a lane in two neighbours.
+    type Acc = [__m512i; 2];
+    const SUMS: usize = 24;
+    const ACCS: usize = 12;
+    floats!();
+    instructions! {
+        fn zero() -> [__m512i; 2] { [_mm512_setzero_si512(); 2] }
+        // In 16 bits: `maddubs` would saturate.
+        fn dot4(acc: [__m512i; 2], a: u32, weights: &[i8; 4 * LANES]) -> [__m512i; 2] {
+            let a = _mm512_cvtepu8_epi16(_mm256_set1_epi32(a.cast_signed()));
+            let low = _mm512_cvtepi8_epi16(_mm256_loadu_si256(weights.as_ptr().cast()));
+            let high = _mm512_cvtepi8_epi16(_mm256_loadu_si256(weights.as_ptr().add(2 * LANES).cast()));
+            [_mm512_add_epi32(acc[0], _mm512_madd_epi16(a, low)), _mm512_add_epi32(acc[1], _mm512_madd_epi16(a, high))]
+        }
+        fn finish(acc: [__m512i; 2], factor: i32, sums: &[i32; LANES]) -> __m512 {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            let evens = _mm512_permutex2var_epi32(acc[0], even, acc[1]);
+            let odds = _mm512_permutex2var_epi32(acc[0], odd, acc[1]);
+            finish(_mm512_add_epi32(evens, odds), factor, sums)
+        }
+    }
+}

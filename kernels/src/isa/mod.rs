@@ -1,0 +1,303 @@
+//! What the kernels ask of an instruction set, and which of them this CPU has.
+//!
+//! A vector has sixteen lanes everywhere: one register of AVX-512, two of AVX2, four of NEON. So sums are taken in one order, and
+//! with the same fused and rounded steps a kernel gives the same bits on each.
+
+use std::fmt;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+pub(crate) const LANES: usize = 16;
+
+/// Vectors of [`LANES`] lanes. A value of the type is the proof that the CPU has the instructions.
+pub(crate) trait Isa: Copy {
+    /// Lanes of `f32`.
+    type F: Copy;
+    /// Lanes of `i32` under way: partial sums that [`Isa::finish`] brings together.
+    type Acc: Copy;
+    /// How many `F` of running sums the registers hold beside the operands.
+    const SUMS: usize;
+    /// How many `Acc` likewise.
+    const ACCS: usize;
+    /// What [`Isa::dot4`] takes off each activation, for instructions that know signed bytes only.
+    const SHIFT: i32 = 0;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, xs: &[f32; LANES]) -> Self::F;
+    fn load_f16(self, xs: &[u16; LANES]) -> Self::F;
+    fn store(self, x: Self::F, ys: &mut [f32; LANES]);
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The greater; NaN where either is NaN; `b` where both are zeros.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; NaN where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// To a whole number, half to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// 2ⁿ for whole `n` in -126..=127, and 0 for -127.
+    fn pow2(self, n: Self::F) -> Self::F;
+    /// Whole numbers in 0..=255 as bytes; NaN becomes 0.
+    fn to_u8(self, a: Self::F) -> [u8; LANES];
+
+    fn zero(self) -> Self::Acc;
+    /// Adds to each lane the product of the four activations in `a` with the lane's own four weights. Exact; no weight is -128.
+    fn dot4(self, acc: Self::Acc, a: u32, weights: &[i8; 4 * LANES]) -> Self::Acc;
+    /// Each lane's sum plus `factor` times `sums`, wrapping, rounded to `f32`.
+    fn finish(self, acc: Self::Acc, factor: i32, sums: &[i32; LANES]) -> Self::F;
+
+    /// Fewer than [`LANES`] values; the other lanes are `fill`.
+    #[inline(always)]
+    fn load_first(self, xs: &[f32], fill: f32) -> Self::F {
+        let mut all = [fill; LANES];
+        for (lane, x) in all.iter_mut().zip(xs) {
+            *lane = *x;
+        }
+        self.load(&all)
+    }
+
+    /// Fewer than [`LANES`] values; the other lanes go nowhere.
+    #[inline(always)]
+    fn store_first(self, x: Self::F, ys: &mut [f32]) {
+        for (y, lane) in ys.iter_mut().zip(self.lanes(x)) {
+            *y = lane;
+        }
+    }
+
+    /// The first values of `xs`; lanes that it is too short for are `fill`.
+    #[inline(always)]
+    fn read(self, xs: &[f32], fill: f32) -> Self::F {
+        match xs.first_chunk() {
+            Some(xs) => self.load(xs),
+            None => self.load_first(xs, fill),
+        }
+    }
+
+    /// The first lanes, as many as `ys` has room for.
+    #[inline(always)]
+    fn write(self, x: Self::F, ys: &mut [f32]) {
+        match ys.first_chunk_mut() {
+            Some(ys) => self.store(x, ys),
+            None => self.store_first(x, ys),
+        }
+    }
+
+    #[inline(always)]
+    fn lanes(self, x: Self::F) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        self.store(x, &mut lanes);
+        lanes
+    }
+
+    /// One value of all lanes, taken in halves: the same order everywhere.
+    #[inline(always)]
+    fn fold(self, x: Self::F, join: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = self.lanes(x);
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                lanes[i] = join(lanes[i], lanes[i + half]);
+            }
+        }
+        lanes[0]
+    }
+}
+
+/// The methods of an [`Isa`] that are said in its own instructions.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! instructions {
+    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? $body:block)*) => {
+        $(
+            #[inline(always)]
+            fn $name(self, $($arg: $type),*) $(-> $out)? {
+                // SAFETY: `self` exists only where the CPU has the instructions, and memory is touched through references only.
+                unsafe { $body }
+            }
+        )*
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use instructions;
+
+/// A kernel, written once. `run` and what it calls must be `#[inline(always)]`: only so do they take on the instructions of the
+/// entry that they are called from.
+pub(crate) trait Body {
+    type Output;
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+}
+
+/// An instruction set that this CPU has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IsaToken(Kind);
+
+/// `SCONCE_ISA` asks for an instruction set that is not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsaError {
+    pub asked: String,
+    pub present: Vec<&'static str>,
+}
+
+impl fmt::Display for IsaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SCONCE_ISA asks for `{}`, but this CPU has: {}", self.asked, self.present.join(", "))
+    }
+}
+
+impl std::error::Error for IsaError {}
+
+impl IsaToken {
+    /// The best that the CPU has, or the one that the environment variable `SCONCE_ISA` names.
+    ///
+    /// # Errors
+    /// If the CPU has no instruction set of that name.
+    pub fn detect() -> Result<Self, IsaError> {
+        Self::choose(std::env::var_os("SCONCE_ISA").map(|asked| asked.to_string_lossy().into_owned()))
+    }
+
+    fn choose(asked: Option<String>) -> Result<Self, IsaError> {
+        let present = Self::all_present();
+        match asked {
+            None => Ok(present.last().copied().unwrap_or(Self(Kind::Portable))),
+            Some(asked) => present
+                .iter()
+                .copied()
+                .find(|isa| isa.name() == asked)
+                .ok_or_else(|| IsaError { asked, present: present.iter().map(|isa| isa.name()).collect() }),
+        }
+    }
+
+    /// All that the CPU has, from the plainest to the best.
+    pub fn all_present() -> Vec<Self> {
+        let mut present = vec![Self(Kind::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 = avx2 && is_x86_feature_detected!("f16c");
+            let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            let kinds = [
+                (Kind::Avx2, avx2),
+                (Kind::Avx512, avx512),
+                (Kind::Avx512Vnni, avx512 && is_x86_feature_detected!("avx512vnni")),
+            ];
+            present.extend(kinds.iter().filter(|kind| kind.1).map(|kind| Self(kind.0)));
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            present.push(Self(Kind::Neon));
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                present.push(Self(Kind::NeonDot));
+            }
+        }
+        present
+    }
+
+    /// As `SCONCE_ISA` calls it.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => "avx512vnni",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => "neondot",
+        }
+    }
+
+    /// Runs a kernel with these instructions.
+    pub(crate) fn run<B: Body>(self, body: B) -> B::Output {
+        match self.0 {
+            Kind::Portable => body.run(portable::Portable),
+            // SAFETY: `all_present` gives the token only if the CPU has what the entry enables. So for all below.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::enter(body) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { avx512::enter(body) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => unsafe { avx512::enter_vnni(body) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => unsafe { neon::enter(body) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => unsafe { neon::enter_dot(body) },
+        }
+    }
+}
+
+/// What one core does at best: fused multiply-adds of as many independent sums as the registers hold, in GFLOP/s.
+pub fn peak_gflops(isa: IsaToken) -> f64 {
+    const STEPS: usize = 20_000;
+    struct Peak;
+    impl Body for Peak {
+        type Output = usize;
+
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> usize {
+            // Twelve, or six: either way twelve registers or more.
+            let (a, b) = (isa.splat(std::hint::black_box(0.5)), isa.splat(std::hint::black_box(1.0)));
+            let mut sums = [a; 12];
+            let count = I::SUMS.min(12);
+            for _ in 0..STEPS {
+                for sum in &mut sums[..count] {
+                    *sum = isa.fma(*sum, a, b);
+                }
+            }
+            std::hint::black_box(sums.map(|sum| isa.lanes(sum)));
+            2 * STEPS * count * LANES
+        }
+    }
+    let runs = (0..20).map(|_| {
+        let start = std::time::Instant::now();
+        isa.run(Peak) as f64 / start.elapsed().as_secs_f64() / 1e9
+    });
+    runs.fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn best_instruction_set_is_taken_unless_one_is_asked_for() {
+        assert_eq!(IsaToken::choose(None).unwrap(), *IsaToken::all_present().last().unwrap());
+        for isa in IsaToken::all_present() {
+            assert_eq!(IsaToken::choose(Some(isa.name().into())).unwrap(), isa);
+        }
+    }
+
+    #[test]
+    fn what_was_asked_and_what_is_there_are_told() {
+        let error = IsaToken::choose(Some("avx9".into())).unwrap_err().to_string();
+        assert!(error.starts_with("SCONCE_ISA asks for `avx9`, but this CPU has: portable"), "{error}");
+    }
+}

@@ -1,0 +1,28 @@
+//! The arithmetic of inference on a CPU: products, convolutions, pools, gates and quantisation, over plain slices.
+//!
+//! Every kernel gives the same bits for the same row: in any batch, on any number of threads, on any instruction set.
+
+pub mod depthwise;
+pub mod epilogue;
+pub mod gates;
+pub mod gemm;
+pub mod half;
+pub mod isa;
+pub mod pack;
+pub mod pool;
+pub mod quantise;
+pub mod rows;
+pub mod shape;
+pub mod threads;
+
+pub use epilogue::{Activation, Epilogue};
+pub use isa::{IsaError, IsaToken};
+pub use shape::{Image, Window};
+pub use threads::Threads;
+
+/// What runs a kernel: an instruction set that the CPU has, and the threads that may help.
+#[derive(Clone, Copy)]
+pub struct Cpu<'a> {
+    pub isa: IsaToken,
+    pub threads: &'a Threads,
+}

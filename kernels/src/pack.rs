@@ -1,0 +1,197 @@
+//! The right side of a product: weights, packed once into panels of sixteen outputs, the same for every instruction set.
+
+use std::marker::PhantomData;
+
+use crate::half::f32_to_f16;
+use crate::isa::LANES;
+
+/// The longest sum of products of bytes that 32 bits surely hold.
+const MAX_DEPTH_I8: usize = 65_536;
+
+/// Weights as `f32`, or stored as `f16` and multiplied as `f32`: half the memory to read, the same arithmetic.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    pub(crate) panels: Panels,
+    /// Weights of one output.
+    pub(crate) depth: usize,
+    pub(crate) outputs: usize,
+}
+
+/// For each panel, for each weight of an output: that weight of sixteen outputs.
+#[derive(Clone, Debug)]
+pub(crate) enum Panels {
+    F32(Aligned<f32>),
+    F16(Aligned<u16>),
+}
+
+impl Packed {
+    /// Weights of `outputs` outputs, `weight(output, k)` for each `k` in `0..depth`.
+    pub fn f32(outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
+        Self { panels: Panels::F32(pack(outputs, depth, 1, weight)), depth, outputs }
+    }
+
+    /// The same, each weight rounded to the nearest `f16`; beyond 65,504 that is infinite.
+    pub fn f16(outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
+        let panels = Panels::F16(pack(outputs, depth, 1, |output, k| f32_to_f16(weight(output, k))));
+        Self { panels, depth, outputs }
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+}
+
+/// Weights as signed bytes, in -127..=127 with one scale per output.
+#[derive(Clone, Debug)]
+pub struct PackedI8 {
+    /// For each panel, for each four weights of a run: those of sixteen outputs. A run is filled up with zeros.
+    pub(crate) panels: Aligned<i8>,
+    /// One per output, and on to a whole panel.
+    pub(crate) scales: Vec<f32>,
+    /// The sum of each output's weights, likewise.
+    pub(crate) sums: Vec<i32>,
+    pub(crate) taps: usize,
+    pub(crate) depth: usize,
+    pub(crate) outputs: usize,
+}
+
+impl PackedI8 {
+    /// Weights that are bytes already: `weight(output, k)` for each `k` in `0..taps * depth`, for rows of `taps` runs of `depth`.
+    ///
+    /// # Panics
+    /// If there is not one scale per output, a weight is -128, or a row is longer than 65,536.
+    pub fn new(scales: &[f32], taps: usize, depth: usize, weight: impl Fn(usize, usize) -> i8) -> Self {
+        let outputs = scales.len();
+        assert!(taps * depth <= MAX_DEPTH_I8, "{taps} times {depth} products overflow 32 bits");
+        let run = depth.next_multiple_of(4);
+        let mut sums = vec![0; outputs.next_multiple_of(LANES)];
+        for (output, sum) in sums.iter_mut().enumerate().take(outputs) {
+            for k in 0..taps * depth {
+                assert!(weight(output, k) != i8::MIN, "a weight of -128");
+                *sum += i32::from(weight(output, k));
+            }
+        }
+        let padded = |output, k| {
+            let (tap, k) = (k / run, k % run);
+            if k < depth { weight(output, tap * depth + k) } else { 0 }
+        };
+        let panels = pack(outputs, taps * run, 4, padded);
+        let mut scales = scales.to_vec();
+        scales.resize(sums.len(), 0.0);
+        Self { panels, scales, sums, taps, depth, outputs }
+    }
+
+    /// Quantises: the greatest weight of an output becomes 127, and each is rounded half to even.
+    ///
+    /// # Panics
+    /// If a weight is not finite, or a row is longer than 65,536.
+    pub fn quantise(outputs: usize, taps: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
+        let scale = |output| {
+            let weights = (0..taps * depth).map(|k| weight(output, k));
+            let greatest =
+                weights.inspect(|w| assert!(w.is_finite(), "weight {w}")).fold(0.0, |max, w| w.abs().max(max));
+            // So small a greatest weight would leave no scale but 0.
+            if greatest < f32::MIN_POSITIVE * 127.0 { 1.0 } else { greatest / 127.0 }
+        };
+        let scales: Vec<f32> = (0..outputs).map(scale).collect();
+        Self::new(&scales, taps, depth, |output, k| {
+            (weight(output, k) / scales[output]).round_ties_even().clamp(-127.0, 127.0) as i8
+        })
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// One per output.
+    pub fn scales(&self) -> &[f32] {
+        &self.scales[..self.outputs]
+    }
+}
+
+/// `group` neighbours in `k` lie together for each output.
+fn pack<T: Plain>(outputs: usize, depth: usize, group: usize, weight: impl Fn(usize, usize) -> T) -> Aligned<T> {
+    let len = outputs
+        .div_ceil(LANES)
+        .checked_mul(LANES)
+        .and_then(|lanes| lanes.checked_mul(depth))
+        .expect("weights that fit in memory");
+    let mut panels = Aligned::new(len);
+    let values = panels.values_mut();
+    for output in 0..outputs {
+        let panel = output / LANES * LANES * depth;
+        for k in 0..depth {
+            let place = (k / group * LANES + output % LANES) * group + k % group;
+            values[panel + place] = weight(output, k);
+        }
+    }
+    panels
+}
+
+/// Any bits are a value, zero bits too.
+pub(crate) trait Plain: Copy {}
+impl Plain for f32 {}
+impl Plain for u16 {}
+impl Plain for i8 {}
+
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read as other types")] [u8; 64]);
+
+/// Values that begin at a cache line: no load of a vector touches two.
+#[derive(Clone, Debug)]
+pub(crate) struct Aligned<T> {
+    lines: Vec<Line>,
+    len: usize,
+    values: PhantomData<T>,
+}
+
+impl<T: Plain> Aligned<T> {
+    fn new(len: usize) -> Self {
+        let bytes = len.checked_mul(size_of::<T>()).expect("weights that fit in memory");
+        let lines = vec![Line([0; 64]); bytes.div_ceil(64)];
+        Self { lines, len, values: PhantomData }
+    }
+
+    pub(crate) fn values(&self) -> &[T] {
+        // SAFETY: the lines are `len` values long and more, aligned for any of them, initialised, and all bits are values.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    fn values_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_hold_the_weights_of_sixteen_outputs_together() {
+        let packed = Packed::f32(17, 3, |output, k| (100 * k + output) as f32);
+        let Panels::F32(panels) = &packed.panels else { panic!("packed as f32") };
+        let values = panels.values();
+        assert_eq!((values[0], values[15], values[16], values[47]), (0.0, 15.0, 100.0, 215.0));
+        assert_eq!((values[48], values[49], values[64], values.len()), (16.0, 0.0, 116.0, 96));
+    }
+
+    #[test]
+    fn greatest_weight_of_each_output_becomes_127() {
+        let weights = [[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]];
+        let packed = PackedI8::quantise(2, 1, 3, |output, k| weights[output][k]);
+        assert_eq!(packed.panels.values()[..8], [64, -127, 32, 0, 0, 0, 0, 0]);
+        assert_eq!((packed.scales(), &packed.sums[..2]), (&[2.0 / 127.0, 1.0][..], &[-31, 0][..]));
+    }
+
+    #[test]
+    #[should_panic = "-128"]
+    fn weight_that_sixteen_bits_might_not_hold_is_refused() {
+        PackedI8::new(&[1.0], 1, 1, |_, _| -128);
+    }
+}

@@ -1,0 +1,203 @@
+use super::{Plan, Precision};
+use crate::architecture::Architecture;
+use crate::network::Network;
+use candle_core::{Device, Tensor};
+use proptest::prelude::*;
+use sconce_kernels::{Cpu, IsaToken, Threads};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+fn network(input: &[usize], layers: &[Value], seed: u64) -> Option<Network> {
+    let architecture: Architecture =
+        serde_json::from_value(json!({"input": {"shape": input}, "layers": layers})).expect("the language knows these");
+    let network = Network::initialise(Arc::new(architecture.graph().ok()?), seed).unwrap();
+    // Biases begin as zeros, which would hide one that is left out.
+    for (name, bias) in network.variables().iter().filter(|(name, _)| name.ends_with("bias")) {
+        let mut generator = crate::network::generator(seed, name);
+        let values: Vec<f32> = (0..bias.elem_count()).map(|_| crate::network::unit(&mut generator) - 0.5).collect();
+        bias.set(&Tensor::from_vec(values, bias.shape(), &Device::Cpu).unwrap()).unwrap();
+    }
+    Some(network)
+}
+
+/// Values in ±1, from a seed.
+fn inputs(network: &Network, rows: usize, seed: u64) -> Tensor {
+    let shape: Vec<usize> = std::iter::once(rows).chain(network.graph().input.iter().copied()).collect();
+    let mut generator = crate::network::generator(seed, "inputs");
+    let values: Vec<f32> =
+        (0..shape.iter().product()).map(|_| crate::network::unit(&mut generator) * 2.0 - 1.0).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn infer(plan: &Plan, cpu: Cpu<'_>, xs: &Tensor) -> Tensor {
+    plan.infer(cpu, &[xs], &mut plan.scratch(xs.dims()[0])).unwrap().remove(0)
+}
+
+fn values(xs: &Tensor) -> Vec<f32> {
+    xs.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Activations are of the order of one; sums of up to some thousand products differ by their order alone.
+fn assert_close(got: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(1.0, |largest: f32, y| largest.max(y.abs()));
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            (got - expected).abs() <= 2e-5 * largest,
+            "{what}: value {index} is {got}, the reference has {expected}"
+        );
+    }
+}
+
+fn seed_network() -> Network {
+    let layers = [
+        json!({"conv2d": {"filters": 32, "kernel": 3, "activation": "relu"}}),
+        json!({"maxPool2d": {}}),
+        json!({"flatten": {}}),
+        json!({"dense": {"units": 128, "activation": "relu"}}),
+        json!({"dense": {"units": 10, "activation": "softmax"}}),
+    ];
+    network(&[1, 28, 28], &layers, 7).unwrap()
+}
+
+#[test]
+fn seed_network_takes_five_passes() {
+    let plan = Plan::compile(&seed_network(), Precision::F32).unwrap();
+    let steps: Vec<String> = plan.steps().iter().map(ToString::to_string).collect();
+    let expected = [
+        "conv2d_1: convolution + bias + relu, 21632 values",
+        "max_pool2d_1: Max pool, 5408 values",
+        "dense_1: product + bias + relu, 128 values",
+        "dense_2: product + bias, 10 values",
+        "dense_2: softmax, 10 values",
+    ];
+    assert_eq!(steps, expected);
+    assert_eq!((plan.input(), plan.output()), (&[1, 28, 28][..], &[10][..]));
+}
+
+#[test]
+fn same_row_gives_the_same_bits_in_any_batch_on_any_cpu() {
+    let network = seed_network();
+    let (plan, xs) = (Plan::compile(&network, Precision::F32).unwrap(), inputs(&network, 5, 1));
+    let one = Threads::one();
+    let plain = Cpu { isa: IsaToken::all_present()[0], threads: &one };
+    let expected: Vec<f32> =
+        (0..5).flat_map(|row| values(&infer(&plan, plain, &xs.narrow(0, row, 1).unwrap()))).collect();
+    let two = Threads::new(2).unwrap();
+    for isa in IsaToken::all_present() {
+        for threads in [&one, &two] {
+            let got = values(&infer(&plan, Cpu { isa, threads }, &xs));
+            assert_eq!(got, expected, "{} with {} threads", isa.name(), threads.count());
+        }
+    }
+}
+
+#[test]
+fn halved_weights_are_those_of_the_rounded_network() {
+    let network = seed_network();
+    let rounded = network
+        .variables()
+        .iter()
+        .map(|(name, weight)| {
+            let half = if name.ends_with("weight") { candle_core::DType::F16 } else { candle_core::DType::F32 };
+            let weight = weight.detach().to_dtype(half).unwrap().to_dtype(candle_core::DType::F32).unwrap();
+            (name.clone(), weight)
+        })
+        .collect();
+    let rounded = Network::load(network.graph().clone(), &rounded).unwrap();
+    let one = Threads::one();
+    let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &one };
+    let xs = inputs(&network, 3, 2);
+    let halved = infer(&Plan::compile(&network, Precision::F16).unwrap(), cpu, &xs);
+    let expected = infer(&Plan::compile(&rounded, Precision::F32).unwrap(), cpu, &xs);
+    assert_eq!(values(&halved), values(&expected));
+}
+
+#[test]
+fn requests_that_share_a_batch_get_their_own_rows() {
+    let network = seed_network();
+    let (plan, xs) = (Plan::compile(&network, Precision::F32).unwrap(), inputs(&network, 5, 3));
+    let one = Threads::one();
+    let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &one };
+    let (first, second) = (xs.narrow(0, 0, 2).unwrap(), xs.narrow(0, 2, 3).unwrap());
+    let answers = plan.infer(cpu, &[&first, &second], &mut plan.scratch(16)).unwrap();
+    assert_eq!((answers[0].dims(), answers[1].dims()), (&[2, 10][..], &[3, 10][..]));
+    let together: Vec<f32> = answers.iter().flat_map(values).collect();
+    assert_eq!(together, values(&infer(&plan, cpu, &xs)));
+}
+
+#[test]
+fn input_of_another_shape_is_refused() {
+    let network = seed_network();
+    let plan = Plan::compile(&network, Precision::F32).unwrap();
+    let (one, wrong) = (Threads::one(), Tensor::zeros((2, 28, 28), candle_core::DType::F32, &Device::Cpu).unwrap());
+    let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &one };
+    let error = plan.infer(cpu, &[&wrong], &mut plan.scratch(2)).unwrap_err().to_string();
+    assert!(error.contains("needs (batch, [1, 28, 28]), got [2, 28, 28]"), "{error}");
+}
+
+fn activation() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("none"), Just("relu"), Just("tanh"), Just("sigmoid")]
+}
+
+fn image_layer() -> impl Strategy<Value = Value> {
+    let padding = prop_oneof![Just(json!("valid")), Just(json!("same")), Just(json!(1))];
+    let conv = (1..20_usize, 1..4_usize, 2..4_usize, 1..3_usize, 1..3_usize, padding, activation(), any::<bool>());
+    prop_oneof![
+        4 => conv.prop_map(|(filters, height, width, down, right, padding, activation, bias)| json!({"conv2d": {
+            "filters": filters, "kernel": [height.max(2), width], "stride": [down, right], "padding": padding,
+            "activation": activation, "useBias": bias}})),
+        2 => (1..4_usize, 1..3_usize).prop_map(|(size, stride)| json!({"maxPool2d": {"size": size, "stride": stride}})),
+        1 => activation().prop_map(|activation| json!({"activation": activation})),
+        1 => Just(json!({"dropout": {"rate": 0.5}})),
+    ]
+}
+
+fn flat_layer() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => (1..70_usize, activation(), any::<bool>()).prop_map(|(units, activation, bias)| json!({"dense": {
+            "units": units, "activation": activation, "useBias": bias}})),
+        1 => activation().prop_map(|activation| json!({"activation": activation})),
+    ]
+}
+
+/// Input shape and layers; some do not fit, and shape inference says so.
+fn architecture() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
+    let image = (1..5_usize, 3..15_usize, 3..15_usize);
+    let layers = (
+        prop::collection::vec(image_layer(), 0..5),
+        any::<bool>(),
+        prop::collection::vec(flat_layer(), 0..4),
+        any::<bool>(),
+    );
+    (image, layers).prop_map(|((channels, height, width), (image, flat, dense, softmax))| {
+        let mut layers = image;
+        if flat || layers.is_empty() {
+            layers.push(json!({"flatten": {}}));
+            layers.extend(dense);
+        }
+        if softmax {
+            layers.push(json!({"activation": "softmax"}));
+        }
+        (vec![channels, height, width], layers)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plan_says_what_the_reference_says((input, layers) in architecture(), rows in 1..6_usize, seed in any::<u64>()) {
+        let network = network(&input, &layers, seed);
+        prop_assume!(network.is_some());
+        let network = network.unwrap();
+        let xs = inputs(&network, rows, seed);
+        let expected = network.infer(&xs).unwrap();
+        let one = Threads::one();
+        for isa in IsaToken::all_present() {
+            let got = infer(&Plan::compile(&network, Precision::F32).unwrap(), Cpu { isa, threads: &one }, &xs);
+            prop_assert_eq!(got.dims(), expected.dims());
+            assert_close(&values(&got), &values(&expected), &format!("{input:?} {}", json!(layers)));
+        }
+    }
+}
