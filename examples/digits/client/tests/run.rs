@@ -32,10 +32,10 @@ fn data(folder: &Path) {
 }
 
 async fn serve(folder: &Path) -> String {
-    let loaded = load(folder, None, "f32", 4).unwrap();
+    let loaded = load(folder, None, "f32", 4, 1).unwrap();
     let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
     let engine = Engine::start(
-        loaded.network,
+        loaded.runner,
         Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO },
         64,
         metrics.clone(),
