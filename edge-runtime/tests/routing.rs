@@ -260,7 +260,7 @@ async fn requests_that_run_out_of_time_make_a_hanging_backend_suspect() {
 
 #[tokio::test]
 async fn a_full_server_is_said_to_be_full_at_once_and_is_not_put_aside() {
-    let (server, router) = (Server::start(1, 1).await, Router::start().await);
+    let (server, router) = (Server::soon_full().await, Router::start().await);
     router.routes(&[("Edge", server.address)]);
     let mut first = router.client().await;
     first.model_infer(request(1)).await.unwrap();

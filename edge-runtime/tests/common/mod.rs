@@ -37,17 +37,21 @@ impl Server {
     }
 
     pub async fn start_at(address: SocketAddr, max_batch_size: usize, queue_size: usize) -> Self {
+        Self::with(address, Policy { max_batch_size, max_queue_delay: Duration::ZERO }, queue_size).await
+    }
+
+    /// Its queue has room for one request, which waits there for others: whoever comes meanwhile finds it full.
+    pub async fn soon_full() -> Self {
+        let policy = Policy { max_batch_size: 4, max_queue_delay: Duration::from_millis(300) };
+        Self::with("127.0.0.1:0".parse().unwrap(), policy, 1).await
+    }
+
+    async fn with(address: SocketAddr, policy: Policy, queue_size: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
-        let loaded = load(folder.path(), None, "f32", max_batch_size, 1).unwrap();
+        let loaded = load(folder.path(), None, "f32", policy.max_batch_size, 1).unwrap();
         let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
-        let engine = Engine::start(
-            loaded.runner,
-            Policy { max_batch_size, max_queue_delay: Duration::ZERO },
-            queue_size,
-            metrics.clone(),
-        )
-        .unwrap();
+        let engine = Engine::start(loaded.runner, policy, queue_size, metrics.clone()).unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let identity = Identity { name: MODEL.into(), version: address.to_string() };

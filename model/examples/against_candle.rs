@@ -1,6 +1,6 @@
 //! The seed's network, once through candle's own layers and once through the plan, in turn, on one core; prints the medians.
 //!
-//! `cargo run --release -p sconce-model --example speed [ROUNDS]`
+//! `cargo run --release -p sconce-model --example against_candle [ROUNDS]`
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
