@@ -92,7 +92,8 @@ pub fn load(folder: &Path, digest: Option<&str>, variant: &str, max_batch_size: 
     let ([input], [output]) = (&inputs[..], &outputs[..]) else {
         return Err(LoadError::Signature { inputs: inputs.len(), outputs: outputs.len() });
     };
-    let signature = Signature { input: input.clone(), output: output.clone(), max_batch_size };
+    let labels = artifact.config().labels.clone();
+    let signature = Signature { input: input.clone(), output: output.clone(), labels, max_batch_size };
     let network = artifact.network(variant)?;
     warm_up(&network, max_batch_size)?;
     Ok(Loaded { network, signature, digest: verified.map(|verified| verified.digest).unwrap_or_default() })

@@ -1,5 +1,6 @@
 //! What is counted, and where it is read: `/metrics` and `/healthz`.
 
+use crate::statistics::Statistics;
 use axum::{Router, routing::get};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -32,6 +33,8 @@ struct Refusal {
 
 /// Of `serve`.
 pub struct Metrics {
+    /// The same, as the protocol's statistics count it.
+    pub statistics: Statistics,
     model: Arc<str>,
     stages: Family<Stage, Histogram>,
     requests: Family<Code, Counter>,
@@ -47,6 +50,7 @@ pub fn seconds() -> Histogram {
 impl Metrics {
     pub fn new(registry: &mut Registry, model: &str, digest: &str, variant: &str) -> Self {
         let metrics = Self {
+            statistics: Statistics::default(),
             model: model.into(),
             stages: Family::new_with_constructor(seconds as fn() -> Histogram),
             requests: Family::default(),
@@ -82,6 +86,11 @@ impl Metrics {
 
     pub fn answered(&self, code: tonic::Code) {
         self.requests.get_or_create(&Code { model: self.model.clone(), code: format!("{code:?}") }).inc();
+    }
+
+    /// A request whose client waited no longer left the queue.
+    pub fn dropped(&self) {
+        self.refused("abandoned");
     }
 
     pub fn refused(&self, reason: &'static str) {
