@@ -29,7 +29,9 @@ pub fn place(levels: impl DoubleEndedIterator<Item = u8> + ExactSizeIterator, le
 /// A request that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
+    /// What it adds to a batch.
     pub rows: usize,
+    /// When it came into the queue.
     pub arrived: Instant,
     /// When its client waits no longer.
     pub deadline: Option<Instant>,
@@ -39,13 +41,16 @@ pub struct Waiting {
     pub abandoned: bool,
 }
 
+/// What is decided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// Rows that run at once, at most.
     pub max_batch_size: usize,
     /// How long the oldest request may wait for others to join it.
     pub max_queue_delay: Duration,
 }
 
+/// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Requests to take from the head of the queue, in order: each runs, or is dropped.
@@ -56,13 +61,16 @@ pub enum Decision {
     Idle,
 }
 
+/// What becomes of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
+    /// It is part of the batch.
     Run,
     /// Its deadline has passed.
     Late,
     /// It has waited for longer than it may.
     Expired,
+    /// Nobody waits for the answer.
     Abandoned,
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+/// Why a request that was well formed got no answer.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum EngineError {
     #[error("the queue is full ({limit} requests wait); try again later or elsewhere")]
@@ -101,6 +102,7 @@ impl Engine {
         Ok(Self { shared, policy })
     }
 
+    /// What batches are made by.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }

@@ -48,6 +48,7 @@ pub fn seconds() -> Histogram {
 }
 
 impl Metrics {
+    /// Registers what is counted.
     pub fn new(registry: &mut Registry, model: &str, digest: &str, variant: &str) -> Self {
         let metrics = Self {
             statistics: Statistics::default(),
@@ -76,14 +77,17 @@ impl Metrics {
         metrics
     }
 
+    /// A request, or its batch, spent so long in a stage: decode, queue, infer, encode or total.
     pub fn stage(&self, stage: &'static str, took: Duration) {
         self.stages.get_or_create(&Stage { model: self.model.clone(), stage }).observe(took.as_secs_f64());
     }
 
+    /// A batch of so many rows runs.
     pub fn batch(&self, rows: usize) {
         self.batches.observe(rows as f64);
     }
 
+    /// A request ended so.
     pub fn answered(&self, code: tonic::Code) {
         self.requests.get_or_create(&Code { model: self.model.clone(), code: format!("{code:?}") }).inc();
     }
@@ -93,6 +97,7 @@ impl Metrics {
         self.refused("abandoned");
     }
 
+    /// A request never reached the model.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Refusal { reason }).inc();
     }

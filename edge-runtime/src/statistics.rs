@@ -19,20 +19,26 @@ pub struct Totals {
     pub executions: u64,
     /// Requests by outcome, from their arrival to their answer.
     pub success: Spent,
+    /// Refused, or failed.
     pub fail: Spent,
-    /// Requests by stage.
+    /// Requests, waiting for their batch.
     pub queue: Spent,
+    /// Requests, being read and checked.
     pub compute_input: Spent,
+    /// Requests, for the time that their batch ran.
     pub compute_infer: Spent,
+    /// Requests, their answers being made.
     pub compute_output: Spent,
     /// Batches by their rows.
     pub batches: BTreeMap<usize, Spent>,
 }
 
-/// How often, and how long in all.
+/// What something took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
+    /// How often.
     pub count: u64,
+    /// In all.
     pub time: Duration,
 }
 
@@ -72,6 +78,7 @@ impl Statistics {
         self.with(|totals| totals.fail.add(took));
     }
 
+    /// Everything until now.
     pub fn totals(&self) -> Totals {
         self.with(|totals| totals.clone())
     }

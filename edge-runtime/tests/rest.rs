@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::{LIMITS, MODEL, PIXELS, Server, request};
+use common::{LIMITS, LOOPBACK, MODEL, PIXELS, Server, policy, request};
 use flate2::Compression;
 use flate2::read::{GzDecoder, GzEncoder};
+use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::server::Limits;
 use serde_json::{Value, json};
 use std::io::Read as _;
@@ -321,7 +322,7 @@ async fn large_bodies_are_refused_before_they_are_read_and_bombs_before_they_are
 async fn slow_clients_are_told_or_left() {
     let short = Duration::from_millis(100);
     let limits = Limits { head_timeout: short, body_timeout: short, ..LIMITS };
-    let server = Server::start_with("127.0.0.1:0".parse().unwrap(), 4, 16, limits).await;
+    let server = Server::start_with(LOOPBACK.parse().unwrap(), policy(4), 16, limits).await;
     let body = ask(server.rest, "POST", INFER, &[("content-length", "100")], b"{").await;
     assert!(body.status == 408 && body.error() == "the body was not there within 100ms", "{}", body.head);
     let mut head = TcpStream::connect(server.rest).await.unwrap();
@@ -329,6 +330,32 @@ async fn slow_clients_are_told_or_left() {
     let mut said = Vec::new();
     // The server ends it.
     head.read_to_end(&mut said).await.unwrap();
+}
+
+/// The queue has one place, and less than a batch waits there for an hour: another gets it when the client is gone.
+#[tokio::test]
+async fn a_client_that_is_gone_is_work_dropped_over_either_wire() {
+    let waits = Policy { max_queue_delay: Duration::from_secs(3600), ..policy(4) };
+    let server = Server::start_with(LOOPBACK.parse().unwrap(), waits, 1, LIMITS).await;
+    let rest = server.rest;
+    let status = async move |rows: usize| {
+        let body = inference(rows).to_string();
+        ask(rest, "POST", INFER, &[], body.as_bytes()).await.status
+    };
+    // A whole batch runs at once, if there is a place for it; who finds none asks again.
+    let until_taken = async || while status(4).await == 200 {};
+    let until_free = async || while status(4).await == 503 {};
+
+    let over_rest = tokio::spawn(async move { while status(1).await == 503 {} });
+    until_taken().await;
+    over_rest.abort();
+    until_free().await;
+
+    let mut client = server.client().await;
+    let over_grpc = tokio::spawn(async move { while client.model_infer(request(1)).await.is_err() {} });
+    until_taken().await;
+    over_grpc.abort();
+    until_free().await;
 }
 
 #[tokio::test]

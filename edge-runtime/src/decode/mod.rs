@@ -2,6 +2,8 @@
 
 mod grpc;
 mod rest;
+#[cfg(test)]
+mod tests;
 
 pub use grpc::grpc;
 pub use rest::{rest, split, whole};
@@ -15,10 +17,13 @@ use thiserror::Error;
 /// What a model takes and gives.
 #[derive(Clone, Debug)]
 pub struct Signature {
+    /// With the batch, -1, in front; so is the output.
     pub input: TensorSpec,
+    /// One row for each row of the input.
     pub output: TensorSpec,
     /// Names of the classes, in the order of the output; empty if it has none.
     pub labels: Vec<String>,
+    /// Rows of one request, at most.
     pub max_batch_size: usize,
 }
 
@@ -27,9 +32,11 @@ pub struct Signature {
 pub struct Input {
     /// `(rows, ..input)`.
     pub xs: Tensor,
+    /// At least 1.
     pub rows: usize,
 }
 
+/// What is wrong with a request: each says what was expected, and what was found.
 #[derive(Debug, Error, PartialEq)]
 pub enum DecodeError {
     #[error("{got} inputs; the model takes one, \"{name}\"")]

@@ -20,7 +20,9 @@ pub struct Output {
 /// Who answers, as the protocol wants to know.
 #[derive(Clone, Debug)]
 pub struct Identity {
+    /// Of the model.
     pub name: String,
+    /// Of the model; any string.
     pub version: String,
 }
 

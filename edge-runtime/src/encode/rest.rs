@@ -2,12 +2,22 @@
 
 use crate::request::{Answer, Form, Values};
 use crate::wire::json::{BinarySize, Elements, InferResponse, OutputTensor};
+use serde::ser::Error as _;
 
 /// The body, and how long its JSON is where binary data follows.
 ///
 /// # Errors
-/// If an answer makes no JSON.
+/// If an answer makes no JSON: it has no number for NaN, nor for infinity.
 pub fn rest(answer: &Answer) -> serde_json::Result<(Vec<u8>, Option<usize>)> {
+    for output in &answer.outputs {
+        let (Form::Typed, Values::Fp32(values)) = (output.form, &output.values) else { continue };
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(serde_json::Error::custom(format!(
+                "\"{}\" has {value}, which is no JSON; ask for binary data",
+                output.name
+            )));
+        }
+    }
     let mut binary = Vec::new();
     let outputs = answer.outputs.iter().map(|output| {
         let (parameters, data) = match (output.form, &output.values) {

@@ -31,7 +31,9 @@ pub struct Service {
 
 /// Where it is served.
 pub struct Listeners {
+    /// HTTP/2, without TLS.
     pub grpc: TcpListener,
+    /// HTTP/1.1, without TLS.
     pub rest: TcpListener,
 }
 
@@ -90,6 +92,7 @@ pub async fn serve(
 }
 
 impl Service {
+    /// Ready at once: the engine is expected to be warm.
     pub fn new(engine: Engine, signature: Signature, identity: Identity, metrics: Arc<Metrics>) -> Self {
         Self { engine, signature, identity, metrics, ready: watch::Sender::new(true) }
     }

@@ -6,6 +6,7 @@ use http::StatusCode;
 use thiserror::Error;
 use tonic::{Code, Status};
 
+/// What a client is told instead of an answer.
 #[derive(Debug, Error)]
 pub enum Refusal {
     #[error("no model \"{asked}\" here; this server has \"{served}\"")]

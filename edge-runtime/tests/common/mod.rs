@@ -25,7 +25,12 @@ use tonic::transport::Channel;
 pub const MODEL: &str = "tiny.test";
 pub const PIXELS: usize = 64;
 
-const LOOPBACK: &str = "127.0.0.1:0";
+pub const LOOPBACK: &str = "127.0.0.1:0";
+
+/// Without a delay.
+pub fn policy(max_batch_size: usize) -> Policy {
+    Policy { max_batch_size, max_queue_delay: Duration::ZERO }
+}
 
 pub const LIMITS: Limits = Limits {
     max_message_bytes: 1 << 20,
@@ -50,21 +55,16 @@ impl Server {
     }
 
     pub async fn start_at(address: SocketAddr, max_batch_size: usize, queue_size: usize) -> Self {
-        Self::start_with(address, max_batch_size, queue_size, LIMITS).await
+        Self::start_with(address, policy(max_batch_size), queue_size, LIMITS).await
     }
 
-    pub async fn start_with(address: SocketAddr, max_batch_size: usize, queue_size: usize, limits: Limits) -> Self {
+    pub async fn start_with(address: SocketAddr, policy: Policy, queue_size: usize, limits: Limits) -> Self {
+        let max_batch_size = policy.max_batch_size;
         let folder = tempfile::tempdir().unwrap();
         sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
         let loaded = load(folder.path(), None, "f32", max_batch_size).unwrap();
         let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
-        let engine = Engine::start(
-            loaded.network,
-            Policy { max_batch_size, max_queue_delay: Duration::ZERO },
-            queue_size,
-            metrics.clone(),
-        )
-        .unwrap();
+        let engine = Engine::start(loaded.network, policy, queue_size, metrics.clone()).unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let identity = Identity { name: MODEL.into(), version: address.to_string() };
