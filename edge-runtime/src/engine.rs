@@ -114,7 +114,7 @@ impl Engine {
     pub async fn submit(&self, input: Input, terms: Terms) -> Result<Output, EngineError> {
         let (reply, answer) = oneshot::channel();
         let ticket = self.shared.enqueue(input, terms, reply)?;
-        let mut place = Place { shared: &self.shared, ticket, answered: false };
+        let mut place = Place { shared: &self.shared, ticket, over: false };
         let expired = async {
             until(terms.expires).await;
             // What has begun is finished.
@@ -128,7 +128,10 @@ impl Engine {
             () = until(terms.deadline) => Err(EngineError::Late),
             () = expired => Err(EngineError::Expired),
         };
-        place.answered = outcome.is_ok();
+        if outcome.is_err() {
+            place.leave();
+        }
+        place.over = true;
         outcome.flatten()
     }
 }
@@ -140,11 +143,11 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// A request's place in the queue, which it leaves when nobody waits for its answer.
+/// A request's place in the queue. Dropped before it is over, the request's client is gone, and it leaves the queue.
 struct Place<'a> {
     shared: &'a Shared,
     ticket: u64,
-    answered: bool,
+    over: bool,
 }
 
 impl Place<'_> {
@@ -158,7 +161,7 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if !self.answered && self.leave() {
+        if !self.over && self.leave() {
             self.shared.metrics.dropped();
         }
     }

@@ -161,6 +161,10 @@ async fn malformed_requests_are_told_what_was_expected() {
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(expected), "{}", status.message());
     }
+    let huge = with(&|r| r.raw_input_contents[0] = vec![0; 2 << 20].into());
+    let status = client.model_infer(huge).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert!(status.message().contains("the limit is: 1048576 bytes"), "{}", status.message());
     client.model_infer(request(1)).await.unwrap();
     let mut asked = request(1);
     asked.outputs.push(InferRequestedOutputTensor { name: "scores".into(), ..Default::default() });

@@ -33,7 +33,8 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Re
         false => Trouble::BrokenOff { why: error.to_string() },
     })?;
     let body = body.to_bytes();
-    let encoding = headers.get(CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let encoding =
+        headers.get(CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
     match encoding.as_deref().unwrap_or("identity") {
         "identity" => Ok(body),
         "gzip" => inflated("gzip", GzDecoder::new(&body[..]), limit),
