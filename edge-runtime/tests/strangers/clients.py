@@ -249,6 +249,9 @@ class TestRest(Wire, unittest.TestCase):
         for status, call in [
             ("404", lambda: self.client.infer("other", inputs(self.wire))),
             ("501", lambda: self.client.load_model("other")),
+            ("501", self.client.get_log_settings),
+            ("501", self.client.get_trace_settings),
+            ("501", self.client.get_system_shared_memory_status),
             ("503", lambda: self.infer(timeout=1)),
         ]:
             self.assertEqual(self.refused("", call).status(), status)

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -30,6 +30,16 @@ use trouble::Trouble;
 
 /// How long the JSON is that binary data follows; 0: all of it is one tensor.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+/// Of the protocol's extensions, those that are not served.
+const UNSERVED: [&str; 7] = [
+    "/v2/logging",
+    "/v2/trace/setting",
+    "/v2/models/{model}/trace/setting",
+    "/v2/models/{model}/generate",
+    "/v2/models/{model}/generate_stream",
+    "/v2/systemsharedmemory/{*path}",
+    "/v2/cudasharedmemory/{*path}",
+];
 /// How long to wait for file descriptors to become free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -83,6 +93,9 @@ fn router(service: Arc<Service>, limits: Limits) -> Router {
         .route("/v2/repository/index", post(index))
         .route("/v2/repository/models/{model}/load", post(load))
         .route("/v2/repository/models/{model}/unload", post(unload));
+    for path in UNSERVED {
+        router = router.route(path, any(unserved));
+    }
     for (path, route) in [
         ("", get(model_metadata)),
         ("/ready", get(model_ready)),
@@ -187,6 +200,10 @@ async fn load(State(door): State<Door>, asked: Asked) -> Answer {
 
 async fn unload(State(door): State<Door>, asked: Asked) -> Answer {
     Err(door.service.one_model("unload", &asked.model).into())
+}
+
+async fn unserved(request: Request) -> Trouble {
+    Trouble::Unserved { path: request.uri().path().to_owned() }
 }
 
 async fn infer(State(Door { service, limits }): State<Door>, asked: Asked, request: Request) -> Answer {

@@ -13,6 +13,8 @@ pub(super) enum Trouble {
     Refused(#[from] Refusal),
     #[error("no {path} here; the paths are those of the Open Inference Protocol, such as /v2/models/NAME/infer")]
     Path { path: String },
+    #[error("{path} belongs to an extension that is not served here; GET /v2 lists those that are")]
+    Unserved { path: String },
     #[error("{path} cannot be asked by {method}; infer, index, load and unload are asked by POST, all else by GET")]
     Method { method: String, path: String },
     #[error("the body is larger than {limit} bytes, uncompressed; this server takes no more")]
@@ -34,6 +36,7 @@ impl Trouble {
         match self {
             Trouble::Refused(refusal) => refusal.status(),
             Trouble::Path { .. } => StatusCode::NOT_FOUND,
+            Trouble::Unserved { .. } => StatusCode::NOT_IMPLEMENTED,
             Trouble::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Trouble::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Trouble::Slow { .. } => StatusCode::REQUEST_TIMEOUT,
