@@ -25,7 +25,7 @@ pub enum LogFormat {
 pub enum Verb {
     /// Bring one variant of a version from a registry, by digest, verified.
     Fetch(Fetch),
-    /// Serve one model over gRPC (Open Inference Protocol v2).
+    /// Serve one model over gRPC and REST (Open Inference Protocol v2).
     Serve(Serve),
     /// Route requests by model name, as the routes file says.
     Route(Route),
@@ -70,6 +70,8 @@ pub struct Serve {
     pub variant: String,
     #[arg(long, default_value = "0.0.0.0:8001")]
     pub grpc: SocketAddr,
+    #[arg(long, default_value = "0.0.0.0:8000")]
+    pub rest: SocketAddr,
     #[arg(long, default_value = "0.0.0.0:8002")]
     pub metrics: SocketAddr,
     #[arg(long, default_value = "16", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -86,8 +88,15 @@ pub struct Serve {
     /// Threads that read requests, and as many that compute; default: the processors that this process may use.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Of a request, uncompressed.
     #[arg(long, default_value = "67108864")]
     pub max_message_bytes: usize,
+    /// How long a client of REST may take for the head of a request, and be idle between two.
+    #[arg(long, default_value = "60s", value_parser = seconds)]
+    pub head_timeout: Duration,
+    /// How long a client of REST may take for the body of a request.
+    #[arg(long, default_value = "60s", value_parser = seconds)]
+    pub body_timeout: Duration,
     /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
     #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,

@@ -2,27 +2,55 @@
 //!
 //! Without a delay a batch never waits while the engine is idle: what is there, runs. While it is busy the queue fills, and the
 //! next batch takes all of it, up to the limit. A delay trades latency for larger batches, but never a deadline. Late requests
-//! are dropped before they cost compute.
+//! are dropped before they cost compute. The more urgent run first, equals in the order in which they came: nothing else bounds
+//! how long the less urgent wait but their own timeouts.
 
 use std::time::{Duration, Instant};
+
+/// How urgent a request can be: from 1, the most urgent, to this.
+pub const LEVELS: u8 = 3;
+/// How urgent a request is that does not say it.
+pub const DEFAULT_LEVEL: u8 = 2;
+
+/// The level of a request that asks for `priority`: 0 is the default, beyond the last is the last.
+pub fn level(priority: u64) -> u8 {
+    match u8::try_from(priority) {
+        Ok(0) => DEFAULT_LEVEL,
+        Ok(level) => level.min(LEVELS),
+        Err(_) => LEVELS,
+    }
+}
+
+/// How many of the queue stay before a newcomer of this level. `levels` are those of the queue, from its head; it is in order.
+pub fn place(levels: impl DoubleEndedIterator<Item = u8> + ExactSizeIterator, level: u8) -> usize {
+    levels.len() - levels.rev().take_while(|other| *other > level).count()
+}
 
 /// A request that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
+    /// What it adds to a batch.
     pub rows: usize,
+    /// When it came into the queue.
     pub arrived: Instant,
+    /// When its client waits no longer.
     pub deadline: Option<Instant>,
+    /// Until when it may wait in the queue.
+    pub expires: Option<Instant>,
     /// Nobody waits for the answer any more.
     pub abandoned: bool,
 }
 
+/// What is decided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// Rows that run at once, at most.
     pub max_batch_size: usize,
     /// How long the oldest request may wait for others to join it.
     pub max_queue_delay: Duration,
 }
 
+/// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Requests to take from the head of the queue, in order: each runs, or is dropped.
@@ -33,10 +61,16 @@ pub enum Decision {
     Idle,
 }
 
+/// What becomes of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
+    /// It is part of the batch.
     Run,
+    /// Its deadline has passed.
     Late,
+    /// It has waited for longer than it may.
+    Expired,
+    /// Nobody waits for the answer.
     Abandoned,
 }
 
@@ -54,15 +88,17 @@ pub fn next(queue: impl IntoIterator<Item = Waiting>, busy: bool, policy: &Polic
         let fate = match waiting {
             Waiting { abandoned: true, .. } => Fate::Abandoned,
             Waiting { deadline: Some(deadline), .. } if deadline <= now => Fate::Late,
+            Waiting { expires: Some(expires), .. } if expires <= now => Fate::Expired,
             Waiting { rows: more, .. } if rows > 0 && rows + more > policy.max_batch_size => {
                 full = true;
                 break;
             }
-            Waiting { rows: more, arrived, deadline, .. } => {
+            Waiting { rows: more, arrived, deadline, expires, .. } => {
                 rows += more;
                 let patience = arrived + policy.max_queue_delay;
                 // A deadline within the delay: how long the model needs is not known here, so it does not wait at all.
-                let patience = if deadline.is_some_and(|deadline| deadline <= patience) { now } else { patience };
+                let within = |limit: Option<Instant>| limit.is_some_and(|limit| limit <= patience);
+                let patience = if within(deadline) || within(expires) { now } else { patience };
                 until = Some(until.map_or(patience, |until| until.min(patience)));
                 Fate::Run
             }
@@ -94,6 +130,7 @@ mod tests {
                 rows,
                 arrived: now,
                 deadline: left.map(|ms| at(now, ms)),
+                expires: None,
                 abandoned,
             });
             assert_eq!(next(queue, false, &policy, now), Decision::Take(expected.to_vec()));
@@ -113,7 +150,7 @@ mod tests {
     fn a_delay_waits_for_others_but_not_for_long_and_not_over_a_deadline() {
         let now = Instant::now();
         let policy = Policy { max_batch_size: 4, max_queue_delay: Duration::from_millis(2) };
-        let one = Waiting { rows: 1, arrived: at(now, -1), deadline: None, abandoned: false };
+        let one = Waiting { rows: 1, arrived: at(now, -1), deadline: None, expires: None, abandoned: false };
         let check = |queue: &[Waiting], busy: bool, expected: Decision| {
             assert_eq!(next(queue.iter().copied(), busy, &policy, now), expected, "{queue:?}");
         };
@@ -125,6 +162,40 @@ mod tests {
         check(&[Waiting { arrived: at(now, -2), ..one }], false, Decision::Take(vec![Fate::Run]));
         check(&[Waiting { deadline: Some(at(now, 1)), ..one }], false, Decision::Take(vec![Fate::Run]));
         check(&[Waiting { deadline: Some(at(now, 9)), ..one }], false, Decision::Wait(at(now, 1)));
+        check(&[Waiting { expires: Some(at(now, 1)), ..one }], false, Decision::Take(vec![Fate::Run]));
         check(&[Waiting { abandoned: true, ..one }], false, Decision::Take(vec![Fate::Abandoned]));
+    }
+
+    #[test]
+    fn what_has_waited_for_longer_than_it_may_is_dropped_before_it_costs_compute() {
+        let now = Instant::now();
+        let policy = Policy { max_batch_size: 2, max_queue_delay: Duration::ZERO };
+        let one = Waiting { rows: 1, arrived: at(now, -9), deadline: None, expires: None, abandoned: false };
+        let may_wait = |ms: i64| Waiting { expires: Some(at(one.arrived, ms)), ..one };
+        let queue = [may_wait(8), one, may_wait(9), may_wait(10), one];
+        let expected = vec![Fate::Expired, Fate::Run, Fate::Expired, Fate::Run];
+        assert_eq!(next(queue, false, &policy, now), Decision::Take(expected));
+        assert_eq!(next(queue, true, &policy, now), Decision::Idle);
+        // A moment earlier one of them was in time.
+        let expected = vec![Fate::Expired, Fate::Run, Fate::Run];
+        assert_eq!(next(queue, false, &policy, at(now, -1)), Decision::Take(expected));
+        // Whose client is gone hears nothing; a deadline says more than a timeout.
+        let late = Waiting { deadline: Some(now), ..may_wait(1) };
+        let gone = Waiting { abandoned: true, ..may_wait(1) };
+        assert_eq!(next([late, gone], false, &policy, now), Decision::Take(vec![Fate::Late, Fate::Abandoned]));
+    }
+
+    #[test]
+    fn the_more_urgent_go_before_the_less_urgent_and_behind_their_equals() {
+        let check = |queue: &[u8], priority: u64, expected: usize| {
+            assert_eq!(place(queue.iter().copied(), level(priority)), expected, "{queue:?} {priority}");
+        };
+        check(&[], 1, 0);
+        check(&[1, 1, 2, 2, 3], 1, 2);
+        check(&[1, 1, 2, 2, 3], 2, 4);
+        check(&[1, 1, 2, 2, 3], 0, 4);
+        check(&[1, 1, 2, 2, 3], 3, 5);
+        check(&[2, 3], u64::MAX, 2);
+        assert_eq!([0, 1, 2, 3, 4, 300].map(level), [2, 1, 2, 3, 3, 3]);
     }
 }

@@ -1,6 +1,6 @@
 //! The model's one owner: a thread that takes batches from a bounded queue.
 
-use crate::batch::{Decision, Fate, Policy, Waiting, next};
+use crate::batch::{DEFAULT_LEVEL, Decision, Fate, Policy, Waiting, next, place};
 use crate::decode::Input;
 use crate::encode::Output;
 use crate::metrics::Metrics;
@@ -9,33 +9,56 @@ use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::plan::{Plan, Scratch};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+/// Why a request that was well formed got no answer.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum EngineError {
     #[error("the queue is full ({limit} requests wait); try again later or elsewhere")]
     QueueFull { limit: usize },
     #[error("the deadline passed before the model could run")]
     Late,
+    #[error("the request waited in the queue for longer than its timeout")]
+    Expired,
     #[error("the server is shutting down")]
     Closed,
     #[error("the model failed: {why}")]
     Failed { why: String },
 }
 
+/// Until when, and before whom, a request is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// After it nobody waits for the answer.
+    pub deadline: Option<Instant>,
+    /// After it the request may not begin.
+    pub expires: Option<Instant>,
+    /// As [`batch::level`](crate::batch::level) gives it.
+    pub level: u8,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { deadline: None, expires: None, level: DEFAULT_LEVEL }
+    }
+}
+
 struct Job {
+    ticket: u64,
     xs: Tensor,
     rows: usize,
-    deadline: Option<Instant>,
+    terms: Terms,
     arrived: Instant,
     reply: oneshot::Sender<Result<Output, EngineError>>,
 }
 
 #[derive(Default)]
 struct Queue {
+    /// The more urgent first.
     jobs: VecDeque<Job>,
+    tickets: u64,
     closed: bool,
 }
 
@@ -47,6 +70,7 @@ impl Queue {
             match fate {
                 Fate::Run => batch.push(job),
                 Fate::Late => drop(job.reply.send(Err(EngineError::Late))),
+                Fate::Expired => drop(job.reply.send(Err(EngineError::Expired))),
                 Fate::Abandoned => {}
             }
         }
@@ -81,6 +105,7 @@ impl Runner {
 /// Dropped, it ends its thread once the queue is empty.
 pub struct Engine {
     shared: Arc<Shared>,
+    policy: Policy,
 }
 
 impl Engine {
@@ -92,31 +117,70 @@ impl Engine {
         let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), limit: queue_size, metrics });
         let of_thread = shared.clone();
         std::thread::Builder::new().name("model".into()).spawn(move || of_thread.run(&runner, &policy))?;
-        Ok(Self { shared })
+        Ok(Self { shared, policy })
     }
 
-    /// Waits for the answer to one request.
+    /// What batches are made by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Waits for the answer to one request. Dropped before that, it leaves the queue at once.
     ///
     /// # Errors
-    /// [`EngineError`]: at once if the queue is full, at the deadline if it passes.
-    pub async fn submit(&self, input: &Input, deadline: Option<Instant>) -> Result<Output, EngineError> {
+    /// [`EngineError`]: at once if the queue is full, at the deadline if it passes, at the timeout if it still waits then.
+    pub async fn submit(&self, input: Input, terms: Terms) -> Result<Output, EngineError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { xs: input.xs.clone(), rows: input.rows, deadline, arrived: Instant::now(), reply };
-        {
-            let mut queue = self.shared.lock();
-            if queue.closed {
-                return Err(EngineError::Closed);
+        let ticket = self.shared.enqueue(input, terms, reply)?;
+        let mut place = Place { shared: &self.shared, ticket, over: false };
+        let expired = async {
+            until(terms.expires).await;
+            // What has begun is finished.
+            if !place.leave() {
+                std::future::pending().await
             }
-            if queue.jobs.len() >= self.shared.limit {
-                return Err(EngineError::QueueFull { limit: self.shared.limit });
-            }
-            queue.jobs.push_back(job);
+        };
+        let outcome = tokio::select! {
+            biased;
+            answer = answer => Ok(answer.unwrap_or(Err(EngineError::Closed))),
+            () = until(terms.deadline) => Err(EngineError::Late),
+            () = expired => Err(EngineError::Expired),
+        };
+        if outcome.is_err() {
+            place.leave();
         }
-        self.shared.arrived.notify_one();
-        let answer = async { answer.await.unwrap_or(Err(EngineError::Closed)) };
-        match deadline {
-            None => answer.await,
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(EngineError::Late)),
+        place.over = true;
+        outcome.flatten()
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A request's place in the queue. Dropped before it is over, the request's client is gone, and it leaves the queue.
+struct Place<'a> {
+    shared: &'a Shared,
+    ticket: u64,
+    over: bool,
+}
+
+impl Place<'_> {
+    /// Whether it still was in the queue.
+    fn leave(&self) -> bool {
+        let jobs = &mut self.shared.lock().jobs;
+        let place = jobs.iter().position(|job| job.ticket == self.ticket);
+        place.and_then(|place| jobs.remove(place)).is_some()
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.over && self.leave() {
+            self.shared.metrics.dropped();
         }
     }
 }
@@ -132,6 +196,30 @@ impl Shared {
     /// A queue is whole between any two of its lines: a panic elsewhere leaves it usable.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a request into the queue; its ticket names it there.
+    fn enqueue(
+        &self,
+        input: Input,
+        terms: Terms,
+        reply: oneshot::Sender<Result<Output, EngineError>>,
+    ) -> Result<u64, EngineError> {
+        let Input { xs, rows } = input;
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(EngineError::Closed);
+        }
+        if queue.jobs.len() >= self.limit {
+            return Err(EngineError::QueueFull { limit: self.limit });
+        }
+        queue.tickets += 1;
+        let ticket = queue.tickets;
+        let place = place(queue.jobs.iter().map(|job| job.terms.level), terms.level);
+        queue.jobs.insert(place, Job { ticket, xs, rows, terms, arrived: Instant::now(), reply });
+        drop(queue);
+        self.arrived.notify_one();
+        Ok(ticket)
     }
 
     fn run(&self, runner: &Runner, policy: &Policy) {
@@ -150,7 +238,8 @@ impl Shared {
             let waiting = queue.jobs.iter().map(|job| Waiting {
                 rows: job.rows,
                 arrived: job.arrived,
-                deadline: job.deadline,
+                deadline: job.terms.deadline,
+                expires: job.terms.expires,
                 abandoned: job.reply.is_closed(),
             });
             let now = Instant::now();
@@ -169,9 +258,8 @@ impl Shared {
 
     fn infer(&self, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>) {
         let began = Instant::now();
-        for job in &batch {
-            self.metrics.stage("queue", began - job.arrived);
-        }
+        let waited: Vec<Duration> = batch.iter().map(|job| began - job.arrived).collect();
+        waited.iter().for_each(|waited| self.metrics.stage("queue", *waited));
         let rows: usize = batch.iter().map(|job| job.rows).sum();
         self.metrics.batch(rows);
         let answer = || -> candle_core::Result<Vec<Output>> {
@@ -183,6 +271,7 @@ impl Shared {
         self.metrics.stage("infer", began.elapsed());
         match answers {
             Ok(Ok(outputs)) => {
+                self.metrics.statistics.executed(rows, &waited, began.elapsed());
                 for (job, output) in batch.into_iter().zip(outputs) {
                     drop(job.reply.send(Ok(output)));
                 }

@@ -104,7 +104,8 @@ pub fn load(
     let ([input], [output]) = (&inputs[..], &outputs[..]) else {
         return Err(LoadError::Signature { inputs: inputs.len(), outputs: outputs.len() });
     };
-    let signature = Signature { input: input.clone(), output: output.clone(), max_batch_size };
+    let labels = artifact.config().labels.clone();
+    let signature = Signature { input: input.clone(), output: output.clone(), labels, max_batch_size };
     let plan = Plan::compile(&artifact.network(variant)?, Precision::F32)?;
     for step in plan.steps() {
         tracing::debug!(%step, "planned");

@@ -10,8 +10,7 @@ use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::Engine;
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
 use sconce_edge_runtime::metrics::{self, Metrics};
-use sconce_edge_runtime::route::Limits;
-use sconce_edge_runtime::server::{self, Service};
+use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::{bench, load, route, stop};
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -105,18 +104,25 @@ async fn run_serve(args: Serve) -> Result<()> {
     let policy = Policy { max_batch_size, max_queue_delay: args.max_queue_delay };
     let engine = Engine::start(loaded.runner, policy, args.queue_size as usize, metrics.clone())?;
     let identity = Identity { name: args.name, version };
-    let (grpc, metrics_listener) = (listen(args.grpc).await?, listen(args.metrics).await?);
-    tracing::info!(model = identity.name, version = identity.version, isa, grpc = %grpc.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
-    let service = Service { engine, signature: loaded.signature, identity, metrics };
+    let (grpc, rest, metrics_listener) =
+        (listen(args.grpc).await?, listen(args.rest).await?, listen(args.metrics).await?);
+    tracing::info!(model = identity.name, version = identity.version, isa, grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
+    let service = Service::new(engine, loaded.signature, identity, metrics);
+    let limits = Limits {
+        max_message_bytes: args.max_message_bytes,
+        head_timeout: args.head_timeout,
+        body_timeout: args.body_timeout,
+        drain: args.drain,
+    };
     let stop = async { drop(stop::requested().await) }.shared();
     tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));
-    server::serve(grpc, service, args.max_message_bytes, args.drain, stop).await
+    server::serve(Listeners { grpc, rest }, service, limits, stop).await
 }
 
 async fn run_route(args: Route) -> Result<()> {
     let (grpc, metrics) = (listen(args.grpc).await?, listen(args.metrics).await?);
     tracing::info!(grpc = %grpc.local_addr()?, metrics = %metrics.local_addr()?, routes = %args.routes.display(), "routing");
     let stop = async { drop(stop::requested().await) }.shared();
-    let limits = Limits { max_message_bytes: args.max_message_bytes, attempt_timeout: args.attempt_timeout };
+    let limits = route::Limits { max_message_bytes: args.max_message_bytes, attempt_timeout: args.attempt_timeout };
     route::run(grpc, metrics, &args.routes, limits, stop).await
 }

@@ -1,5 +1,6 @@
 //! What is counted, and where it is read: `/metrics` and `/healthz`.
 
+use crate::statistics::Statistics;
 use axum::{Router, routing::get};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -32,6 +33,8 @@ struct Refusal {
 
 /// Of `serve`.
 pub struct Metrics {
+    /// The same, as the protocol's statistics count it.
+    pub statistics: Statistics,
     model: Arc<str>,
     stages: Family<Stage, Histogram>,
     requests: Family<Code, Counter>,
@@ -45,8 +48,10 @@ pub fn seconds() -> Histogram {
 }
 
 impl Metrics {
+    /// Registers what is counted.
     pub fn new(registry: &mut Registry, model: &str, digest: &str, variant: &str) -> Self {
         let metrics = Self {
+            statistics: Statistics::default(),
             model: model.into(),
             stages: Family::new_with_constructor(seconds as fn() -> Histogram),
             requests: Family::default(),
@@ -72,18 +77,27 @@ impl Metrics {
         metrics
     }
 
+    /// A request, or its batch, spent so long in a stage: decode, queue, infer, encode or total.
     pub fn stage(&self, stage: &'static str, took: Duration) {
         self.stages.get_or_create(&Stage { model: self.model.clone(), stage }).observe(took.as_secs_f64());
     }
 
+    /// A batch of so many rows runs.
     pub fn batch(&self, rows: usize) {
         self.batches.observe(rows as f64);
     }
 
+    /// A request ended so.
     pub fn answered(&self, code: tonic::Code) {
         self.requests.get_or_create(&Code { model: self.model.clone(), code: format!("{code:?}") }).inc();
     }
 
+    /// A request whose client waited no longer left the queue.
+    pub fn dropped(&self) {
+        self.refused("abandoned");
+    }
+
+    /// A request never reached the model.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Refusal { reason }).inc();
     }

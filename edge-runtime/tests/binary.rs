@@ -4,83 +4,17 @@
 
 mod common;
 
+use common::process::{Process, tiny};
 use common::{MODEL, client, request};
 use sconce_model::digest::sha256;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
-
-struct Process {
-    child: Child,
-    grpc: SocketAddr,
-    metrics: SocketAddr,
-}
-
-impl Process {
-    /// Started, and listening: its log says where.
-    fn start(args: &[&str]) -> Self {
-        let ports = ["--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log-format", "json"];
-        let mut child = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
-            .args(args)
-            .args(ports)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let fields = log
-            .by_ref()
-            .find_map(|line| {
-                let fields = serde_json::from_str::<serde_json::Value>(&line).ok()?["fields"].clone();
-                fields["grpc"].is_string().then_some(fields)
-            })
-            .unwrap();
-        std::thread::spawn(move || log.for_each(drop));
-        let address = |name: &str| fields[name].as_str().unwrap().parse().unwrap();
-        Self { child, grpc: address("grpc"), metrics: address("metrics") }
-    }
-
-    fn serve(folder: &Path) -> Self {
-        Self::start(&[
-            "serve",
-            "--model",
-            folder.to_str().unwrap(),
-            "--name",
-            MODEL,
-            "--max-batch-size",
-            "4",
-            "--threads",
-            "1",
-        ])
-    }
-
-    /// The exit code; idle clients do not hold it up.
-    fn terminate(&mut self) -> Option<i32> {
-        let began = Instant::now();
-        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        let code = self.child.wait().unwrap().code();
-        assert!(began.elapsed() < Duration::from_secs(5), "it took {:?} to end", began.elapsed());
-        code
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn tiny() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
-    folder
-}
 
 fn routes(folder: &Path, backends: &[(&str, SocketAddr)]) {
     let backends: Vec<_> =

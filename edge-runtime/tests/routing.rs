@@ -6,7 +6,7 @@ mod common;
 
 use common::{Client, MODEL, Server, client, request};
 use sconce_edge_runtime::route::{self, Limits};
-use sconce_edge_runtime::wire::{ModelMetadataRequest, ServerLiveRequest};
+use sconce_edge_runtime::wire::{ModelConfigRequest, ModelMetadataRequest, ServerLiveRequest};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +73,9 @@ async fn requests_are_forwarded_by_name_and_unknown_names_are_told_what_is_route
         .unwrap()
         .into_inner();
     assert_eq!(metadata.inputs[0].name, "input");
+    let config = ModelConfigRequest { name: MODEL.into(), version: String::new() };
+    let config = client.model_config(config).await.unwrap().into_inner().config.unwrap();
+    assert_eq!(config.max_batch_size, 4);
     let mut wrong = request(1);
     wrong.model_name = "astray".into();
     let status = client.model_infer(wrong).await.unwrap_err();

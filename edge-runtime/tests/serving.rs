@@ -7,12 +7,16 @@ mod common;
 use common::{MODEL, PIXELS, Server, request};
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
-use sconce_edge_runtime::decode::decode;
-use sconce_edge_runtime::engine::{Engine, EngineError};
+use sconce_edge_runtime::decode::{Input, check, grpc};
+use sconce_edge_runtime::engine::{Engine, EngineError, Terms};
 use sconce_edge_runtime::load::load;
 use sconce_edge_runtime::metrics::Metrics;
+use sconce_edge_runtime::wire::infer_parameter::ParameterChoice;
+use sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor;
 use sconce_edge_runtime::wire::{
-    InferTensorContents, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, raw_fp32,
+    DataType, InferParameter, InferTensorContents, ModelConfigRequest, ModelInferRequest, ModelMetadataRequest,
+    ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest, StatisticDuration,
+    raw_fp32,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,13 +84,33 @@ async fn malformed_requests_are_told_what_was_expected() {
             request.inputs[0].contents = Some(contents.clone());
         })
     };
-    let cases: [(ModelInferRequest, Code, &str); 14] = [
+    let cases = [
+        (
+            with(&|r| {
+                r.inputs.push(r.inputs[0].clone());
+                r.raw_input_contents.push(r.raw_input_contents[0].clone());
+            }),
+            Code::InvalidArgument,
+            "input \"input\" is given twice",
+        ),
+        (
+            with(&|r| r.outputs = vec![InferRequestedOutputTensor { name: "output".into(), ..Default::default() }; 2]),
+            Code::InvalidArgument,
+            "output \"output\" is given twice",
+        ),
         (
             with(&|r| r.model_name = "other".into()),
             Code::NotFound,
             "no model \"other\" here; this server has \"tiny.test\"",
         ),
-        (with(&|r| r.inputs.clear()), Code::InvalidArgument, "0 inputs; the model takes one, \"input\""),
+        (
+            with(&|r| {
+                r.inputs.clear();
+                r.raw_input_contents.clear();
+            }),
+            Code::InvalidArgument,
+            "0 inputs; the model takes one, \"input\"",
+        ),
         (with(&|r| r.inputs[0].name = "x".into()), Code::InvalidArgument, "input \"x\"; the model takes \"input\""),
         (
             with(&|r| r.inputs[0].datatype = "INT8".into()),
@@ -109,7 +133,7 @@ async fn malformed_requests_are_told_what_was_expected() {
         (
             with(&|r| r.raw_input_contents.push(Default::default())),
             Code::InvalidArgument,
-            "2 raw_input_contents for one input; send one",
+            "2 raw_input_contents for 1 inputs; send one for each",
         ),
         (
             with(&|r| r.inputs[0].contents = Some(Default::default())),
@@ -124,7 +148,7 @@ async fn malformed_requests_are_told_what_was_expected() {
         (
             contents(InferTensorContents { fp32_contents: vec![0.0; 3], ..Default::default() }),
             Code::InvalidArgument,
-            "has 3 fp32_contents; shape [1, 1, 8, 8] needs 64",
+            "has 3 numbers; shape [1, 1, 8, 8] needs 64",
         ),
         (
             contents(InferTensorContents { int_contents: vec![0; PIXELS], ..Default::default() }),
@@ -137,13 +161,106 @@ async fn malformed_requests_are_told_what_was_expected() {
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(expected), "{}", status.message());
     }
+    let huge = with(&|r| r.raw_input_contents[0] = vec![0; 2 << 20].into());
+    let status = client.model_infer(huge).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert!(status.message().contains("the limit is: 1048576 bytes"), "{}", status.message());
     client.model_infer(request(1)).await.unwrap();
     let mut asked = request(1);
-    asked.outputs.push(sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor {
-        name: "scores".into(),
-        ..Default::default()
-    });
+    asked.outputs.push(InferRequestedOutputTensor { name: "scores".into(), ..Default::default() });
     assert!(client.model_infer(asked).await.unwrap_err().message().contains("the model gives \"output\""));
+}
+
+/// Each in its place: a stream goes on after one that was refused.
+#[tokio::test]
+async fn a_stream_answers_in_order_and_errors_stay_in_it() {
+    let server = Server::start(4, 64).await;
+    let mut client = server.client().await;
+    let requests = (0..20).map(|index| {
+        let rows = if index % 5 == 3 { 9 } else { 1 };
+        ModelInferRequest { id: index.to_string(), ..request(rows) }
+    });
+    let requests: Vec<_> = requests.collect();
+    let answers = client.model_stream_infer(futures::stream::iter(requests)).await.unwrap().into_inner();
+    let answers: Vec<_> = futures::TryStreamExt::try_collect(answers).await.unwrap();
+    assert_eq!(answers.len(), 20);
+    for (index, answer) in answers.into_iter().enumerate() {
+        let response = answer.infer_response.unwrap();
+        assert_eq!(response.id, index.to_string());
+        if index % 5 == 3 {
+            assert!(answer.error_message.contains("-1 being 1 to 4"), "{}", answer.error_message);
+        } else {
+            assert_eq!((answer.error_message.as_str(), response.raw_output_contents[0].len()), ("", 12));
+        }
+    }
+}
+
+#[tokio::test]
+async fn parameters_choose_classes_order_and_patience() {
+    let server = Server::start(4, 64).await;
+    let mut client = server.client().await;
+    let number = |choice| InferParameter { parameter_choice: Some(choice) };
+    let mut asked = request(2);
+    let parameters = [("classification".to_owned(), number(ParameterChoice::Int64Param(2)))].into();
+    asked.outputs = vec![InferRequestedOutputTensor { name: "output".into(), parameters }];
+    asked.parameters = [("priority".to_owned(), number(ParameterChoice::Uint64Param(1)))].into();
+    let answer = client.model_infer(asked.clone()).await.unwrap().into_inner();
+    assert_eq!((answer.outputs[0].datatype.as_str(), answer.outputs[0].shape.as_slice()), ("BYTES", &[2, 2][..]));
+    let raw = &answer.raw_output_contents[0];
+    let first = &raw[4..4 + u32::from_le_bytes(raw[..4].try_into().unwrap()) as usize];
+    let first = std::str::from_utf8(first).unwrap();
+    let [score, index, label] = first.split(':').collect::<Vec<_>>()[..] else { panic!("{first}") };
+    assert!(
+        score.parse::<f32>().unwrap() > 0.3 && ["a", "b", "c"][index.parse::<usize>().unwrap()] == label,
+        "{first}"
+    );
+
+    for (name, choice, code, expected) in [
+        (
+            "timeout",
+            ParameterChoice::Int64Param(1),
+            Code::Unavailable,
+            "waited in the queue for longer than its timeout",
+        ),
+        ("timeout", ParameterChoice::Int64Param(-1), Code::InvalidArgument, "\"timeout\" is -1; a whole number from 0"),
+        ("priority", ParameterChoice::StringParam("high".into()), Code::InvalidArgument, "\"priority\" is \"high\""),
+    ] {
+        let mut asked = request(1);
+        asked.parameters = [(name.to_owned(), number(choice))].into();
+        let status = client.model_infer(asked).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(expected), "{}", status.message());
+    }
+    asked.outputs[0].parameters = [("classification".to_owned(), number(ParameterChoice::Int64Param(0)))].into();
+    assert!(client.model_infer(asked).await.unwrap_err().message().contains("a whole number from 1 is needed"));
+}
+
+#[tokio::test]
+async fn statistics_configuration_and_index_are_told() {
+    let server = Server::start(4, 64).await;
+    let mut client = server.client().await;
+    for rows in [1, 3, 9] {
+        client.model_infer(request(rows)).await.ok();
+    }
+    let (name, version) = (MODEL.to_owned(), String::new());
+    let statistics = client.model_statistics(ModelStatisticsRequest::default()).await.unwrap().into_inner();
+    let model = &statistics.model_stats[0];
+    assert_eq!((model.name.as_str(), model.inference_count, model.execution_count), (MODEL, 4, 2));
+    let stages = model.inference_stats.as_ref().unwrap();
+    let counted = |stage: &Option<StatisticDuration>| stage.as_ref().unwrap().count;
+    assert_eq!((counted(&stages.success), counted(&stages.fail), counted(&stages.compute_infer)), (2, 1, 2));
+    assert_eq!(model.batch_stats.iter().map(|batch| batch.batch_size).collect::<Vec<_>>(), [1, 3]);
+    assert!(model.last_inference > 0 && stages.compute_infer.as_ref().unwrap().ns > 0);
+
+    let config = client.model_config(ModelConfigRequest { name, version }).await.unwrap().into_inner().config.unwrap();
+    assert_eq!((config.max_batch_size, config.input[0].dims.as_slice()), (4, &[1, 8, 8][..]));
+    assert_eq!((config.input[0].data_type(), config.output[0].dims.as_slice()), (DataType::TypeFp32, &[3][..]));
+    let index = client.repository_index(RepositoryIndexRequest::default()).await.unwrap().into_inner();
+    assert_eq!((index.models[0].name.as_str(), index.models[0].state.as_str()), (MODEL, "READY"));
+    let load = RepositoryModelLoadRequest { model_name: "other".into(), ..Default::default() };
+    let refused = client.repository_model_load(load).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert!(refused.message().contains("serves one model, \"tiny.test\", and cannot load \"other\""), "{refused}");
 }
 
 #[tokio::test]
@@ -215,18 +332,68 @@ async fn a_full_queue_answers_at_once() {
 
 #[tokio::test]
 async fn late_work_is_refused_before_the_model_runs() {
+    let (engine, input, registry) = engine(16, Duration::ZERO);
+    let late = Terms { deadline: Some(Instant::now()), ..Terms::default() };
+    assert_eq!(engine.submit(input.clone(), late).await.unwrap_err(), EngineError::Late);
+    let expired = Terms { expires: Some(Instant::now()), ..Terms::default() };
+    assert_eq!(engine.submit(input.clone(), expired).await.unwrap_err(), EngineError::Expired);
+    engine.submit(input, Terms::default()).await.unwrap();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("sconce_batch_size_count 1"), "{text}");
+}
+
+/// The delay fills the queue without a clock: less than a batch waits, a whole one runs.
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn whose_client_is_gone_leaves_its_place_to_another() {
+    let (engine, input, registry) = engine(3, HOUR);
+    let submit = |rows: usize| Box::pin(engine.submit(rows_of(&input, rows), Terms::default()));
+    let (mut first, mut gone, mut third) = (submit(1), submit(1), submit(1));
+    for waiting in [&mut first, &mut gone, &mut third] {
+        assert!(futures::poll!(waiting).is_pending());
+    }
+    assert_eq!(submit(1).await.unwrap_err(), EngineError::QueueFull { limit: 3 });
+    drop(gone);
+    // With it the batch is full.
+    let (first, third, last) = tokio::join!(first, third, submit(2));
+    assert_eq!([first, third, last].map(|answer| answer.unwrap().ys.dims()[0]), [1, 1, 2]);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("sconce_batch_size_sum 4") && text.contains("reason=\"abandoned\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn the_more_urgent_runs_before_those_that_came_earlier() {
+    let (engine, input, _) = engine(16, HOUR);
+    let submit =
+        |rows: usize, level: u8| Box::pin(engine.submit(rows_of(&input, rows), Terms { level, ..Terms::default() }));
+    let (mut first, mut second, mut third) = (submit(1, 2), submit(1, 2), submit(1, 3));
+    // Least urgent first: its level counts, not when it came.
+    for waiting in [&mut third, &mut first, &mut second] {
+        assert!(futures::poll!(waiting).is_pending());
+    }
+    submit(2, 1).await.unwrap();
+    first.await.unwrap();
+    second.await.unwrap();
+    assert!(futures::poll!(&mut third).is_pending(), "there was no room for it in the batch");
+}
+
+fn rows_of(input: &Input, rows: usize) -> Input {
+    let xs = vec![input.xs.clone(); rows];
+    Input { xs: candle_core::Tensor::cat(&xs, 0).unwrap(), rows }
+}
+
+/// An engine, an input for it, and what it counts.
+fn engine(queue_size: usize, max_queue_delay: Duration) -> (Engine, Input, Registry) {
     let folder = tempfile::tempdir().unwrap();
     sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
     let loaded = load(folder.path(), None, "f32", 4, 1).unwrap();
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry, MODEL, "", "f32"));
-    let policy = Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO };
-    let engine = Engine::start(loaded.runner, policy, 16, metrics).unwrap();
-    let input = decode(request(1), &loaded.signature).unwrap();
-    let past = Instant::now();
-    assert_eq!(engine.submit(&input, Some(past)).await.unwrap_err(), EngineError::Late);
-    engine.submit(&input, None).await.unwrap();
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("sconce_batch_size_count 1"), "{text}");
+    let policy = Policy { max_batch_size: 4, max_queue_delay };
+    let engine = Engine::start(loaded.runner, policy, queue_size, metrics).unwrap();
+    let input = check(grpc(request(1)).unwrap().inputs, &[], &loaded.signature).unwrap();
+    (engine, input, registry)
 }

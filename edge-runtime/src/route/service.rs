@@ -130,7 +130,7 @@ impl Router {
         let arrived = Instant::now();
         let (head, body) = request.into_parts();
         let method = head.uri.path().rsplit('/').next().unwrap_or_default();
-        if !["ModelInfer", "ModelMetadata", "ModelReady"].contains(&method) {
+        if !["ModelInfer", "ModelMetadata", "ModelReady", "ModelConfig", "ModelStatistics"].contains(&method) {
             return own(method);
         }
         let limit = self.max_message_bytes;

@@ -2,13 +2,15 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod process;
+
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::Engine;
 use sconce_edge_runtime::load::load;
 use sconce_edge_runtime::metrics::Metrics;
-use sconce_edge_runtime::server::{self, Service};
+use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
 use sconce_edge_runtime::wire::{ModelInferRequest, raw_fp32};
@@ -23,30 +25,46 @@ use tonic::transport::Channel;
 pub const MODEL: &str = "tiny.test";
 pub const PIXELS: usize = 64;
 
+pub const LOOPBACK: &str = "127.0.0.1:0";
+
+/// Without a delay.
+pub fn policy(max_batch_size: usize) -> Policy {
+    Policy { max_batch_size, max_queue_delay: Duration::ZERO }
+}
+
+pub const LIMITS: Limits = Limits {
+    max_message_bytes: 1 << 20,
+    head_timeout: Duration::from_secs(5),
+    body_timeout: Duration::from_secs(5),
+    drain: Duration::from_secs(5),
+};
+
 pub type Client = GrpcInferenceServiceClient<Channel>;
 
 pub struct Server {
+    /// Of gRPC.
     pub address: SocketAddr,
+    pub rest: SocketAddr,
     pub stop: Option<oneshot::Sender<()>>,
     pub task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Server {
     pub async fn start(max_batch_size: usize, queue_size: usize) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), max_batch_size, queue_size).await
+        Self::start_at(LOOPBACK.parse().unwrap(), max_batch_size, queue_size).await
     }
 
     pub async fn start_at(address: SocketAddr, max_batch_size: usize, queue_size: usize) -> Self {
-        Self::with(address, Policy { max_batch_size, max_queue_delay: Duration::ZERO }, queue_size).await
+        Self::start_with(address, policy(max_batch_size), queue_size, LIMITS).await
     }
 
     /// Its queue has room for one request, which waits there for others: whoever comes meanwhile finds it full.
     pub async fn soon_full() -> Self {
         let policy = Policy { max_batch_size: 4, max_queue_delay: Duration::from_millis(300) };
-        Self::with("127.0.0.1:0".parse().unwrap(), policy, 1).await
+        Self::start_with("127.0.0.1:0".parse().unwrap(), policy, 1, LIMITS).await
     }
 
-    async fn with(address: SocketAddr, policy: Policy, queue_size: usize) -> Self {
+    pub async fn start_with(address: SocketAddr, policy: Policy, queue_size: usize, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
         let loaded = load(folder.path(), None, "f32", policy.max_batch_size, 1).unwrap();
@@ -55,11 +73,13 @@ impl Server {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let identity = Identity { name: MODEL.into(), version: address.to_string() };
-        let service = Service { engine, signature: loaded.signature, identity, metrics };
+        let rest = TcpListener::bind(LOOPBACK).await.unwrap();
+        let rest_address = rest.local_addr().unwrap();
+        let service = Service::new(engine, loaded.signature, identity, metrics);
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
-        let task = tokio::spawn(server::serve(listener, service, 1 << 20, Duration::from_secs(5), stopped));
-        Self { address, stop: Some(stop), task }
+        let task = tokio::spawn(server::serve(Listeners { grpc: listener, rest }, service, limits, stopped));
+        Self { address, rest: rest_address, stop: Some(stop), task }
     }
 
     pub async fn client(&self) -> Client {

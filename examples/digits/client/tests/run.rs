@@ -8,7 +8,7 @@ use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::Engine;
 use sconce_edge_runtime::load::load;
 use sconce_edge_runtime::metrics::Metrics;
-use sconce_edge_runtime::server::{self, Service};
+use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -41,15 +41,12 @@ async fn serve(folder: &Path) -> String {
         metrics.clone(),
     )
     .unwrap();
-    let service = Service {
-        engine,
-        signature: loaded.signature,
-        identity: Identity { name: MODEL.into(), version: "1".into() },
-        metrics,
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(server::serve(listener, service, 1 << 20, Duration::from_secs(1), std::future::pending()));
+    let identity = Identity { name: MODEL.into(), version: "1".into() };
+    let service = Service::new(engine, loaded.signature, identity, metrics);
+    let listen = || TcpListener::bind("127.0.0.1:0");
+    let listeners = Listeners { grpc: listen().await.unwrap(), rest: listen().await.unwrap() };
+    let address = listeners.grpc.local_addr().unwrap().to_string();
+    tokio::spawn(server::serve(listeners, service, Limits::default(), std::future::pending()));
     address
 }
 

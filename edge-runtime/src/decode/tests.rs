@@ -1,0 +1,131 @@
+//! Whatever is sent: it is refused, or it is a tensor as the model takes it.
+
+use super::{DecodeError, Input, Signature, check, grpc, rest, split, whole};
+use crate::request::Request;
+use crate::wire::model_infer_request::InferInputTensor;
+use crate::wire::{InferTensorContents, ModelInferRequest, raw_fp32};
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use prost::Message as _;
+use sconce_model::artifact::TensorSpec;
+
+fn signature() -> Signature {
+    let tensor =
+        |name: &str, shape: &[i64]| TensorSpec { name: name.into(), datatype: "FP32".into(), shape: shape.into() };
+    Signature { input: tensor("x", &[-1, 2]), output: tensor("y", &[-1, 3]), labels: Vec::new(), max_batch_size: 4 }
+}
+
+fn checked(request: Result<Request, DecodeError>) -> Result<Input, DecodeError> {
+    let request = request?;
+    check(request.inputs, &request.outputs, &signature())
+}
+
+fn sound(read: Result<Input, DecodeError>) -> Result<(), TestCaseError> {
+    match read {
+        Ok(Input { xs, rows }) => {
+            prop_assert_eq!(xs.dims(), [rows, 2]);
+            prop_assert!((1..=4).contains(&rows));
+            let values: Vec<f32> = xs.flatten_all().and_then(|xs| xs.to_vec1()).unwrap();
+            prop_assert!(values.iter().all(|value| value.is_finite()));
+        }
+        Err(error) => prop_assert!(!error.to_string().is_empty()),
+    }
+    Ok(())
+}
+
+const JSON: &str = r#"{"id":"1","parameters":{"timeout":5,"priority":1},"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[[1,-2.5]]}],"outputs":[{"name":"y","parameters":{"classification":1}}]}"#;
+const HEAD: &str = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[2,2],"parameters":{"binary_data_size":16}}]}"#;
+
+fn over_rest(body: Vec<u8>, header: Option<&str>) -> Result<Input, DecodeError> {
+    let read = split(body.into(), header).and_then(|(head, binary)| rest(&head, binary));
+    checked(read)
+}
+
+fn with_binary() -> Vec<u8> {
+    [HEAD.as_bytes(), &raw_fp32(&[1.0, 2.0, 3.0, 4.0])].concat()
+}
+
+fn messages() -> [ModelInferRequest; 2] {
+    let input = InferInputTensor {
+        name: "x".into(),
+        datatype: "FP32".into(),
+        shape: vec![2, 2],
+        contents: Some(InferTensorContents { fp32_contents: vec![1.0, 2.0, 3.0, 4.0], ..Default::default() }),
+        ..Default::default()
+    };
+    let typed = ModelInferRequest { inputs: vec![input.clone()], ..Default::default() };
+    let raw = ModelInferRequest {
+        inputs: vec![InferInputTensor { contents: None, ..input }],
+        raw_input_contents: vec![raw_fp32(&[1.0, 2.0, 3.0, 4.0])],
+        ..Default::default()
+    };
+    [typed, raw]
+}
+
+#[test]
+fn what_is_spoilt_below_is_sound_before() {
+    over_rest(JSON.into(), None).unwrap();
+    over_rest(with_binary(), Some(&HEAD.len().to_string())).unwrap();
+    for message in messages() {
+        checked(grpc(message)).unwrap();
+    }
+}
+
+/// Some bytes are replaced, by ones that JSON likes as often as by any, and the end may be cut off.
+fn spoil(bytes: &mut Vec<u8>, spoils: &[(Index, u8)], cut: Option<Index>) {
+    for (place, byte) in spoils {
+        let place = place.index(bytes.len());
+        bytes[place] = *byte;
+    }
+    if let Some(cut) = cut {
+        bytes.truncate(cut.index(bytes.len()));
+    }
+}
+
+fn spoils() -> impl Strategy<Value = Vec<(Index, u8)>> {
+    let byte = prop_oneof![any::<u8>(), prop::sample::select(br#"0123456789-+.eE[]{},:" "#.to_vec())];
+    vec((any::<Index>(), byte), 0..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn spoilt_json_is_refused_or_sound(spoils in spoils(), cut in any::<Option<Index>>()) {
+        let mut body = JSON.as_bytes().to_vec();
+        spoil(&mut body, &spoils, cut);
+        sound(over_rest(body, None))?;
+    }
+
+    #[test]
+    fn spoilt_binary_is_refused_or_sound(spoils in spoils(), cut in any::<Option<Index>>(), off in -20_i64..20) {
+        let mut body = with_binary();
+        spoil(&mut body, &spoils, cut);
+        sound(over_rest(body, Some(&(HEAD.len() as i64 + off).to_string())))?;
+    }
+
+    #[test]
+    fn any_header_and_any_body_are_refused_or_sound(header in "\\PC{0,8}", body in vec(any::<u8>(), 0..64)) {
+        sound(over_rest(body.clone(), Some(&header)))?;
+        sound(checked(Ok(whole(Bytes::from(body), &signature()))))?;
+    }
+
+    #[test]
+    fn spoilt_messages_are_refused_or_sound(raw in 0..2_usize, spoils in spoils(), cut in any::<Option<Index>>()) {
+        let mut bytes = messages()[raw].encode_to_vec();
+        spoil(&mut bytes, &spoils, cut);
+        if let Ok(message) = ModelInferRequest::decode(&bytes[..]) {
+            sound(checked(grpc(message)))?;
+        }
+    }
+
+    #[test]
+    fn any_shape_is_refused_or_sound(shape in vec(any::<i64>(), 0..5), count in 0..20_usize) {
+        let mut message = messages()[0].clone();
+        message.inputs[0].shape = shape;
+        message.inputs[0].contents = Some(InferTensorContents { fp32_contents: vec![0.5; count], ..Default::default() });
+        sound(checked(grpc(message)))?;
+    }
+}

@@ -1,0 +1,36 @@
+//! Answers over gRPC.
+
+use crate::request::{Answer, Form, Values};
+use crate::wire::model_infer_response::InferOutputTensor;
+use crate::wire::{InferTensorContents, ModelInferResponse};
+
+/// All outputs are raw, or none is: so the protocol has it.
+pub fn grpc(answer: Answer) -> ModelInferResponse {
+    let mut raw_output_contents = Vec::new();
+    let outputs = answer.outputs.into_iter().map(|output| {
+        let datatype = output.values.datatype().to_owned();
+        let contents = match (output.form, output.values) {
+            (Form::Raw, values) => {
+                raw_output_contents.push(values.raw());
+                None
+            }
+            (Form::Typed, Values::Fp32(fp32_contents)) => {
+                Some(InferTensorContents { fp32_contents, ..Default::default() })
+            }
+            (Form::Typed, Values::Bytes(texts)) => Some(InferTensorContents {
+                bytes_contents: texts.into_iter().map(Into::into).collect(),
+                ..Default::default()
+            }),
+        };
+        InferOutputTensor { name: output.name, datatype, shape: output.shape, parameters: Default::default(), contents }
+    });
+    let outputs = outputs.collect();
+    ModelInferResponse {
+        model_name: answer.model,
+        model_version: answer.version,
+        id: answer.id,
+        parameters: Default::default(),
+        outputs,
+        raw_output_contents,
+    }
+}

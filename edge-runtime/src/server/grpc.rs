@@ -1,0 +1,197 @@
+//! The door of gRPC: inference, health and reflection.
+
+use super::{Limits, Refusal, Service};
+use crate::deadline::deadline;
+use crate::decode;
+use crate::encode;
+use crate::wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
+use crate::wire::{
+    DESCRIPTORS, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
+    ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
+    ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest,
+    ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_health::ServingStatus;
+
+/// Serves until the service stops; what has begun is finished.
+///
+/// # Errors
+/// If the listener fails.
+pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, limits: Limits) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let names = [String::new(), service.identity.name.clone()];
+    for name in &names {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let stopping = service.stopping();
+    let drain = async move {
+        stopping.await;
+        for name in &names {
+            health.set_service_status(name, ServingStatus::NotServing).await;
+        }
+    };
+    // Answers are not compressed: many clients offer to read that without wanting it, and they are small.
+    let inference = GrpcInferenceServiceServer::new(Door(service))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate)
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        // Room for one large tensor without waiting for round trips.
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(inference)
+        .serve_with_incoming_shutdown(incoming, drain)
+        .await?;
+    Ok(())
+}
+
+struct Door(Arc<Service>);
+
+fn deadline_of(metadata: &MetadataMap, arrived: Instant) -> Option<Instant> {
+    deadline(metadata.get("grpc-timeout").and_then(|header| header.to_str().ok()), arrived)
+}
+
+impl Service {
+    async fn infer_message(
+        &self,
+        mut message: ModelInferRequest,
+        arrived: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<ModelInferResponse, Refusal> {
+        let (name, version) = (std::mem::take(&mut message.model_name), std::mem::take(&mut message.model_version));
+        let answer = self.infer(&name, &version, (arrived, deadline), |_| decode::grpc(message)).await?;
+        Ok(encode::grpc(answer))
+    }
+
+    /// Answers in the order of the requests; as many as make a batch are under way at once. One that is refused is told so in
+    /// its place, and the stream goes on.
+    fn infer_each(
+        self: Arc<Self>,
+        messages: impl Stream<Item = Result<ModelInferRequest, Status>> + Send + 'static,
+        deadline: Option<Instant>,
+    ) -> BoxStream<'static, Result<ModelStreamInferResponse, Status>> {
+        let (at_once, stopping) = (self.signature.max_batch_size, self.stopping());
+        let answers = messages.take_until(stopping).map(move |message| {
+            let service = self.clone();
+            async move {
+                let message = message?;
+                let id = message.id.clone();
+                Ok(match service.infer_message(message, Instant::now(), deadline).await {
+                    Ok(answer) => {
+                        ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) }
+                    }
+                    Err(refusal) => ModelStreamInferResponse {
+                        error_message: refusal.to_string(),
+                        infer_response: Some(ModelInferResponse { id, ..Default::default() }),
+                    },
+                })
+            }
+        });
+        answers.buffered(at_once).boxed()
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Door {
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
+        Ok(Response::new(ServerReadyResponse { ready: self.0.is_ready() }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        Ok(Response::new(self.0.server_metadata()))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
+        let ModelReadyRequest { name, version } = request.into_inner();
+        Ok(Response::new(self.0.model_ready(&name, &version)?))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let ModelMetadataRequest { name, version } = request.into_inner();
+        Ok(Response::new(self.0.model_metadata(&name, &version)?))
+    }
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+        let arrived = Instant::now();
+        let deadline = deadline_of(request.metadata(), arrived);
+        Ok(Response::new(self.0.infer_message(request.into_inner(), arrived, deadline).await?))
+    }
+
+    type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        // The deadline of the whole stream.
+        let deadline = deadline_of(request.metadata(), Instant::now());
+        Ok(Response::new(self.0.clone().infer_each(request.into_inner(), deadline)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        Ok(Response::new(ModelConfigResponse { config: Some(self.0.model_config(&name, &version)?) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        Ok(Response::new(self.0.model_statistics(&name, &version)?))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        Ok(Response::new(self.0.index(request.get_ref().ready)))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        Err(self.0.one_model("load", &request.get_ref().model_name).into())
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        Err(self.0.one_model("unload", &request.get_ref().model_name).into())
+    }
+}

@@ -1,0 +1,230 @@
+//! The door of REST: the protocol's paths, as JSON with or without binary data.
+
+mod body;
+mod trouble;
+
+use super::{Limits, Refusal, Service};
+use crate::decode;
+use crate::encode;
+use crate::wire::json::IndexRequest;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, any, get, post};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use trouble::Trouble;
+
+/// How long the JSON is that binary data follows; 0: all of it is one tensor.
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+/// Of the protocol's extensions, those that are not served.
+const UNSERVED: [&str; 7] = [
+    "/v2/logging",
+    "/v2/trace/setting",
+    "/v2/models/{model}/trace/setting",
+    "/v2/models/{model}/generate",
+    "/v2/models/{model}/generate_stream",
+    "/v2/systemsharedmemory/{*path}",
+    "/v2/cudasharedmemory/{*path}",
+];
+/// How long to wait for file descriptors to become free.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Serves until the service stops; what has begun is finished.
+pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, limits: Limits) {
+    let mut stopping = pin!(service.stopping());
+    let router = TowerToHyperService::new(router(service.clone(), limits));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stopping => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                stream.set_nodelay(true).ok();
+                let connection = http.serve_connection(TokioIo::new(stream), router.clone());
+                // Clients that break off, or are too slow, end it with an error: nobody is left to be told.
+                tokio::spawn(connections.watch(connection));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+#[derive(Clone)]
+struct Door {
+    service: Arc<Service>,
+    limits: Limits,
+}
+
+fn router(service: Arc<Service>, limits: Limits) -> Router {
+    let of_model = |router: Router<Door>, path: &str, route: MethodRouter<Door>| {
+        router
+            .route(&format!("/v2/models/{{model}}{path}"), route.clone())
+            .route(&format!("/v2/models/{{model}}/versions/{{version}}{path}"), route)
+    };
+    let mut router = Router::new()
+        .route("/v2", get(server_metadata))
+        .route("/v2/health/live", get(async || reply(StatusCode::OK, &json!({"live": true}))))
+        .route("/v2/health/ready", get(server_ready))
+        .route("/v2/models", get(models))
+        .route("/v2/models/stats", get(all_statistics))
+        .route("/v2/repository/index", post(index))
+        .route("/v2/repository/models/{model}/load", post(load))
+        .route("/v2/repository/models/{model}/unload", post(unload));
+    for path in UNSERVED {
+        router = router.route(path, any(unserved));
+    }
+    for (path, route) in [
+        ("", get(model_metadata)),
+        ("/ready", get(model_ready)),
+        ("/infer", post(infer)),
+        ("/config", get(model_config)),
+        ("/stats", get(model_statistics)),
+    ] {
+        router = of_model(router, path, route);
+    }
+    router
+        .fallback(async |request: Request| Trouble::Path { path: request.uri().path().to_owned() })
+        .method_not_allowed_fallback(async |request: Request| Trouble::Method {
+            method: request.method().to_string(),
+            path: request.uri().path().to_owned(),
+        })
+        .with_state(Door { service, limits })
+}
+
+/// The model and the version that the path names.
+struct Asked {
+    model: String,
+    /// Empty: whichever is there.
+    version: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Trouble;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Trouble> {
+        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
+        let Path(mut names) = path.map_err(|_| Trouble::Path { path: parts.uri.path().to_owned() })?;
+        let mut named = |name: &str| names.remove(name).unwrap_or_default();
+        Ok(Self { model: named("model"), version: named("version") })
+    }
+}
+
+type Answer = Result<Response, Trouble>;
+
+fn reply(status: StatusCode, message: &impl Serialize) -> Response {
+    match serde_json::to_vec(message) {
+        Ok(body) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => Trouble::Refused(Refusal::Encode { why: error.to_string() }).into_response(),
+    }
+}
+
+fn told(message: &impl Serialize) -> Answer {
+    Ok(reply(StatusCode::OK, message))
+}
+
+async fn server_metadata(State(door): State<Door>) -> Answer {
+    told(&door.service.server_metadata())
+}
+
+async fn server_ready(State(door): State<Door>) -> Answer {
+    if !door.service.is_ready() {
+        return Err(Refusal::Draining.into());
+    }
+    told(&json!({"live": true, "ready": true}))
+}
+
+async fn models(State(door): State<Door>) -> Answer {
+    told(&json!({"models": [door.service.identity.name]}))
+}
+
+async fn model_metadata(State(door): State<Door>, asked: Asked) -> Answer {
+    told(&door.service.model_metadata(&asked.model, &asked.version)?)
+}
+
+async fn model_ready(State(door): State<Door>, asked: Asked) -> Answer {
+    if !door.service.model_ready(&asked.model, &asked.version)?.ready {
+        return Err(Refusal::Draining.into());
+    }
+    told(&json!({"name": asked.model, "ready": true}))
+}
+
+async fn model_config(State(door): State<Door>, asked: Asked) -> Answer {
+    told(&door.service.model_config(&asked.model, &asked.version)?)
+}
+
+async fn model_statistics(State(door): State<Door>, asked: Asked) -> Answer {
+    told(&door.service.model_statistics(&asked.model, &asked.version)?)
+}
+
+async fn all_statistics(State(door): State<Door>) -> Answer {
+    told(&door.service.model_statistics("", "")?)
+}
+
+async fn index(State(door): State<Door>, request: Request) -> Answer {
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, &door.limits).await?;
+    let asked = if body.is_empty() {
+        IndexRequest::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| Trouble::Json { why: error.to_string() })?
+    };
+    told(&door.service.index(asked.ready).models)
+}
+
+async fn load(State(door): State<Door>, asked: Asked) -> Answer {
+    Err(door.service.one_model("load", &asked.model).into())
+}
+
+async fn unload(State(door): State<Door>, asked: Asked) -> Answer {
+    Err(door.service.one_model("unload", &asked.model).into())
+}
+
+async fn unserved(request: Request) -> Trouble {
+    Trouble::Unserved { path: request.uri().path().to_owned() }
+}
+
+async fn infer(State(Door { service, limits }): State<Door>, asked: Asked, request: Request) -> Answer {
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, &limits).await.inspect_err(|_| service.metrics.refused("unreadable"))?;
+    let header = head.headers.get(HEADER_LENGTH).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let read = |signature: &_| match header.as_deref().map(str::trim) {
+        Some("0") => Ok(decode::whole(body, signature)),
+        header => decode::split(body, header).and_then(|(head, binary)| decode::rest(&head, binary)),
+    };
+    let answer = service.infer(&asked.model, &asked.version, (Instant::now(), None), read).await?;
+    let (body, json_bytes) = encode::rest(&answer).map_err(|error| Refusal::Encode { why: error.to_string() })?;
+    let (body, encoding) = body::compressed(&head.headers, body);
+    let content_type = if json_bytes.is_some() { "application/octet-stream" } else { "application/json" };
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(json_bytes) = json_bytes {
+        response.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(json_bytes));
+    }
+    if let Some(encoding) = encoding {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+    }
+    Ok(response)
+}

@@ -1,0 +1,33 @@
+//! The Open Inference Protocol's messages: over gRPC generated from `proto/`, over REST in [`json`].
+
+#![allow(clippy::all, missing_docs)]
+
+pub mod json;
+
+tonic::include_proto!("inference");
+
+/// For gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
+
+/// Raw contents of an `FP32` tensor.
+pub fn raw_fp32(values: &[f32]) -> bytes::Bytes {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Raw contents of a `BYTES` tensor: before each element its length, 32 bits, little-endian.
+pub fn raw_bytes(elements: &[String]) -> bytes::Bytes {
+    elements.iter().flat_map(|text| (text.len() as u32).to_le_bytes().into_iter().chain(text.bytes())).collect()
+}
+
+/// Numbers of enumerations, as JSON names them.
+mod names {
+    use serde::Serializer;
+
+    pub fn data_type<S: Serializer>(number: &i32, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(super::DataType::try_from(*number).unwrap_or_default().as_str_name())
+    }
+
+    pub fn kind<S: Serializer>(number: &i32, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(super::model_instance_group::Kind::try_from(*number).unwrap_or_default().as_str_name())
+    }
+}
