@@ -1,5 +1,7 @@
 //! The protocol's messages over REST. Numbers are read straight into `f32`: no tree of JSON values is built.
 
+#![warn(clippy::all)]
+
 use crate::request::Parameter;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
