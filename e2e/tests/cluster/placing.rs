@@ -2,6 +2,10 @@
 
 use crate::suite::{BUDGET, bed};
 use anyhow::Result;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
 use sconce_api::{Basis, EdgePlacement, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, placement_name, serves_from, stands};
 use serde_json::json;
@@ -113,5 +117,23 @@ async fn site_that_is_selected_no_longer_loses_its_placement() -> Result<()> {
     label("opened-").await?;
     wish(&bed, json!({"sites": null})).await?;
     bed.until_served("digits", "site-b", Tier::Cloud).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn model_that_may_not_run_in_the_cloud_leaves_no_pool_there() -> Result<()> {
+    let bed = bed().await?;
+    let services: Api<Service> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let ours = ListParams::default().labels("app.kubernetes.io/managed-by=sconce");
+    let pools: Vec<String> = services.list(&ours).await?.iter().map(ResourceExt::name_any).collect();
+    assert!(!pools.is_empty(), "site-b is served by a pool");
+    wish(&bed, json!({"placement": {"tier": "Edge"}})).await?;
+    bed.until_served("digits", "site-b", Tier::Edge).await?;
+    let limit = Duration::from_secs(60);
+    for pool in &pools {
+        bed.until(&services, pool, "gone", limit, |found: Option<&Service>| found.is_none()).await?;
+        bed.until(&budgets, pool, "gone", limit, |found: Option<&PodDisruptionBudget>| found.is_none()).await?;
+    }
     Ok(())
 }
