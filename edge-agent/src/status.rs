@@ -77,8 +77,8 @@ pub fn next(
 fn ready(cloud: Cloud, old: Option<&Condition>, clock: Time) -> Condition {
     let (status, reason, message) = match (cloud, old) {
         // After a restart the last numbers stand, and so does what they meant.
-        (Cloud::Probing, Some(old)) => return old.clone(),
-        (Cloud::Probing, None) => ("False", Reason::Probing, "500 probes to the Service sconce-cloud are under way"),
+        (Cloud::Probing, Some(old)) if old.reason != Reason::NoContact.as_str() => return old.clone(),
+        (Cloud::Probing, _) => ("False", Reason::Probing, "500 probes to the Service sconce-cloud are under way"),
         (Cloud::Answers, _) => ("True", Reason::Ready, "hardware and link are measured"),
         (Cloud::Silent, _) => (
             "False",
@@ -247,6 +247,9 @@ mod tests {
         assert_eq!(restarted(&old, hardware(), Cloud::Probing), None);
         let lost = restarted(&old, hardware(), Cloud::Silent).unwrap();
         assert_eq!(lost.link, old.link);
+        let probing = Condition { reason: "Probing".into(), ..lost.conditions[0].clone() };
+        let again = ready(Cloud::Probing, lost.conditions.first(), clock(10));
+        assert_eq!((again.reason, again.last_transition_time), (probing.reason, probing.last_transition_time));
         let faster = Hardware { gflops: 80, ..hardware() };
         let again = restarted(&lost, faster, Cloud::Silent).unwrap();
         assert_eq!(again.conditions, lost.conditions, "since when it is so does not change");

@@ -88,7 +88,7 @@ pub struct Serve {
     /// Threads that read requests, and as many that compute; default: the processors that this process may use.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Of a request, uncompressed.
+    /// Of a request, uncompressed; where the model's largest batch needs less, less is taken.
     #[arg(long, default_value = "67108864")]
     pub max_message_bytes: usize,
     /// How long a client of REST may take for the head of a request, and be idle between two.

@@ -95,7 +95,7 @@ pub fn next(queue: impl IntoIterator<Item = Waiting>, busy: bool, policy: &Polic
             }
             Waiting { rows: more, arrived, deadline, expires, .. } => {
                 rows += more;
-                let patience = arrived + policy.max_queue_delay;
+                let patience = arrived.checked_add(policy.max_queue_delay).unwrap_or(now);
                 // A deadline within the delay: how long the model needs is not known here, so it does not wait at all.
                 let within = |limit: Option<Instant>| limit.is_some_and(|limit| limit <= patience);
                 let patience = if within(deadline) || within(expires) { now } else { patience };

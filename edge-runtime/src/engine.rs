@@ -192,6 +192,17 @@ impl Drop for Engine {
     }
 }
 
+/// The model's thread ends, whatever the reason: nobody waits for it any longer.
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.closed = true;
+        queue.jobs.clear();
+    }
+}
+
 impl Shared {
     /// A queue is whole between any two of its lines: a panic elsewhere leaves it usable.
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -224,6 +235,7 @@ impl Shared {
 
     fn run(&self, runner: &Runner, policy: &Policy) {
         let mut scratch = runner.plan.scratch(policy.max_batch_size);
+        let _end = End(self);
         while let Some(batch) = self.take(policy) {
             if !batch.is_empty() {
                 self.infer(runner, &mut scratch, batch);

@@ -107,9 +107,10 @@ async fn run_serve(args: Serve) -> Result<()> {
     let (grpc, rest, metrics_listener) =
         (listen(args.grpc).await?, listen(args.rest).await?, listen(args.metrics).await?);
     tracing::info!(model = identity.name, version = identity.version, isa, grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
+    let max_message_bytes = args.max_message_bytes.min(loaded.signature.largest_request());
     let service = Service::new(engine, loaded.signature, identity, metrics);
     let limits = Limits {
-        max_message_bytes: args.max_message_bytes,
+        max_message_bytes,
         head_timeout: args.head_timeout,
         body_timeout: args.body_timeout,
         drain: args.drain,

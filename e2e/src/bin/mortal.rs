@@ -1,5 +1,5 @@
 //! Runs the operator behind a proxy of the API server and kills it (SIGKILL) right after its n-th write, whose answer it
-//! never sees. Prints how many writes it has made. Without a limit it runs until its standard input ends.
+//! never sees, or when its own standard input ends. Prints how many writes it has made.
 //!
 //! Leases and events do not count: they are no part of what the operator makes.
 
@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, Notify};
 /// Runs a program behind a proxy of the API server and kills it after its n-th write.
 #[derive(Parser)]
 struct Args {
-    /// Kill after so many writes; without it, run until standard input ends.
+    /// Kill after so many writes, or when standard input ends; without it, only then.
     #[arg(long)]
     writes: Option<usize>,
     /// Credentials for the API server.
@@ -81,7 +81,7 @@ async fn main() -> Result<()> {
         .with_context(|| format!("cannot run {program}"))?;
     tokio::select! {
         () = proxy.enough.notified() => {}
-        _ = end_of_input(), if args.writes.is_none() => {}
+        _ = end_of_input() => {}
         ended = child.wait() => bail!("{program} ended by itself: {}", ended?),
     }
     child.kill().await?;
@@ -124,6 +124,7 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response 
     }
     let mut done = proxy.done.lock().await;
     if proxy.limit == Some(*done) {
+        drop(done);
         // It is dead already and does not know: nothing more of it reaches the API server.
         return std::future::pending().await;
     }

@@ -1,7 +1,7 @@
 //! The operator may die between any two writes, and what it makes is the same.
 
 use crate::suite::bed;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, ChildStdin, Command};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -26,7 +27,7 @@ struct Mortal<'a> {
 
 impl Mortal<'_> {
     /// Starts a life of `writes` writes, or one without end.
-    fn begin(&self, writes: Option<usize>) -> Result<Child> {
+    fn begin(&self, writes: Option<usize>) -> Result<Life> {
         let mut command = Command::new(tool("kubebox")?);
         command.args(["exec", "--name", self.bed.spec.name, "cp", "--"]).arg(program("mortal")?);
         command.arg("--kubeconfig").arg(self.bed.kubeconfig()).args(["--server", "https://127.0.0.1:6443"]);
@@ -34,14 +35,29 @@ impl Mortal<'_> {
             command.args(["--writes", &writes.to_string()]);
         }
         command.arg("--").arg(program("sconce-operator")?).args(&self.arguments);
-        Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?)
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        Ok(Life { thread: child.stdin.take(), child })
+    }
+}
+
+struct Life {
+    child: Child,
+    /// It ends when this is cut.
+    thread: Option<ChildStdin>,
+}
+
+impl Life {
+    /// Waits for its end, in the end by our hand; returns how many writes it made.
+    async fn ended(&mut self) -> Result<usize> {
+        let mut said = String::new();
+        self.child.stdout.as_mut().context("its output is ours")?.read_to_string(&mut said).await?;
+        let status = self.child.wait().await?;
+        said.trim().parse().with_context(|| format!("the operator ended otherwise than by our hand: {status}"))
     }
 
-    /// Waits for the end of a life; returns how many writes it made.
-    async fn ended(life: Child) -> Result<usize> {
-        let output = life.wait_with_output().await?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        said.trim().parse().with_context(|| format!("the operator ended otherwise than by our hand: {}", output.status))
+    async fn end(mut self) -> Result<usize> {
+        drop(self.thread.take());
+        self.ended().await
     }
 }
 
@@ -153,13 +169,11 @@ async fn create_under_kills(bed: &Bed) -> Result<()> {
     let wish = serde_json::to_string(&EdgeModel { metadata, spec, status: None })?;
 
     delete_model(bed).await?;
-    let mut undisturbed = mortal.begin(None)?;
+    let undisturbed = mortal.begin(None)?;
     bed.apply_text(&wish).await?;
     until_served(bed).await?;
     let expected = made(bed).await?;
-    drop(undisturbed.stdin.take());
-    let writes = Mortal::ended(undisturbed).await?;
-    println!("a create takes {writes} writes, undisturbed");
+    println!("a create takes {} writes, undisturbed", undisturbed.end().await?);
 
     delete_model(bed).await?;
     bed.apply_text(&wish).await?;
@@ -168,11 +182,14 @@ async fn create_under_kills(bed: &Bed) -> Result<()> {
         let served = until_served(bed);
         tokio::pin!(served);
         loop {
-            let life = mortal.begin(Some(1))?;
+            let mut life = mortal.begin(Some(1))?;
             lives += 1;
             tokio::select! {
-                ended = Mortal::ended(life) => assert_eq!(ended?, 1),
-                served = &mut served => return served,
+                ended = life.ended() => ensure!(ended? == 1, "a life of one write made another number of them"),
+                served = &mut served => {
+                    life.end().await?;
+                    return served;
+                }
             }
         }
     })
@@ -180,9 +197,9 @@ async fn create_under_kills(bed: &Bed) -> Result<()> {
     .context("one write a life leads nowhere")??;
     println!("served after {lives} lives of one write each");
     let last = mortal.begin(None)?;
-    until_same(bed, &expected, "after each write").await?;
-    drop(last);
-    Ok(())
+    let same = until_same(bed, &expected, "after each write").await;
+    last.end().await?;
+    same
 }
 
 #[tokio::test]

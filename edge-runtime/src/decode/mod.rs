@@ -27,6 +27,17 @@ pub struct Signature {
     pub max_batch_size: usize,
 }
 
+impl Signature {
+    /// More bytes than a request that the model takes can have, as JSON too, with room for names and parameters.
+    pub fn largest_request(&self) -> usize {
+        const PER_NUMBER: usize = 32;
+        const BESIDE: usize = 1 << 16;
+        let row = self.input.shape.iter().skip(1).map(|&size| usize::try_from(size).unwrap_or(1));
+        let numbers = row.fold(self.max_batch_size, usize::saturating_mul);
+        numbers.saturating_mul(PER_NUMBER).saturating_add(BESIDE)
+    }
+}
+
 /// Inputs that have been checked.
 #[derive(Clone, Debug)]
 pub struct Input {

@@ -64,7 +64,7 @@ pub async fn fetch(
     folder: &Path,
     patience: Duration,
 ) -> Result<(), FetchError> {
-    let source = &Attempts { source, patience, received: AtomicU64::new(0) };
+    let source = &Attempts { source, patience, furthest: AtomicU64::new(0) };
     std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
     let manifest = source.retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
     let layers = layers(&manifest)?;
@@ -87,12 +87,12 @@ pub async fn fetch(
 struct Attempts<'a> {
     source: &'a Source,
     patience: Duration,
-    /// Bytes of files, over all attempts.
-    received: AtomicU64,
+    /// How many bytes of a file there were at best, over its attempts.
+    furthest: AtomicU64,
 }
 
 impl Attempts<'_> {
-    /// A registry is asked again while it brings something now and then; one that gives wrong bytes, three times.
+    /// A registry is asked again while it gets further now and then; one that gives wrong bytes, three times.
     async fn retried<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Result<T, FetchError>
     where
         F: Future<Output = Result<T, FetchError>>,
@@ -103,14 +103,15 @@ impl Attempts<'_> {
             .without_max_times()
             .with_jitter();
         let (mut waits, mut since, mut wrong) = (backoff.build(), Instant::now(), 0);
+        self.furthest.store(0, Ordering::Relaxed);
         loop {
-            let before = self.received.load(Ordering::Relaxed);
+            let before = self.furthest.load(Ordering::Relaxed);
             let error = match attempt().await {
                 Ok(fetched) => return Ok(fetched),
                 Err(error) => error,
             };
             wrong += u32::from(matches!(error, FetchError::Digest { .. }));
-            if self.received.load(Ordering::Relaxed) > before {
+            if self.furthest.load(Ordering::Relaxed) > before {
                 (waits, since) = (backoff.build(), Instant::now());
             }
             let wait = waits.next().unwrap_or(self.patience);
@@ -249,11 +250,11 @@ async fn download(source: &Attempts<'_>, layer: &Layer, path: &str, target: &Pat
     while have < layer.size {
         match source.heard(path, stream.next()).await? {
             Some(Ok(chunk)) => {
-                source.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 let chunk = &chunk[..chunk.len().min((layer.size - have) as usize)];
                 hasher.update(chunk);
                 file.write_all(chunk).await.map_err(failed)?;
                 have += chunk.len() as u64;
+                source.furthest.fetch_max(have, Ordering::Relaxed);
             }
             Some(Err(error)) => cut = Some(causes(&error)),
             None => cut = Some("it ended".to_owned()),

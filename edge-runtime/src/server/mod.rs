@@ -115,6 +115,16 @@ impl Service {
         Ok(())
     }
 
+    /// As [`Service::named`], for a request that ends with the answer.
+    fn known(&self, name: &str, version: &str) -> Result<(), Refusal> {
+        self.named(name, version).inspect_err(|refusal| {
+            self.metrics.answered(refusal.code());
+            if let Some(reason) = refusal.counted() {
+                self.metrics.refused(reason);
+            }
+        })
+    }
+
     /// The path of every request, whichever wire it came by: `read` is asked only if the model is this one.
     async fn infer(
         &self,

@@ -68,6 +68,30 @@ impl Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        Status::new(refusal.code(), refusal.to_string())
+        Status::new(refusal.code(), shortened(refusal.to_string()))
+    }
+}
+
+/// What clients sent stands in what they are told, and over gRPC that is a header: a long one would end the connection, which
+/// they share with others.
+pub(super) fn shortened(mut told: String) -> String {
+    const MOST: usize = 1024;
+    if told.len() > MOST {
+        told.truncate(told.floor_char_boundary(MOST));
+        told.push('…');
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_short_whatever_was_asked() {
+        let asked = "ä".repeat(100_000);
+        let status = Status::from(Refusal::Model { asked, served: "tiny".into() });
+        assert!(status.message().len() < 1100 && status.message().ends_with('…'), "{}", status.message().len());
+        assert_eq!(shortened("short".into()), "short");
     }
 }

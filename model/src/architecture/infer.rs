@@ -78,11 +78,21 @@ impl Place<'_> {
         self.positive("kernel", kernel.0.min(kernel.1))?;
         self.positive("stride", stride.0.min(stride.1))?;
         self.softmax_is_last(conv.activation)?;
+        if let Padding::Zeros(zeros) = conv.padding
+            && zeros >= kernel.0.min(kernel.1)
+        {
+            return Err(self.value(
+                "padding",
+                zeros,
+                "less than the kernel: a window of nothing but zeros sees nothing",
+            ));
+        }
         let pad = padding(conv.padding, size, kernel, stride);
         let padded = (size.0 + pad.top + pad.bottom, size.1 + pad.left + pad.right);
         let (height, width) = self.windows(padded, kernel, stride, size, conv.padding)?;
         let shape = vec![conv.filters, height, width];
         let area = kernel.0.saturating_mul(kernel.1);
+        self.bounded(&[height, width, kernel.0, kernel.1], MAX_ACTIVATION, "windows")?;
         let init =
             Init::GlorotUniform { fan_in: channels.saturating_mul(area), fan_out: conv.filters.saturating_mul(area) };
         let weight = vec![conv.filters, channels, kernel.0, kernel.1];

@@ -142,10 +142,10 @@ fn activation() -> impl Strategy<Value = &'static str> {
 
 fn image_layer() -> impl Strategy<Value = Value> {
     let padding = prop_oneof![Just(json!("valid")), Just(json!("same")), Just(json!(1))];
-    let conv = (1..20_usize, 1..4_usize, 2..4_usize, 1..3_usize, 1..3_usize, padding, activation(), any::<bool>());
+    let conv = (1..20_usize, 1..4_usize, 1..4_usize, 1..3_usize, 1..3_usize, padding, activation(), any::<bool>());
     prop_oneof![
         4 => conv.prop_map(|(filters, height, width, down, right, padding, activation, bias)| json!({"conv2d": {
-            "filters": filters, "kernel": [height.max(2), width], "stride": [down, right], "padding": padding,
+            "filters": filters, "kernel": [height, width], "stride": [down, right], "padding": padding,
             "activation": activation, "useBias": bias}})),
         2 => (1..4_usize, 1..3_usize).prop_map(|(size, stride)| json!({"maxPool2d": {"size": size, "stride": stride}})),
         1 => activation().prop_map(|activation| json!({"activation": activation})),

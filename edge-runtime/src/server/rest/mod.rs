@@ -207,6 +207,8 @@ async fn unserved(request: Request) -> Trouble {
 }
 
 async fn infer(State(Door { service, limits }): State<Door>, asked: Asked, request: Request) -> Answer {
+    // A body for another model is not worth reading.
+    service.known(&asked.model, &asked.version)?;
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, &limits).await.inspect_err(|_| service.metrics.refused("unreadable"))?;
     let header = head.headers.get(HEADER_LENGTH).map(|value| String::from_utf8_lossy(value.as_bytes()));

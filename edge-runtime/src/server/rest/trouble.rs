@@ -1,6 +1,7 @@
 //! What goes wrong over HTTP: refusals, and what only HTTP knows. The body is always `{"error": "…"}`.
 
 use crate::server::Refusal;
+use crate::server::refusal::shortened;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
@@ -48,6 +49,6 @@ impl Trouble {
 
 impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
-        super::reply(self.status(), &json!({"error": self.to_string()}))
+        super::reply(self.status(), &json!({"error": shortened(self.to_string())}))
     }
 }

@@ -48,6 +48,11 @@ fn what_does_not_fit_is_said_with_layer_finding_and_remedy() {
         json!([conv, {"name": "b", "conv2d": {"filters": 1, "kernel": 1}}, {"conv2d": {"filters": 8, "kernel": 5}}]),
         "layers[2] \"conv2d_3\": kernel 5\u{d7}5 does not fit 3\u{d7}3 with padding valid",
     );
+    check(
+        json!([1, 5, 5]),
+        json!([{"conv2d": {"filters": 8, "kernel": 1, "padding": 1}}]),
+        "layers[0] \"conv2d_1\": padding is 1; need less than the kernel: a window of nothing but zeros sees nothing",
+    );
     check(json!([4]), json!([conv]), "layers[0] \"conv2d_1\": conv2d after [4]; it needs [channels, height, width]");
     check(
         json!([4]),
