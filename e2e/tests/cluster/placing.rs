@@ -20,15 +20,13 @@ async fn wish(bed: &Bed, spec: serde_json::Value) -> Result<()> {
 #[tokio::test]
 async fn budget_decides_the_tier_and_every_number_names_its_basis() -> Result<()> {
     let bed = bed().await?;
-    let a =
-        bed.until_placement("digits", "site-a", "link measured", |ep| link_basis(ep) == Some(Basis::Estimated)).await?;
-    let status = a.status.expect("a placed model has a status");
-    let cloud = status
-        .rejected
-        .iter()
-        .find(|rejected| rejected.candidate.starts_with("cloud"))
-        .expect("the cloud was a candidate");
-    assert_eq!(cloud.reason, "LinkTooSlow", "{}", cloud.message);
+    // Until 500 probes are done the fleet's assumption stands, with which the cloud would be too far only with its margin.
+    bed.until_placement("digits", "site-a", "the cloud rejected by its measured link", |ep| {
+        let rejected = ep.status.as_ref().map(|status| status.rejected.as_slice()).unwrap_or_default();
+        link_basis(ep) == Some(Basis::Estimated)
+            && rejected.iter().any(|one| one.candidate.starts_with("cloud") && one.reason == "LinkTooSlow")
+    })
+    .await?;
     let b =
         bed.until_placement("digits", "site-b", "link measured", |ep| link_basis(ep) == Some(Basis::Measured)).await?;
     let predicted = b.status.and_then(|status| status.predicted).expect("a placed model has a prediction");
