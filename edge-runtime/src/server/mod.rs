@@ -117,12 +117,14 @@ impl Service {
 
     /// As [`Service::named`], for a request that ends with the answer.
     fn known(&self, name: &str, version: &str) -> Result<(), Refusal> {
-        self.named(name, version).inspect_err(|refusal| {
-            self.metrics.answered(refusal.code());
-            if let Some(reason) = refusal.counted() {
-                self.metrics.refused(reason);
-            }
-        })
+        self.named(name, version).inspect_err(|refusal| self.count(refusal))
+    }
+
+    fn count(&self, refusal: &Refusal) {
+        self.metrics.answered(refusal.code());
+        if let Some(reason) = refusal.counted() {
+            self.metrics.refused(reason);
+        }
     }
 
     /// The path of every request, whichever wire it came by: `read` is asked only if the model is this one.
@@ -136,13 +138,13 @@ impl Service {
         let answer = self.answer(name, version, (arrived, deadline), read).await;
         let took = arrived.elapsed();
         self.metrics.stage("total", took);
-        self.metrics.answered(answer.as_ref().map_or_else(Refusal::code, |_| tonic::Code::Ok));
-        if let Err(refusal) = &answer {
-            if !matches!(refusal, Refusal::Model { .. } | Refusal::Version { .. }) {
-                self.metrics.statistics.failed(took);
-            }
-            if let Some(reason) = refusal.counted() {
-                self.metrics.refused(reason);
+        match &answer {
+            Ok(_) => self.metrics.answered(tonic::Code::Ok),
+            Err(refusal) => {
+                if !matches!(refusal, Refusal::Model { .. } | Refusal::Version { .. }) {
+                    self.metrics.statistics.failed(took);
+                }
+                self.count(refusal);
             }
         }
         answer
