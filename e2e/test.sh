@@ -10,11 +10,11 @@ step() { printf '\n== %s (%d s so far)\n' "$1" $((SECONDS - began)); }
 
 step "formatting"
 cargo fmt --all --check
+# Programs and tests in one go: tests ask more of some dependencies, and apart these would be compiled twice.
+step "programs and tests: Rust"
+cargo build --release --workspace --bins --tests
 step "units and integration: Rust"
 cargo test --release --workspace
-step "programs"
-cargo build --release --workspace --bins
-cargo test --release -p sconce-e2e --features cluster --no-run
 step "units: kubebox"
 (cd e2e/kubebox && CGO_ENABLED=0 GOFLAGS=-trimpath go test ./internal/...)
 step "embedded Kubernetes"
@@ -39,5 +39,5 @@ trap stop EXIT
 step "the suite, on its own Kubernetes"
 "$KUBEBOX_BIN/kubebox" down --name sconce-test >/dev/null
 "$KUBEBOX_BIN/kubebox" up --name sconce-test --config e2e/suite.yaml --api-port 26443 --registry-port 25000 --grace 12
-SCONCE_E2E_TRAINING=$work cargo test --release -p sconce-e2e --features cluster -- --test-threads=1 --nocapture
+SCONCE_E2E_TRAINING=$work cargo test --release --workspace --features sconce-e2e/cluster --test cluster -- --test-threads=1 --nocapture
 step "done"
