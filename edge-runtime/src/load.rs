@@ -6,7 +6,6 @@ use candle_core::{DType, Device, Tensor};
 use sconce_kernels::{IsaError, IsaToken, Threads};
 use sconce_model::artifact::{Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS};
 use sconce_model::digest::{named, sha256};
-use sconce_model::plan::{Plan, Precision};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,7 +105,7 @@ pub fn load(
     };
     let labels = artifact.config().labels.clone();
     let signature = Signature { input: input.clone(), output: output.clone(), labels, max_batch_size };
-    let plan = Plan::compile(&artifact.network(variant)?, Precision::F32)?;
+    let plan = artifact.variant(variant)?.plan()?;
     for step in plan.steps() {
         tracing::debug!(%step, "planned");
     }

@@ -45,7 +45,7 @@ async fn registry(moods: &[Mood], rename: fn(&str) -> String) -> (Arc<Registry>,
         .collect();
     let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2}, "layers": layers});
-    let weights = files.iter().find(|file| file.path.ends_with("model.safetensors")).unwrap().digest.clone();
+    let weights = files.iter().find(|file| file.path == "weights/f32/model.safetensors").unwrap().digest.clone();
     let blobs = files.into_iter().map(|file| (file.digest, file.bytes)).collect();
     let moods = moods.iter().rev().copied().collect::<Vec<_>>();
     let registry = Arc::new(Registry {
@@ -133,6 +133,20 @@ async fn what_is_fetched_can_be_served_and_is_not_fetched_twice() {
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
     assert_eq!(registry.asked.lock().unwrap().len(), 2);
     load(to.path(), Some(&registry.digest()), "f32", 4, 1).unwrap();
+}
+
+#[tokio::test]
+async fn one_variant_is_fetched_without_the_others() {
+    let (registry, from) = registry(&[], same).await;
+    for (variant, passes) in [("f16", "convolution of f16"), ("int8", "convolution of int8")] {
+        let to = folder();
+        fetch(&Source::new(&from, &[]).unwrap(), &registry.digest(), variant, to.path(), MINUTE).await.unwrap();
+        let weights: Vec<_> =
+            std::fs::read_dir(to.path().join("weights")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(weights, [variant]);
+        let plan = load(to.path(), Some(&registry.digest()), variant, 4, 1).unwrap().runner.plan;
+        assert!(plan.steps()[0].to_string().contains(passes), "{}", plan.steps()[0]);
+    }
 }
 
 #[tokio::test]

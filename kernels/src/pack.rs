@@ -6,7 +6,7 @@ use crate::half::f32_to_f16;
 use crate::isa::LANES;
 
 /// The longest sum of products of bytes that 32 bits surely hold.
-const MAX_DEPTH_I8: usize = 65_536;
+pub const MAX_DEPTH_I8: usize = 65_536;
 
 /// Weights as `f32`, or stored as `f16` and multiplied as `f32`: half the memory to read, the same arithmetic.
 #[derive(Clone, Debug)]
@@ -43,6 +43,26 @@ impl Packed {
     pub fn depth(&self) -> usize {
         self.depth
     }
+
+    pub fn is_f16(&self) -> bool {
+        matches!(self.panels, Panels::F16(_))
+    }
+}
+
+/// The scale of an output: its greatest weight becomes 127.
+///
+/// # Panics
+/// If a weight is not finite.
+pub fn scale(weights: impl IntoIterator<Item = f32>) -> f32 {
+    let finite = weights.into_iter().inspect(|w| assert!(w.is_finite(), "weight {w}"));
+    let greatest = finite.fold(0.0, |max: f32, w| max.max(w.abs()));
+    // So small a greatest weight would leave no scale but 0.
+    if greatest < f32::MIN_POSITIVE * 127.0 { 1.0 } else { greatest / 127.0 }
+}
+
+/// A weight by the scale of its output, rounded half to even.
+pub fn byte(weight: f32, scale: f32) -> i8 {
+    (weight / scale).round_ties_even().clamp(-127.0, 127.0) as i8
 }
 
 /// Weights as signed bytes, in -127..=127 with one scale per output.
@@ -90,17 +110,14 @@ impl PackedI8 {
     /// # Panics
     /// If a weight is not finite, or a row is longer than 65,536.
     pub fn quantise(outputs: usize, taps: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
-        let scale = |output| {
-            let weights = (0..taps * depth).map(|k| weight(output, k));
-            let greatest =
-                weights.inspect(|w| assert!(w.is_finite(), "weight {w}")).fold(0.0, |max, w| w.abs().max(max));
-            // So small a greatest weight would leave no scale but 0.
-            if greatest < f32::MIN_POSITIVE * 127.0 { 1.0 } else { greatest / 127.0 }
-        };
+        let scale = |output| scale((0..taps * depth).map(|k| weight(output, k)));
         let scales: Vec<f32> = (0..outputs).map(scale).collect();
-        Self::new(&scales, taps, depth, |output, k| {
-            (weight(output, k) / scales[output]).round_ties_even().clamp(-127.0, 127.0) as i8
-        })
+        Self::new(&scales, taps, depth, |output, k| byte(weight(output, k), scales[output]))
+    }
+
+    /// Weights of one output.
+    pub fn depth(&self) -> usize {
+        self.taps * self.depth
     }
 
     pub fn outputs(&self) -> usize {

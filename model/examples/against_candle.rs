@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::architecture::Architecture;
 use sconce_model::network::Network;
-use sconce_model::plan::{Plan, Precision};
+use sconce_model::plan::Plan;
+use sconce_model::variant::Arithmetic;
 use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
     println!("{:12} {:>5} {:>12} {:>12} {:>12} {:>10}", "isa", "batch", "candle", "plan f32", "plan f16", "f32/candle");
     for isa in IsaToken::all_present() {
         let cpu = Cpu { isa, threads: &threads };
-        let plans = [Plan::compile(&network, Precision::F32)?, Plan::compile(&network, Precision::F16)?];
+        let plans = [Plan::compile(&network, &Arithmetic::F32)?, Plan::compile(&network, &Arithmetic::F16)?];
         for batch in [1, 8, 32] {
             let xs = Tensor::rand(0f32, 1.0, (batch, 1, 28, 28), &Device::Cpu)?;
             let mut scratches = [plans[0].scratch(batch), plans[1].scratch(batch)];

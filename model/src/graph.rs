@@ -58,6 +58,13 @@ pub enum Init {
     },
 }
 
+impl Node {
+    /// The name of its weights, if it has some.
+    pub fn weight(&self) -> String {
+        format!("{}.weight", self.name)
+    }
+}
+
 impl Graph {
     /// Size of the output's last axis.
     pub fn units(&self) -> usize {

@@ -10,3 +10,4 @@ pub mod network;
 pub mod ops;
 pub mod plan;
 pub mod preprocess;
+pub mod variant;

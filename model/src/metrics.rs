@@ -13,6 +13,17 @@ pub fn wilson95(right: u64, n: u64) -> (f64, f64) {
     ((centre - spread) / scale, (centre + spread) / scale)
 }
 
+/// How far the share of right answers may have fallen, with 95 % confidence (one-sided), where both were asked the same `n`.
+pub fn drop_upper95(right_to_wrong: u64, wrong_to_right: u64, n: u64) -> f64 {
+    const Z: f64 = 1.644_853_626_951_472;
+    if n == 0 {
+        return 1.0;
+    }
+    let (n, spoilt, mended) = (n as f64, right_to_wrong as f64, wrong_to_right as f64);
+    let drop = spoilt - mended;
+    (drop + Z * (spoilt + mended - drop * drop / n).sqrt()) / n
+}
+
 /// `confusion[label][answer]` counts samples.
 pub fn confusion(classes: usize, answers: impl IntoIterator<Item = (usize, usize)>) -> Vec<Vec<u64>> {
     let mut counts = vec![vec![0; classes]; classes];
@@ -36,6 +47,13 @@ mod tests {
         let (low, high) = super::wilson95(9_846, 10_000);
         assert!((low - 0.982_0).abs() < 1e-4 && (high - 0.986_8).abs() < 1e-4, "{low} {high}");
         assert_eq!(super::wilson95(0, 0), (0.0, 1.0));
+    }
+
+    #[test]
+    fn drop_is_no_smaller_than_what_was_seen() {
+        let drop = super::drop_upper95(9, 6, 10_000);
+        assert!((drop - 0.000_937).abs() < 1e-6, "{drop}");
+        assert_eq!((super::drop_upper95(0, 0, 10), super::drop_upper95(0, 0, 0)), (0.0, 1.0));
     }
 
     #[test]

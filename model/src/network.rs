@@ -89,7 +89,27 @@ impl Network {
 
     /// `xs` is `(batch, ..input)`; returns what the last layer says: probabilities `(batch, classes)` of a classification.
     pub fn infer(&self, xs: &Tensor) -> Result<Tensor> {
-        let ys = self.forward_t(xs, &mut Mode::Eval)?;
+        self.finish(self.forward_t(xs, &mut Mode::Eval)?)
+    }
+
+    /// As [`Network::infer`], where each node reads what `before` makes of its input: to watch it, or to round it.
+    ///
+    /// # Errors
+    /// If `xs` is of another shape, and what `before` returns.
+    pub fn infer_through(
+        &self,
+        xs: &Tensor,
+        mut before: impl FnMut(&Node, Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mut ys = xs.clone();
+        for node in &self.graph.nodes {
+            ys = self.step(node, &before(node, ys)?, false, &mut Mode::Eval)?;
+        }
+        self.finish(ys)
+    }
+
+    /// Puts the final softmax back.
+    fn finish(&self, ys: Tensor) -> Result<Tensor> {
         if self.graph.classifies() { candle_nn::ops::softmax(&ys, D::Minus1) } else { Ok(ys) }
     }
 
@@ -129,7 +149,7 @@ impl Network {
     }
 
     pub(crate) fn weight(&self, node: &Node) -> Result<&Tensor> {
-        self.variable(&format!("{}.weight", node.name))
+        self.variable(&node.weight())
     }
 
     /// Zeros where the layer has no bias.

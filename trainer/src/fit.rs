@@ -8,8 +8,9 @@ use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::metrics::argmax;
 use sconce_model::network::{Mode, Network, generator};
 use sconce_model::ops::{Adam, softmax_cross_entropy};
-use sconce_model::plan::{Plan, Precision};
+use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Preprocess, PreprocessError};
+use sconce_model::variant::Arithmetic;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -78,7 +79,7 @@ impl Prepared {
     }
 
     /// `(batch, ..input)`, and a label for each.
-    fn batch(&self, indices: &[usize]) -> candle_core::Result<(Tensor, Vec<u32>)> {
+    pub(crate) fn batch(&self, indices: &[usize]) -> candle_core::Result<(Tensor, Vec<u32>)> {
         let size: usize = self.shape.iter().product();
         let xs: Vec<f32> =
             indices.iter().flat_map(|&index| &self.xs[index * size..(index + 1) * size]).copied().collect();
@@ -87,9 +88,8 @@ impl Prepared {
         Ok((Tensor::from_vec(xs, shape, &Device::Cpu)?, labels))
     }
 
-    /// `(label, answer)` of every sample, through the plan that serves: the same answers on every machine.
-    pub fn answers(&self, network: &Network) -> candle_core::Result<Vec<(usize, usize)>> {
-        let plan = Plan::compile(network, Precision::F32)?;
+    /// `(label, answer)` of every sample, through a plan that serves: the same answers on every machine.
+    pub fn answers(&self, plan: &Plan) -> candle_core::Result<Vec<(usize, usize)>> {
         let isa = IsaToken::detect().map_err(candle_core::Error::wrap)?;
         let cpu = Cpu { isa, threads: &Threads::available()? };
         let mut scratch = plan.scratch(ANSWERED_AT_ONCE);
@@ -154,11 +154,15 @@ pub fn fit(
             number: epoch,
             loss: (losses / count) as f32,
             accuracy: right as f64 / count,
-            validation: if validation.is_empty() { None } else { Some(accuracy(&validation.answers(network)?)) },
+            validation: if validation.is_empty() { None } else { Some(validated(network, validation)?) },
             took: began.elapsed(),
         });
     }
     Ok(())
+}
+
+fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<f64> {
+    Ok(accuracy(&validation.answers(&Plan::compile(network, &Arithmetic::F32)?)?))
 }
 
 /// Every variable has a gradient of finite numbers: one without is never moved, and nobody would notice.

@@ -1,9 +1,11 @@
 //! Learns: read → preprocess → train → evaluate → publish.
 
 pub mod args;
+pub mod compress;
 pub mod data;
 pub mod evaluate;
 pub mod fit;
+pub mod gate;
 pub mod manifest;
 pub mod output;
 pub mod progress;

@@ -3,14 +3,17 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use oci_client::Reference;
-use sconce_model::artifact::{self, Description, F32};
+use sconce_model::artifact::{self, Description};
 use sconce_model::idx;
 use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess};
+use sconce_model::variant::{F32, Variant};
 use sconce_trainer::args::{Args, Train, Verb};
+use sconce_trainer::compress::compress;
 use sconce_trainer::data::{self, DataSet};
 use sconce_trainer::evaluate::evaluate;
 use sconce_trainer::fit::{Prepared, fit};
+use sconce_trainer::gate::{Verdict, verdict};
 use sconce_trainer::manifest::share;
 use sconce_trainer::progress::{Progress, table};
 use sconce_trainer::report::{Run, report};
@@ -64,13 +67,23 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let network = Network::initialise(graph.clone(), spec.fit.seed)?;
     let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
     let mut progress = Progress::new(spec.fit.epochs);
-    fit(&network, &prepared(&train)?, &prepared(&validation)?, &spec.fit, &mut progress)?;
+    let seen = prepared(&train)?;
+    fit(&network, &seen, &prepared(&validation)?, &spec.fit, &mut progress)?;
 
-    let evaluation = evaluate(&network, &mut data, &preprocess)?;
+    let (forms, most) =
+        spec.compress.map(|compress| (compress.variants, compress.max_accuracy_drop)).unwrap_or_default();
+    let mut variants = compress(network, &forms, &seen, spec.fit.seed)?;
+    let mut evaluation = evaluate(&variants, &mut data, &preprocess)?;
+    let most = share(&most).unwrap_or_default();
+    let verdict = |variant: &Variant| verdict(&variant.name, &evaluation.variants[&variant.name], most);
+    let verdicts: Vec<Verdict> = variants.iter().map(verdict).collect();
+    let mut passed = verdicts.iter().map(|verdict| verdict.passed);
+    variants.retain(|_| passed.next().unwrap_or_default());
+    evaluation.variants.retain(|name, _| variants.iter().any(|variant| variant.name == *name));
     let labels = (0..graph.units()).map(|class| class.to_string()).collect();
     let architecture = &spec.architecture;
-    let (preprocess, network, evaluation) = (&preprocess, &network, &evaluation);
-    let description = Description { task: "classification", labels, architecture, preprocess, network, evaluation };
+    let (preprocess, variants, evaluation) = (&preprocess, &variants[..], &evaluation);
+    let description = Description { task: "classification", labels, architecture, preprocess, variants, evaluation };
     output::write(&flags.output, &description)?;
     println!("wrote {}", flags.output.display());
     if let Some(folder) = &flags.held_out {
@@ -92,8 +105,8 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     if let Ok(Some(address)) = &published {
         println!("published {address}");
     }
-    let (low, high) = measured.wilson95;
-    println!("{F32}: 95 % interval {low:.4} to {high:.4}, n = {}, {}", evaluation.dataset.n, data.name);
+    println!("On {} test samples, {}:", evaluation.dataset.n, data.name);
+    verdicts.iter().for_each(|verdict| println!("{}", verdict.line));
     println!("Test accuracy: {:.4}", measured.value);
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
     if let Some(floor) = floor.filter(|_| !accepted) {

@@ -40,6 +40,8 @@ pub struct Spec {
     #[serde(default)]
     pub fit: Fit,
     #[serde(default)]
+    pub compress: Option<Compress>,
+    #[serde(default)]
     pub accept: Option<Accept>,
     #[serde(default)]
     pub output: Option<Output>,
@@ -91,6 +93,27 @@ impl Default for Optimizer {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Compress {
+    /// Beside f32.
+    pub variants: Vec<Form>,
+    /// A variant that may have lost more of the right answers than this, with 95 % confidence, is left out.
+    #[serde(default = "half_a_point")]
+    pub max_accuracy_drop: String,
+}
+
+fn half_a_point() -> String {
+    "0.5%".into()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Form {
+    F16,
+    Int8,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Accept {
     pub min_accuracy: String,
 }
@@ -125,6 +148,15 @@ pub fn read(path: &Path) -> Result<EdgeTraining, ManifestError> {
     }
     if !share(&fit.validation).is_some_and(|share| share < 1.0) {
         return field("spec.fit.validation", format!("{}; need a percentage below 100%, such as 10%", fit.validation));
+    }
+    if let Some(Compress { variants, max_accuracy_drop }) = &manifest.spec.compress {
+        if variants.iter().enumerate().any(|(index, form)| variants[..index].contains(form)) {
+            return field("spec.compress.variants", "a variant is named twice".into());
+        }
+        if share(max_accuracy_drop).is_none() {
+            let why = format!("{max_accuracy_drop}; need a percentage, such as 0.5%");
+            return field("spec.compress.maxAccuracyDrop", why);
+        }
     }
     if let Some(accept) = &manifest.spec.accept
         && share(&accept.min_accuracy).is_none()
@@ -171,6 +203,9 @@ mod tests {
             "- dropout: {rate: 0.5}",
             "spec.architecture: layers[3] \"dense_1\": dense after [32, 13, 13]; add flatten or globalAvgPool before it",
         );
+        check("variants: [f16, int8]", "variants: [f16, int4]", "unknown variant `int4`, expected `f16` or `int8`");
+        check("variants: [f16, int8]", "variants: [f16, f16]", "spec.compress.variants: a variant is named twice");
+        check("maxAccuracyDrop: 0.5%", "maxAccuracyDrop: 0.5", "0.5; need a percentage, such as 0.5%");
         check("learningRate: 0.001", "learningRate: 0", "learningRate: 0; need above 0, at most 1");
     }
 }

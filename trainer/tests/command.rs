@@ -16,19 +16,21 @@ spec:
   dataset: {uri: 'synthetic:digits', format: idx}
   architecture:
     input: {shape: [1, 28, 28]}
-    layers: [{maxPool2d: {}}, {flatten: {}}, {dense: {units: 10, activation: softmax}}]
+    layers: [{maxPool2d: {}}, {flatten: {}}, {dense: {units: 16, activation: relu}}, {dense: {units: 10, activation: softmax}}]
   preprocess: [{scale: {by: 0.004}}]
   fit: {epochs: 2, optimizer: {adam: {learningRate: 0.003}}, seed: 7}
+  compress: {variants: [f16, int8], maxAccuracyDrop: DROP}
   accept: {minAccuracy: FLOOR}
 ";
 
 /// A folder with 1,000 digits as IDX files, and a manifest.
-fn folder(floor: &str) -> tempfile::TempDir {
+fn folder(floor: &str, drop: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let digits = synthetic::digits(1_250, 3).train;
     std::fs::write(folder.path().join("train-images-idx3-ubyte"), write_images(&digits.images)).unwrap();
     std::fs::write(folder.path().join("train-labels-idx1-ubyte"), write_labels(&digits.labels)).unwrap();
-    std::fs::write(folder.path().join("training.yaml"), MANIFEST.replace("FLOOR", floor)).unwrap();
+    std::fs::write(folder.path().join("training.yaml"), MANIFEST.replace("FLOOR", floor).replace("DROP", drop))
+        .unwrap();
     folder
 }
 
@@ -44,18 +46,21 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn a_run_says_what_it_did_and_leaves_what_was_asked_for() {
-    let folder = folder("30%");
+    let folder = folder("30%", "20%");
     let output = train(folder.path(), &["--output", "out/", "--held-out", "held-out", "--report", "report.json"]);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
-    for expected in ["Data: IDX files, 10 % held out by seed 7 (sha256:", "epoch 2/2  loss ", "n = 100, IDX files"] {
+    for expected in
+        ["Data: IDX files, 10 % held out by seed 7 (sha256:", "epoch 2/2  loss ", "On 100 test samples, IDX files"]
+    {
         assert!(said.contains(expected), "{expected:?} in {said}");
     }
     let accuracy = said.lines().last().unwrap().strip_prefix("Test accuracy: 0.").unwrap();
     assert_eq!(accuracy.len(), 4);
 
     let artifact = Artifact::open(&folder.path().join("out")).unwrap();
-    artifact.network("f32").unwrap();
+    let names: Vec<&str> = artifact.variants().iter().map(|variant| variant.name.as_str()).collect();
+    assert_eq!(names, ["f32", "f16", "int8"]);
     assert_eq!(artifact.evaluation().unwrap().test_reads, 1);
     assert!(!folder.path().join("out.partial").exists());
     let held_out = |file: &str| std::fs::read(folder.path().join("held-out").join(file)).unwrap();
@@ -69,7 +74,7 @@ fn a_run_says_what_it_did_and_leaves_what_was_asked_for() {
 
 #[test]
 fn a_model_below_the_floor_is_told_by_the_exit_code_and_never_published() {
-    let folder = folder("100%");
+    let folder = folder("100%", "20%");
     // Nothing listens there: publishing would fail, with another exit code.
     let output = train(folder.path(), &["--publish", "oci://127.0.0.1:1/models/tiny:1.0.0"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
@@ -79,7 +84,7 @@ fn a_model_below_the_floor_is_told_by_the_exit_code_and_never_published() {
 
 #[test]
 fn a_folder_of_other_files_is_refused_before_training() {
-    let folder = folder("30%");
+    let folder = folder("30%", "20%");
     let output = train(folder.path(), &["--output", "."]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("which is no part of an artifact: name another folder"));

@@ -5,6 +5,7 @@
 use sconce_model::architecture::Architecture;
 use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, Step};
+use sconce_model::variant::Variant;
 use sconce_trainer::data::synthetic;
 use sconce_trainer::evaluate::evaluate;
 use sconce_trainer::fit::{Epoch, FitError, Observer, Prepared, fit};
@@ -31,7 +32,9 @@ fn run(learning_rate: f32) -> Result<(Network, f64), FitError> {
     let (train, validation) = data.train.split(0.1, 3, "validation");
     let prepared = |samples| Prepared::new(samples, &preprocess, &network.graph().input);
     fit(&network, &prepared(&train)?, &prepared(&validation)?, &recipe, &mut Silent)?;
-    let evaluation = evaluate(&network, &mut data, &preprocess)?;
+    let variants = [Variant::f32(network)];
+    let evaluation = evaluate(&variants, &mut data, &preprocess)?;
+    let [Variant { network, .. }] = variants;
     assert_eq!(evaluation.test_reads, 1);
     let accuracy = evaluation.variants["f32"].value;
     Ok((network, accuracy))

@@ -1,6 +1,7 @@
 //! What can be wrong with an artifact.
 
 use crate::network::WeightsError;
+use crate::variant::VariantError;
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -23,6 +24,12 @@ pub enum ArtifactError {
     UnknownArchitecture { why: String },
     #[error("no variant \"{got}\"; the artifact has {known}")]
     Variant { got: String, known: String },
+    #[error("variant \"{variant}\" is computed by {got}, which this build does not know: use a newer build")]
+    Arithmetic { variant: String, got: String },
+    #[error("a version needs a variant")]
+    NoVariant,
+    #[error("cannot compress the network: {0}")]
+    Compress(#[from] VariantError),
     #[error("cannot build the network")]
     Network { source: candle_core::Error },
 }

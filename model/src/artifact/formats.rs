@@ -34,10 +34,11 @@ pub(super) struct Variants {
     pub variants: Vec<VariantEntry>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VariantEntry {
     pub name: String,
+    /// `f32`, `f16` or `i8-exact`.
     pub arithmetic: String,
     /// Paths in the artifact.
     pub files: Vec<String>,
@@ -47,6 +48,25 @@ pub struct VariantEntry {
     pub memory_bytes: u64,
     /// Floating-point operations for one input.
     pub flops: u64,
+    /// Of products that are computed with bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantisation: Option<QuantisationEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuantisationEntry {
+    /// `symmetricPerChannel`: the scales lie beside the weights.
+    pub weights: String,
+    /// What the input of a product becomes, by the node's name.
+    pub activations: BTreeMap<String, ScalingEntry>,
+}
+
+/// A byte stands for `scale * (byte - zeroPoint)`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingEntry {
+    pub scale: f32,
+    pub zero_point: u8,
 }
 
 /// `evaluation.json`: what the variants can do, on samples that training has not seen.
@@ -70,9 +90,26 @@ pub struct DataSet {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Result {
+    /// By which arithmetic it was measured: the one that serves.
+    pub path: String,
     pub metric: String,
     pub value: f64,
     pub wilson95: (f64, f64),
     /// `confusion[label][answer]` counts samples.
     pub confusion: Vec<Vec<u64>>,
+    /// Beside the variant that training made, on the same samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paired: Option<Paired>,
+}
+
+/// What compression spoilt, and what it mended by chance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Paired {
+    /// The other variant.
+    pub against: String,
+    pub right_to_wrong: u64,
+    pub wrong_to_right: u64,
+    /// With 95 % confidence the share of right answers fell by no more than this.
+    pub drop_upper95: f64,
 }

@@ -7,17 +7,19 @@ mod error;
 mod files;
 mod formats;
 pub mod testing;
+mod weights;
 
 pub use error::ArtifactError;
 pub use files::{File, files, media_type};
-pub use formats::{Config, DataSet, Evaluation, Result as Measured, TensorSpec, VariantEntry};
+pub use formats::{Config, DataSet, Evaluation, Paired, Result as Measured, TensorSpec, VariantEntry};
 
 use crate::architecture::Architecture;
 use crate::graph::Graph;
 use crate::network::Network;
 use crate::preprocess::Preprocess;
-use candle_core::{Device, Tensor};
-use formats::Variants;
+use crate::variant::{Arithmetic, Quantisation, Scales, Variant, quantisable};
+use formats::{QuantisationEntry, ScalingEntry, Variants};
+use sconce_kernels::quantise::Scaling;
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,9 +29,7 @@ pub const CONFIG: &str = "config.json";
 pub const PREPROCESS: &str = "preprocess.json";
 pub const VARIANTS: &str = "variants.json";
 pub const EVALUATION: &str = "evaluation.json";
-/// The variant that training makes.
-pub const F32: &str = "f32";
-const WEIGHTS: &str = "weights/f32/model.safetensors";
+const SYMMETRIC: &str = "symmetricPerChannel";
 const SCHEMA: u32 = 1;
 
 pub struct Artifact {
@@ -47,7 +47,7 @@ pub struct Description<'a> {
     pub labels: Vec<String>,
     pub architecture: &'a Architecture,
     pub preprocess: &'a Preprocess,
-    pub network: &'a Network,
+    pub variants: &'a [Variant],
     pub evaluation: &'a Evaluation,
 }
 
@@ -122,25 +122,66 @@ impl Artifact {
         self.evaluation.as_ref()
     }
 
-    /// Loads the weights of a variant: each file is read into memory once, then parsed.
+    /// Loads a variant: each file is read into memory once, then parsed.
     ///
     /// # Errors
     /// [`ArtifactError`] if there is no such variant, or its tensors are not those of the architecture.
-    pub fn network(&self, variant: &str) -> Result<Network, ArtifactError> {
-        let entry = self.variants.iter().find(|entry| entry.name == variant).ok_or_else(|| ArtifactError::Variant {
-            got: variant.into(),
+    pub fn variant(&self, name: &str) -> Result<Variant, ArtifactError> {
+        let entry = self.variants.iter().find(|entry| entry.name == name).ok_or_else(|| ArtifactError::Variant {
+            got: name.into(),
             known: self.variants.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(", "),
         })?;
-        let mut weights = BTreeMap::new();
+        let mut stored = weights::Stored::default();
         for file in &entry.files {
-            let broken = |why: String| ArtifactError::Broken { file: file.clone(), why };
-            let bytes = read(&self.folder, file)?;
-            let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-                .map_err(|error| broken(error.to_string()))?;
-            weights.extend(tensors);
+            stored.read(file, &read(&self.folder, file)?)?;
         }
-        Network::load(self.graph.clone(), &weights)
-            .map_err(|fault| ArtifactError::Weights { file: entry.files.join(", "), fault: Box::new(fault) })
+        let files = entry.files.join(", ");
+        let broken = |why| ArtifactError::Broken { file: files.clone(), why };
+        let weights::Weights { tensors, scales } = stored.dequantise().map_err(broken)?;
+        let network = Network::load(self.graph.clone(), &tensors)
+            .map_err(|fault| ArtifactError::Weights { file: files.clone(), fault: Box::new(fault) })?;
+        let arithmetic = match entry.arithmetic.as_str() {
+            "i8-exact" => Arithmetic::I8(self.quantisation(entry, scales)?),
+            _ if !scales.is_empty() => {
+                return Err(broken(format!("bytes as weights, where variants.json says {}", entry.arithmetic)));
+            }
+            "f32" => Arithmetic::F32,
+            "f16" => Arithmetic::F16,
+            got => return Err(ArtifactError::Arithmetic { variant: name.into(), got: got.into() }),
+        };
+        Ok(Variant { name: name.into(), network, arithmetic })
+    }
+
+    /// The scales of weights, from the variant's files, with those of their inputs, from `variants.json`.
+    fn quantisation(
+        &self,
+        entry: &VariantEntry,
+        mut weights: BTreeMap<String, Vec<f32>>,
+    ) -> Result<Quantisation, ArtifactError> {
+        let broken = |why| Err(ArtifactError::Broken { file: VARIANTS.into(), why });
+        let mut scales = BTreeMap::new();
+        let Some(QuantisationEntry { weights: how, activations }) = &entry.quantisation else {
+            return broken(format!("\"{}\" needs quantisation", entry.name));
+        };
+        if how != SYMMETRIC {
+            return broken(format!("quantisation.weights: {how}; known is {SYMMETRIC}"));
+        }
+        for node in quantisable(&self.graph) {
+            let input = activations.get(&node.name);
+            let (Some(weights), Some(input)) = (weights.remove(&node.weight()), input) else { continue };
+            if !(input.scale.is_normal() && input.scale > 0.0) {
+                return broken(format!("quantisation.activations.{}: scale {}; need above 0", node.name, input.scale));
+            }
+            let input = Scaling { scale: input.scale, zero_point: input.zero_point };
+            scales.insert(node.name.clone(), Scales { input, weights });
+        }
+        let stray = activations.keys().filter(|name| !scales.contains_key(*name));
+        if let Some(name) = weights.keys().chain(stray).min() {
+            return broken(format!(
+                "quantisation: \"{name}\" needs both bytes as weights and activations, in a layer before the last"
+            ));
+        }
+        Ok(Quantisation(scales))
     }
 }
 
@@ -149,11 +190,7 @@ impl Artifact {
 /// # Errors
 /// [`ArtifactError::Write`] with the path.
 pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), ArtifactError> {
-    let graph = description.network.graph();
-    let tensors: BTreeMap<&str, &Tensor> =
-        description.network.variables().iter().map(|(name, variable)| (name.as_str(), variable.as_tensor())).collect();
-    let weights = safetensors::serialize(tensors, None)
-        .map_err(|error| ArtifactError::Broken { file: WEIGHTS.into(), why: error.to_string() })?;
+    let graph = description.variants.first().map(|variant| variant.network.graph()).ok_or(ArtifactError::NoVariant)?;
     let config = Config {
         schema: SCHEMA,
         task: description.task.into(),
@@ -163,22 +200,41 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
         architecture: serde_json::to_value(description.architecture)
             .map_err(|error| ArtifactError::Broken { file: CONFIG.into(), why: error.to_string() })?,
     };
-    let bytes = weights.len() as u64;
-    // Weights, and room for the two largest activations of a full batch of 16.
-    let memory_bytes = bytes + 2 * 16 * 4 * graph.largest_activation() as u64;
-    let variant = VariantEntry {
-        name: F32.into(),
-        arithmetic: F32.into(),
-        files: vec![WEIGHTS.into()],
-        bytes,
-        memory_bytes,
-        flops: graph.flops(),
-    };
-    write_file(folder, WEIGHTS, &weights)?;
+    let mut variants = Vec::with_capacity(description.variants.len());
+    for variant in description.variants {
+        let file = format!("weights/{}/model.safetensors", variant.name);
+        let bytes = weights::encode(variant, &file)?;
+        write_file(folder, &file, &bytes)?;
+        variants.push(entry(variant, file, bytes.len() as u64));
+    }
     write_json(folder, CONFIG, &config)?;
     write_json(folder, PREPROCESS, description.preprocess)?;
-    write_json(folder, VARIANTS, &Variants { schema: SCHEMA, variants: vec![variant] })?;
+    write_json(folder, VARIANTS, &Variants { schema: SCHEMA, variants })?;
     write_json(folder, EVALUATION, description.evaluation)
+}
+
+fn entry(variant: &Variant, file: String, bytes: u64) -> VariantEntry {
+    let graph = variant.network.graph();
+    let quantisation = match &variant.arithmetic {
+        Arithmetic::F32 | Arithmetic::F16 => None,
+        Arithmetic::I8(Quantisation(scales)) => {
+            let activation = |(node, Scales { input, .. }): (&String, &Scales)| {
+                (node.clone(), ScalingEntry { scale: input.scale, zero_point: input.zero_point })
+            };
+            Some(QuantisationEntry { weights: SYMMETRIC.into(), activations: scales.iter().map(activation).collect() })
+        }
+    };
+    // Room for the two largest activations of a full batch of 16, and for one of them as bytes.
+    let per_value = if quantisation.is_some() { 2 * 4 + 1 } else { 2 * 4 };
+    VariantEntry {
+        name: variant.name.clone(),
+        arithmetic: variant.arithmetic.name().into(),
+        files: vec![file],
+        bytes,
+        memory_bytes: bytes + 16 * per_value * graph.largest_activation() as u64,
+        flops: graph.flops(),
+        quantisation,
+    }
 }
 
 fn input_spec(graph: &Graph) -> TensorSpec {

@@ -1,13 +1,15 @@
 //! A tiny version for the tests of other rooms: seeded, never trained.
 
-use super::{ArtifactError, DataSet, Description, Evaluation, F32, Measured, write};
+use super::{ArtifactError, DataSet, Description, Evaluation, Measured, write};
 use crate::architecture::Architecture;
 use crate::network::Network;
 use crate::preprocess::{Material, Preprocess, Step};
+use crate::variant::{Variant, quantisable};
+use sconce_kernels::quantise::Scaling;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Writes a version with input `(batch, 1, 8, 8)` and three classes.
+/// Writes a version with input `(batch, 1, 8, 8)`, three classes, and the variants f32, f16 and int8.
 ///
 /// # Errors
 /// As [`write`].
@@ -19,13 +21,23 @@ pub fn write_tiny(folder: &Path, seed: u64) -> Result<(), ArtifactError> {
     let architecture: Architecture = serde_json::from_value(typed).map_err(|error| unknown(error.to_string()))?;
     let graph = architecture.graph().map_err(|error| unknown(error.to_string()))?;
     let network = Network::initialise(Arc::new(graph), seed).map_err(|source| ArtifactError::Network { source })?;
-    let measured =
-        Measured { metric: "accuracy".into(), value: 0.99, wilson95: (0.98, 0.995), confusion: vec![vec![0; 3]; 3] };
+    let inputs = quantisable(network.graph()).map(|node| (node.name.clone(), Scaling { scale: 0.02, zero_point: 100 }));
+    let inputs = inputs.collect();
+    let (f16, int8) = (Variant::f16(&network)?, Variant::int8(&network, &inputs)?);
+    let variants = [Variant::f32(network), f16, int8];
+    let measured = |variant: &Variant| Measured {
+        path: variant.arithmetic.name().into(),
+        metric: "accuracy".into(),
+        value: 0.99,
+        wilson95: (0.98, 0.995),
+        confusion: vec![vec![0; 3]; 3],
+        paired: None,
+    };
     let evaluation = Evaluation {
         schema: 1,
         dataset: DataSet { name: "none".into(), digest: crate::digest::sha256(b""), n: 0 },
         test_reads: 1,
-        variants: [(F32.to_owned(), measured)].into(),
+        variants: variants.iter().map(|variant| (variant.name.clone(), measured(variant))).collect(),
     };
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 / 255.0 }] };
     let labels = ["a", "b", "c"].map(String::from).into();
@@ -36,7 +48,7 @@ pub fn write_tiny(folder: &Path, seed: u64) -> Result<(), ArtifactError> {
             labels,
             architecture: &architecture,
             preprocess: &preprocess,
-            network: &network,
+            variants: &variants,
             evaluation: &evaluation,
         },
     )

@@ -1,5 +1,9 @@
 use super::*;
+use crate::variant::{F16, F32, INT8};
+use candle_core::{Device, Tensor};
 use tempfile::TempDir;
+
+const WEIGHTS: &str = "weights/f32/model.safetensors";
 
 fn tiny() -> TempDir {
     let folder = TempDir::new().unwrap();
@@ -11,7 +15,7 @@ fn tiny() -> TempDir {
 fn what_is_written_is_read_and_answers_alike() {
     let folder = tiny();
     let artifact = Artifact::open(folder.path()).unwrap();
-    let network = artifact.network(F32).unwrap();
+    let network = artifact.variant(F32).unwrap().network;
     let drawn = Network::initialise(artifact.graph().clone(), 7).unwrap();
     let xs = Tensor::rand(0f32, 1.0, (2, 1, 8, 8), &Device::Cpu).unwrap();
     let (loaded, drawn) = (network.infer(&xs).unwrap(), drawn.infer(&xs).unwrap());
@@ -25,7 +29,7 @@ fn what_is_written_is_read_and_answers_alike() {
 #[test]
 fn training_and_reference_say_the_same() {
     let folder = tiny();
-    let network = Artifact::open(folder.path()).unwrap().network(F32).unwrap();
+    let network = Artifact::open(folder.path()).unwrap().variant(F32).unwrap().network;
     let xs = Tensor::rand(-1f32, 1.0, (3, 1, 8, 8), &Device::Cpu).unwrap();
     let mut generator = crate::network::generator(0, "none");
     let trained =
@@ -44,7 +48,15 @@ fn same_content_has_the_same_bytes() {
     let paths: Vec<_> = files(folder.path()).unwrap().into_iter().map(|file| file.path).collect();
     assert_eq!(
         paths,
-        ["config.json", "evaluation.json", "preprocess.json", "variants.json", "weights/f32/model.safetensors"]
+        [
+            "config.json",
+            "evaluation.json",
+            "preprocess.json",
+            "variants.json",
+            "weights/f16/model.safetensors",
+            "weights/f32/model.safetensors",
+            "weights/int8/model.safetensors"
+        ]
     );
 }
 
@@ -55,7 +67,7 @@ fn broken_artifacts_say_what_is_broken() {
         let folder = tiny();
         spoil(folder.path());
         let error =
-            Artifact::open(folder.path()).and_then(|artifact| artifact.network(F32).map(drop)).unwrap_err().to_string();
+            Artifact::open(folder.path()).and_then(|artifact| artifact.variant(F32).map(drop)).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
     let edit = |file: &'static str, from: &'static str, to: &'static str| {
@@ -92,12 +104,87 @@ fn broken_artifacts_say_what_is_broken() {
         &edit(VARIANTS, "weights/f32/", "weights/../../"),
         "variants.json is broken: \"weights/../../model.safetensors\" is no path inside the artifact",
     );
-    check(&edit(VARIANTS, "\"name\": \"f32\"", "\"name\": \"f16\""), "no variant \"f32\"; the artifact has f16");
+    check(
+        &edit(VARIANTS, "\"name\": \"f32\"", "\"name\": \"f64\""),
+        "no variant \"f32\"; the artifact has f64, f16, int8",
+    );
+    check(
+        &edit(VARIANTS, "\"arithmetic\": \"f32\"", "\"arithmetic\": \"f8\""),
+        "variant \"f32\" is computed by f8, which this build does not know: use a newer build",
+    );
     check(
         &|folder| {
             let bytes = std::fs::read(folder.join(WEIGHTS)).unwrap();
             std::fs::write(folder.join(WEIGHTS), &bytes[..bytes.len() / 2]).unwrap();
         },
         "weights/f32/model.safetensors is broken",
+    );
+}
+
+/// What is evaluated in training is, to the bit, what is served.
+#[test]
+fn each_variant_is_read_as_it_was_written() {
+    let folder = tiny();
+    let artifact = Artifact::open(folder.path()).unwrap();
+    let trained = artifact.variant(F32).unwrap();
+    let int8 = artifact.variant(INT8).unwrap();
+    let Arithmetic::I8(Quantisation(scales)) = &int8.arithmetic else { panic!("{:?}", int8.arithmetic) };
+    assert_eq!(scales.keys().collect::<Vec<_>>(), ["conv2d_1"], "the last layer stays f32");
+    let inputs = scales.iter().map(|(node, scales)| (node.clone(), scales.input)).collect();
+    let again = [Variant::f16(&trained.network).unwrap(), Variant::int8(&trained.network, &inputs).unwrap()];
+    for (read, written) in [artifact.variant(F16).unwrap(), int8].iter().zip(&again) {
+        assert_eq!(read.arithmetic, written.arithmetic);
+        for (name, variable) in read.network.variables() {
+            let values = |variable: &Tensor| variable.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values(variable), values(&written.network.variables()[name]), "{name} of {}", read.name);
+        }
+    }
+    let bytes: Vec<u64> = artifact.variants().iter().map(|variant| variant.bytes).collect();
+    assert!(bytes[1] < bytes[0] && bytes[2] < bytes[0], "{bytes:?}");
+}
+
+#[test]
+fn broken_bytes_of_weights_are_refused() {
+    let check = |spoil: &dyn Fn(&Path), expected: &str| {
+        let folder = tiny();
+        spoil(folder.path());
+        let artifact = Artifact::open(folder.path()).unwrap();
+        let error = artifact.variant(INT8).map(drop).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    // Keys and values of the same length, so that the offsets in the file stay right.
+    let file = "weights/int8/model.safetensors";
+    let edit = |from: &'static [u8], to: &'static [u8]| {
+        move |folder: &Path| {
+            let mut bytes = std::fs::read(folder.join(file)).unwrap();
+            let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+            bytes[at..at + to.len()].copy_from_slice(to);
+            std::fs::write(folder.join(file), bytes).unwrap();
+        }
+    };
+    check(
+        &edit(b"conv2d_1.weight_scale", b"conv2d_1.weight_stale"),
+        "needs 4 scales above 0 in \"conv2d_1.weight_scale\"",
+    );
+    check(&edit(b"\"I8\"", b"\"U8\""), "tensor \"conv2d_1.weight\" is U8; known are F32, F16 and I8");
+    check(
+        &|folder| {
+            let mut bytes = std::fs::read(folder.join(file)).unwrap();
+            *bytes.last_mut().unwrap() = 0x80;
+            std::fs::write(folder.join(file), bytes).unwrap();
+        },
+        "tensor \"conv2d_1.weight\" holds -128; bytes of weights are -127 to 127",
+    );
+    let described = |from: &'static str, to: &'static str| {
+        move |folder: &Path| {
+            let text = std::fs::read_to_string(folder.join(VARIANTS)).unwrap();
+            assert!(text.contains(from), "{text}");
+            std::fs::write(folder.join(VARIANTS), text.replace(from, to)).unwrap();
+        }
+    };
+    check(&described("\"conv2d_1\"", "\"conv2d_7\""), "\"conv2d_7\" needs both bytes as weights and activations");
+    check(
+        &described("\"scale\": 0.0", "\"scale\": -0.0"),
+        "quantisation.activations.conv2d_1: scale -0.02; need above 0",
     );
 }

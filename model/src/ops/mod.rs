@@ -32,6 +32,14 @@ pub(crate) fn lend<T>(xs: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Re
     read(slice(storage, layout)?)
 }
 
+/// The elements of a CPU tensor of f32, in the order of its shape.
+///
+/// # Errors
+/// If it lies elsewhere, or holds other numbers.
+pub fn values(xs: &Tensor) -> Result<Vec<f32>> {
+    lend(xs, |values| Ok(values.to_vec()))
+}
+
 /// Elements and shape of a result that was computed before its operation was made.
 pub(crate) fn computed(ys: &Tensor) -> Result<(CpuStorage, Shape)> {
     lend(ys, |elements| Ok((CpuStorage::F32(elements.to_vec()), ys.shape().clone())))

@@ -1,13 +1,14 @@
 //! From a graph with weights to steps. Pure: every choice is here, none at run time.
 
-use super::{Kernel, Plan, Precision, Product, Step};
+use super::{Kernel, Plan, Product, Step, Weights};
 use crate::architecture::Activation;
 use crate::graph::{Node, Op, Pad};
 use crate::network::Network;
 use crate::ops::lend;
+use crate::variant::Arithmetic;
 use candle_core::Result;
 use sconce_kernels::gates::Function;
-use sconce_kernels::pack::Packed;
+use sconce_kernels::pack::{self, Packed, PackedI8};
 use sconce_kernels::pool::Pool;
 use sconce_kernels::rows::Taps;
 use sconce_kernels::{Activation as Fused, Image, Window};
@@ -22,21 +23,23 @@ enum Layout {
 
 struct Compiler<'a> {
     network: &'a Network,
-    precision: Precision,
+    arithmetic: &'a Arithmetic,
     steps: Vec<Step>,
     layout: Layout,
     /// Of the node before, without the batch.
     shape: Vec<usize>,
+    largest_in_bytes: usize,
 }
 
-pub(super) fn compile(network: &Network, precision: Precision) -> Result<Plan> {
+pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan> {
     let graph = network.graph();
     let mut compiler = Compiler {
         network,
-        precision,
+        arithmetic,
         steps: Vec::with_capacity(graph.nodes.len() + 2),
         layout: Layout::AsGraph,
         shape: graph.input.clone(),
+        largest_in_bytes: 0,
     };
     for node in &graph.nodes {
         compiler.node(node)?;
@@ -52,6 +55,7 @@ pub(super) fn compile(network: &Network, precision: Precision) -> Result<Plan> {
     Ok(Plan {
         largest: compiler.steps.iter().map(|step| step.values).chain([values(&graph.input)]).max().unwrap_or_default(),
         input: graph.input.clone(),
+        largest_in_bytes: compiler.largest_in_bytes,
         output: compiler.shape,
         steps: compiler.steps,
     })
@@ -96,9 +100,8 @@ impl Compiler<'_> {
         // The graph's weight is (filters, channels, height, width); a row of taps is (height, width, channels).
         let area = kernel.0 * kernel.1;
         let column = |k: usize| k % image.channels * area + k / image.channels;
-        let product = self.product(node, depth, column, activation)?;
-        let padding = vec![0.0; taps.depth()];
-        self.push(node, Kernel::Convolution { taps, padding, product }, output.len());
+        let product = self.product(node, Some(taps), depth, column, activation)?;
+        self.push(node, product, output.len());
         self.layout = Layout::ChannelsLast(output);
         self.activate_rest(node, activation);
         Ok(())
@@ -112,33 +115,47 @@ impl Compiler<'_> {
             Layout::AsGraph => k,
             Layout::ChannelsLast(image) => k % image.channels * (image.height * image.width) + k / image.channels,
         };
-        let product = self.product(node, depth, column, activation)?;
-        let units = product.weights.outputs();
-        self.push(node, Kernel::Dense(product), units);
+        let product = self.product(node, None, depth, column, activation)?;
+        self.push(node, product, node.shape.iter().product());
         self.activate_rest(node, activation);
         Ok(())
     }
 
     /// The node's weights, packed: weight `k` of an output is the graph's `column(k)`.
     fn product(
-        &self,
+        &mut self,
         node: &Node,
+        taps: Option<Taps>,
         depth: usize,
         column: impl Fn(usize) -> usize,
         activation: Activation,
-    ) -> Result<Product> {
+    ) -> Result<Kernel> {
+        let scales = match self.arithmetic {
+            Arithmetic::I8(quantisation) => quantisation.0.get(&node.name),
+            Arithmetic::F32 | Arithmetic::F16 => None,
+        };
+        let (runs, run) = taps.as_ref().map_or((1, depth), |taps| (taps.taps(), taps.depth()));
         let weights = lend(self.network.weight(node)?, |values| {
             let outputs = values.len() / depth;
             let weight = |output: usize, k: usize| values[output * depth + column(k)];
-            Ok(match self.precision {
-                Precision::F32 => Packed::f32(outputs, depth, weight),
-                Precision::F16 => Packed::f16(outputs, depth, weight),
-            })
+            if let Some(scales) = scales {
+                let byte = |output, k| pack::byte(weight(output, k), scales.weights[output]);
+                let packed = PackedI8::new(&scales.weights, runs, run, byte);
+                return Ok(Weights::Bytes { packed, padding: vec![scales.input.zero_point; run], input: scales.input });
+            }
+            let packed = match self.arithmetic {
+                Arithmetic::F16 => Packed::f16(outputs, depth, weight),
+                Arithmetic::F32 | Arithmetic::I8(_) => Packed::f32(outputs, depth, weight),
+            };
+            Ok(Weights::Float { packed, padding: vec![0.0; run] })
         })?;
         let bias = self.network.variables().get(&format!("{}.bias", node.name));
         let bias = bias.map(|bias| lend(bias, |values| Ok(values.to_vec()))).transpose()?;
         let activation = if activation == Activation::Relu { Fused::Relu } else { Fused::None };
-        Ok(Product { weights, bias, activation })
+        if scales.is_some() {
+            self.largest_in_bytes = self.largest_in_bytes.max(self.shape.iter().product());
+        }
+        Ok(Kernel::Product(Product { taps, weights, bias, activation }))
     }
 
     fn activate(&mut self, node: &Node, activation: Activation) {

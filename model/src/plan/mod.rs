@@ -9,21 +9,15 @@ pub use run::Scratch;
 
 use crate::network::Network;
 use crate::ops::lend;
+use crate::variant::Arithmetic;
 use candle_core::{Device, Result, Tensor};
 use sconce_kernels::gates::Function;
-use sconce_kernels::pack::Packed;
+use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::Pool;
+use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::Taps;
 use sconce_kernels::{Activation, Cpu, Image, Window};
 use std::fmt;
-
-/// How weights are stored. Arithmetic is f32 in either case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    F32,
-    /// Each weight is rounded to the nearest f16: half the memory to read.
-    F16,
-}
 
 /// Immutable; shared by all that serve the model. What changes during a run is in a [`Scratch`].
 #[derive(Debug)]
@@ -34,6 +28,8 @@ pub struct Plan {
     steps: Vec<Step>,
     /// Values of the largest activation of one input.
     largest: usize,
+    /// Values of the largest activation that becomes bytes.
+    largest_in_bytes: usize,
 }
 
 /// One pass over the activations.
@@ -52,17 +48,12 @@ enum Kernel {
     ChannelsLast(Image),
     /// From channels last to channels first.
     ChannelsFirst(Image),
-    Convolution {
-        taps: Taps,
-        padding: Vec<f32>,
-        product: Product,
-    },
+    Product(Product),
     Pool {
         pool: Pool,
         window: Window,
         image: Image,
     },
-    Dense(Product),
     /// In place, value by value.
     Relu,
     /// In place, value by value.
@@ -73,9 +64,18 @@ enum Kernel {
 
 #[derive(Debug)]
 struct Product {
-    weights: Packed,
+    /// From where a convolution takes its rows; a dense layer has them as they lie.
+    taps: Option<Taps>,
+    weights: Weights,
     bias: Option<Vec<f32>>,
     activation: Activation,
+}
+
+/// With what stands in the padding of a convolution.
+#[derive(Debug)]
+enum Weights {
+    Float { packed: Packed, padding: Vec<f32> },
+    Bytes { packed: PackedI8, padding: Vec<u8>, input: Scaling },
 }
 
 impl Plan {
@@ -83,8 +83,8 @@ impl Plan {
     ///
     /// # Errors
     /// If a weight cannot be read.
-    pub fn compile(network: &Network, precision: Precision) -> Result<Self> {
-        compile::compile(network, precision)
+    pub fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Self> {
+        compile::compile(network, arithmetic)
     }
 
     /// Shape of one input, without the batch.
@@ -103,7 +103,7 @@ impl Plan {
 
     /// Buffers for batches of up to `rows`.
     pub fn scratch(&self, rows: usize) -> Scratch {
-        Scratch::new(self.largest * rows)
+        Scratch::new(self.largest * rows, self.largest_in_bytes * rows)
     }
 
     /// Answers several requests as one batch: each of `xs` is `(rows, ..input)`, its answer `(rows, ..output)`. The same row
@@ -140,9 +140,8 @@ impl fmt::Display for Step {
         match &self.kernel {
             Kernel::ChannelsLast(_) => write!(f, "channels last"),
             Kernel::ChannelsFirst(_) => write!(f, "channels first"),
-            Kernel::Convolution { product, .. } => write!(f, "convolution{product}"),
+            Kernel::Product(product) => write!(f, "{product}"),
             Kernel::Pool { pool, .. } => write!(f, "{pool:?} pool"),
-            Kernel::Dense(product) => write!(f, "product{product}"),
             Kernel::Relu => write!(f, "relu"),
             Kernel::Map(function) => write!(f, "{function:?}"),
             Kernel::Softmax(_) => write!(f, "softmax"),
@@ -153,9 +152,15 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Product {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.taps.is_some() { "convolution" } else { "product" };
+        let form = match &self.weights {
+            Weights::Float { packed, .. } if packed.is_f16() => " of f16",
+            Weights::Float { .. } => "",
+            Weights::Bytes { .. } => " of int8",
+        };
         let bias = if self.bias.is_some() { " + bias" } else { "" };
         let activation = if self.activation == Activation::Relu { " + relu" } else { "" };
-        write!(f, "{bias}{activation}")
+        write!(f, "{what}{form}{bias}{activation}")
     }
 }
 

@@ -1,19 +1,21 @@
 //! Steps over two buffers: each step reads one and fills the other, or works in place.
 
-use super::{Kernel, Plan, Product};
+use super::{Kernel, Plan, Product, Weights};
 use sconce_kernels::rows::Rows;
-use sconce_kernels::{Cpu, Epilogue, gates, gemm, pool};
+use sconce_kernels::{Cpu, Epilogue, gates, gemm, pool, quantise};
 
 /// Buffers of one runner. Made once, used for every batch.
 #[derive(Debug)]
 pub struct Scratch {
     front: Vec<f32>,
     back: Vec<f32>,
+    /// What a product of bytes reads.
+    bytes: Vec<u8>,
 }
 
 impl Scratch {
-    pub(super) fn new(values: usize) -> Self {
-        Self { front: vec![0.0; values], back: vec![0.0; values] }
+    pub(super) fn new(values: usize, bytes: usize) -> Self {
+        Self { front: vec![0.0; values], back: vec![0.0; values], bytes: vec![0; bytes] }
     }
 
     /// Takes the rows of an input, behind the `filled` values that are there; returns how many there are now.
@@ -26,7 +28,7 @@ impl Scratch {
 
 /// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs.
 pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut Scratch) -> &'a [f32] {
-    let Scratch { front, back } = scratch;
+    let Scratch { front, back, bytes } = scratch;
     let rows = values / plan.input.iter().product::<usize>();
     let mut values = values;
     for step in &plan.steps {
@@ -48,14 +50,8 @@ pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut
             }
             Kernel::ChannelsLast(image) => transpose(image.channels, image.height * image.width, xs, ys),
             Kernel::ChannelsFirst(image) => transpose(image.height * image.width, image.channels, xs, ys),
-            Kernel::Convolution { taps, padding, product } => {
-                gemm::gemm(cpu, Rows::indirect(xs, taps, padding), &product.weights, product.epilogue(), ys);
-            }
+            Kernel::Product(product) => product.run(cpu, xs, bytes, ys),
             Kernel::Pool { pool, window, image } => pool::pool(cpu, *pool, window, *image, xs, ys),
-            Kernel::Dense(product) => {
-                let rows = Rows::dense(xs, product.weights.depth());
-                gemm::gemm(cpu, rows, &product.weights, product.epilogue(), ys);
-            }
         }
         std::mem::swap(front, back);
     }
@@ -63,6 +59,27 @@ pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut
 }
 
 impl Product {
+    fn run(&self, cpu: Cpu<'_>, xs: &[f32], bytes: &mut [u8], ys: &mut [f32]) {
+        match &self.weights {
+            Weights::Float { packed, padding } => {
+                let rows = match &self.taps {
+                    Some(taps) => Rows::indirect(xs, taps, padding),
+                    None => Rows::dense(xs, packed.depth()),
+                };
+                gemm::gemm(cpu, rows, packed, self.epilogue(), ys);
+            }
+            Weights::Bytes { packed, padding, input } => {
+                let bytes = &mut bytes[..xs.len()];
+                quantise::quantise(cpu.isa, xs, *input, bytes);
+                let rows = match &self.taps {
+                    Some(taps) => Rows::indirect(bytes, taps, padding),
+                    None => Rows::dense(bytes, packed.depth()),
+                };
+                gemm::gemm_i8(cpu, rows, &[*input], packed, self.epilogue(), ys);
+            }
+        }
+    }
+
     fn epilogue(&self) -> Epilogue<'_> {
         Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual: None }
     }

@@ -1,10 +1,14 @@
-use super::{Plan, Precision};
+use super::Plan;
 use crate::architecture::Architecture;
+use crate::graph::Node;
 use crate::network::Network;
+use crate::variant::{Arithmetic, Quantisation, Scales, Variant};
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
+use sconce_kernels::quantise::Scaling;
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn network(input: &[usize], layers: &[Value], seed: u64) -> Option<Network> {
@@ -62,7 +66,7 @@ fn seed_network() -> Network {
 
 #[test]
 fn seed_network_takes_five_passes() {
-    let plan = Plan::compile(&seed_network(), Precision::F32).unwrap();
+    let plan = Plan::compile(&seed_network(), &Arithmetic::F32).unwrap();
     let steps: Vec<String> = plan.steps().iter().map(ToString::to_string).collect();
     let expected = [
         "conv2d_1: convolution + bias + relu, 21632 values",
@@ -78,7 +82,7 @@ fn seed_network_takes_five_passes() {
 #[test]
 fn same_row_gives_the_same_bits_in_any_batch_on_any_cpu() {
     let network = seed_network();
-    let (plan, xs) = (Plan::compile(&network, Precision::F32).unwrap(), inputs(&network, 5, 1));
+    let (plan, xs) = (Plan::compile(&network, &Arithmetic::F32).unwrap(), inputs(&network, 5, 1));
     let one = Threads::one();
     let plain = Cpu { isa: IsaToken::all_present()[0], threads: &one };
     let expected: Vec<f32> =
@@ -92,31 +96,71 @@ fn same_row_gives_the_same_bits_in_any_batch_on_any_cpu() {
     }
 }
 
+/// Ranges as a calibration would find them.
+fn int8(network: &Network, xs: &Tensor) -> Option<Variant> {
+    let mut inputs = BTreeMap::new();
+    let watch = |node: &Node, xs: Tensor| {
+        let (min, max) = values(&xs).iter().fold((0.0_f32, 0.0_f32), |(min, max), x| (min.min(*x), max.max(*x)));
+        inputs.insert(node.name.clone(), Scaling::of_range(min, max).unwrap());
+        Ok(xs)
+    };
+    network.infer_through(xs, watch).unwrap();
+    Variant::int8(network, &inputs).ok()
+}
+
+/// What a plan of bytes computes, on candle: inputs are rounded to what their bytes stand for.
+fn rounded(variant: &Variant, xs: &Tensor) -> Tensor {
+    let Arithmetic::I8(Quantisation(scales)) = &variant.arithmetic else { panic!("{:?}", variant.arithmetic) };
+    let round = |node: &Node, xs: Tensor| {
+        let Some(Scales { input: Scaling { scale, zero_point }, .. }) = scales.get(&node.name) else { return Ok(xs) };
+        let zero = f32::from(*zero_point);
+        let round = |x: f32| (((x / scale).round_ties_even() + zero).clamp(0.0, 255.0) - zero) * scale;
+        Tensor::from_vec(values(&xs).into_iter().map(round).collect(), xs.shape(), &Device::Cpu)
+    };
+    variant.network.infer_through(xs, round).unwrap()
+}
+
+#[test]
+fn bytes_give_the_same_bits_in_any_batch_on_any_cpu() {
+    let network = seed_network();
+    let xs = inputs(&network, 5, 1);
+    let variant = int8(&network, &xs).unwrap();
+    let plan = variant.plan().unwrap();
+    let steps: Vec<String> = plan.steps().iter().map(ToString::to_string).collect();
+    assert_eq!(steps[0], "conv2d_1: convolution of int8 + bias + relu, 21632 values");
+    assert_eq!(
+        steps[2..4],
+        ["dense_1: product of int8 + bias + relu, 128 values", "dense_2: product + bias, 10 values"]
+    );
+    let (one, two) = (Threads::one(), Threads::new(2).unwrap());
+    let plain = Cpu { isa: IsaToken::all_present()[0], threads: &one };
+    let expected: Vec<f32> =
+        (0..5).flat_map(|row| values(&infer(&plan, plain, &xs.narrow(0, row, 1).unwrap()))).collect();
+    for isa in IsaToken::all_present() {
+        for threads in [&one, &two] {
+            assert_eq!(values(&infer(&plan, Cpu { isa, threads }, &xs)), expected, "{}", isa.name());
+        }
+    }
+    for (got, expected) in expected.iter().zip(values(&rounded(&variant, &xs))) {
+        assert!((got - expected).abs() < 1e-4, "{got} {expected}");
+    }
+}
+
 #[test]
 fn halved_weights_are_those_of_the_rounded_network() {
     let network = seed_network();
-    let rounded = network
-        .variables()
-        .iter()
-        .map(|(name, weight)| {
-            let half = if name.ends_with("weight") { candle_core::DType::F16 } else { candle_core::DType::F32 };
-            let weight = weight.detach().to_dtype(half).unwrap().to_dtype(candle_core::DType::F32).unwrap();
-            (name.clone(), weight)
-        })
-        .collect();
-    let rounded = Network::load(network.graph().clone(), &rounded).unwrap();
+    let halved = Variant::f16(&network).unwrap();
     let one = Threads::one();
     let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &one };
     let xs = inputs(&network, 3, 2);
-    let halved = infer(&Plan::compile(&network, Precision::F16).unwrap(), cpu, &xs);
-    let expected = infer(&Plan::compile(&rounded, Precision::F32).unwrap(), cpu, &xs);
-    assert_eq!(values(&halved), values(&expected));
+    let expected = infer(&Plan::compile(&halved.network, &Arithmetic::F32).unwrap(), cpu, &xs);
+    assert_eq!(values(&infer(&halved.plan().unwrap(), cpu, &xs)), values(&expected));
 }
 
 #[test]
 fn requests_that_share_a_batch_get_their_own_rows() {
     let network = seed_network();
-    let (plan, xs) = (Plan::compile(&network, Precision::F32).unwrap(), inputs(&network, 5, 3));
+    let (plan, xs) = (Plan::compile(&network, &Arithmetic::F32).unwrap(), inputs(&network, 5, 3));
     let one = Threads::one();
     let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &one };
     let (first, second) = (xs.narrow(0, 0, 2).unwrap(), xs.narrow(0, 2, 3).unwrap());
@@ -129,7 +173,7 @@ fn requests_that_share_a_batch_get_their_own_rows() {
 #[test]
 fn input_of_another_shape_is_refused() {
     let network = seed_network();
-    let plan = Plan::compile(&network, Precision::F32).unwrap();
+    let plan = Plan::compile(&network, &Arithmetic::F32).unwrap();
     let (one, wrong) = (Threads::one(), Tensor::zeros((2, 28, 28), candle_core::DType::F32, &Device::Cpu).unwrap());
     let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &one };
     let error = plan.infer(cpu, &[&wrong], &mut plan.scratch(2)).unwrap_err().to_string();
@@ -195,9 +239,18 @@ proptest! {
         let expected = network.infer(&xs).unwrap();
         let one = Threads::one();
         for isa in IsaToken::all_present() {
-            let got = infer(&Plan::compile(&network, Precision::F32).unwrap(), Cpu { isa, threads: &one }, &xs);
+            let got = infer(&Plan::compile(&network, &Arithmetic::F32).unwrap(), Cpu { isa, threads: &one }, &xs);
             prop_assert_eq!(got.dims(), expected.dims());
             assert_close(&values(&got), &values(&expected), &format!("{input:?} {}", json!(layers)));
+        }
+        if let Some(variant) = int8(&network, &xs) {
+            // A last bit of difference may tip a value over to the next byte.
+            let expected = values(&rounded(&variant, &xs));
+            let largest = expected.iter().fold(1.0, |largest: f32, y| largest.max(y.abs()));
+            let got = infer(&variant.plan().unwrap(), Cpu { isa: IsaToken::detect().unwrap(), threads: &one }, &xs);
+            for (got, expected) in values(&got).iter().zip(&expected) {
+                prop_assert!((got - expected).abs() < 0.02 * largest, "int8: {} {} {:?} {}", got, expected, input, json!(layers));
+            }
         }
     }
 }

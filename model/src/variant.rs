@@ -1,0 +1,158 @@
+//! The forms in which a network is served: what its weights are stored as, and how its products are computed.
+
+use crate::graph::{Graph, Node, Op};
+use crate::network::{Network, WeightsError};
+use crate::ops::lend;
+use crate::plan::Plan;
+use candle_core::{DType, Device, Tensor};
+use sconce_kernels::pack::{self, MAX_DEPTH_I8};
+use sconce_kernels::quantise::Scaling;
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// The variant that training makes.
+pub const F32: &str = "f32";
+pub const F16: &str = "f16";
+pub const INT8: &str = "int8";
+
+/// How the products of a network are computed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Arithmetic {
+    F32,
+    /// Weights are stored as f16; sums are f32.
+    F16,
+    /// Weights and inputs of products are bytes, sums are whole numbers: the same bits on every instruction set.
+    I8(Quantisation),
+}
+
+impl Arithmetic {
+    /// As `variants.json` writes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::I8(_) => "i8-exact",
+        }
+    }
+}
+
+/// The products that are computed with bytes, by the names of their nodes. The others are computed as f32.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Quantisation(pub BTreeMap<String, Scales>);
+
+/// What the bytes of one product stand for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scales {
+    pub input: Scaling,
+    /// One per output: a weight is its byte, in -127..=127, times this.
+    pub weights: Vec<f32>,
+}
+
+/// A network in one of its forms. Its weights are those that are served: rounded to what the form can hold.
+pub struct Variant {
+    /// `f32`, `f16`, `int8`.
+    pub name: String,
+    pub network: Network,
+    pub arithmetic: Arithmetic,
+}
+
+#[derive(Debug, Error)]
+pub enum VariantError {
+    #[error("\"{weight}\" holds {value}, which no f16 can: the model has no f16 variant")]
+    Range { weight: String, value: f32 },
+    #[error("\"{weight}\" holds {value}: the model has no int8 variant")]
+    NotFinite { weight: String, value: f32 },
+    #[error("only the last layer computes products, and it stays f32: the model has no int8 variant")]
+    NothingToQuantise,
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Variant {
+    /// As it was trained.
+    pub fn f32(network: Network) -> Self {
+        Self { name: F32.into(), network, arithmetic: Arithmetic::F32 }
+    }
+
+    /// Each weight of a product rounded to the nearest f16; biases stay.
+    ///
+    /// # Errors
+    /// [`VariantError::Range`] if a weight would become infinite.
+    pub fn f16(network: &Network) -> Result<Self, VariantError> {
+        let mut weights = tensors(network);
+        for node in network.graph().nodes.iter().filter(|node| is_product(node)) {
+            let name = node.weight();
+            let halved = weights[&name].to_dtype(DType::F16)?.to_dtype(DType::F32)?;
+            if let Some(value) = first(&halved, |value| !value.is_finite())? {
+                return Err(VariantError::Range { weight: name, value });
+            }
+            weights.insert(name, halved);
+        }
+        let network = Network::load(network.graph().clone(), &weights)?;
+        Ok(Self { name: F16.into(), network, arithmetic: Arithmetic::F16 })
+    }
+
+    /// Weights rounded to bytes with a scale for each output, symmetric; `inputs` says how the inputs of products become bytes, by
+    /// the names of the nodes. Products that are not among them stay f32.
+    ///
+    /// # Errors
+    /// [`VariantError`] if a weight is not finite.
+    pub fn int8(network: &Network, inputs: &BTreeMap<String, Scaling>) -> Result<Self, VariantError> {
+        let mut weights = tensors(network);
+        let mut scales = BTreeMap::new();
+        for node in quantisable(network.graph()).filter(|node| inputs.contains_key(&node.name)) {
+            let name = node.weight();
+            let weight = weights[&name].clone();
+            if let Some(value) = first(&weight, |value| !value.is_finite())? {
+                return Err(VariantError::NotFinite { weight: name, value });
+            }
+            let depth = weight.dims()[1..].iter().product();
+            let values = weight.flatten_all()?.to_vec1::<f32>()?;
+            let of_outputs: Vec<f32> =
+                values.chunks_exact(depth).map(|values| pack::scale(values.iter().copied())).collect();
+            let rounded: Vec<f32> = values
+                .chunks_exact(depth)
+                .zip(&of_outputs)
+                .flat_map(|(values, scale)| {
+                    values.iter().map(move |value| f32::from(pack::byte(*value, *scale)) * scale)
+                })
+                .collect();
+            weights.insert(name, Tensor::from_vec(rounded, weight.shape(), &Device::Cpu)?);
+            scales.insert(node.name.clone(), Scales { input: inputs[&node.name], weights: of_outputs });
+        }
+        if scales.is_empty() {
+            return Err(VariantError::NothingToQuantise);
+        }
+        let network = Network::load(network.graph().clone(), &weights)?;
+        Ok(Self { name: INT8.into(), network, arithmetic: Arithmetic::I8(Quantisation(scales)) })
+    }
+
+    /// What serves it, and by which it is evaluated.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub fn plan(&self) -> candle_core::Result<Plan> {
+        Plan::compile(&self.network, &self.arithmetic)
+    }
+}
+
+/// The products that may be computed with bytes: all but the last, whose sums are the answer.
+pub fn quantisable(graph: &Graph) -> impl Iterator<Item = &Node> {
+    let last = graph.nodes.iter().rposition(is_product).unwrap_or_default();
+    let depth = |node: &Node| node.parameters[0].shape[1..].iter().product::<usize>();
+    graph.nodes[..last].iter().filter(move |node| is_product(node) && depth(node) <= MAX_DEPTH_I8)
+}
+
+fn is_product(node: &Node) -> bool {
+    matches!(node.op, Op::Conv2d { .. } | Op::Dense { .. })
+}
+
+fn tensors(network: &Network) -> BTreeMap<String, Tensor> {
+    network.variables().iter().map(|(name, variable)| (name.clone(), variable.as_detached_tensor())).collect()
+}
+
+fn first(tensor: &Tensor, is: impl Fn(&f32) -> bool) -> candle_core::Result<Option<f32>> {
+    lend(tensor, |values| Ok(values.iter().copied().find(|value| is(value))))
+}
