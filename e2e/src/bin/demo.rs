@@ -260,7 +260,9 @@ fn accuracy(artifact: &Path) -> Result<Value> {
     let file = artifact.join("evaluation.json");
     let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let evaluation: Value = serde_json::from_str(&text)?;
-    Ok(
-        json!({"dataset": evaluation["dataset"], "test": evaluation["variants"]["f32"]["value"], "wilson95": evaluation["variants"]["f32"]["wilson95"]}),
-    )
+    let variants =
+        evaluation["variants"].as_object().into_iter().flatten().map(|(name, measured)| {
+            (name.clone(), json!({"test": measured["value"], "wilson95": measured["wilson95"]}))
+        });
+    Ok(json!({"dataset": evaluation["dataset"], "variants": variants.collect::<serde_json::Map<_, _>>()}))
 }

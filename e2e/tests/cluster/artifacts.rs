@@ -1,11 +1,11 @@
 //! Bad artifacts: a condition says what, why and what to do; what already serves keeps serving.
 
-use crate::suite::{bed, training};
+use crate::suite::{altered, bed, training};
 use anyhow::{Context as _, Result, bail};
 use kube::api::Api;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::{Reference, secrets::RegistryAuth};
-use sconce_api::{EdgeModel, EdgePlacement};
+use sconce_api::{EdgeModel, EdgePlacement, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, Spec, stands};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -34,31 +34,6 @@ async fn until_resolved(bed: &Bed, reason: &'static str, part: &'static str) -> 
     Ok(())
 }
 
-/// A copy of the suite's artifact with one JSON file changed.
-fn altered(file: &str, change: impl FnOnce(&mut Value)) -> Result<tempfile::TempDir> {
-    let copy = tempfile::tempdir()?;
-    copy_folder(&training().artifact, copy.path())?;
-    let path = copy.path().join(file);
-    let mut value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    change(&mut value);
-    std::fs::write(path, serde_json::to_vec(&value)?)?;
-    Ok(copy)
-}
-
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn missing_artifact_is_named() -> Result<()> {
     let bed = bed().await?;
@@ -69,8 +44,10 @@ async fn missing_artifact_is_named() -> Result<()> {
 #[tokio::test]
 async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result<()> {
     let bed = bed().await?;
-    let weights = training().artifact.join("weights/f32/model.safetensors");
-    let good = std::fs::read(weights)?;
+    let placement = bed.until_served("digits", "site-a", Tier::Edge).await?;
+    let decision = placement.status.and_then(|status| status.decision).context("what is served was decided")?;
+    let weights = format!("weights/{}/model.safetensors", decision.variant);
+    let good = std::fs::read(training().artifact.join(weights))?;
     let stored = stored_blob(&good)?;
     let half = good[..good.len() / 2].to_vec();
     for (what, bad, expected) in [("tampered", flipped(&good), "DigestMismatch"), ("cut-off", half, "FetchFailed")] {

@@ -1,12 +1,12 @@
 //! The decision follows the wish, and clients do not notice.
 
-use crate::suite::{BUDGET, bed};
+use crate::suite::{BUDGET, altered, bed};
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use sconce_api::{Basis, EdgePlacement, Tier};
+use sconce_api::{Basis, EdgePlacement, Rejection, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, placement_name, serves_from, stands};
 use serde_json::json;
 use std::time::Duration;
@@ -64,6 +64,36 @@ async fn moving_between_tiers_under_load_fails_no_request() -> Result<()> {
         );
         assert!(answers.sent >= 1000, "only {} requests in 30 s", answers.sent);
         assert_eq!(answers.failed, 0, "{:?}", answers.errors);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn accuracy_floor_decides_the_variant() -> Result<()> {
+    let bed = bed().await?;
+    // The suite's variants are equally good, and f32 the dearest: here they differ.
+    let graded = altered("evaluation.json", |evaluation| {
+        for (variant, accuracy) in [("f16", 0.90), ("int8", 0.94)] {
+            evaluation["variants"][variant]["value"] = json!(accuracy);
+        }
+    })?;
+    let digest = bed.publish(graded.path(), "models/graded:1.0.0").await?;
+    let model = json!({"uri": format!("{}@{digest}", Bed::model_uri("models/graded"))});
+    for (floor, variant, too_bad) in [("92%", "int8", 1), ("96%", "f32", 2)] {
+        wish(&bed, json!({"model": model, "accuracyFloor": floor})).await?;
+        let served = format!("{variant} serves");
+        bed.until_placement("digits", "site-a", &served, |ep| {
+            let status = ep.status.clone().unwrap_or_default();
+            let below = |one: &&Rejection| one.candidate.contains("site-a-1") && one.reason == "BelowAccuracyFloor";
+            serves_from(ep, Tier::Edge)
+                && stands(ep, "Reconciling").is_empty()
+                && status.decision.is_some_and(|decision| decision.variant == variant)
+                && status.rejected.iter().filter(below).count() == too_bad
+        })
+        .await?;
+        let answers = bed.ask("site-a-1", &ClientRun::of(MODEL).count(200)).await?;
+        assert_eq!(answers.failed, 0, "{:?}", answers.errors);
+        assert!(answers.accuracy >= 0.95, "{} with {variant}", answers.accuracy);
     }
     Ok(())
 }

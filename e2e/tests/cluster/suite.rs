@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use sconce_api::Tier;
 use sconce_e2e::{Bed, NAMESPACE, Spec, Training, root};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tokio::sync::OnceCell;
 
@@ -62,5 +62,30 @@ pub async fn settle(bed: &Bed) -> Result<()> {
     .await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
     bed.until_served("digits", "site-b", Tier::Cloud).await?;
+    Ok(())
+}
+
+/// A copy of the suite's artifact with one JSON file changed.
+pub fn altered(file: &str, change: impl FnOnce(&mut Value)) -> Result<tempfile::TempDir> {
+    let copy = tempfile::tempdir()?;
+    copy_folder(&training().artifact, copy.path())?;
+    let path = copy.path().join(file);
+    let mut value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    change(&mut value);
+    std::fs::write(path, serde_json::to_vec(&value)?)?;
+    Ok(copy)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
     Ok(())
 }

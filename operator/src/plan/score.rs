@@ -1,7 +1,7 @@
 //! Which of several candidates is the best. Integers only; every comparison ends at the name, so there is no tie.
 
 use super::filter::{Candidate, lacks_room};
-use super::{Model, Rejected, Resources, text};
+use super::{Model, Rejected, Resources, Variant, text};
 use sconce_api::{Objective, Reason};
 use std::cmp::Reverse;
 
@@ -33,6 +33,7 @@ where
             !candidate.home,
             candidate.prediction.p99_us,
             Reverse(candidate.variant.accuracy_millis),
+            candidate.variant.memory_bytes,
             Reverse(fullness(candidate, left)),
             candidate.name(),
         )
@@ -91,9 +92,28 @@ fn why_not(model: &Model, candidate: &Candidate<'_>, chosen: Option<&Candidate<'
             candidate.rejected(Reason::Slower, &message)
         }
         Some(chosen) => {
-            let message = format!("{cost} against {}; p99 {p99} would fit", text::cost(chosen.cost_millis));
+            let message = format!("{}; p99 {p99} would fit", dearer(candidate, chosen));
             candidate.rejected(Reason::Costlier, &message)
         }
         None => candidate.rejected(Reason::Costlier, &format!("{cost}; p99 {p99} would fit")),
+    }
+}
+
+/// What the chosen one has ahead of another that keeps the budget, in the order of [`best`]. It is the same once the chosen one
+/// serves.
+fn dearer(candidate: &Candidate<'_>, chosen: &Candidate<'_>) -> String {
+    let (cost, other) = (text::cost(candidate.cost_millis), text::cost(chosen.cost_millis));
+    let (Variant { accuracy_millis: accuracy, memory_bytes: memory, .. }, better) = (candidate.variant, chosen.variant);
+    if cost != other {
+        format!("{cost} against {other}")
+    } else if candidate.cost_millis != chosen.cost_millis {
+        format!("{} against {} thousandths of a point/h", candidate.cost_millis, chosen.cost_millis)
+    } else if better.accuracy_millis > *accuracy {
+        let percent = |millis: Option<u64>| millis.map_or_else(|| "unknown".into(), text::percent);
+        format!("{cost} as well, with accuracy {} against {}", percent(*accuracy), percent(better.accuracy_millis))
+    } else if better.accuracy_millis == *accuracy && better.memory_bytes < *memory {
+        format!("{cost} as well, with {} of memory against {}", text::bytes(*memory), text::bytes(better.memory_bytes))
+    } else {
+        format!("{cost} as well, and {} serves already", chosen.name())
     }
 }

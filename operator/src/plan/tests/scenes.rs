@@ -52,6 +52,45 @@ fn more_requests_make_the_bytes_dearer_than_the_edge() {
 }
 
 #[test]
+fn of_equally_dear_variants_the_home_then_the_more_accurate_then_the_smaller_serves() {
+    let variant = |name: &str, accuracy: u64, memory: u64| Variant {
+        name: name.into(),
+        accuracy_millis: Some(accuracy),
+        memory_bytes: memory,
+        ..f32()
+    };
+    let check = |f16: Variant, int8: Variant, expected: &str, why: &str| {
+        let snapshot = site_a().model(model("digits").variants(&[f16, int8]));
+        let plan = plan_site(&snapshot);
+        assert_eq!(plan.place("digits"), format!("edge/{expected} on site-a-1"));
+        let rejected = &plan.placement("digits").rejected;
+        assert!(rejected[0].message.starts_with(why), "{rejected:?}");
+        plan
+    };
+    check(
+        variant("f16", 97_500, 900),
+        variant("int8", 97_400, 800),
+        "f16",
+        "22 points/h as well, with accuracy 97.4% against 97.5%",
+    );
+    let plan = check(
+        variant("f16", 97_500, 900),
+        variant("int8", 97_500, 800),
+        "int8",
+        "22 points/h as well, with 900 B of memory against 800 B",
+    );
+    let snapshot =
+        site_a().model(model("digits").variants(&[variant("f16", 98_000, 900), variant("int8", 97_500, 800)]));
+    let plan = plan_site(&snapshot.applied(&plan));
+    assert_eq!(plan.place("digits"), "edge/int8 on site-a-1");
+    assert!(
+        plan.placement("digits").rejected[0]
+            .message
+            .starts_with("22 points/h as well, and edge/int8 on site-a-1 serves already")
+    );
+}
+
+#[test]
 fn a_wider_budget_moves_the_far_site_to_the_cloud() {
     let at_25 = site_a().model(model("digits"));
     let plan = plan_site(&at_25);
