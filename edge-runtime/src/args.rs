@@ -88,6 +88,9 @@ pub struct Serve {
     /// Threads that read requests, and as many that compute; default: the processors that this process may use.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Where batches run; auto: inline if one row takes at most 300 µs.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub executor: Execute,
     /// Of a request, uncompressed; where the model's largest batch needs less, less is taken.
     #[arg(long, default_value = "67108864")]
     pub max_message_bytes: usize,
@@ -100,6 +103,15 @@ pub struct Serve {
     /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
     #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execute {
+    Auto,
+    /// On the threads that read requests.
+    Inline,
+    /// On a thread of its own, with helpers.
+    Thread,
 }
 
 impl Serve {

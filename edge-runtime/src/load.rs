@@ -3,7 +3,7 @@
 use crate::decode::Signature;
 use crate::engine::Runner;
 use candle_core::{DType, Device, Tensor};
-use sconce_kernels::{IsaError, IsaToken, Threads};
+use sconce_kernels::{Cpu, IsaError, IsaToken, Threads};
 use sconce_model::artifact::{Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS};
 use sconce_model::digest::{named, sha256};
 use serde::Deserialize;
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// The manifest as `fetch` left it.
@@ -76,6 +77,8 @@ pub struct Loaded {
     pub signature: Signature,
     /// Of the manifest; empty for a folder that has none.
     pub digest: String,
+    /// What one row takes on one thread, once warm.
+    pub one_row: Duration,
 }
 
 /// # Errors
@@ -110,19 +113,26 @@ pub fn load(
         tracing::debug!(%step, "planned");
     }
     let runner = Runner { plan, isa: IsaToken::detect()?, threads: Threads::new(threads).map_err(LoadError::Threads)? };
-    warm_up(&runner, max_batch_size)?;
-    Ok(Loaded { runner, signature, digest: verified.map(|verified| verified.digest).unwrap_or_default() })
+    let one_row = warm_up(&runner, max_batch_size)?;
+    Ok(Loaded { runner, signature, digest: verified.map(|verified| verified.digest).unwrap_or_default(), one_row })
 }
 
-/// Every size of batch that is a power of two, and the largest.
-fn warm_up(runner: &Runner, max_batch_size: usize) -> candle_core::Result<()> {
+/// Runs every size of batch that is a power of two, and the largest; then one row, some times: the shortest is what it takes.
+fn warm_up(runner: &Runner, max_batch_size: usize) -> candle_core::Result<Duration> {
     let mut scratch = runner.plan.scratch(max_batch_size);
+    let mut run = |threads: &Threads, rows: usize| -> candle_core::Result<Duration> {
+        let shape: Vec<usize> = std::iter::once(rows).chain(runner.plan.input().iter().copied()).collect();
+        let xs = Tensor::zeros(shape, DType::F32, &Device::Cpu)?;
+        let began = Instant::now();
+        runner.plan.infer(Cpu { isa: runner.isa, threads }, &[&xs], &mut scratch)?;
+        Ok(began.elapsed())
+    };
     let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size < max_batch_size);
     for rows in sizes.chain([max_batch_size]) {
-        let shape: Vec<usize> = std::iter::once(rows).chain(runner.plan.input().iter().copied()).collect();
-        runner.infer(&[&Tensor::zeros(shape, DType::F32, &Device::Cpu)?], &mut scratch)?;
+        run(&runner.threads, rows)?;
     }
-    Ok(())
+    let alone = Threads::one();
+    (0..3).try_fold(Duration::MAX, |shortest, _| Ok(shortest.min(run(&alone, 1)?)))
 }
 
 struct Verified {

@@ -4,10 +4,10 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
-use sconce_edge_runtime::args::{Args, Fetch, LogFormat, Route, Serve, Verb};
+use sconce_edge_runtime::args::{Args, Execute, Fetch, LogFormat, Route, Serve, Verb};
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
-use sconce_edge_runtime::engine::Engine;
+use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
 use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
@@ -18,6 +18,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,11 +52,13 @@ fn main() -> ExitCode {
 }
 
 fn run(verb: Verb) -> Result<()> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Verb::Serve(serve) = &verb {
-        start_with_little_memory()?;
-        runtime.worker_threads(serve.threads());
-    }
+    let mut runtime = match &verb {
+        Verb::Serve(serve) => {
+            start_with_little_memory()?;
+            workers(serve.threads())
+        }
+        _ => Builder::new_multi_thread(),
+    };
     runtime.enable_all().build()?.block_on(async {
         match verb {
             Verb::Fetch(args) => run_fetch(args).await,
@@ -64,6 +67,16 @@ fn run(verb: Verb) -> Result<()> {
             Verb::Bench(args) => bench::run(&args).await,
         }
     })
+}
+
+/// A runtime of one thread has nothing to share and nobody to wake.
+fn workers(threads: usize) -> Builder {
+    if threads == 1 {
+        return Builder::new_current_thread();
+    }
+    let mut runtime = Builder::new_multi_thread();
+    runtime.worker_threads(threads);
+    runtime
 }
 
 /// Starts anew, as itself, with what the allocator reads from the environment before `main` could set it; a process cannot
@@ -102,11 +115,16 @@ async fn run_serve(args: Serve) -> Result<()> {
         .and_then(|hex| hex.get(..12))
         .map_or_else(|| "1".into(), |hex| format!("sha256-{hex}"));
     let policy = Policy { max_batch_size, max_queue_delay: args.max_queue_delay };
-    let engine = Engine::start(loaded.runner, policy, args.queue_size as usize, metrics.clone())?;
+    let executor = match args.executor {
+        Execute::Auto => Executor::suited(loaded.one_row),
+        Execute::Inline => Executor::Inline,
+        Execute::Thread => Executor::Thread,
+    };
+    let engine = Engine::start(loaded.runner, policy, args.queue_size as usize, metrics.clone(), executor)?;
     let identity = Identity { name: args.name, version };
     let (grpc, rest, metrics_listener) =
         (listen(args.grpc).await?, listen(args.rest).await?, listen(args.metrics).await?);
-    tracing::info!(model = identity.name, version = identity.version, isa, grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
+    tracing::info!(model = identity.name, version = identity.version, isa, executor = executor.name(), one_row = ?loaded.one_row, grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
     let max_message_bytes = args.max_message_bytes.min(loaded.signature.largest_request());
     let service = Service::new(engine, loaded.signature, identity, metrics);
     let limits = Limits {

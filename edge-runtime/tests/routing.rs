@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Client, MODEL, Server, client, request};
+use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::route::{self, Limits};
 use sconce_edge_runtime::wire::{ModelConfigRequest, ModelMetadataRequest, ServerLiveRequest};
 use std::net::SocketAddr;
@@ -60,7 +61,7 @@ fn write(folder: &Path, text: &str) {
 
 #[tokio::test]
 async fn requests_are_forwarded_by_name_and_unknown_names_are_told_what_is_routed() {
-    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start().await);
     let mut client = router.client().await;
     assert!(client.server_live(ServerLiveRequest {}).await.unwrap().into_inner().live);
     router.routes(&[("Edge", server.address)]);
@@ -89,7 +90,7 @@ async fn requests_are_forwarded_by_name_and_unknown_names_are_told_what_is_route
 
 #[tokio::test]
 async fn a_backend_that_is_not_there_costs_no_request() {
-    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start().await);
     // A port that nobody listens on any more.
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     router.routes(&[("Edge", gone), ("Cloud", server.address)]);
@@ -102,7 +103,7 @@ async fn a_backend_that_is_not_there_costs_no_request() {
 /// It accepts connections and says nothing: only the clock tells.
 #[tokio::test]
 async fn a_backend_that_hangs_delays_one_request_by_the_attempt_timeout() {
-    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start().await);
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     router.routes(&[("Edge", silent.local_addr().unwrap()), ("Cloud", server.address)]);
     let mut client = router.client().await;
@@ -120,7 +121,7 @@ async fn nobody_left_is_unavailable_after_a_short_wait_and_a_backend_that_comes_
     router.routes(&[]);
     let mut asking = router.client().await;
     let waiting = tokio::spawn(async move { asking.model_infer(request(1)).await });
-    let server = Server::start(4, 64).await;
+    let server = Server::start(Executor::Inline, 4, 64).await;
     router.routes(&[("Edge", server.address)]);
     waiting.await.unwrap().unwrap();
 
@@ -138,7 +139,7 @@ async fn nobody_left_is_unavailable_after_a_short_wait_and_a_backend_that_comes_
 
 #[tokio::test]
 async fn bad_routes_change_nothing() {
-    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start().await);
     router.routes(&[("Edge", server.address)]);
     let mut client = router.client().await;
     client.model_infer(request(1)).await.unwrap();
@@ -151,7 +152,7 @@ async fn bad_routes_change_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_that_change_and_servers_that_stop_fail_no_request() {
     let router = Router::start().await;
-    let mut servers = [Server::start(4, 256).await, Server::start(4, 256).await];
+    let mut servers = [Server::start(Executor::Inline, 4, 256).await, Server::start(Executor::Inline, 4, 256).await];
     router.routes(&[("Edge", servers[0].address), ("Cloud", servers[1].address)]);
     let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let client = router.client().await;
@@ -193,7 +194,7 @@ async fn routes_that_change_and_servers_that_stop_fail_no_request() {
         servers[stopped].stop.take().unwrap().send(()).unwrap();
         more(20).await;
         // Back, as after a restart: its old connections end, and its port opens again.
-        let old = std::mem::replace(&mut servers[stopped], Server::start(4, 256).await);
+        let old = std::mem::replace(&mut servers[stopped], Server::start(Executor::Inline, 4, 256).await);
         old.task.await.unwrap().unwrap();
         assert_ne!(servers[stopped].address, address);
         router.routes(&[("Edge", servers[stopped].address), ("Cloud", other)]);
@@ -208,7 +209,7 @@ async fn routes_that_change_and_servers_that_stop_fail_no_request() {
 /// It accepts connections and says nothing; clients with little time have not the attempt timeout to spare.
 #[tokio::test]
 async fn a_backend_that_hangs_is_left_within_the_deadline_and_then_asked_no_more() {
-    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start().await);
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     router.routes(&[("Edge", silent.local_addr().unwrap()), ("Cloud", server.address)]);
     let mut client = router.client().await;
@@ -227,14 +228,14 @@ async fn a_backend_that_hangs_is_left_within_the_deadline_and_then_asked_no_more
 
 #[tokio::test]
 async fn a_backend_that_comes_back_is_asked_again() {
-    let (cloud, router) = (Server::start(4, 64).await, Router::start().await);
+    let (cloud, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start().await);
     let edge = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     router.routes(&[("Edge", edge), ("Cloud", cloud.address)]);
     let mut client = router.client().await;
     // Each server gives its address as its version.
     let mut who = async || client.model_infer(request(1)).await.unwrap().into_inner().model_version;
     assert_eq!(who().await, cloud.address.to_string());
-    let _edge = Server::start_at(edge, 4, 64).await;
+    let _edge = Server::start_at(Executor::Inline, edge, 4, 64).await;
     let back = async { while who().await != edge.to_string() {} };
     tokio::time::timeout(Duration::from_secs(3), back).await.unwrap();
 }
@@ -242,7 +243,7 @@ async fn a_backend_that_comes_back_is_asked_again() {
 /// Too little time for a second attempt is no reason never to find out.
 #[tokio::test]
 async fn requests_that_run_out_of_time_make_a_hanging_backend_suspect() {
-    let (server, router) = (Server::start(4, 64).await, Router::start().await);
+    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start().await);
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     router.routes(&[("Edge", silent.local_addr().unwrap()), ("Cloud", server.address)]);
     let mut client = router.client().await;
@@ -263,7 +264,7 @@ async fn requests_that_run_out_of_time_make_a_hanging_backend_suspect() {
 
 #[tokio::test]
 async fn a_full_server_is_said_to_be_full_at_once_and_is_not_put_aside() {
-    let (server, router) = (Server::soon_full().await, Router::start().await);
+    let (server, router) = (Server::soon_full(Executor::Inline).await, Router::start().await);
     router.routes(&[("Edge", server.address)]);
     let mut first = router.client().await;
     first.model_infer(request(1)).await.unwrap();

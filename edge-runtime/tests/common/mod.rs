@@ -7,7 +7,7 @@ pub mod process;
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
-use sconce_edge_runtime::engine::Engine;
+use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::load::load;
 use sconce_edge_runtime::metrics::Metrics;
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
@@ -50,26 +50,32 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(max_batch_size: usize, queue_size: usize) -> Self {
-        Self::start_at(LOOPBACK.parse().unwrap(), max_batch_size, queue_size).await
+    pub async fn start(executor: Executor, max_batch_size: usize, queue_size: usize) -> Self {
+        Self::start_at(executor, LOOPBACK.parse().unwrap(), max_batch_size, queue_size).await
     }
 
-    pub async fn start_at(address: SocketAddr, max_batch_size: usize, queue_size: usize) -> Self {
-        Self::start_with(address, policy(max_batch_size), queue_size, LIMITS).await
+    pub async fn start_at(executor: Executor, address: SocketAddr, max_batch_size: usize, queue_size: usize) -> Self {
+        Self::start_with(executor, address, policy(max_batch_size), queue_size, LIMITS).await
     }
 
     /// Its queue has room for one request, which waits there for others: whoever comes meanwhile finds it full.
-    pub async fn soon_full() -> Self {
+    pub async fn soon_full(executor: Executor) -> Self {
         let policy = Policy { max_batch_size: 4, max_queue_delay: Duration::from_millis(300) };
-        Self::start_with("127.0.0.1:0".parse().unwrap(), policy, 1, LIMITS).await
+        Self::start_with(executor, "127.0.0.1:0".parse().unwrap(), policy, 1, LIMITS).await
     }
 
-    pub async fn start_with(address: SocketAddr, policy: Policy, queue_size: usize, limits: Limits) -> Self {
+    pub async fn start_with(
+        executor: Executor,
+        address: SocketAddr,
+        policy: Policy,
+        queue_size: usize,
+        limits: Limits,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
         let loaded = load(folder.path(), None, "f32", policy.max_batch_size, 1).unwrap();
         let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
-        let engine = Engine::start(loaded.runner, policy, queue_size, metrics.clone()).unwrap();
+        let engine = Engine::start(loaded.runner, policy, queue_size, metrics.clone(), executor).unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let identity = Identity { name: MODEL.into(), version: address.to_string() };

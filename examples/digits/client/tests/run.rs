@@ -5,7 +5,7 @@
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
-use sconce_edge_runtime::engine::Engine;
+use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::load::load;
 use sconce_edge_runtime::metrics::Metrics;
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
@@ -39,6 +39,7 @@ async fn serve(folder: &Path) -> String {
         Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO },
         64,
         metrics.clone(),
+        Executor::Inline,
     )
     .unwrap();
     let identity = Identity { name: MODEL.into(), version: "1".into() };

@@ -1,10 +1,7 @@
 //! One server: what it answers, and what it says to those who ask wrongly.
 
-#![allow(clippy::unwrap_used, reason = "in tests")]
-
-mod common;
-
-use common::{MODEL, PIXELS, Server, request};
+use super::EXECUTOR;
+use crate::common::{MODEL, PIXELS, Server, request};
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::decode::{Input, check, grpc};
@@ -27,7 +24,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 #[tokio::test]
 async fn raw_and_typed_contents_get_the_same_answer_in_their_own_form() {
-    let server = Server::start(4, 16).await;
+    let server = Server::start(EXECUTOR, 4, 16).await;
     let mut client = server.client().await;
     let raw = client.model_infer(request(2)).await.unwrap().into_inner();
     assert_eq!((raw.model_name.as_str(), raw.id.as_str(), raw.outputs[0].shape.as_slice()), (MODEL, "7", &[2, 3][..]));
@@ -44,7 +41,7 @@ async fn raw_and_typed_contents_get_the_same_answer_in_their_own_form() {
 
 #[tokio::test]
 async fn metadata_and_health_are_told() {
-    let server = Server::start(4, 16).await;
+    let server = Server::start(EXECUTOR, 4, 16).await;
     let mut client = server.client().await;
     let metadata = client
         .model_metadata(ModelMetadataRequest { name: MODEL.into(), version: String::new() })
@@ -71,7 +68,7 @@ async fn metadata_and_health_are_told() {
 /// Every malformed request gets its code, a sentence that says what was expected, and harms nobody else.
 #[tokio::test]
 async fn malformed_requests_are_told_what_was_expected() {
-    let server = Server::start(4, 16).await;
+    let server = Server::start(EXECUTOR, 4, 16).await;
     let mut client = server.client().await;
     let with = |change: &dyn Fn(&mut ModelInferRequest)| {
         let mut request = request(1);
@@ -174,7 +171,7 @@ async fn malformed_requests_are_told_what_was_expected() {
 /// Each in its place: a stream goes on after one that was refused.
 #[tokio::test]
 async fn a_stream_answers_in_order_and_errors_stay_in_it() {
-    let server = Server::start(4, 64).await;
+    let server = Server::start(EXECUTOR, 4, 64).await;
     let mut client = server.client().await;
     let requests = (0..20).map(|index| {
         let rows = if index % 5 == 3 { 9 } else { 1 };
@@ -197,7 +194,7 @@ async fn a_stream_answers_in_order_and_errors_stay_in_it() {
 
 #[tokio::test]
 async fn parameters_choose_classes_order_and_patience() {
-    let server = Server::start(4, 64).await;
+    let server = Server::start(EXECUTOR, 4, 64).await;
     let mut client = server.client().await;
     let number = |choice| InferParameter { parameter_choice: Some(choice) };
     let mut asked = request(2);
@@ -237,7 +234,7 @@ async fn parameters_choose_classes_order_and_patience() {
 
 #[tokio::test]
 async fn statistics_configuration_and_index_are_told() {
-    let server = Server::start(4, 64).await;
+    let server = Server::start(EXECUTOR, 4, 64).await;
     let mut client = server.client().await;
     for rows in [1, 3, 9] {
         client.model_infer(request(rows)).await.ok();
@@ -263,9 +260,10 @@ async fn statistics_configuration_and_index_are_told() {
     assert!(refused.message().contains("serves one model, \"tiny.test\", and cannot load \"other\""), "{refused}");
 }
 
-#[tokio::test]
+/// Inline, the two threads run batches at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_answers_each_request_with_its_own_rows() {
-    let server = Server::start(16, 256).await;
+    let server = Server::start(EXECUTOR, 16, 256).await;
     let alone = server.client().await.model_infer(request(1)).await.unwrap().into_inner().raw_output_contents;
     let client = server.client().await;
     let many = (0..64).map(|_| {
@@ -280,7 +278,7 @@ async fn a_batch_answers_each_request_with_its_own_rows() {
 
 #[tokio::test]
 async fn a_deadline_that_has_passed_costs_no_compute() {
-    let server = Server::start(1, 1).await;
+    let server = Server::start(EXECUTOR, 1, 1).await;
     let client = server.client().await;
     let mut late = Request::new(request(1));
     late.set_timeout(std::time::Duration::from_nanos(1));
@@ -291,7 +289,7 @@ async fn a_deadline_that_has_passed_costs_no_compute() {
 
 #[tokio::test]
 async fn told_to_stop_it_finishes_what_it_has_begun() {
-    let mut server = Server::start(4, 256).await;
+    let mut server = Server::start(EXECUTOR, 4, 256).await;
     let client = server.client().await;
     let open: Vec<_> = (0..64)
         .map(|_| {
@@ -317,7 +315,7 @@ async fn told_to_stop_it_finishes_what_it_has_begun() {
 
 #[tokio::test]
 async fn a_full_queue_answers_at_once() {
-    let server = Server::soon_full().await;
+    let server = Server::soon_full(EXECUTOR).await;
     let client = server.client().await;
     let flood = (0..40).map(|_| {
         let mut client = client.clone();
@@ -393,7 +391,7 @@ fn engine(queue_size: usize, max_queue_delay: Duration) -> (Engine, Input, Regis
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry, MODEL, "", "f32"));
     let policy = Policy { max_batch_size: 4, max_queue_delay };
-    let engine = Engine::start(loaded.runner, policy, queue_size, metrics).unwrap();
+    let engine = Engine::start(loaded.runner, policy, queue_size, metrics, EXECUTOR).unwrap();
     let input = check(grpc(request(1)).unwrap().inputs, &[], &loaded.signature).unwrap();
     (engine, input, registry)
 }

@@ -1,10 +1,7 @@
 //! One server over REST: what it answers, and what it says to those who ask wrongly.
 
-#![allow(clippy::unwrap_used, reason = "in tests")]
-
-mod common;
-
-use common::{LIMITS, LOOPBACK, MODEL, PIXELS, Server, policy, request};
+use super::EXECUTOR;
+use crate::common::{LIMITS, LOOPBACK, MODEL, PIXELS, Server, policy, request};
 use flate2::Compression;
 use flate2::read::{GzDecoder, GzEncoder};
 use sconce_edge_runtime::batch::Policy;
@@ -76,7 +73,7 @@ fn inference(rows: usize) -> Value {
 
 #[tokio::test]
 async fn the_server_and_its_model_are_told() {
-    let server = Server::start(4, 16).await;
+    let server = Server::start(EXECUTOR, 4, 16).await;
     for (path, expected) in [
         ("/v2/health/live", json!({"live": true})),
         ("/v2/health/ready", json!({"live": true, "ready": true})),
@@ -112,7 +109,7 @@ async fn the_server_and_its_model_are_told() {
 /// Flat or nested, as JSON or as bytes, compressed or not, over REST or gRPC: the answer is the same.
 #[tokio::test]
 async fn every_form_of_a_request_gets_the_same_answer() {
-    let server = Server::start(4, 16).await;
+    let server = Server::start(EXECUTOR, 4, 16).await;
     let over_grpc = server.client().await.model_infer(request(2)).await.unwrap().into_inner();
     let expected: &[u8] = &over_grpc.raw_output_contents[0];
     let bytes = |data: &Value| -> Vec<u8> {
@@ -161,7 +158,7 @@ async fn every_form_of_a_request_gets_the_same_answer() {
 
 #[tokio::test]
 async fn long_answers_are_compressed_for_those_who_like_it() {
-    let server = Server::start(128, 16).await;
+    let server = Server::start(EXECUTOR, 128, 16).await;
     let body = inference(128).to_string();
     let plain = ask(server.rest, "POST", INFER, &[], body.as_bytes()).await;
     let compressed = ask(server.rest, "POST", INFER, &[("accept-encoding", "gzip")], body.as_bytes()).await;
@@ -173,7 +170,7 @@ async fn long_answers_are_compressed_for_those_who_like_it() {
 
 #[tokio::test]
 async fn outputs_are_chosen_by_name_class_and_form() {
-    let server = Server::start(4, 16).await;
+    let server = Server::start(EXECUTOR, 4, 16).await;
     let mut asked = inference(1);
     asked["outputs"] = json!([{"name": "output", "parameters": {"classification": 9}}]);
     let classes = ask(server.rest, "POST", INFER, &[], asked.to_string().as_bytes()).await.json();
@@ -194,7 +191,7 @@ async fn outputs_are_chosen_by_name_class_and_form() {
 /// Every malformed request gets its status, a sentence that says what was expected, and harms nobody else.
 #[tokio::test]
 async fn malformed_requests_are_told_what_was_expected() {
-    let server = Server::start(4, 16).await;
+    let server = Server::start(EXECUTOR, 4, 16).await;
     let with = |change: &dyn Fn(&mut Value)| {
         let mut request = inference(1);
         change(&mut request);
@@ -307,7 +304,7 @@ async fn malformed_requests_are_told_what_was_expected() {
 
 #[tokio::test]
 async fn large_bodies_are_refused_before_they_are_read_and_bombs_before_they_are_large() {
-    let server = Server::start(4, 16).await;
+    let server = Server::start(EXECUTOR, 4, 16).await;
     let expected = "the body is larger than 1048576 bytes, uncompressed";
     let told = ask(server.rest, "POST", INFER, &[("content-length", "1048577")], b"").await;
     assert!(told.status == 413 && told.error().contains(expected), "{}", told.head);
@@ -323,7 +320,7 @@ async fn large_bodies_are_refused_before_they_are_read_and_bombs_before_they_are
 async fn slow_clients_are_told_or_left() {
     let short = Duration::from_millis(100);
     let limits = Limits { head_timeout: short, body_timeout: short, ..LIMITS };
-    let server = Server::start_with(LOOPBACK.parse().unwrap(), policy(4), 16, limits).await;
+    let server = Server::start_with(EXECUTOR, LOOPBACK.parse().unwrap(), policy(4), 16, limits).await;
     let body = ask(server.rest, "POST", INFER, &[("content-length", "100")], b"{").await;
     assert!(body.status == 408 && body.error() == "the body was not there within 100ms", "{}", body.head);
     let mut head = TcpStream::connect(server.rest).await.unwrap();
@@ -337,7 +334,7 @@ async fn slow_clients_are_told_or_left() {
 #[tokio::test]
 async fn a_client_that_is_gone_is_work_dropped_over_either_wire() {
     let waits = Policy { max_queue_delay: Duration::from_secs(3600), ..policy(4) };
-    let server = Server::start_with(LOOPBACK.parse().unwrap(), waits, 1, LIMITS).await;
+    let server = Server::start_with(EXECUTOR, LOOPBACK.parse().unwrap(), waits, 1, LIMITS).await;
     let rest = server.rest;
     let status = async move |rows: usize| {
         let body = inference(rows).to_string();
@@ -361,7 +358,7 @@ async fn a_client_that_is_gone_is_work_dropped_over_either_wire() {
 
 #[tokio::test]
 async fn told_to_stop_it_ends_idle_connections_and_streams() {
-    let mut server = Server::start(4, 16).await;
+    let mut server = Server::start(EXECUTOR, 4, 16).await;
     let mut idle = TcpStream::connect(server.rest).await.unwrap();
     idle.write_all(b"GET /v2/health/live HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     assert!(idle.read(&mut [0; 1024]).await.unwrap() > 0);

@@ -1,0 +1,75 @@
+//! An owner of the model: takes batches from the queue, and answers them.
+
+use super::Runner;
+use super::queue::{Job, Queue, Step};
+use crate::batch::Policy;
+use crate::encode::Output;
+use crate::engine::EngineError;
+use candle_core::Tensor;
+use sconce_model::plan::Scratch;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Runs until the engine is dropped and the queue is empty.
+pub(super) async fn own(queue: Arc<Queue>, runner: Arc<Runner>, policy: Policy) {
+    let mut scratch = runner.plan.scratch(policy.max_batch_size);
+    let _end = End(&queue);
+    let mut until = None;
+    loop {
+        queue.called(until).await;
+        // What this thread can read from its sockets joins the batch.
+        tokio::task::yield_now().await;
+        until = match queue.step(&policy) {
+            Step::Run(batch) => {
+                if !batch.is_empty() {
+                    infer(&queue, &runner, &mut scratch, batch);
+                }
+                None
+            }
+            Step::Wait(until) => Some(until),
+            Step::Idle => None,
+            Step::End => return,
+        };
+    }
+}
+
+/// The owner ends, perhaps with its thread.
+struct End<'a>(&'a Queue);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+fn infer(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>) {
+    let began = Instant::now();
+    let waited: Vec<Duration> = batch.iter().map(|job| began - job.arrived).collect();
+    waited.iter().for_each(|waited| queue.metrics.stage("queue", *waited));
+    let rows: usize = batch.iter().map(|job| job.rows).sum();
+    queue.metrics.batch(rows);
+    let answer = || -> candle_core::Result<Vec<Output>> {
+        let xs: Vec<&Tensor> = batch.iter().map(|job| &job.xs).collect();
+        Ok(runner.infer(&xs, scratch)?.into_iter().map(|ys| Output { ys }).collect())
+    };
+    // Whatever happens everybody gets an answer, and the thread lives on: a run writes its buffers before it reads them.
+    let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer));
+    queue.metrics.stage("infer", began.elapsed());
+    match answers {
+        Ok(Ok(outputs)) => {
+            queue.metrics.statistics.executed(rows, &waited, began.elapsed());
+            for (job, output) in batch.into_iter().zip(outputs) {
+                drop(job.reply.send(Ok(output)));
+            }
+        }
+        failed => {
+            let why = match failed {
+                Ok(Err(error)) => error.to_string(),
+                _ => "it panicked".into(),
+            };
+            for job in batch {
+                drop(job.reply.send(Err(EngineError::Failed { why: why.clone() })));
+            }
+        }
+    }
+}

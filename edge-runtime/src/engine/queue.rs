@@ -1,0 +1,164 @@
+//! The queue before the model: bounded, the more urgent first, and whoever is gone out of it.
+
+use super::{EngineError, Terms};
+use crate::batch::{Decision, Fate, Policy, Waiting, next, place};
+use crate::decode::Input;
+use crate::encode::Output;
+use crate::metrics::Metrics;
+use candle_core::Tensor;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::{Notify, oneshot};
+
+pub(super) type Reply = oneshot::Sender<Result<Output, EngineError>>;
+
+/// A request that waits.
+pub(super) struct Job {
+    ticket: u64,
+    pub xs: Tensor,
+    pub rows: usize,
+    terms: Terms,
+    pub arrived: Instant,
+    pub reply: Reply,
+}
+
+#[derive(Default)]
+struct Jobs {
+    /// The more urgent first.
+    jobs: VecDeque<Job>,
+    tickets: u64,
+    /// An owner of the model is on its way to look at the jobs.
+    called: bool,
+    closed: bool,
+}
+
+impl Jobs {
+    /// Takes as many jobs as there are fates; those that run are returned.
+    fn split(&mut self, fates: &[Fate]) -> Vec<Job> {
+        let mut batch = Vec::with_capacity(fates.len());
+        for (job, fate) in self.jobs.drain(..fates.len()).zip(fates) {
+            match fate {
+                Fate::Run => batch.push(job),
+                Fate::Late => drop(job.reply.send(Err(EngineError::Late))),
+                Fate::Expired => drop(job.reply.send(Err(EngineError::Expired))),
+                Fate::Abandoned => {}
+            }
+        }
+        batch
+    }
+}
+
+pub(super) struct Queue {
+    jobs: Mutex<Jobs>,
+    bell: Notify,
+    limit: usize,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What an owner of the model does now.
+pub(super) enum Step {
+    /// The batch; empty where nobody waits for any of it.
+    Run(Vec<Job>),
+    /// Look again when somebody arrives, and then at the latest.
+    Wait(Instant),
+    /// Look again when somebody arrives.
+    Idle,
+    /// The engine is dropped, and the queue empty.
+    End,
+}
+
+impl Queue {
+    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+        Self { jobs: Mutex::default(), bell: Notify::new(), limit, metrics }
+    }
+
+    /// A queue is whole between any two of its lines: a panic elsewhere leaves it usable.
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a request into the queue; its ticket names it there.
+    pub fn enqueue(&self, input: Input, terms: Terms, reply: Reply) -> Result<u64, EngineError> {
+        let Input { xs, rows } = input;
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(EngineError::Closed);
+        }
+        if queue.jobs.len() >= self.limit {
+            return Err(EngineError::QueueFull { limit: self.limit });
+        }
+        queue.tickets += 1;
+        let ticket = queue.tickets;
+        let place = place(queue.jobs.iter().map(|job| job.terms.level), terms.level);
+        queue.jobs.insert(place, Job { ticket, xs, rows, terms, arrived: Instant::now(), reply });
+        self.call(queue);
+        Ok(ticket)
+    }
+
+    /// Takes a request out; whether it still was there.
+    pub fn leave(&self, ticket: u64) -> bool {
+        let jobs = &mut self.lock().jobs;
+        let place = jobs.iter().position(|job| job.ticket == ticket);
+        place.and_then(|place| jobs.remove(place)).is_some()
+    }
+
+    /// Owners end once the queue is empty.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.bell.notify_one();
+    }
+
+    /// Nobody owns the model any more, whatever the reason: nobody waits for it any longer.
+    pub fn abandon(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.jobs.clear();
+    }
+
+    /// Calls an owner, unless one is on its way.
+    fn call(&self, mut queue: MutexGuard<'_, Jobs>) {
+        let called = std::mem::replace(&mut queue.called, true);
+        drop(queue);
+        if !called {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Completes when an owner is called, and at that moment at the latest.
+    pub async fn called(&self, until: Option<Instant>) {
+        match until {
+            Some(until) => drop(tokio::time::timeout_at(until.into(), self.bell.notified()).await),
+            None => self.bell.notified().await,
+        }
+    }
+
+    /// What an owner of the model, who is free, does now.
+    pub fn step(&self, policy: &Policy) -> Step {
+        let mut queue = self.lock();
+        queue.called = false;
+        let waiting = queue.jobs.iter().map(|job| Waiting {
+            rows: job.rows,
+            arrived: job.arrived,
+            deadline: job.terms.deadline,
+            expires: job.terms.expires,
+            abandoned: job.reply.is_closed(),
+        });
+        match next(waiting, false, policy, Instant::now()) {
+            Decision::Take(fates) => {
+                let batch = queue.split(&fates);
+                if !queue.jobs.is_empty() {
+                    self.call(queue);
+                }
+                Step::Run(batch)
+            }
+            Decision::Wait(until) => Step::Wait(until),
+            Decision::Idle if queue.closed => {
+                // One owner tells the next.
+                self.bell.notify_one();
+                Step::End
+            }
+            Decision::Idle => Step::Idle,
+        }
+    }
+}
