@@ -29,7 +29,7 @@ pub enum Verb {
     Serve(Serve),
     /// Route requests by model name, as the routes file says.
     Route(Route),
-    /// Measure what the router adds: the same requests directly and through it, in turn.
+    /// Measure what requests wait and cost: of a server, or of two in turn, such as one with and without the router.
     Bench(Bench),
 }
 
@@ -141,11 +141,20 @@ pub struct Bench {
     /// A server, or a router.
     #[arg(long, value_name = "HOST:PORT")]
     pub target: String,
-    /// What is compared with it, in turn: the router in front of it.
+    /// What is compared with it, in turn: another server, or the router in front of it.
     #[arg(long, value_name = "HOST:PORT")]
     pub peer: Option<String>,
+    /// Name of the model on the target, and on the peer.
     #[arg(long)]
     pub model: String,
+    /// Requests under way at once, over at most four connections.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub in_flight: u16,
+    /// Where the target tells its metrics: its CPU time per request is read there.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub target_metrics: Option<String>,
+    #[arg(long, value_name = "HOST:PORT", requires = "peer")]
+    pub peer_metrics: Option<String>,
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub seconds: u16,
 }

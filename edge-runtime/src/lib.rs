@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fetch;
 pub mod load;
 pub mod metrics;
+pub mod process;
 pub mod request;
 pub mod route;
 pub mod server;

@@ -1,5 +1,6 @@
 //! What is counted, and where it is read: `/metrics` and `/healthz`.
 
+use crate::process::Process;
 use crate::statistics::Statistics;
 use axum::{Router, routing::get};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -103,15 +104,16 @@ impl Metrics {
     }
 }
 
-/// Serves the registry until told to stop.
+/// Serves the registry, and what the process takes, until told to stop.
 ///
 /// # Errors
 /// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    registry: Registry,
+    mut registry: Registry,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    registry.register_collector(Box::new(Process));
     let registry = Arc::new(registry);
     let metrics = move || async move {
         let mut text = String::new();

@@ -152,13 +152,30 @@ async fn the_bench_reports_both_ways() {
     routes(folder.path(), &[("Edge", server.grpc)]);
     let router = Process::start(&["route", "--routes", folder.path().join("routes.json").to_str().unwrap()]);
     let (direct, routed) = (server.grpc.to_string(), router.grpc.to_string());
-    let ran = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
-        .args(["bench", "--target", &direct, "--peer", &routed, "--model", MODEL, "--seconds", "1"])
-        .output()
-        .unwrap();
-    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let bench = |more: &[&str]| {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+        bench.args(["bench", "--target", &direct, "--peer", &routed, "--model", MODEL, "--seconds", "1"]);
+        bench.args(more).output().unwrap()
+    };
+    let report: serde_json::Value = serde_json::from_slice(&bench(&[]).stdout).unwrap();
     assert!(
         report["target"]["p50Ms"].as_f64().unwrap() > 0.0 && report["p50AddedMs"].is_f64() && report["cpu"].is_string(),
         "{report}"
     );
+    assert!(report["target"]["cpuUsPerRequest"].is_null(), "nobody was asked: {report}");
+
+    let (of_server, of_router) = (server.metrics.to_string(), router.metrics.to_string());
+    let cost = ["--in-flight", "8", "--target-metrics", &of_server, "--peer-metrics", &of_router];
+    let report: serde_json::Value = serde_json::from_slice(&bench(&cost).stdout).unwrap();
+    for side in ["target", "peer"] {
+        let figure = |name: &str| report[side][name].as_f64().unwrap();
+        assert!(figure("cpuUsPerRequest") > 1.0 && figure("requestsPerSecond") > 1.0, "{report}");
+    }
+    assert!(report["cpuRatio"].is_f64(), "{report}");
+
+    let rest = server.rest.unwrap().to_string();
+    let ended = bench(&["--target-metrics", &rest]);
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(!ended.status.success() && ended.stdout.is_empty(), "{told}");
+    assert_eq!(told.trim_end(), format!("{rest} tells no process_cpu_seconds_total: is it a server's --metrics?"));
 }
