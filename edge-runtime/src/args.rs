@@ -29,7 +29,7 @@ pub enum Verb {
     Serve(Serve),
     /// Route requests by model name, as the routes file says.
     Route(Route),
-    /// Measure what requests wait and cost: of a server, or of two in turn, such as one with and without the router.
+    /// Measure a model by variant and batch size; or what requests wait and cost at a server, or at two in turn.
     Bench(Bench),
 }
 
@@ -116,8 +116,13 @@ pub enum Execute {
 
 impl Serve {
     pub fn threads(&self) -> usize {
-        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from)
+        threads(self.threads)
     }
+}
+
+/// As many as are asked for, or the processors that this process may use.
+pub fn threads(asked: Option<u16>) -> usize {
+    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from)
 }
 
 #[derive(clap::Args, Debug)]
@@ -138,25 +143,51 @@ pub struct Route {
 
 #[derive(clap::Args, Debug)]
 pub struct Bench {
+    /// Folder of the artifact; with --target the name that servers know the model by.
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: String,
+    /// In all, at least.
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub seconds: u16,
+    #[command(flatten, next_help_heading = "Of a model, without a server")]
+    pub alone: BenchModel,
+    #[command(flatten, next_help_heading = "Of servers")]
+    pub servers: BenchServers,
+}
+
+impl Bench {
+    /// Whether models run in this process.
+    pub fn runs_models(&self) -> bool {
+        self.servers.target.is_none()
+    }
+}
+
+#[derive(clap::Args, Debug)]
+pub struct BenchModel {
+    /// May be repeated; default: those whose files are there.
+    #[arg(long, conflicts_with_all = ["target", "in_flight", "target_metrics"])]
+    pub variant: Vec<String>,
+    /// As of serve: what computes, where a model does not run inline.
+    #[arg(long, conflicts_with_all = ["target", "in_flight", "target_metrics"], value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct BenchServers {
     /// A server, or a router.
     #[arg(long, value_name = "HOST:PORT")]
-    pub target: String,
+    pub target: Option<String>,
     /// What is compared with it, in turn: another server, or the router in front of it.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", requires = "target")]
     pub peer: Option<String>,
-    /// Name of the model on the target, and on the peer.
-    #[arg(long)]
-    pub model: String,
     /// Requests under way at once, over at most four connections.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value = "1", requires = "target", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub in_flight: u16,
     /// Where the target tells its metrics: its CPU time per request is read there.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", requires = "target")]
     pub target_metrics: Option<String>,
     #[arg(long, value_name = "HOST:PORT", requires = "peer")]
     pub peer_metrics: Option<String>,
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=3600))]
-    pub seconds: u16,
 }
 
 /// `sha256:` and 64 hexadecimal digits.

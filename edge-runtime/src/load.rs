@@ -4,8 +4,9 @@ use crate::decode::Signature;
 use crate::engine::Runner;
 use candle_core::{DType, Device, Tensor};
 use sconce_kernels::{Cpu, IsaError, IsaToken, Threads};
-use sconce_model::artifact::{Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS};
+use sconce_model::artifact::{Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS, VariantEntry};
 use sconce_model::digest::{named, sha256};
+use sconce_model::plan::Plan;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,31 +91,62 @@ pub fn load(
     max_batch_size: usize,
     threads: usize,
 ) -> Result<Loaded, LoadError> {
-    let verified = verify(folder, digest)?;
-    let artifact = Artifact::open(folder)?;
-    if let Some(verified) = &verified {
-        let of_variant =
-            artifact.variants().iter().filter(|known| known.name == variant).flat_map(|known| &known.files);
-        let described = [CONFIG, PREPROCESS, VARIANTS];
-        if let Some(file) =
-            described.into_iter().chain(of_variant.map(String::as_str)).find(|file| !verified.files.contains(*file))
-        {
-            return Err(LoadError::Unlisted { file: file.into() });
-        }
-    }
+    let opened = open(folder, digest)?;
+    let artifact = &opened.artifact;
     let (inputs, outputs) = (&artifact.config().inputs, &artifact.config().outputs);
     let ([input], [output]) = (&inputs[..], &outputs[..]) else {
         return Err(LoadError::Signature { inputs: inputs.len(), outputs: outputs.len() });
     };
     let labels = artifact.config().labels.clone();
     let signature = Signature { input: input.clone(), output: output.clone(), labels, max_batch_size };
-    let plan = artifact.variant(variant)?.plan()?;
+    let plan = opened.plan(variant)?;
     for step in plan.steps() {
         tracing::debug!(%step, "planned");
     }
     let runner = Runner { plan, isa: IsaToken::detect()?, threads: Threads::new(threads).map_err(LoadError::Threads)? };
     let one_row = warm_up(&runner, max_batch_size)?;
-    Ok(Loaded { runner, signature, digest: verified.map(|verified| verified.digest).unwrap_or_default(), one_row })
+    let digest = opened.verified.map(|verified| verified.digest).unwrap_or_default();
+    Ok(Loaded { runner, signature, digest, one_row })
+}
+
+/// An artifact, before anything of it is built.
+pub struct Opened {
+    pub artifact: Artifact,
+    /// `None` where the folder has no manifest.
+    pub verified: Option<Verified>,
+    folder: PathBuf,
+}
+
+/// Verifies a folder, and reads what it is.
+///
+/// # Errors
+/// [`LoadError`]: it is not what its digest says, or no artifact.
+pub fn open(folder: &Path, digest: Option<&str>) -> Result<Opened, LoadError> {
+    let verified = verify(folder, digest)?;
+    Ok(Opened { artifact: Artifact::open(folder)?, verified, folder: folder.into() })
+}
+
+impl Opened {
+    /// Whether all files of a variant are there: a node fetches those of one.
+    pub fn has(&self, variant: &VariantEntry) -> bool {
+        variant.files.iter().all(|file| self.folder.join(file).exists())
+    }
+
+    /// A variant, compiled.
+    ///
+    /// # Errors
+    /// [`LoadError`]: a file of it is not in the manifest, or broken.
+    pub fn plan(&self, variant: &str) -> Result<Plan, LoadError> {
+        if let Some(verified) = &self.verified {
+            let of_variant = self.artifact.variants().iter().filter(|known| known.name == variant);
+            let files = of_variant.flat_map(|known| &known.files).map(String::as_str);
+            let mut described = [CONFIG, PREPROCESS, VARIANTS].into_iter().chain(files);
+            if let Some(file) = described.find(|file| !verified.files.contains(*file)) {
+                return Err(LoadError::Unlisted { file: file.into() });
+            }
+        }
+        Ok(self.artifact.variant(variant)?.plan()?)
+    }
 }
 
 /// Runs every size of batch that is a power of two, and the largest; then one row, some times: the shortest is what it takes.
@@ -135,10 +167,12 @@ fn warm_up(runner: &Runner, max_batch_size: usize) -> candle_core::Result<Durati
     (0..3).try_fold(Duration::MAX, |shortest, _| Ok(shortest.min(run(&alone, 1)?)))
 }
 
-struct Verified {
+/// What a manifest says, and is so.
+pub struct Verified {
     /// Of the manifest.
-    digest: String,
-    files: BTreeSet<String>,
+    pub digest: String,
+    /// Those that are there.
+    pub files: BTreeSet<String>,
 }
 
 /// Checks the manifest against its digest, and the files that are there against the manifest. `None` without a manifest, where

@@ -57,6 +57,10 @@ fn run(verb: Verb) -> Result<()> {
             start_with_little_memory()?;
             workers(serve.threads())
         }
+        Verb::Bench(bench) if bench.runs_models() => {
+            start_with_little_memory()?;
+            workers(1)
+        }
         _ => Builder::new_multi_thread(),
     };
     runtime.enable_all().build()?.block_on(async {

@@ -179,3 +179,32 @@ async fn the_bench_reports_both_ways() {
     assert!(!ended.status.success() && ended.stdout.is_empty(), "{told}");
     assert_eq!(told.trim_end(), format!("{rest} tells no process_cpu_seconds_total: is it a server's --metrics?"));
 }
+
+#[test]
+fn the_bench_of_a_model_tells_each_variant_and_batch_size() {
+    let model = tiny();
+    let bench = |more: &[&str]| {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+        bench.args(["bench", "--model", model.path().to_str().unwrap(), "--seconds", "1", "--threads", "1"]);
+        bench.args(more).output().unwrap()
+    };
+    let report: serde_json::Value = serde_json::from_slice(&bench(&[]).stdout).unwrap();
+    let variants = report["variants"].as_array().unwrap();
+    let told = |of: &str| variants.iter().map(|variant| variant[of].clone()).collect::<Vec<_>>();
+    assert_eq!((told("variant"), told("threads")), (vec!["f32".into(), "f16".into(), "int8".into()], vec![1.into(); 3]));
+    for variant in variants {
+        let batches = variant["batches"].as_array().unwrap();
+        let sizes: Vec<_> = batches.iter().map(|batch| batch["batchSize"].as_u64().unwrap()).collect();
+        assert_eq!(sizes, [1, 2, 4, 8, 16]);
+        for batch in batches {
+            let figure = |name: &str| batch[name].as_f64().unwrap();
+            assert!(0.0 < figure("p50Ms") && figure("p50Ms") <= figure("p99Ms") && figure("samples") >= 1.0);
+        }
+    }
+    assert!(report["cpu"].is_string() && report["isa"].is_string(), "{report}");
+
+    let told = String::from_utf8(bench(&["--variant", "bf16"]).stderr).unwrap();
+    assert_eq!(told.trim_end(), "no variant \"bf16\"; the artifact has f32, f16, int8");
+    let told = String::from_utf8(bench(&["--in-flight", "2"]).stderr).unwrap();
+    assert!(told.contains("'--threads <THREADS>' cannot be used with '--in-flight <N>'"), "{told}");
+}

@@ -1,16 +1,26 @@
 //! What things take, as JSON on stdout.
 
+mod model;
 mod server;
 
 use crate::args::Bench;
 use anyhow::Result;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// # Errors
 /// If what is measured cannot be: there are no figures then.
 pub async fn run(args: &Bench) -> Result<()> {
-    println!("{:#}", server::run(args).await?);
+    let report = match &args.servers.target {
+        Some(target) => server::run(target, &args.servers, &args.model, duration(args)).await?,
+        None => model::run(&args.alone, args.model.as_ref(), duration(args))?,
+    };
+    println!("{report:#}");
     Ok(())
+}
+
+fn duration(args: &Bench) -> Duration {
+    Duration::from_secs(args.seconds.into())
 }
 
 /// The CPU of this machine: its name, and those of its instruction sets that matter here.
@@ -22,8 +32,8 @@ fn cpu() -> (String, Vec<&'static str>) {
     (name.unwrap_or("unknown").to_owned(), known.into_iter().filter(has).collect())
 }
 
-/// The median and the 99th percentile. `waited` is in milliseconds, in any order, and not empty.
-fn percentiles(waited: &mut [f64]) -> Value {
-    waited.sort_by(f64::total_cmp);
-    json!({"p50Ms": waited[waited.len() / 2], "p99Ms": waited[waited.len() * 99 / 100]})
+/// The median and the 99th percentile. `took` is in milliseconds, in any order, and not empty.
+fn percentiles(took: &mut [f64]) -> Value {
+    took.sort_by(f64::total_cmp);
+    json!({"p50Ms": took[took.len() / 2], "p99Ms": took[took.len() * 99 / 100]})
 }

@@ -1,7 +1,7 @@
 //! What requests wait and cost: the same to a target and its peer, in turn, so that noise meets both.
 
 use super::{cpu, percentiles};
-use crate::args::Bench;
+use crate::args::BenchServers;
 use crate::process;
 use crate::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use crate::wire::model_infer_request::InferInputTensor;
@@ -28,20 +28,20 @@ const CPU: &str = "process_cpu_seconds_total";
 ///
 /// # Errors
 /// If a side does not answer, or does not tell what it takes although it is asked.
-pub(super) async fn run(args: &Bench) -> Result<Value> {
+pub(super) async fn run(target: &str, args: &BenchServers, model: &str, length: Duration) -> Result<Value> {
     let in_flight = usize::from(args.in_flight);
-    let mut sides = vec![Side::connect(&args.target, args.target_metrics.as_deref(), in_flight).await?];
+    let mut sides = vec![Side::connect(target, args.target_metrics.as_deref(), in_flight).await?];
     if let Some(peer) = &args.peer {
         sides.push(Side::connect(peer, args.peer_metrics.as_deref(), in_flight).await?);
     }
-    let request = request(&mut sides[0].clients[0], &args.model).await?;
+    let request = request(&mut sides[0].clients[0], model).await?;
     for side in &mut sides {
         // Connections and caches warm up, uncounted.
         side.turn(&request, in_flight).await?;
         side.begin().await?;
     }
     let (began, own) = (Instant::now(), process::cpu());
-    while began.elapsed() < Duration::from_secs(args.seconds.into()) {
+    while began.elapsed() < length {
         for side in &mut sides {
             side.turn(&request, in_flight).await?;
         }

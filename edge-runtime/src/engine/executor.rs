@@ -37,20 +37,26 @@ impl Executor {
         }
     }
 
-    pub(super) fn start(self, queue: &Arc<Queue>, mut runner: Runner, policy: Policy) -> io::Result<()> {
+    /// Leaves a model the threads that it has here: inline the others have batches, and sockets, of their own.
+    pub fn fit(self, runner: Runner) -> Runner {
+        match self {
+            Self::Inline => Runner { threads: Threads::one(), ..runner },
+            Self::Thread => runner,
+        }
+    }
+
+    pub(super) fn start(self, queue: &Arc<Queue>, runner: Runner, policy: Policy) -> io::Result<()> {
+        let runner = Arc::new(self.fit(runner));
         match self {
             Self::Inline => {
                 let runtime = Handle::try_current().map_err(io::Error::other)?;
-                // The other threads have batches, and sockets, of their own.
-                runner.threads = Threads::one();
-                let runner = Arc::new(runner);
                 for _ in 0..runtime.metrics().num_workers() {
                     runtime.spawn(own(queue.clone(), runner.clone(), policy));
                 }
             }
             Self::Thread => {
                 let runtime = Builder::new_current_thread().enable_time().build()?;
-                let owner = own(queue.clone(), Arc::new(runner), policy);
+                let owner = own(queue.clone(), runner, policy);
                 std::thread::Builder::new().name("model".into()).spawn(move || runtime.block_on(owner))?;
             }
         }

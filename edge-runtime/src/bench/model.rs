@@ -1,0 +1,104 @@
+//! What a model takes here, by variant and batch size: loaded, and run, as `serve` does.
+
+use super::{cpu, percentiles};
+use crate::args::{BenchModel, threads};
+use crate::engine::{Executor, Runner};
+use crate::load::{load, open};
+use anyhow::{Result, bail};
+use candle_core::{Device, Tensor};
+use sconce_model::plan::Scratch;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const BATCH_SIZES: [usize; 5] = [1, 2, 4, 8, 16];
+const LARGEST: usize = 16;
+/// A turn of one batch size: long enough that caches are its own, short enough that noise meets all.
+const TURN: Duration = Duration::from_millis(20);
+
+/// The report.
+///
+/// # Errors
+/// As `serve` has them.
+pub(super) fn run(args: &BenchModel, folder: &Path, length: Duration) -> Result<Value> {
+    let opened = open(folder, None)?;
+    let here = opened.artifact.variants().iter().filter(|variant| opened.has(variant));
+    let here: Vec<&str> = here.map(|variant| variant.name.as_str()).collect();
+    let asked: Vec<&str> = args.variant.iter().map(String::as_str).collect();
+    let names = if asked.is_empty() { here } else { asked };
+    if names.is_empty() {
+        bail!("{} has the files of no variant; fetch one", folder.display());
+    }
+    let threads = threads(args.threads);
+    let variants = names.iter().map(|name| Variant::load(folder, name, threads)).collect::<Result<Vec<_>>>();
+    let mut variants = variants?;
+    let began = Instant::now();
+    loop {
+        for variant in &mut variants {
+            variant.turn()?;
+        }
+        if began.elapsed() >= length {
+            break;
+        }
+    }
+    let isa = variants.first().map(|variant| variant.runner.isa.name());
+    let variants: Vec<Value> = variants.into_iter().map(Variant::told).collect();
+    Ok(json!({"cpu": cpu().0, "isa": isa, "variants": variants}))
+}
+
+struct Variant {
+    name: String,
+    executor: Executor,
+    runner: Runner,
+    scratch: Scratch,
+    batches: Vec<Batch>,
+}
+
+struct Batch {
+    xs: Tensor,
+    /// Of each run, in milliseconds.
+    took: Vec<f64>,
+}
+
+impl Variant {
+    fn load(folder: &Path, name: &str, threads: usize) -> Result<Self> {
+        let loaded = load(folder, None, name, LARGEST, threads)?;
+        let executor = Executor::suited(loaded.one_row);
+        let runner = executor.fit(loaded.runner);
+        let batch = |rows: usize| -> Result<Batch> {
+            let shape: Vec<usize> = std::iter::once(rows).chain(runner.plan.input().iter().copied()).collect();
+            // Neither zeros nor ones, which kernels and CPUs may find easier.
+            let values = (0..shape.iter().product()).map(|index: usize| (index % 251) as f32 / 251.0).collect();
+            Ok(Batch { xs: Tensor::from_vec(values, shape, &Device::Cpu)?, took: Vec::new() })
+        };
+        let batches = BATCH_SIZES.into_iter().map(batch).collect::<Result<_>>()?;
+        Ok(Self { name: name.into(), executor, scratch: runner.plan.scratch(LARGEST), batches, runner })
+    }
+
+    /// Each batch size for the length of a turn, or once.
+    fn turn(&mut self) -> Result<()> {
+        for batch in &mut self.batches {
+            let began = Instant::now();
+            let mut before = Duration::ZERO;
+            while before < TURN {
+                self.runner.infer(&[&batch.xs], &mut self.scratch)?;
+                let after = began.elapsed();
+                batch.took.push((after - before).as_secs_f64() * 1e3);
+                before = after;
+            }
+        }
+        Ok(())
+    }
+
+    fn told(self) -> Value {
+        let batches = self.batches.into_iter().map(|Batch { xs, mut took }| {
+            let mut told = percentiles(&mut took);
+            told["batchSize"] = json!(xs.dims()[0]);
+            told["samples"] = json!(took.len());
+            told
+        });
+        let batches: Vec<Value> = batches.collect();
+        let threads = self.runner.threads.count();
+        json!({"variant": self.name, "executor": self.executor.name(), "threads": threads, "batches": batches})
+    }
+}
