@@ -31,6 +31,8 @@ pub enum Verb {
     Route(Route),
     /// Measure a model by variant and batch size; or what requests wait and cost at a server, or at two in turn.
     Bench(Bench),
+    /// Tell what an artifact is, and how it would run here.
+    Inspect(Inspect),
 }
 
 #[derive(clap::Args, Debug)]
@@ -188,6 +190,24 @@ pub struct BenchServers {
     pub target_metrics: Option<String>,
     #[arg(long, value_name = "HOST:PORT", requires = "peer")]
     pub peer_metrics: Option<String>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Inspect {
+    /// Folder of the artifact.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The manifest's digest: what the folder must hold.
+    #[arg(long, value_name = "sha256:HEX", value_parser = sha256)]
+    pub digest: Option<String>,
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    Text,
+    Json,
 }
 
 /// `sha256:` and 64 hexadecimal digits.

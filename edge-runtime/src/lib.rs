@@ -8,6 +8,7 @@ pub mod decode;
 pub mod encode;
 pub mod engine;
 pub mod fetch;
+pub mod inspect;
 pub mod load;
 pub mod metrics;
 pub mod process;

@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
-use sconce_edge_runtime::args::{Args, Execute, Fetch, LogFormat, Route, Serve, Verb};
+use sconce_edge_runtime::args::{Args, Execute, Fetch, Inspect, LogFormat, OutputFormat, Route, Serve, Verb};
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
 use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
-use sconce_edge_runtime::{bench, load, route, stop};
+use sconce_edge_runtime::{bench, inspect, load, route, stop};
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let last_words = match &args.verb {
         Verb::Fetch(args) => Some(args.termination_log.clone()),
         Verb::Serve(args) => Some(args.termination_log.clone()),
-        Verb::Route(_) | Verb::Bench(_) => None,
+        Verb::Route(_) | Verb::Bench(_) | Verb::Inspect(_) => None,
     };
     let Err(error) = run(args.verb) else { return ExitCode::SUCCESS };
     // The first word is the reason, where there is a table of them; Kubernetes shows the file as the container's last words.
@@ -69,6 +69,7 @@ fn run(verb: Verb) -> Result<()> {
             Verb::Serve(args) => run_serve(args).await,
             Verb::Route(args) => run_route(args).await,
             Verb::Bench(args) => bench::run(&args).await,
+            Verb::Inspect(args) => run_inspect(&args),
         }
     })
 }
@@ -100,6 +101,15 @@ fn start_with_little_memory() -> Result<()> {
 async fn run_fetch(args: Fetch) -> Result<()> {
     let source = Source::new(&args.from, &args.insecure_registry).map_err(FetchError::from)?;
     Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.patience).await?)
+}
+
+fn run_inspect(args: &Inspect) -> Result<()> {
+    let report = inspect::inspect(&args.model, args.digest.as_deref())?;
+    match args.output {
+        OutputFormat::Text => print!("{report}"),
+        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(())
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {

@@ -191,7 +191,10 @@ fn the_bench_of_a_model_tells_each_variant_and_batch_size() {
     let report: serde_json::Value = serde_json::from_slice(&bench(&[]).stdout).unwrap();
     let variants = report["variants"].as_array().unwrap();
     let told = |of: &str| variants.iter().map(|variant| variant[of].clone()).collect::<Vec<_>>();
-    assert_eq!((told("variant"), told("threads")), (vec!["f32".into(), "f16".into(), "int8".into()], vec![1.into(); 3]));
+    assert_eq!(
+        (told("variant"), told("threads")),
+        (vec!["f32".into(), "f16".into(), "int8".into()], vec![1.into(); 3])
+    );
     for variant in variants {
         let batches = variant["batches"].as_array().unwrap();
         let sizes: Vec<_> = batches.iter().map(|batch| batch["batchSize"].as_u64().unwrap()).collect();
