@@ -9,7 +9,7 @@ use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
-use sconce_edge_runtime::metrics::{self, Metrics};
+use sconce_edge_runtime::metrics::{self, Metrics, Served};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::{bench, inspect, load, route, stop};
 use std::io::{IsTerminal as _, Write as _};
@@ -121,13 +121,14 @@ async fn run_serve(args: Serve) -> Result<()> {
     let max_batch_size = usize::from(args.max_batch_size);
     let loaded = load::load(&args.model, args.digest.as_deref(), &args.variant, max_batch_size, args.threads())?;
     let isa = loaded.runner.isa.name();
-    let mut registry = Registry::default();
-    let metrics = Arc::new(Metrics::new(&mut registry, &args.name, &loaded.digest, &args.variant));
     let version = loaded
         .digest
         .strip_prefix("sha256:")
         .and_then(|hex| hex.get(..12))
         .map_or_else(|| "1".into(), |hex| format!("sha256-{hex}"));
+    let mut registry = Registry::default();
+    let served = Served { model: &args.name, version: &version, digest: &loaded.digest, variant: &args.variant, isa };
+    let metrics = Arc::new(Metrics::new(&mut registry, served));
     let policy = Policy { max_batch_size, max_queue_delay: args.max_queue_delay };
     let executor = match args.executor {
         Execute::Auto => Executor::suited(loaded.one_row),

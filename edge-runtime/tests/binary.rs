@@ -49,6 +49,16 @@ async fn a_server_counts_and_ends_with_0_when_told_to() {
         "sconce_batch_size_sum 2",
         "sconce_request_seconds_count{model=\"tiny.test\",stage=\"infer\"} 1",
         "sconce_model_info{model=\"tiny.test\"",
+        "isa=\"",
+        "nv_inference_request_success{model=\"tiny.test\",version=\"1\"} 1",
+        "nv_inference_request_failure{model=\"tiny.test\",version=\"1\"} 0",
+        "nv_inference_count{model=\"tiny.test\",version=\"1\"} 2",
+        "nv_inference_exec_count{model=\"tiny.test\",version=\"1\"} 1",
+        "nv_inference_queue_duration_us{model=\"tiny.test\",version=\"1\"} ",
+        "nv_inference_compute_infer_duration_us{model=\"tiny.test\",version=\"1\"} ",
+        "nv_inference_request_duration_us{model=\"tiny.test\",version=\"1\"} ",
+        "process_resident_memory_bytes ",
+        "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
     ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
     }

@@ -9,7 +9,7 @@ use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::load::load;
-use sconce_edge_runtime::metrics::Metrics;
+use sconce_edge_runtime::metrics::{Metrics, Served};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 pub const MODEL: &str = "tiny.test";
+pub const SERVED: Served<'_> = Served { model: MODEL, version: "1", digest: "", variant: "f32", isa: "portable" };
 pub const PIXELS: usize = 64;
 
 pub const LOOPBACK: &str = "127.0.0.1:0";
@@ -74,7 +75,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
         let loaded = load(folder.path(), None, "f32", policy.max_batch_size, 1).unwrap();
-        let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
+        let metrics = Arc::new(Metrics::new(&mut Registry::default(), SERVED));
         let engine = Engine::start(loaded.runner, policy, queue_size, metrics.clone(), executor).unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! One server: what it answers, and what it says to those who ask wrongly.
 
 use super::EXECUTOR;
-use crate::common::{MODEL, PIXELS, Server, request};
+use crate::common::{MODEL, PIXELS, SERVED, Server, request};
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::decode::{Input, check, grpc};
@@ -389,7 +389,7 @@ fn engine(queue_size: usize, max_queue_delay: Duration) -> (Engine, Input, Regis
     sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
     let loaded = load(folder.path(), None, "f32", 4, 1).unwrap();
     let mut registry = Registry::default();
-    let metrics = Arc::new(Metrics::new(&mut registry, MODEL, "", "f32"));
+    let metrics = Arc::new(Metrics::new(&mut registry, SERVED));
     let policy = Policy { max_batch_size: 4, max_queue_delay };
     let engine = Engine::start(loaded.runner, policy, queue_size, metrics, EXECUTOR).unwrap();
     let input = check(grpc(request(1)).unwrap().inputs, &[], &loaded.signature).unwrap();

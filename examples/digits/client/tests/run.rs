@@ -7,7 +7,7 @@ use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::encode::Identity;
 use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::load::load;
-use sconce_edge_runtime::metrics::Metrics;
+use sconce_edge_runtime::metrics::{Metrics, Served};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use std::path::Path;
 use std::process::Stdio;
@@ -33,7 +33,8 @@ fn data(folder: &Path) {
 
 async fn serve(folder: &Path) -> String {
     let loaded = load(folder, None, "f32", 4, 1).unwrap();
-    let metrics = Arc::new(Metrics::new(&mut Registry::default(), MODEL, "", "f32"));
+    let served = Served { model: MODEL, version: "1", digest: "", variant: "f32", isa: loaded.runner.isa.name() };
+    let metrics = Arc::new(Metrics::new(&mut Registry::default(), served));
     let engine = Engine::start(
         loaded.runner,
         Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO },

@@ -1,8 +1,11 @@
 //! What is counted, and where it is read: `/metrics` and `/healthz`.
 
+mod triton;
+
 use crate::process::Process;
 use crate::statistics::Statistics;
 use axum::{Router, routing::get};
+use http::header::CONTENT_TYPE;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +17,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use triton::Triton;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Stage {
@@ -32,16 +36,30 @@ struct Refusal {
     reason: &'static str,
 }
 
+/// What is served, as its metrics name it.
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'a> {
+    pub model: &'a str,
+    pub version: &'a str,
+    pub digest: &'a str,
+    pub variant: &'a str,
+    /// The instruction set of its kernels.
+    pub isa: &'a str,
+}
+
 /// Of `serve`.
 pub struct Metrics {
     /// The same, as the protocol's statistics count it.
-    pub statistics: Statistics,
+    pub statistics: Arc<Statistics>,
     model: Arc<str>,
     stages: Family<Stage, Histogram>,
     requests: Family<Code, Counter>,
     batches: Histogram,
     refused: Family<Refusal, Counter>,
 }
+
+/// Prometheus reads by it: as plain text it knows neither `info` nor `unknown`, and takes nothing of the whole.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Seconds from 20 µs to about 10 s; steps of 1.4, so that a p99 read from them is at most so much off.
 pub fn seconds() -> Histogram {
@@ -50,16 +68,17 @@ pub fn seconds() -> Histogram {
 
 impl Metrics {
     /// Registers what is counted.
-    pub fn new(registry: &mut Registry, model: &str, digest: &str, variant: &str) -> Self {
+    pub fn new(registry: &mut Registry, served: Served<'_>) -> Self {
+        let Served { model, version, digest, variant, isa } = served;
         let metrics = Self {
-            statistics: Statistics::default(),
+            statistics: Arc::default(),
             model: model.into(),
             stages: Family::new_with_constructor(seconds as fn() -> Histogram),
             requests: Family::default(),
             batches: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             refused: Family::default(),
         };
-        let labels = [("model", model), ("digest", digest), ("variant", variant)]
+        let labels = [("model", model), ("digest", digest), ("variant", variant), ("isa", isa)]
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
         registry.register("sconce_model", "The model that is served", Info::new(labels.to_vec()));
         registry.register_with_unit(
@@ -75,6 +94,8 @@ impl Metrics {
             "Requests that never reached the model, by reason",
             metrics.refused.clone(),
         );
+        let labels = [("model", model.to_owned()), ("version", version.to_owned())];
+        registry.register_collector(Box::new(Triton { statistics: metrics.statistics.clone(), labels }));
         metrics
     }
 
@@ -118,7 +139,7 @@ pub async fn serve(
     let metrics = move || async move {
         let mut text = String::new();
         match encode(&mut text, &registry) {
-            Ok(()) => Ok(text),
+            Ok(()) => Ok(([(CONTENT_TYPE, OPEN_METRICS)], text)),
             Err(error) => Err((http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
         }
     };
