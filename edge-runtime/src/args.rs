@@ -1,5 +1,6 @@
 //! The flags.
 
+use crate::tls::Files;
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ pub enum Verb {
     /// Bring one variant of a version from a registry, by digest, verified.
     Fetch(Fetch),
     /// Serve one model over gRPC and REST (Open Inference Protocol v2).
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Route requests by model name, as the routes file says.
     Route(Route),
     /// Measure a model by variant and batch size; or what requests wait and cost at a server, or at two in turn.
@@ -96,9 +97,17 @@ pub struct Serve {
     /// Of a request, uncompressed; where the model's largest batch needs less, less is taken.
     #[arg(long, default_value = "67108864")]
     pub max_message_bytes: usize,
-    /// How long a client of REST may take for the head of a request, and be idle between two.
+    /// How long a client of REST may take for the head of a request, and be idle between two; and any client for TLS' handshake.
     #[arg(long, default_value = "60s", value_parser = seconds)]
     pub head_timeout: Duration,
+    /// PEM: gRPC and REST by TLS, with this certificate; read again when it changes. Without it they are plain.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// PEM: clients need a certificate by one of these authorities.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
     /// How long a client of REST may take for the body of a request.
     #[arg(long, default_value = "60s", value_parser = seconds)]
     pub body_timeout: Duration,
@@ -117,6 +126,11 @@ pub enum Execute {
 }
 
 impl Serve {
+    pub fn tls(&self) -> Option<Files> {
+        let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(Files { cert, key, client_ca: self.tls_client_ca.clone() })
+    }
+
     pub fn threads(&self) -> usize {
         threads(self.threads)
     }

@@ -17,4 +17,6 @@ pub mod route;
 pub mod server;
 pub mod statistics;
 pub mod stop;
+pub mod tls;
+pub mod watch;
 pub mod wire;

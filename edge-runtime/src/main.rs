@@ -11,6 +11,7 @@ use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
 use sconce_edge_runtime::metrics::{self, Metrics, Served};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
+use sconce_edge_runtime::tls::Tls;
 use sconce_edge_runtime::{bench, inspect, load, route, stop};
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -66,7 +67,7 @@ fn run(verb: Verb) -> Result<()> {
     runtime.enable_all().build()?.block_on(async {
         match verb {
             Verb::Fetch(args) => run_fetch(args).await,
-            Verb::Serve(args) => run_serve(args).await,
+            Verb::Serve(args) => run_serve(*args).await,
             Verb::Route(args) => run_route(args).await,
             Verb::Bench(args) => bench::run(&args).await,
             Verb::Inspect(args) => run_inspect(&args),
@@ -136,10 +137,11 @@ async fn run_serve(args: Serve) -> Result<()> {
         Execute::Thread => Executor::Thread,
     };
     let engine = Engine::start(loaded.runner, policy, args.queue_size as usize, metrics.clone(), executor)?;
+    let tls = args.tls().map(Tls::watch).transpose()?;
     let identity = Identity { name: args.name, version };
     let (grpc, rest, metrics_listener) =
         (listen(args.grpc).await?, listen(args.rest).await?, listen(args.metrics).await?);
-    tracing::info!(model = identity.name, version = identity.version, isa, executor = executor.name(), one_row = ?loaded.one_row, grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
+    tracing::info!(model = identity.name, version = identity.version, isa, executor = executor.name(), one_row = ?loaded.one_row, tls = tls.is_some(), grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
     let max_message_bytes = args.max_message_bytes.min(loaded.signature.largest_request());
     let service = Service::new(engine, loaded.signature, identity, metrics);
     let limits = Limits {
@@ -150,7 +152,7 @@ async fn run_serve(args: Serve) -> Result<()> {
     };
     let stop = async { drop(stop::requested().await) }.shared();
     tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));
-    server::serve(Listeners { grpc, rest }, service, limits, stop).await
+    server::serve(Listeners { grpc, rest, tls }, service, limits, stop).await
 }
 
 async fn run_route(args: Route) -> Result<()> {

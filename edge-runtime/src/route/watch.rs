@@ -2,13 +2,12 @@
 
 use super::backend::Backend;
 use super::routes::{Address, Routes, parse};
-use anyhow::Context as _;
-use notify::{RecursiveMode, Watcher as _};
+use crate::watch::Changes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// The backends of every model that is routed.
 #[derive(Clone, Default)]
@@ -48,33 +47,23 @@ impl Table {
     }
 }
 
-/// Some file systems tell nothing of their changes: so often the file is read without being told.
-const ANYWAY: Duration = Duration::from_secs(5);
-
-/// Reads the file now and whenever its folder changes. The watcher stops when it is dropped.
+/// Reads the file now and whenever it changes, until what comes with the table is dropped.
 ///
 /// # Errors
 /// If the file's folder cannot be watched.
 pub fn watch(file: &Path) -> anyhow::Result<(watch::Receiver<Arc<Table>>, impl Sized)> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (table, receiver) = watch::channel(Arc::new(Table::default()));
-    // The watcher's thread only rings: connections are opened, and files read in order, on the runtime.
-    let (bell, mut rung) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if !event.is_ok_and(|event| event.kind.is_access()) {
-            bell.try_send(()).ok();
-        }
-    })?;
-    // Watched before it is read, so that no change falls between.
-    watcher.watch(folder, RecursiveMode::NonRecursive).with_context(|| format!("cannot watch {}", folder.display()))?;
+    let mut changes = Changes::near([file])?;
     let mut reader = Reader { file: file.to_owned(), table, last: None };
     reader.read();
-    tokio::spawn(async move {
-        while let Ok(Some(())) | Err(_) = tokio::time::timeout(ANYWAY, rung.recv()).await {
+    let mut reading = JoinSet::new();
+    reading.spawn(async move {
+        loop {
+            changes.next().await;
             reader.read();
         }
     });
-    Ok((receiver, watcher))
+    Ok((receiver, reading))
 }
 
 struct Reader {

@@ -1,5 +1,6 @@
 //! The door of gRPC: inference, health and reflection.
 
+use super::accept::Io;
 use super::{Limits, Refusal, Service};
 use crate::deadline::deadline;
 use crate::decode;
@@ -14,21 +15,24 @@ use crate::wire::{
 };
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
 
 /// Serves until the service stops; what has begun is finished.
 ///
 /// # Errors
-/// If the listener fails.
-pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, limits: Limits) -> anyhow::Result<()> {
+/// If HTTP/2 cannot be served.
+pub(super) async fn serve(
+    incoming: impl Stream<Item = Io>,
+    service: Arc<Service>,
+    limits: Limits,
+) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let names = [String::new(), service.identity.name.clone()];
     for name in &names {
@@ -51,7 +55,6 @@ pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, limits: 
         .accept_compressed(CompressionEncoding::Deflate)
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         // Room for one large tensor without waiting for round trips.
         .initial_stream_window_size(4 << 20)
@@ -60,7 +63,7 @@ pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, limits: 
         .add_service(health_service)
         .add_service(reflection)
         .add_service(inference)
-        .serve_with_incoming_shutdown(incoming, drain)
+        .serve_with_incoming_shutdown(incoming.map(Ok::<_, Infallible>), drain)
         .await?;
     Ok(())
 }

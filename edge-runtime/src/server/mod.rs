@@ -1,6 +1,7 @@
 //! The doors of one model: the Open Inference Protocol over gRPC and REST. Each wire only translates; the path is one.
 
 mod about;
+mod accept;
 mod grpc;
 mod refusal;
 mod rest;
@@ -13,6 +14,8 @@ use crate::encode::{Identity, answered};
 use crate::engine::{Engine, Terms};
 use crate::metrics::Metrics;
 use crate::request::{Answer, Request, Wanted};
+use crate::tls::Tls;
+use accept::incoming;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,10 +34,12 @@ pub struct Service {
 
 /// Where it is served.
 pub struct Listeners {
-    /// HTTP/2, without TLS.
+    /// HTTP/2.
     pub grpc: TcpListener,
-    /// HTTP/1.1, without TLS.
+    /// HTTP/1.1.
     pub rest: TcpListener,
+    /// Of both; `None`: plain.
+    pub tls: Option<Tls>,
 }
 
 /// What clients may take of a server.
@@ -42,7 +47,8 @@ pub struct Listeners {
 pub struct Limits {
     /// Of a request, uncompressed, and of a gRPC answer.
     pub max_message_bytes: usize,
-    /// How long a client of REST may take for the head of a request; idle connections are closed after it, too.
+    /// How long a client of REST may take for the head of a request, and any client for TLS' handshake; idle connections of
+    /// REST are closed after it, too.
     pub head_timeout: Duration,
     /// How long a client of REST may take for the body of a request.
     pub body_timeout: Duration,
@@ -71,12 +77,13 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let service = Arc::new(service);
     let served = async {
-        let rest = rest::serve(listeners.rest, service.clone(), limits);
+        let incoming = |listener, protocol| incoming(listener, listeners.tls.clone(), protocol, limits.head_timeout);
+        let rest = rest::serve(incoming(listeners.rest, "http/1.1"), service.clone(), limits);
         let rest = async {
             rest.await;
             anyhow::Ok(())
         };
-        tokio::try_join!(grpc::serve(listeners.grpc, service.clone(), limits), rest)
+        tokio::try_join!(grpc::serve(incoming(listeners.grpc, "h2"), service.clone(), limits), rest)
     };
     let drained = async {
         stop.await;

@@ -11,6 +11,7 @@ use sconce_edge_runtime::engine::{Engine, Executor};
 use sconce_edge_runtime::load::load;
 use sconce_edge_runtime::metrics::{Metrics, Served};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
+use sconce_edge_runtime::tls::Tls;
 use sconce_edge_runtime::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
 use sconce_edge_runtime::wire::{ModelInferRequest, raw_fp32};
@@ -72,6 +73,17 @@ impl Server {
         queue_size: usize,
         limits: Limits,
     ) -> Self {
+        Self::start_by(None, executor, address, policy, queue_size, limits).await
+    }
+
+    pub async fn start_by(
+        tls: Option<Tls>,
+        executor: Executor,
+        address: SocketAddr,
+        policy: Policy,
+        queue_size: usize,
+        limits: Limits,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
         let loaded = load(folder.path(), None, "f32", policy.max_batch_size, 1).unwrap();
@@ -85,7 +97,7 @@ impl Server {
         let service = Service::new(engine, loaded.signature, identity, metrics);
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
-        let task = tokio::spawn(server::serve(Listeners { grpc: listener, rest }, service, limits, stopped));
+        let task = tokio::spawn(server::serve(Listeners { grpc: listener, rest, tls }, service, limits, stopped));
         Self { address, rest: rest_address, stop: Some(stop), task }
     }
 

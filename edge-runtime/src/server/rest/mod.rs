@@ -3,6 +3,7 @@
 mod body;
 mod trouble;
 
+use super::accept::Io;
 use super::{Limits, Refusal, Service};
 use crate::decode;
 use crate::encode;
@@ -12,6 +13,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, any, get, post};
+use futures::{Stream, StreamExt as _};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -24,8 +26,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use std::time::Instant;
 use trouble::Trouble;
 
 /// How long the JSON is that binary data follows; 0: all of it is one tensor.
@@ -40,35 +41,23 @@ const UNSERVED: [&str; 7] = [
     "/v2/systemsharedmemory/{*path}",
     "/v2/cudasharedmemory/{*path}",
 ];
-/// How long to wait for file descriptors to become free.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-
 /// Serves until the service stops; what has begun is finished.
-pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, limits: Limits) {
+pub(super) async fn serve(mut incoming: impl Stream<Item = Io> + Unpin, service: Arc<Service>, limits: Limits) {
     let mut stopping = pin!(service.stopping());
     let router = TowerToHyperService::new(router(service.clone(), limits));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
     let connections = GracefulShutdown::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let stream = tokio::select! {
+            Some(stream) = incoming.next() => stream,
             () = &mut stopping => break,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                stream.set_nodelay(true).ok();
-                let connection = http.serve_connection(TokioIo::new(stream), router.clone());
-                // Clients that break off, or are too slow, end it with an error: nobody is left to be told.
-                tokio::spawn(connections.watch(connection));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-            }
-        }
+        let connection = http.serve_connection(TokioIo::new(stream), router.clone());
+        // Clients that break off, or are too slow, end it with an error: nobody is left to be told.
+        tokio::spawn(connections.watch(connection));
     }
-    drop(listener);
+    drop(incoming);
     connections.shutdown().await;
 }
 

@@ -46,7 +46,7 @@ async fn serve(folder: &Path) -> String {
     let identity = Identity { name: MODEL.into(), version: "1".into() };
     let service = Service::new(engine, loaded.signature, identity, metrics);
     let listen = || TcpListener::bind("127.0.0.1:0");
-    let listeners = Listeners { grpc: listen().await.unwrap(), rest: listen().await.unwrap() };
+    let listeners = Listeners { grpc: listen().await.unwrap(), rest: listen().await.unwrap(), tls: None };
     let address = listeners.grpc.local_addr().unwrap().to_string();
     tokio::spawn(server::serve(listeners, service, Limits::default(), std::future::pending()));
     address
