@@ -11,7 +11,7 @@ use sconce_kernels::gemm::{gemm, gemm_i8};
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, pool};
 use sconce_kernels::quantise::{Scaling, quantise_dynamic};
-use sconce_kernels::rows::{Rows, Taps};
+use sconce_kernels::rows::{AMPLE, Rows, Taps};
 use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Threads, Window, isa};
 
 fn main() -> std::io::Result<()> {
@@ -48,6 +48,13 @@ fn convolution(cpu: Cpu<'_>, line: &Line<'_>) {
     let (mut ys, mut pooled) = (vec![0.0; 26 * 26 * 32], vec![0.0; 13 * 13 * 32]);
     line("conv 3x3x1 -> 32 on 28x28", 2 * 26 * 26 * 32 * 9, &mut || {
         gemm(cpu, Rows::indirect(&xs, &taps, &[0.0; 3]), &packed, epilogue, &mut ys);
+    });
+    let (packed, scaling) =
+        (PackedI8::quantise(32, 3, 3, |output, k| weights[output * 9 + k]), Scaling { scale: 0.01, zero_point: 9 });
+    let bytes = vec![7; 784 + AMPLE];
+    line("the same, i8", 2 * 26 * 26 * 32 * 9, &mut || {
+        let rows = Rows::ample(&bytes, 784, &taps, &[9; 3 + AMPLE]);
+        gemm_i8(cpu, rows, &[scaling], &packed, epilogue, &mut ys);
     });
     let halves = Window { kernel: [2, 2], stride: [2, 2], padding: [0; 4] };
     line("max pool 2x2 of 26x26x32", 13 * 13 * 32 * 4, &mut || {

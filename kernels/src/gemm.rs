@@ -309,16 +309,18 @@ impl Product for Bytes<'_> {
         let panel_len = self.panel_bytes();
         let mut accs = [[isa.zero(); P]; R];
         let mut weights = self.weights.panels.values()[panel * panel_len..(panel + P) * panel_len].as_ptr();
+        // What is read behind a run meets the zeros that its weights are filled up with.
+        let readable = if self.rows.is_ample() { depth.next_multiple_of(4) } else { depth };
         // SAFETY: the rows exist.
         let rows = unsafe { self.rows.few::<R>(row) };
         for tap in 0..taps {
-            // SAFETY: the tap exists; a line is `depth` long, a panel holds `taps` runs of `depth` and on to a multiple of 4,
-            // of which four are taken a step.
+            // SAFETY: the tap exists; a line is `depth` long, and three more where rows are ample; a panel holds `taps` runs of
+            // `depth` and on to a multiple of 4, of which four are taken a step.
             unsafe {
                 let lines = rows.lines(tap);
                 for k in (0..depth).step_by(4) {
                     for r in 0..R {
-                        let x = four(lines[r].add(k), depth - k);
+                        let x = four(lines[r].add(k), readable - k);
                         for p in 0..P {
                             accs[r][p] = isa.dot4(accs[r][p], x, &*weights.add(p * panel_len).cast());
                         }

@@ -5,6 +5,9 @@ use crate::shape::{Image, Window};
 /// The offset of a tap that lies in the padding.
 pub const PADDING: u32 = u32::MAX;
 
+/// So many values can be read behind ample rows.
+pub const AMPLE: usize = 3;
+
 /// Rows of `taps * depth` values each. A row is put together of `taps` runs, so a convolution is a product without a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a, T> {
@@ -12,6 +15,8 @@ pub struct Rows<'a, T> {
     count: usize,
     depth: usize,
     place: Place<'a, T>,
+    /// What follows a run may be read as well, up to four values together.
+    ample: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +42,7 @@ impl<'a, T: Copy> Rows<'a, T> {
     pub fn strided(values: &'a [T], count: usize, depth: usize, stride: usize) -> Self {
         let reach = count.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(depth));
         assert!(reach.is_some_and(|reach| reach <= values.len()), "{} values are too few", values.len());
-        Self { values, count, depth, place: Place::Strided(stride) }
+        Self { values, count, depth, place: Place::Strided(stride), ample: false }
     }
 
     /// The rows that `taps` puts together from each image of a batch. `zero` stands in the padding: zeros, or the zero point.
@@ -48,7 +53,27 @@ impl<'a, T: Copy> Rows<'a, T> {
         assert!(values.len().is_multiple_of(taps.extent), "{} values are no images of {}", values.len(), taps.extent);
         assert!(zero.len() >= taps.depth, "the zero row is shorter than a tap");
         let count = values.len() / taps.extent * taps.rows();
-        Self { values, count, depth: taps.depth, place: Place::Indirect { taps, zero } }
+        Self { values, count, depth: taps.depth, place: Place::Indirect { taps, zero }, ample: false }
+    }
+
+    /// The same in a buffer that goes on for at least three values behind the first `len`, which are the images; so does `zero`,
+    /// behind a tap. The ends of runs that are no multiple of four are then read at once.
+    ///
+    /// # Panics
+    /// As [`Rows::indirect`], or if either ends too early.
+    pub fn ample(buffer: &'a [T], len: usize, taps: &'a Taps, zero: &'a [T]) -> Self {
+        let reach = |len: usize| len.checked_add(AMPLE);
+        assert!(
+            reach(len).is_some_and(|reach| reach <= buffer.len()),
+            "{} values and no more behind {len}",
+            buffer.len()
+        );
+        assert!(reach(taps.depth).is_some_and(|reach| reach <= zero.len()), "the zero row ends with a tap");
+        Self { ample: true, ..Self::indirect(&buffer[..len], taps, zero) }
+    }
+
+    pub(crate) fn is_ample(&self) -> bool {
+        self.ample
     }
 
     pub(crate) fn count(&self) -> usize {

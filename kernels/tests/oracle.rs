@@ -11,7 +11,7 @@ use sconce_kernels::half::{f16_to_f32, f32_to_f16};
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, global_average, pool};
 use sconce_kernels::quantise::{Scaling, quantise, quantise_dynamic};
-use sconce_kernels::rows::{Rows, Taps};
+use sconce_kernels::rows::{AMPLE, Rows, Taps};
 use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Threads, Window};
 
 const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::Relu6];
@@ -358,6 +358,16 @@ fn check_gemm_i8(layout: Layout, outputs: usize, seed: u64) {
     let ys = everywhere(laid.rows.len() * outputs, 7.0, |cpu, out| {
         gemm_i8(cpu, laid.rows(&layout), &scalings, &packed, rest.epilogue(), out);
     });
+    if let Some(taps) = &laid.taps {
+        // Whatever lies behind the ends.
+        let followed = |values: &Fenced<u8>| [values.inside(), &[255; AMPLE]].concat();
+        let (values, zero) = (followed(&laid.values), followed(&laid.zero));
+        let ample = everywhere(ys.len(), 7.0, |cpu, out| {
+            let rows = Rows::ample(&values, values.len() - AMPLE, taps, &zero);
+            gemm_i8(cpu, rows, &scalings, &packed, rest.epilogue(), out);
+        });
+        assert_eq!(ample, ys);
+    }
     for (row, xs) in laid.rows.iter().enumerate() {
         let Scaling { scale, zero_point } = scalings[row % count];
         for output in 0..outputs {
