@@ -65,9 +65,10 @@ impl Compiler<'_> {
     fn node(&mut self, node: &Node) -> Result<()> {
         match &node.op {
             Op::Conv2d { kernel, stride, pad, activation } => self.conv2d(node, *kernel, *stride, *pad, *activation),
-            Op::MaxPool2d { size, stride } => {
+            Op::MaxPool2d { size, stride, pad } => {
                 let image = self.image();
-                let window = Window { kernel: pair(*size), stride: pair(*stride), padding: [0; 4] };
+                let padding = [pad.top, pad.left, pad.bottom, pad.right];
+                let window = Window { kernel: pair(*size), stride: pair(*stride), padding };
                 let output = window.output(image);
                 self.push(node, Kernel::Pool { pool: Pool::Max, window, image }, output.len());
                 self.layout = Layout::ChannelsLast(output);
@@ -80,6 +81,7 @@ impl Compiler<'_> {
             }
             // Which order values lie in is known to whoever reads them next; dropout is for training.
             Op::Flatten | Op::Dropout { .. } => Ok(()),
+            _ => candle_core::bail!("\"{}\": no kernel for this layer", node.name),
         }
     }
 
@@ -162,7 +164,8 @@ impl Compiler<'_> {
         let kernel = match activation {
             // A softmax is last, and comes once the output lies as the graph says.
             Activation::None | Activation::Softmax => return,
-            Activation::Relu => Kernel::Relu,
+            Activation::Relu => Kernel::Clamp(f32::INFINITY),
+            Activation::Relu6 => Kernel::Clamp(6.0),
             Activation::Tanh => Kernel::Map(Function::Tanh),
             Activation::Sigmoid => Kernel::Map(Function::Sigmoid),
         };

@@ -54,8 +54,8 @@ enum Kernel {
         window: Window,
         image: Image,
     },
-    /// In place, value by value.
-    Relu,
+    /// In place: at least zero, at most so much.
+    Clamp(f32),
     /// In place, value by value.
     Map(Function),
     /// In place, over rows of so many values.
@@ -142,7 +142,8 @@ impl fmt::Display for Step {
             Kernel::ChannelsFirst(_) => write!(f, "channels first"),
             Kernel::Product(product) => write!(f, "{product}"),
             Kernel::Pool { pool, .. } => write!(f, "{pool:?} pool"),
-            Kernel::Relu => write!(f, "relu"),
+            Kernel::Clamp(most) if most.is_finite() => write!(f, "relu{most}"),
+            Kernel::Clamp(_) => write!(f, "relu"),
             Kernel::Map(function) => write!(f, "{function:?}"),
             Kernel::Softmax(_) => write!(f, "softmax"),
         }?;

@@ -35,9 +35,9 @@ pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut
         let (xs, ys) = (&mut front[..values], &mut back[..rows * step.values]);
         values = ys.len();
         match &step.kernel {
-            Kernel::Relu => {
-                // Not `max`, which would hide a NaN.
-                xs.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x });
+            Kernel::Clamp(most) => {
+                // Not `max` and `min`, which would hide a NaN.
+                xs.iter_mut().for_each(|x| *x = x.clamp(0.0, *most));
                 continue;
             }
             Kernel::Map(function) => {
