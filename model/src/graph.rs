@@ -146,6 +146,13 @@ pub struct Parameter {
     pub role: Role,
 }
 
+impl Parameter {
+    /// Whether values are multiplied with it and summed up: what smaller forms of a network store with fewer bits.
+    pub fn is_matrix(&self) -> bool {
+        self.shape.len() > 1
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Moved by its gradient.
