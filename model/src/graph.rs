@@ -235,11 +235,6 @@ impl Graph {
         learned.map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// The largest activation of one input, in elements.
-    pub fn largest_activation(&self) -> usize {
-        self.nodes.iter().map(|node| node.shape.iter().product()).max().unwrap_or_default()
-    }
-
     /// Without the batch.
     pub fn shape(&self, source: Source) -> &[usize] {
         match source {
