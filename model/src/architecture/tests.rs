@@ -251,11 +251,18 @@ fn a_layer_has_exactly_one_known_kind() {
 
 proptest! {
     #[test]
-    fn hostile_sizes_never_panic(shape in prop::collection::vec(any::<usize>(), 0..5), filters: usize, kernel in any::<[usize; 2]>(), stride: usize, zeros: usize, same: bool) {
+    fn hostile_sizes_never_panic(shape in prop::collection::vec(prop_oneof![any::<usize>(), 1..9_usize], 0..5), filters: usize, kernel in any::<[usize; 2]>(), stride: usize, zeros: usize, same: bool) {
         let padding = if same { json!("same") } else { json!(zeros) };
-        let layers = json!([{"conv2d": {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}}, {"maxPool2d": {"size": kernel}}, {"flatten": {}}, {"dense": {"units": filters}}]);
-        let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": layers})).unwrap();
-        let _ = typed.graph();
+        let layers = [
+            json!([{"conv2d": {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}}, {"maxPool2d": {"size": kernel}}, {"flatten": {}}, {"dense": {"units": filters}}]),
+            json!([{"depthwiseConv2d": {"kernel": kernel, "stride": stride, "padding": padding}}, {"avgPool2d": {"size": kernel, "padding": padding}}, {"globalAvgPool": {}}, {"batchNorm": {}}]),
+            json!([{"residual": {"filters": filters, "stride": stride, "repeat": zeros, "block": "inverted", "expand": zeros}}]),
+            json!([{"conv1d": {"filters": filters, "kernel": zeros, "stride": stride, "padding": padding}}, {"lstm": {"units": filters, "layers": stride, "bidirectional": true}}]),
+        ];
+        for layers in layers {
+            let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": layers})).unwrap();
+            let _ = typed.graph();
+        }
     }
 
     #[test]

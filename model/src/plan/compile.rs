@@ -3,21 +3,18 @@
 use super::buffers::{Span, assign};
 use super::fuse::{Fused, Norm, fuse};
 use super::recurrent::{Direction, Recurrence};
-use super::{Depthwise, Kernel, Plan, Product, Step, Weights};
+use super::weights::{Packer, in_epilogue};
+use super::{Kernel, Plan, Product, Step, Weights};
 use crate::architecture::Activation;
 use crate::graph::{Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
 use crate::ops::values;
-use crate::variant::{Arithmetic, Scales};
+use crate::variant::Arithmetic;
 use candle_core::Result;
 use sconce_kernels::gates::Function;
-use sconce_kernels::pack::{self, Packed, PackedI8};
 use sconce_kernels::pool::Pool;
 use sconce_kernels::rows::Taps;
-use sconce_kernels::{Activation as Epilogue, Image, Window};
-
-/// From here on a number is infinite as f16.
-const BEYOND_F16: f32 = 65_520.0;
+use sconce_kernels::{Image, Window};
 
 /// How the values of one input lie, where the graph has them row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +52,7 @@ struct Value {
 struct Compiler<'a> {
     network: &'a Network,
     graph: &'a Graph,
-    arithmetic: &'a Arithmetic,
+    packer: Packer<'a>,
     readers: Vec<Vec<usize>>,
     steps: Vec<Step>,
     input: Value,
@@ -70,7 +67,7 @@ pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan
     let mut compiler = Compiler {
         network,
         graph,
-        arithmetic,
+        packer: Packer { network, arithmetic },
         readers: graph.readers(),
         steps: Vec::with_capacity(graph.nodes.len() + 2),
         input: Value { span: input, layout: Layout::AsGraph },
@@ -165,14 +162,14 @@ impl Compiler<'_> {
             Op::DepthwiseConv2d { kernel, stride, pad, .. } => {
                 let (xs, image) = self.image(source);
                 let window = window(*kernel, *stride, *pad);
-                let kernel = Kernel::Depthwise(self.depthwise(node, image, window, &fused)?);
+                let kernel = Kernel::Depthwise(self.packer.depthwise(node, image, window, &fused)?);
                 (xs, kernel, Layout::ChannelsLast(window.output(image)))
             }
             _ => {
                 let xs = if node.shape.len() > 1 { self.as_graph(source) } else { self.value(source) };
                 let depth = self.graph.shape(source).last().copied().unwrap_or(1);
                 // The weights' columns are put in the order of the values, rather than the values in theirs.
-                let product = self.product(node, None, depth, |k| xs.layout.place(k), &fused)?;
+                let product = self.packer.product(node, None, depth, |k| xs.layout.place(k), &fused)?;
                 (xs, Kernel::Product(product), Layout::AsGraph)
             }
         };
@@ -200,85 +197,15 @@ impl Compiler<'_> {
         let taps = (!is_pointwise).then(|| Taps::convolution(image, &window));
         // The graph's weight is (filters, channels, height, width); a row of taps is (height, width, channels).
         let column = |k: usize| k % image.channels * area + k / image.channels;
-        let product = self.product(node, taps, area * image.channels, column, fused)?;
+        let product = self.packer.product(node, taps, area * image.channels, column, fused)?;
         let output = Image { channels: product.outputs(), ..window.output(image) };
         Ok((Kernel::Product(product), output))
-    }
-
-    fn depthwise(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<Depthwise> {
-        let given = values(self.network.weight(node)?)?;
-        let area = window.kernel[0] * window.kernel[1];
-        // From (channels, 1, height, width) to (height, width, channels).
-        let weight = |at: usize| {
-            let (tap, channel) = (at / image.channels, at % image.channels);
-            let scale = fused.norm.as_ref().map_or(1.0, |norm| norm.scale[channel]);
-            given[channel * area + tap] * scale
-        };
-        let weights = (0..given.len()).map(weight).collect();
-        let activation = in_epilogue(fused.activation).unwrap_or_default();
-        Ok(Depthwise { window, image, weights, bias: self.bias(node, fused.norm.as_ref())?, activation })
-    }
-
-    /// The node's weights, packed: weight `k` of an output is the graph's `column(k)`.
-    fn product(
-        &self,
-        node: &Node,
-        taps: Option<Taps>,
-        depth: usize,
-        column: impl Fn(usize) -> usize,
-        fused: &Fused,
-    ) -> Result<Product> {
-        let given = values(self.network.weight(node)?)?;
-        let outputs = given.len() / depth;
-        let norm = fused.norm.as_ref();
-        let factor = |output: usize| norm.map_or(1.0, |norm| norm.scale[output]);
-        let (runs, run) = taps.as_ref().map_or((1, depth), |taps| (taps.taps(), taps.depth()));
-        let scales = match self.arithmetic {
-            Arithmetic::I8(quantisation) => quantisation.0.get(&node.name),
-            Arithmetic::F32 | Arithmetic::F16 => None,
-        };
-        let weights = match scales {
-            Some(Scales { input, weights }) => {
-                // A norm behind bytes changes their scale, and no byte.
-                let scales: Vec<f32> = (0..outputs).map(|output| weights[output] * factor(output)).collect();
-                let byte = |output, k| pack::byte(given[output * depth + column(k)], weights[output]);
-                let packed = PackedI8::new(&scales, runs, run, byte);
-                Weights::Bytes { packed, padding: vec![input.zero_point; run], input: *input }
-            }
-            None => {
-                let weight = |output: usize, k: usize| given[output * depth + column(k)] * factor(output);
-                Weights::Float { packed: self.pack(outputs, depth, weight), padding: vec![0.0; run] }
-            }
-        };
-        let activation = in_epilogue(fused.activation).unwrap_or_default();
-        Ok(Product { taps, weights, bias: self.bias(node, norm)?, activation })
-    }
-
-    /// As the arithmetic has weights, unless a norm made one too large for it.
-    fn pack(&self, outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Packed {
-        let fits = || (0..outputs).all(|output| (0..depth).all(|k| weight(output, k).abs() < BEYOND_F16));
-        match self.arithmetic {
-            Arithmetic::F16 if fits() => Packed::f16(outputs, depth, weight),
-            Arithmetic::F16 | Arithmetic::F32 | Arithmetic::I8(_) => Packed::f32(outputs, depth, weight),
-        }
-    }
-
-    fn bias(&self, node: &Node, norm: Option<&Norm>) -> Result<Option<Vec<f32>>> {
-        let bias = self.network.variables().get(&format!("{}.bias", node.name));
-        let bias = bias.map(|bias| values(bias)).transpose()?;
-        Ok(match (bias, norm) {
-            (Some(bias), Some(Norm { scale, shift })) => Some(
-                bias.iter().zip(scale.iter().zip(shift)).map(|(bias, (scale, shift))| bias * scale + shift).collect(),
-            ),
-            (None, Some(norm)) => Some(norm.shift.clone()),
-            (bias, None) => bias,
-        })
     }
 
     /// For each layer the products of a whole sequence with the input's weights, then one step after the other.
     fn recurrent(&mut self, node: &Node, recurrent: &Recurrent) -> Result<Value> {
         let Recurrent { cell, units, layers, return_sequences, .. } = *recurrent;
-        let [time, mut inputs] = *self.graph.shape(node.inputs[0]) else {
+        let [time, _] = *self.graph.shape(node.inputs[0]) else {
             unreachable!("shape inference lets sequences alone come here")
         };
         let mut xs = self.as_graph(node.inputs[0]);
@@ -290,37 +217,16 @@ impl Compiler<'_> {
             for direction in recurrent.directions() {
                 weights.extend(of("weight_ih", direction)?);
                 bias.extend(of("bias_ih", direction)?);
-                let state = of("weight_hh", direction)?;
-                let product = Product {
-                    taps: None,
-                    weights: Weights::Float {
-                        packed: self.pack(gates, units, |output, k| state[output * units + k]),
-                        padding: Vec::new(),
-                    },
-                    bias: Some(of("bias_hh", direction)?),
-                    activation: Epilogue::None,
-                };
+                let product = self.packer.dense(gates, of("weight_hh", direction)?, of("bias_hh", direction)?);
                 directions.push(Direction { product, reverse: !direction.is_empty() });
             }
             let wide = directions.len();
-            let projection = Product {
-                taps: None,
-                weights: Weights::Float {
-                    packed: self.pack(wide * gates, inputs, |output, k| weights[output * inputs + k]),
-                    padding: Vec::new(),
-                },
-                bias: Some(bias),
-                activation: Epilogue::None,
-            };
+            let projection = self.packer.dense(wide * gates, weights, bias);
             let projected = self.push(vec![name.clone()], Kernel::Product(projection), &[xs], time * wide * gates);
             let every = return_sequences || layer + 1 < layers;
             let recurrence = Recurrence { cell, units, time, directions, every };
-            let (work, left) = (recurrence.work(), wide * units * if every { time } else { 1 });
+            let left = wide * units * if every { time } else { 1 };
             xs = self.push(vec![name], Kernel::Recurrence(recurrence), &[projected], left);
-            if let Some(step) = self.steps.last_mut() {
-                step.work.values = work;
-            }
-            inputs = wide * units;
         }
         Ok(xs)
     }
@@ -428,18 +334,9 @@ impl Compiler<'_> {
         };
         let span = Span { at: self.steps.len() + 1, values };
         let reads = reads.iter().map(|value| value.span).collect();
-        self.steps.push(Step { nodes, kernel, reads, writes: span, work: Span { at: 0, values: 0 } });
+        let work = Span { at: 0, values: kernel.work() };
+        self.steps.push(Step { nodes, kernel, reads, writes: span, work });
         Value { span, layout }
-    }
-}
-
-/// What a product can do as it stores its sums: no pass of its own.
-fn in_epilogue(activation: Activation) -> Option<Epilogue> {
-    match activation {
-        Activation::None | Activation::Softmax => Some(Epilogue::None),
-        Activation::Relu => Some(Epilogue::Relu),
-        Activation::Relu6 => Some(Epilogue::Relu6),
-        Activation::Tanh | Activation::Sigmoid => None,
     }
 }
 

@@ -7,6 +7,7 @@ mod compile;
 mod fuse;
 mod recurrent;
 mod run;
+mod weights;
 
 pub use run::Scratch;
 
@@ -51,7 +52,7 @@ pub struct Step {
     /// What it reads, the residual of a product last.
     reads: Vec<Span>,
     writes: Span,
-    /// What it needs meanwhile.
+    /// What it needs beside.
     work: Span,
 }
 
@@ -86,6 +87,11 @@ enum Kernel {
 }
 
 impl Kernel {
+    /// Values for one input that it needs beside what it reads and writes.
+    fn work(&self) -> usize {
+        if let Self::Recurrence(recurrence) = self { recurrence.work() } else { 0 }
+    }
+
     fn is_in_place(&self) -> bool {
         matches!(self, Self::MultiplyAdd { .. } | Self::Clamp(_) | Self::Map(_) | Self::Softmax(_))
     }
