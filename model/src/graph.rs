@@ -1,12 +1,13 @@
 //! A network with every shape known: what is trained, served and counted.
 
 use crate::architecture::Activation;
+use thiserror::Error;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
     /// Without the batch.
     pub input: Vec<usize>,
-    /// In the order of computation; each reads the one before it.
+    /// In an order of computation: each reads the input or nodes before it. The last is the output.
     pub nodes: Vec<Node>,
 }
 
@@ -14,6 +15,8 @@ pub struct Graph {
 pub struct Node {
     pub name: String,
     pub op: Op,
+    /// One, but several for [`Op::Add`].
+    pub inputs: Vec<Source>,
     /// Of the output, without the batch.
     pub shape: Vec<usize>,
     pub parameters: Vec<Parameter>,
@@ -21,14 +24,108 @@ pub struct Node {
     pub flops: u64,
 }
 
+/// Where a node reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The network's input.
+    Input,
+    /// The output of the node with this index.
+    Node(usize),
+}
+
+/// Images are `[channels, height, width]`, sequences `[time, features]`; pairs are `(height, width)`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    Conv2d { kernel: (usize, usize), stride: (usize, usize), pad: Pad, activation: Activation },
-    MaxPool2d { size: (usize, usize), stride: (usize, usize) },
+    Conv2d {
+        kernel: (usize, usize),
+        stride: (usize, usize),
+        pad: Pad,
+        activation: Activation,
+    },
+    /// Each channel with a kernel of its own.
+    DepthwiseConv2d {
+        kernel: (usize, usize),
+        stride: (usize, usize),
+        pad: Pad,
+        activation: Activation,
+    },
+    /// Along the time of a sequence; `pad` is zeros before and after.
+    Conv1d {
+        kernel: usize,
+        stride: usize,
+        pad: (usize, usize),
+        activation: Activation,
+    },
+    /// Padding is never the greatest.
+    MaxPool2d {
+        size: (usize, usize),
+        stride: (usize, usize),
+        pad: Pad,
+    },
+    /// The mean of what lies inside the image.
+    AvgPool2d {
+        size: (usize, usize),
+        stride: (usize, usize),
+        pad: Pad,
+    },
+    /// The mean of each channel of an image, or of each feature over the time.
+    GlobalAvgPool,
+    /// Per channel of an image, else per value of the last axis.
+    BatchNorm {
+        epsilon: f32,
+        activation: Activation,
+    },
     Flatten,
-    Dense { activation: Activation },
+    /// Over the last axis.
+    Dense {
+        activation: Activation,
+    },
     Activation(Activation),
-    Dropout { rate: f32 },
+    Dropout {
+        rate: f32,
+    },
+    Recurrent(Recurrent),
+    /// The sum of two or more of the same shape.
+    Add {
+        activation: Activation,
+    },
+}
+
+/// A stack of recurrent layers, with PyTorch's parameters and order of gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recurrent {
+    pub cell: Cell,
+    /// Of the state.
+    pub units: usize,
+    pub layers: usize,
+    /// Each layer reads the sequence from its end too; both outputs lie side by side.
+    pub bidirectional: bool,
+    /// Returns the states of all steps, else those after the last one.
+    pub return_sequences: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    Rnn,
+    Gru,
+    Lstm,
+}
+
+impl Cell {
+    pub fn gates(self) -> usize {
+        match self {
+            Cell::Rnn => 1,
+            Cell::Gru => 3,
+            Cell::Lstm => 4,
+        }
+    }
+}
+
+impl Recurrent {
+    /// The ends of the names of each direction's parameters: one, or two if it is read from the end too.
+    pub fn directions(&self) -> &'static [&'static str] {
+        if self.bidirectional { &["", "_reverse"] } else { &[""] }
+    }
 }
 
 /// Zeros before and after, per axis.
@@ -46,16 +143,69 @@ pub struct Parameter {
     pub name: String,
     pub shape: Vec<usize>,
     pub init: Init,
+    pub role: Role,
+}
+
+impl Parameter {
+    /// Whether values are multiplied with it and summed up: what smaller forms of a network store with fewer bits.
+    pub fn is_matrix(&self) -> bool {
+        self.shape.len() > 1
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Moved by its gradient.
+    Weight,
+    /// Gathered from what passes: the mean and the variance of a batch norm.
+    Statistic,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
     Zeros,
+    Ones,
     /// Uniform in ±√(6 / (in + out)), as Keras initialises kernels.
     GlorotUniform {
         fan_in: usize,
         fan_out: usize,
     },
+    /// Columns at right angles, of length one, as Keras initialises what is multiplied with a state.
+    Orthogonal,
+    /// The second of four gates is one, the rest zero: an LSTM begins by remembering.
+    ForgetGate,
+}
+
+/// A layer that is served, and not trained yet.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "\"{layer}\": {what} cannot be trained yet, only served; trained are conv2d, maxPool2d without padding, flatten, dense after \
+     flatten, dropout, and the activations relu, tanh, sigmoid and softmax"
+)]
+pub struct Untrainable {
+    layer: String,
+    what: &'static str,
+}
+
+impl Op {
+    /// What the layer applies to each of its values at the end.
+    pub fn activation(&self) -> Activation {
+        match self {
+            Op::Conv2d { activation, .. }
+            | Op::DepthwiseConv2d { activation, .. }
+            | Op::Conv1d { activation, .. }
+            | Op::BatchNorm { activation, .. }
+            | Op::Dense { activation }
+            | Op::Activation(activation)
+            | Op::Add { activation } => *activation,
+            Op::MaxPool2d { .. }
+            | Op::AvgPool2d { .. }
+            | Op::GlobalAvgPool
+            | Op::Flatten
+            | Op::Dropout { .. }
+            | Op::Recurrent(_) => Activation::None,
+        }
+    }
 }
 
 impl Node {
@@ -72,7 +222,7 @@ impl Graph {
     }
 
     pub fn flops(&self) -> u64 {
-        self.nodes.iter().map(|node| node.flops).sum()
+        self.nodes.iter().fold(0, |flops, node| flops.saturating_add(node.flops))
     }
 
     pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
@@ -81,24 +231,64 @@ impl Graph {
 
     /// How many numbers are learned.
     pub fn parameter_count(&self) -> usize {
-        self.parameters().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+        let learned = self.parameters().filter(|parameter| parameter.role == Role::Weight);
+        learned.map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// The largest activation of one input, in elements.
-    pub fn largest_activation(&self) -> usize {
-        self.nodes.iter().map(|node| node.shape.iter().product()).max().unwrap_or_default()
+    /// Without the batch.
+    pub fn shape(&self, source: Source) -> &[usize] {
+        match source {
+            Source::Input => &self.input,
+            Source::Node(index) => &self.nodes[index].shape,
+        }
+    }
+
+    /// For each node, the nodes that read it, once for each time that they do.
+    pub fn readers(&self) -> Vec<Vec<usize>> {
+        let mut readers = vec![Vec::new(); self.nodes.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            for source in &node.inputs {
+                if let Source::Node(read) = source {
+                    readers[*read].push(index);
+                }
+            }
+        }
+        readers
     }
 
     /// Whether the network ends in a softmax: a classification, whose training works on logits.
     pub fn classifies(&self) -> bool {
-        let last = self.nodes.last().map(|node| &node.op);
-        matches!(
-            last,
-            Some(
-                Op::Dense { activation: Activation::Softmax }
-                    | Op::Conv2d { activation: Activation::Softmax, .. }
-                    | Op::Activation(Activation::Softmax)
-            )
-        )
+        self.nodes.last().is_some_and(|node| node.op.activation() == Activation::Softmax)
+    }
+
+    /// Whether every layer has a gradient that is known to be right.
+    ///
+    /// # Errors
+    /// [`Untrainable`] names the first that has none.
+    pub fn trainable(&self) -> Result<(), Untrainable> {
+        for node in &self.nodes {
+            let what = match &node.op {
+                Op::DepthwiseConv2d { .. } => "a depthwise convolution",
+                Op::Conv1d { .. } => "conv1d",
+                Op::MaxPool2d { pad, .. } if *pad != Pad::default() => "maxPool2d with padding",
+                Op::AvgPool2d { .. } => "avgPool2d",
+                Op::GlobalAvgPool => "globalAvgPool",
+                Op::BatchNorm { .. } => "batchNorm",
+                Op::Recurrent(Recurrent { cell: Cell::Rnn, .. }) => "rnn",
+                Op::Recurrent(Recurrent { cell: Cell::Gru, .. }) => "gru",
+                Op::Recurrent(Recurrent { cell: Cell::Lstm, .. }) => "lstm",
+                Op::Add { .. } => "add",
+                Op::Dense { .. } if node.shape.len() > 1 => "dense over a sequence",
+                op if op.activation() == Activation::Relu6 => "relu6",
+                Op::Conv2d { .. }
+                | Op::MaxPool2d { .. }
+                | Op::Flatten
+                | Op::Dense { .. }
+                | Op::Activation(_)
+                | Op::Dropout { .. } => continue,
+            };
+            return Err(Untrainable { layer: node.name.clone(), what });
+        }
+        Ok(())
     }
 }

@@ -11,3 +11,6 @@ pub mod ops;
 pub mod plan;
 pub mod preprocess;
 pub mod variant;
+
+#[cfg(test)]
+mod zoo;

@@ -1,12 +1,16 @@
 //! A graph with weights: one interpreter, read as reference, in training and in serving.
 
+mod draw;
+mod plain;
+
+pub use draw::{generator, unit};
+
 use crate::architecture::Activation;
-use crate::graph::{Graph, Init, Node, Op, Pad, Parameter};
+use crate::graph::{Graph, Node, Op, Parameter, Recurrent, Source};
 use crate::ops;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
+use plain::activate;
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
-use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use thiserror::Error;
@@ -41,7 +45,10 @@ pub enum Mode<'a> {
 impl Network {
     /// Weights drawn from the seed: each from the seed and its own name, so that another layer changes no other's.
     pub fn initialise(graph: Arc<Graph>, seed: u64) -> Result<Self> {
-        let variables = graph.parameters().map(|parameter| Ok((parameter.name.clone(), drawn(parameter, seed)?)));
+        let variables = graph.parameters().map(|parameter| {
+            let values = Tensor::from_vec(draw::drawn(parameter, seed), parameter.shape.as_slice(), &Device::Cpu)?;
+            Ok((parameter.name.clone(), Var::from_tensor(&values)?))
+        });
         Ok(Self { variables: variables.collect::<Result<_>>()?, graph: graph.clone() })
     }
 
@@ -76,15 +83,23 @@ impl Network {
     }
 
     /// `xs` is `(batch, ..input)`; returns the output before a final softmax: logits `(batch, classes)` of a classification.
+    ///
+    /// # Errors
+    /// [`crate::graph::Untrainable`] in training if a layer has no gradient of ours.
     pub fn forward_t(&self, xs: &Tensor, mode: &mut Mode<'_>) -> Result<Tensor> {
-        let mut xs = xs.clone();
+        if matches!(mode, Mode::Train(_)) {
+            self.graph.trainable().map_err(candle_core::Error::wrap)?;
+        }
         // Before the first layer that learns, everything is data, and needs no gradient.
         let mut learns = false;
-        for node in &self.graph.nodes {
-            xs = self.step(node, &xs, learns, mode)?;
-            learns |= !node.parameters.is_empty();
-        }
-        Ok(xs)
+        self.walk(xs, |node, inputs| match mode {
+            Mode::Train(generator) => {
+                let ys = self.train(node, &inputs[0], learns, generator);
+                learns |= !node.parameters.is_empty();
+                ys
+            }
+            Mode::Eval => self.eval(node, inputs),
+        })
     }
 
     /// `xs` is `(batch, ..input)`; returns what the last layer says: probabilities `(batch, classes)` of a classification.
@@ -92,7 +107,7 @@ impl Network {
         self.finish(self.forward_t(xs, &mut Mode::Eval)?)
     }
 
-    /// As [`Network::infer`], where each node reads what `before` makes of its input: to watch it, or to round it.
+    /// As [`Network::infer`], where each node reads what `before` makes of each of its inputs: to watch it, or to round it.
     ///
     /// # Errors
     /// If `xs` is of another shape, and what `before` returns.
@@ -101,11 +116,25 @@ impl Network {
         xs: &Tensor,
         mut before: impl FnMut(&Node, Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let mut ys = xs.clone();
-        for node in &self.graph.nodes {
-            ys = self.step(node, &before(node, ys)?, false, &mut Mode::Eval)?;
-        }
+        let ys = self.walk(xs, |node, inputs| {
+            let inputs: Vec<Tensor> = inputs.iter().map(|xs| before(node, xs.clone())).collect::<Result<_>>()?;
+            self.eval(node, &inputs)
+        })?;
         self.finish(ys)
+    }
+
+    /// Nodes in their order, each with what it reads; returns what the last one gives.
+    fn walk(&self, xs: &Tensor, mut step: impl FnMut(&Node, &[Tensor]) -> Result<Tensor>) -> Result<Tensor> {
+        let mut outputs: Vec<Tensor> = Vec::with_capacity(self.graph.nodes.len());
+        for node in &self.graph.nodes {
+            let read = |source: &Source| match source {
+                Source::Input => xs.clone(),
+                Source::Node(index) => outputs[*index].clone(),
+            };
+            let inputs: Vec<Tensor> = node.inputs.iter().map(read).collect();
+            outputs.push(step(node, &inputs)?);
+        }
+        Ok(outputs.pop().unwrap_or_else(|| xs.clone()))
     }
 
     /// Puts the final softmax back.
@@ -113,82 +142,104 @@ impl Network {
         if self.graph.classifies() { candle_nn::ops::softmax(&ys, D::Minus1) } else { Ok(ys) }
     }
 
-    fn step(&self, node: &Node, xs: &Tensor, wants_dx: bool, mode: &mut Mode<'_>) -> Result<Tensor> {
+    /// By operations of ours, which know their gradients.
+    fn train(&self, node: &Node, xs: &Tensor, wants_dx: bool, generator: &mut ChaCha8Rng) -> Result<Tensor> {
         let relu = |activation: Activation| activation == Activation::Relu;
-        match (&node.op, mode) {
-            (Op::Conv2d { kernel, stride, pad, activation }, Mode::Train(_)) => {
+        match &node.op {
+            Op::Conv2d { kernel, stride, pad, activation } => {
                 let window = ops::Window { kernel: *kernel, stride: *stride, pad: *pad };
                 let (weight, bias) = (self.weight(node)?, self.bias(node)?);
                 let ys = ops::conv2d(xs, weight, &bias, window, relu(*activation), wants_dx)?;
                 activate_rest(&ys, *activation)
             }
-            (Op::Conv2d { stride, pad, activation, .. }, Mode::Eval) => {
-                let ys = plain_conv2d(xs, &self.weight(node)?.detach(), *stride, *pad)?;
-                activate(&ys.broadcast_add(&self.bias(node)?.detach().reshape((1, (), 1, 1))?)?, *activation)
-            }
-            (Op::MaxPool2d { size, stride }, Mode::Train(_)) => ops::max_pool2d(xs, *size, *stride),
-            (Op::MaxPool2d { size, stride }, Mode::Eval) => xs.max_pool2d_with_stride(*size, *stride),
-            (Op::Flatten, _) => xs.flatten_from(1),
-            (Op::Dense { activation }, Mode::Train(_)) => {
+            Op::MaxPool2d { size, stride, .. } => ops::max_pool2d(xs, *size, *stride),
+            Op::Dense { activation } => {
                 let (weight, bias) = (self.weight(node)?, self.bias(node)?);
                 activate_rest(&ops::dense(xs, weight, &bias, relu(*activation), wants_dx)?, *activation)
             }
-            (Op::Dense { activation }, Mode::Eval) => {
-                let (weight, bias) = (self.weight(node)?.detach(), self.bias(node)?.detach());
-                activate(&xs.matmul(&weight.t()?)?.broadcast_add(&bias)?, *activation)
-            }
-            (Op::Activation(activation), _) => activate(xs, *activation),
-            (Op::Dropout { rate }, Mode::Train(generator)) => {
+            Op::Dropout { rate } => {
                 let keep = 1.0 - rate;
                 let mask: Vec<f32> =
                     (0..xs.elem_count()).map(|_| if unit(generator) < keep { keep.recip() } else { 0.0 }).collect();
                 xs * Tensor::from_vec(mask, xs.shape(), xs.device())?
             }
-            (Op::Dropout { .. }, Mode::Eval) => Ok(xs.clone()),
+            // These are the same in evaluation; all others have been refused.
+            _ => self.eval(node, std::slice::from_ref(xs)),
         }
     }
 
+    /// By plain operations of candle.
+    fn eval(&self, node: &Node, inputs: &[Tensor]) -> Result<Tensor> {
+        let xs = &inputs[0];
+        let ys = match &node.op {
+            Op::Conv2d { stride, pad, .. } => {
+                let ys = plain::conv2d(xs, &self.weight(node)?.detach(), *stride, *pad, 1)?;
+                ys.broadcast_add(&self.bias(node)?.detach().reshape(((), 1, 1))?)?
+            }
+            Op::DepthwiseConv2d { stride, pad, .. } => {
+                let ys = plain::conv2d(xs, &self.weight(node)?.detach(), *stride, *pad, node.shape[0])?;
+                ys.broadcast_add(&self.bias(node)?.detach().reshape(((), 1, 1))?)?
+            }
+            Op::Conv1d { stride, pad, .. } => {
+                let ys = plain::conv1d(xs, &self.weight(node)?.detach(), *stride, *pad)?;
+                ys.broadcast_add(&self.bias(node)?.detach())?
+            }
+            Op::MaxPool2d { size, stride, pad } => plain::max_pool2d(xs, *size, *stride, *pad)?,
+            Op::AvgPool2d { size, stride, pad } => plain::avg_pool2d(xs, *size, *stride, *pad)?,
+            Op::GlobalAvgPool => plain::global_avg_pool(xs)?,
+            Op::BatchNorm { epsilon, .. } => {
+                let of = |end: &str| self.of(node, end).map(Tensor::detach);
+                let (weight, bias) = (of("weight")?, of("bias")?);
+                let (mean, variance) = (of("running_mean")?, of("running_var")?);
+                plain::batch_norm(xs, [&weight, &bias, &mean, &variance], *epsilon)?
+            }
+            Op::Flatten => xs.flatten_from(1)?,
+            Op::Dense { .. } => plain::dense(xs, &self.weight(node)?.detach(), &self.bias(node)?.detach())?,
+            Op::Recurrent(recurrent) => self.recurrent(node, recurrent, xs)?,
+            Op::Add { .. } => inputs[1..].iter().try_fold(xs.clone(), |sum, xs| sum + xs)?,
+            Op::Activation(_) | Op::Dropout { .. } => xs.clone(),
+        };
+        activate(&ys, node.op.activation())
+    }
+
+    fn recurrent(&self, node: &Node, recurrent: &Recurrent, xs: &Tensor) -> Result<Tensor> {
+        let mut ys = xs.clone();
+        for layer in 0..recurrent.layers {
+            let last = layer + 1 == recurrent.layers && !recurrent.return_sequences;
+            let mut directions = Vec::with_capacity(2);
+            for direction in recurrent.directions() {
+                let of = |end: &str| self.of(node, &format!("{end}_l{layer}{direction}")).map(Tensor::detach);
+                let (weight_ih, weight_hh) = (of("weight_ih")?, of("weight_hh")?);
+                let (bias_ih, bias_hh) = (of("bias_ih")?, of("bias_hh")?);
+                let reverse = !direction.is_empty();
+                let weights = [&weight_ih, &weight_hh, &bias_ih, &bias_hh];
+                let states = plain::recurrent(&ys, recurrent.cell, weights, reverse)?;
+                let after = if reverse { 0 } else { states.dim(1)? - 1 };
+                directions.push(if last { states.narrow(1, after, 1)?.squeeze(1)? } else { states });
+            }
+            ys = Tensor::cat(&directions, D::Minus1)?;
+        }
+        Ok(ys)
+    }
+
     pub(crate) fn weight(&self, node: &Node) -> Result<&Tensor> {
-        self.variable(&node.weight())
+        self.of(node, "weight")
     }
 
     /// Zeros where the layer has no bias.
     fn bias(&self, node: &Node) -> Result<Tensor> {
         match self.variables.get(&format!("{}.bias", node.name)) {
             Some(bias) => Ok(bias.as_tensor().clone()),
-            None => Tensor::zeros(node.shape[0], DType::F32, &Device::Cpu),
+            None => Tensor::zeros(self.weight(node)?.dim(0)?, DType::F32, &Device::Cpu),
         }
     }
 
-    fn variable(&self, name: &str) -> Result<&Tensor> {
-        match self.variables.get(name) {
+    /// The parameter of the node with this end of its name, such as `weight`.
+    pub(crate) fn of(&self, node: &Node, end: &str) -> Result<&Tensor> {
+        match self.variables.get(&format!("{}.{end}", node.name)) {
             Some(variable) => Ok(variable.as_tensor()),
-            None => candle_core::bail!("no weight \"{name}\""),
+            None => candle_core::bail!("no weight \"{}.{end}\"", node.name),
         }
-    }
-}
-
-/// candle pads both sides alike, and strides both axes alike: the rest is done around it.
-fn plain_conv2d(xs: &Tensor, weight: &Tensor, stride: (usize, usize), pad: Pad) -> Result<Tensor> {
-    let xs = xs.pad_with_zeros(2, pad.top, pad.bottom)?.pad_with_zeros(3, pad.left, pad.right)?;
-    if stride.0 == stride.1 {
-        return xs.conv2d(weight, 0, stride.0, 1, 1);
-    }
-    let ys = xs.conv2d(weight, 0, 1, 1, 1)?;
-    let every = |ys: &Tensor, axis: usize, stride: usize| {
-        let kept: Vec<u32> = (0..ys.dim(axis)? as u32).step_by(stride).collect();
-        ys.index_select(&Tensor::new(kept, ys.device())?, axis)
-    };
-    every(&every(&ys, 2, stride.0)?, 3, stride.1)
-}
-
-/// Softmax is left out: training works on logits, and [`Network::infer`] puts it back.
-fn activate(xs: &Tensor, activation: Activation) -> Result<Tensor> {
-    match activation {
-        Activation::None | Activation::Softmax => Ok(xs.clone()),
-        Activation::Relu => xs.relu(),
-        Activation::Tanh => xs.tanh(),
-        Activation::Sigmoid => candle_nn::ops::sigmoid(xs),
     }
 }
 
@@ -197,29 +248,5 @@ fn activate_rest(xs: &Tensor, activation: Activation) -> Result<Tensor> {
     activate(xs, if activation == Activation::Relu { Activation::None } else { activation })
 }
 
-fn drawn(parameter: &Parameter, seed: u64) -> Result<Var> {
-    let shape = parameter.shape.as_slice();
-    match parameter.init {
-        Init::Zeros => Var::zeros(shape, DType::F32, &Device::Cpu),
-        Init::GlorotUniform { fan_in, fan_out } => {
-            let mut generator = generator(seed, &parameter.name);
-            let limit = (6.0 / (fan_in + fan_out) as f32).sqrt();
-            let values: Vec<f32> =
-                (0..shape.iter().product()).map(|_| (unit(&mut generator) * 2.0 - 1.0) * limit).collect();
-            Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)
-        }
-    }
-}
-
-/// A generator for one purpose: the same seed and name give the same numbers, on every machine.
-pub fn generator(seed: u64, name: &str) -> ChaCha8Rng {
-    let key = Sha256::new_with_prefix(seed.to_le_bytes()).chain_update(name).finalize();
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(&key);
-    ChaCha8Rng::from_seed(bytes)
-}
-
-/// A number in `[0, 1)`, of 24 bits: our own mapping, since libraries' may change between versions.
-pub fn unit(generator: &mut ChaCha8Rng) -> f32 {
-    (generator.next_u32() >> 8) as f32 / (1 << 24) as f32
-}
+#[cfg(test)]
+mod tests;

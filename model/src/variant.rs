@@ -82,8 +82,8 @@ impl Variant {
     /// [`VariantError::Range`] if a weight would become infinite.
     pub fn f16(network: &Network) -> Result<Self, VariantError> {
         let mut weights = tensors(network);
-        for node in network.graph().nodes.iter().filter(|node| is_product(node)) {
-            let name = node.weight();
+        for parameter in network.graph().parameters().filter(|parameter| parameter.is_matrix()) {
+            let name = parameter.name.clone();
             let halved = weights[&name].to_dtype(DType::F16)?.to_dtype(DType::F32)?;
             if let Some(value) = first(&halved, |value| !value.is_finite())? {
                 return Err(VariantError::Range { weight: name, value });
@@ -146,7 +146,7 @@ pub fn quantisable(graph: &Graph) -> impl Iterator<Item = &Node> {
 }
 
 fn is_product(node: &Node) -> bool {
-    matches!(node.op, Op::Conv2d { .. } | Op::Dense { .. })
+    matches!(node.op, Op::Conv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. })
 }
 
 fn tensors(network: &Network) -> BTreeMap<String, Tensor> {

@@ -6,7 +6,26 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Kinds of layers that the runtime computes.
-const KINDS: &[&str] = &["conv2d", "maxPool2d", "flatten", "dense", "activation", "dropout"];
+const KINDS: &[&str] = &[
+    "conv2d",
+    "depthwiseConv2d",
+    "conv1d",
+    "maxPool2d",
+    "avgPool2d",
+    "globalAvgPool",
+    "batchNorm",
+    "flatten",
+    "dense",
+    "activation",
+    "dropout",
+    "rnn",
+    "gru",
+    "lstm",
+    "add",
+    "residual",
+];
+/// What a layer says beside its kind.
+const BESIDE: &[&str] = &["name", "from"];
 /// The protocol's own bytes around one request or answer: names, shapes, headers.
 const OVERHEAD: i64 = 100;
 const FILEPATH: &str = "org.cncf.model.filepath";
@@ -162,7 +181,7 @@ fn parse<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, 
 /// `conv2d,maxPool2d,flatten,dense,dense`.
 fn kinds(architecture: &Architecture) -> Result<String, Failure> {
     let kind = |(index, layer): (usize, &Map<String, Value>)| {
-        let found: Vec<_> = layer.keys().filter(|key| *key != "name").collect();
+        let found: Vec<_> = layer.keys().filter(|key| !BESIDE.contains(&key.as_str())).collect();
         match found.as_slice() {
             [kind] if KINDS.contains(&kind.as_str()) => Ok(kind.to_string()),
             [kind] => Err(Failure::unknown(format!(
@@ -246,7 +265,7 @@ mod tests {
 
     #[test]
     fn an_artifact_says_what_it_is() {
-        let layers = json!([{"conv2d": {"filters": 8}}, {"flatten": {}}, {"dense": {"units": 10}, "name": "head"}]);
+        let layers = json!([{"conv2d": {"filters": 8}}, {"flatten": {}}, {"dense": {"units": 10}, "name": "head", "from": "flatten_1"}]);
         let artifact = read("oci://r/m".into(), "sha256:00".into(), &files(layers)).unwrap();
         assert_eq!(artifact.facts.architecture, "conv2d,flatten,dense");
         assert_eq!(artifact.facts.request_bytes, 28 * 28 * 4 + 100);
@@ -266,9 +285,9 @@ mod tests {
 
     #[test]
     fn an_unknown_layer_is_named() {
-        let failure = read(String::new(), String::new(), &files(json!([{"lstm": {}}]))).unwrap_err();
+        let failure = read(String::new(), String::new(), &files(json!([{"attention": {}}]))).unwrap_err();
         assert_eq!(failure.reason, Reason::UnknownArchitecture);
-        assert!(failure.message.contains("layer 0 is a lstm"), "{failure}");
+        assert!(failure.message.contains("layer 0 is a attention"), "{failure}");
     }
 
     #[test]

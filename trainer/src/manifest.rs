@@ -163,8 +163,13 @@ pub fn read(path: &Path) -> Result<EdgeTraining, ManifestError> {
     {
         return field("spec.accept.minAccuracy", format!("{}; need a percentage, such as 97%", accept.min_accuracy));
     }
-    if let Err(error) = manifest.spec.architecture.graph() {
-        return field("spec.architecture", error.to_string());
+    match manifest.spec.architecture.graph() {
+        Err(error) => return field("spec.architecture", error.to_string()),
+        Ok(graph) => {
+            if let Err(error) = graph.trainable() {
+                return field("spec.architecture", error.to_string());
+            }
+        }
     }
     Ok(manifest)
 }
@@ -207,5 +212,14 @@ mod tests {
         check("variants: [f16, int8]", "variants: [f16, f16]", "spec.compress.variants: a variant is named twice");
         check("maxAccuracyDrop: 0.5%", "maxAccuracyDrop: 0.5", "0.5; need a percentage, such as 0.5%");
         check("learningRate: 0.001", "learningRate: 0", "learningRate: 0; need above 0, at most 1");
+    }
+
+    #[test]
+    fn layer_that_cannot_be_trained_yet_is_named_before_anything_is_read() {
+        check(
+            "- maxPool2d: {size: [2, 2]}",
+            "- residual: {filters: 8}",
+            "spec.architecture: \"residual_1_1_shortcut_bn\": batchNorm cannot be trained yet, only served; trained are conv2d,",
+        );
     }
 }

@@ -11,10 +11,20 @@ pub enum ArchitectureError {
     Empty,
     #[error("layers: {got}; at most {limit}")]
     TooManyLayers { got: usize, limit: usize },
+    #[error("layers[{index}] \"{name}\": more than {limit} layers once residual blocks are expanded; repeat them less")]
+    TooManyNodes { index: usize, name: String, limit: usize },
     #[error("input.shape: {got:?}; need 1 to 4 sizes of at least 1, channels first, without the batch")]
     Input { got: Dims },
     #[error("layers[{index}] \"{name}\": two layers have this name")]
     Name { index: usize, name: String },
+    #[error("layers[{index}] from: no earlier layer \"{got}\"; {advice}")]
+    From { index: usize, got: String, advice: String },
+    #[error("layers[{index}] from: {kind} reads {need}, got {got}")]
+    Sources { index: usize, kind: &'static str, need: &'static str, got: usize },
+    #[error("layers[{index}] add: {first:?} and {other:?} differ; stride 2 on one branch?")]
+    Add { index: usize, first: Dims, other: Dims },
+    #[error("node \"{name}\" is never used; name it in from of a later layer, or leave it out")]
+    Unused { name: String },
     #[error("layers[{index}] \"{name}\": {kind} after {got:?}; {advice}")]
     Rank { index: usize, name: String, kind: &'static str, got: Dims, advice: &'static str },
     #[error("layers[{index}] \"{name}\": kernel {}\u{d7}{} does not fit {}\u{d7}{} with padding {padding}", kernel.0, kernel.1, got.0, got.1)]

@@ -1,61 +1,37 @@
-//! Shape inference. A description is hostile input: every product is checked, every size bounded.
+//! Shape inference of one layer: every product is checked, every size bounded.
 
-use super::{Activation, Architecture, ArchitectureError as Error, Conv2d, Dense, Kind, MaxPool2d, Padding};
-use crate::graph::{Graph, Init, Node, Op, Pad, Parameter};
-use std::collections::{BTreeMap, BTreeSet};
+use super::{
+    Activation, ArchitectureError as Error, BatchNorm, Conv1d, Conv2d, Dense, DepthwiseConv2d, Kind, Padding, Pool2d,
+    Recurrent as Typed,
+};
+use crate::graph::{Cell, Init, Node, Op, Pad, Parameter, Recurrent, Role};
 
-const MAX_LAYERS: usize = 256;
-const MAX_ACTIVATION: usize = 1 << 26;
-const MAX_PARAMETERS: usize = 1 << 28;
+pub(super) const MAX_ACTIVATION: usize = 1 << 26;
 
-pub(super) fn graph(architecture: &Architecture) -> Result<Graph, Error> {
-    let input = architecture.input.shape.clone();
-    if input.is_empty() || input.len() > 4 || input.contains(&0) {
-        return Err(Error::Input { got: input });
-    }
-    match architecture.layers.len() {
-        0 => return Err(Error::Empty),
-        got if got > MAX_LAYERS => return Err(Error::TooManyLayers { got, limit: MAX_LAYERS }),
-        _ => {}
-    }
-    let mut nodes: Vec<Node> = Vec::with_capacity(architecture.layers.len());
-    let (mut numbers, mut names) = (BTreeMap::<&str, usize>::new(), BTreeSet::new());
-    let mut parameters = 0_usize;
-    for (index, layer) in architecture.layers.iter().enumerate() {
-        let number = numbers.entry(layer.kind.stem()).or_default();
-        *number += 1;
-        let name = layer.name.clone().unwrap_or_else(|| format!("{}_{number}", layer.kind.stem()));
-        if !names.insert(name.clone()) {
-            return Err(Error::Name { index, name });
-        }
-        let before = nodes.last().map_or(&input, |node| &node.shape);
-        let place = Place { index, name: &name, last: index + 1 == architecture.layers.len() };
-        let node = place.node(&layer.kind, before)?;
-        place.bounded(&node.shape, MAX_ACTIVATION, "activation")?;
-        for parameter in &node.parameters {
-            parameters = parameters.saturating_add(place.bounded(&parameter.shape, MAX_PARAMETERS, "parameters")?);
-        }
-        if parameters > MAX_PARAMETERS {
-            return Err(Error::TooLarge { index, name, what: "parameters", limit: MAX_PARAMETERS });
-        }
-        nodes.push(node);
-    }
-    Ok(Graph { input, nodes })
+/// Where in the list a layer stands.
+pub(super) struct Place {
+    pub index: usize,
+    pub name: String,
+    pub last: bool,
 }
 
-/// Where in the list a layer stands, for its errors.
-struct Place<'a> {
-    index: usize,
-    name: &'a str,
-    last: bool,
-}
+impl Place {
+    /// A layer that this one is expanded into.
+    pub(super) fn part(&self, part: &str) -> Place {
+        Place { name: format!("{}_{part}", self.name), ..*self }
+    }
 
-impl Place<'_> {
-    fn node(&self, kind: &Kind, before: &[usize]) -> Result<Node, Error> {
+    /// The node of a layer that reads what has these shapes; who that is, is left to the caller.
+    pub(super) fn node(&self, kind: &Kind, shapes: &[&[usize]]) -> Result<Node, Error> {
+        let before = shapes[0];
         match kind {
             Kind::Conv2d(conv) => self.conv2d(conv, before),
-            Kind::MaxPool2d(pool) => self.max_pool2d(pool, before),
-            Kind::Flatten => {
+            Kind::DepthwiseConv2d(conv) => self.depthwise_conv2d(conv, before),
+            Kind::Conv1d(conv) => self.conv1d(conv, before),
+            Kind::MaxPool2d(pool) | Kind::AvgPool2d(pool) => self.pool2d(kind, pool, before),
+            Kind::GlobalAvgPool {} => self.global_avg_pool(before),
+            Kind::BatchNorm(norm) => self.batch_norm(norm, Activation::None, before),
+            Kind::Flatten {} => {
                 let size = self.bounded(before, MAX_ACTIVATION, "activation")?;
                 Ok(self.plain(Op::Flatten, vec![size]))
             }
@@ -68,121 +44,258 @@ impl Place<'_> {
                 Ok(self.plain(Op::Dropout { rate: dropout.rate }, before.to_vec()))
             }
             Kind::Dropout(dropout) => Err(self.value("rate", dropout.rate, "a share in [0, 1)")),
+            Kind::Rnn(typed) => self.recurrent(Cell::Rnn, kind, typed, before),
+            Kind::Gru(typed) => self.recurrent(Cell::Gru, kind, typed, before),
+            Kind::Lstm(typed) => self.recurrent(Cell::Lstm, kind, typed, before),
+            Kind::Add(add) => self.add(add.activation, shapes),
+            // Expanded into the others before it comes here.
+            Kind::Residual(_) => Err(self.rank("residual", before, "a block is no single layer")),
         }
     }
 
     fn conv2d(&self, conv: &Conv2d, before: &[usize]) -> Result<Node, Error> {
         let (channels, size) = self.image("conv2d", before)?;
-        let (kernel, stride) = (conv.kernel.sizes(), conv.stride.sizes());
         self.positive("filters", conv.filters)?;
-        self.positive("kernel", kernel.0.min(kernel.1))?;
-        self.positive("stride", stride.0.min(stride.1))?;
-        self.softmax_is_last(conv.activation)?;
-        if let Padding::Zeros(zeros) = conv.padding
-            && zeros >= kernel.0.min(kernel.1)
-        {
-            return Err(self.value(
-                "padding",
-                zeros,
-                "less than the kernel: a window of nothing but zeros sees nothing",
-            ));
+        if conv.groups != 1 {
+            if (conv.groups, conv.filters) != (channels, channels) {
+                return Err(self.value("groups", conv.groups, "1, or as many as channels and filters: depthwise"));
+            }
+            let Conv2d { kernel, stride, padding, use_bias, batch_norm, activation, .. } = *conv;
+            let conv = DepthwiseConv2d { kernel, stride, padding, use_bias, batch_norm, activation };
+            return self.depthwise_conv2d(&conv, before);
         }
-        let pad = padding(conv.padding, size, kernel, stride);
-        let padded = (size.0 + pad.top + pad.bottom, size.1 + pad.left + pad.right);
-        let (height, width) = self.windows(padded, kernel, stride, size, conv.padding)?;
-        let shape = vec![conv.filters, height, width];
+        let (kernel, stride) = (conv.kernel.sizes(), conv.stride.sizes());
+        self.softmax_is_last(conv.activation)?;
+        let (pad, (height, width)) = self.windows("kernel", size, kernel, stride, conv.padding)?;
         let area = kernel.0.saturating_mul(kernel.1);
-        self.bounded(&[height, width, kernel.0, kernel.1], MAX_ACTIVATION, "windows")?;
         let init =
             Init::GlorotUniform { fan_in: channels.saturating_mul(area), fan_out: conv.filters.saturating_mul(area) };
         let weight = vec![conv.filters, channels, kernel.0, kernel.1];
-        let macs = [conv.filters, height, width, channels, kernel.0, kernel.1]
-            .iter()
-            .fold(1_u64, |product, &size| product.saturating_mul(size as u64));
         let op = Op::Conv2d { kernel, stride, pad, activation: conv.activation };
         Ok(Node {
-            parameters: self.weight_and_bias(weight, conv.use_bias.then_some(conv.filters), init),
-            flops: macs.saturating_mul(2),
-            ..self.plain(op, shape)
+            flops: product(&[2, height, width]).saturating_mul(product(&weight)),
+            parameters: self.weight_and_bias(weight, conv.use_bias.unwrap_or(true).then_some(conv.filters), init),
+            ..self.plain(op, vec![conv.filters, height, width])
         })
     }
 
-    fn max_pool2d(&self, pool: &MaxPool2d, before: &[usize]) -> Result<Node, Error> {
-        let (channels, area) = self.image("maxPool2d", before)?;
+    fn depthwise_conv2d(&self, conv: &DepthwiseConv2d, before: &[usize]) -> Result<Node, Error> {
+        let (channels, size) = self.image("depthwiseConv2d", before)?;
+        let (kernel, stride) = (conv.kernel.sizes(), conv.stride.sizes());
+        self.softmax_is_last(conv.activation)?;
+        let (pad, (height, width)) = self.windows("kernel", size, kernel, stride, conv.padding)?;
+        let area = kernel.0.saturating_mul(kernel.1);
+        let weight = vec![channels, 1, kernel.0, kernel.1];
+        let op = Op::DepthwiseConv2d { kernel, stride, pad, activation: conv.activation };
+        Ok(Node {
+            flops: product(&[2, height, width]).saturating_mul(product(&weight)),
+            parameters: self.weight_and_bias(
+                weight,
+                conv.use_bias.unwrap_or(true).then_some(channels),
+                Init::GlorotUniform { fan_in: area, fan_out: area },
+            ),
+            ..self.plain(op, vec![channels, height, width])
+        })
+    }
+
+    fn conv1d(&self, conv: &Conv1d, before: &[usize]) -> Result<Node, Error> {
+        let (time, features) = self.sequence("conv1d", before)?;
+        self.positive("filters", conv.filters)?;
+        self.softmax_is_last(conv.activation)?;
+        self.slides("kernel", conv.kernel, conv.stride, conv.padding)?;
+        let axis = axis(time, conv.kernel, conv.stride, conv.padding);
+        let (before, after, steps) = axis.ok_or_else(|| self.kernel((conv.kernel, 1), (time, 1), conv.padding))?;
+        self.bounded(&[steps, conv.kernel], MAX_ACTIVATION, "windows")?;
+        let init = Init::GlorotUniform {
+            fan_in: features.saturating_mul(conv.kernel),
+            fan_out: conv.filters.saturating_mul(conv.kernel),
+        };
+        let weight = vec![conv.filters, features, conv.kernel];
+        let pad = (before, after);
+        let op = Op::Conv1d { kernel: conv.kernel, stride: conv.stride, pad, activation: conv.activation };
+        Ok(Node {
+            flops: product(&[2, steps]).saturating_mul(product(&weight)),
+            parameters: self.weight_and_bias(weight, conv.use_bias.unwrap_or(true).then_some(conv.filters), init),
+            ..self.plain(op, vec![steps, conv.filters])
+        })
+    }
+
+    fn pool2d(&self, kind: &Kind, pool: &Pool2d, before: &[usize]) -> Result<Node, Error> {
+        let (channels, area) = self.image(kind.key(), before)?;
         let size = pool.size.sizes();
         let stride = pool.stride.unwrap_or(pool.size).sizes();
-        self.positive("size", size.0.min(size.1))?;
-        self.positive("stride", stride.0.min(stride.1))?;
-        let (height, width) = self.windows(area, size, stride, area, Padding::Valid)?;
-        let mut node = self.plain(Op::MaxPool2d { size, stride }, vec![channels, height, width]);
-        node.flops = [channels, height, width, size.0, size.1]
-            .iter()
-            .fold(1, |product: u64, &size| product.saturating_mul(size as u64));
-        Ok(node)
+        let (pad, (height, width)) = self.windows("size", area, size, stride, pool.padding)?;
+        let op = match kind {
+            Kind::AvgPool2d(_) => Op::AvgPool2d { size, stride, pad },
+            _ => Op::MaxPool2d { size, stride, pad },
+        };
+        let flops = product(&[channels, height, width, size.0, size.1]);
+        Ok(Node { flops, ..self.plain(op, vec![channels, height, width]) })
+    }
+
+    fn global_avg_pool(&self, before: &[usize]) -> Result<Node, Error> {
+        let channels = match *before {
+            [channels, _, _] => channels,
+            [_, features] => features,
+            _ => return Err(self.rank("globalAvgPool", before, "it needs an image or a sequence")),
+        };
+        Ok(Node { flops: product(before), ..self.plain(Op::GlobalAvgPool, vec![channels]) })
+    }
+
+    pub(super) fn batch_norm(&self, norm: &BatchNorm, activation: Activation, before: &[usize]) -> Result<Node, Error> {
+        let channels = match *before {
+            [channels, _, _] => channels,
+            [features] | [_, features] => features,
+            _ => return Err(self.rank("batchNorm", before, "it needs an image, a sequence or a list of features")),
+        };
+        if !(norm.eps > 0.0 && norm.eps <= 1.0) {
+            return Err(self.value("eps", norm.eps, "above 0, at most 1"));
+        }
+        self.softmax_is_last(activation)?;
+        let parameter = |end: &str, init, role| self.parameter(end, vec![channels], init, role);
+        let parameters = vec![
+            parameter("weight", Init::Ones, Role::Weight),
+            parameter("bias", Init::Zeros, Role::Weight),
+            parameter("running_mean", Init::Zeros, Role::Statistic),
+            parameter("running_var", Init::Ones, Role::Statistic),
+        ];
+        let op = Op::BatchNorm { epsilon: norm.eps, activation };
+        Ok(Node { parameters, flops: product(before).saturating_mul(2), ..self.plain(op, before.to_vec()) })
     }
 
     fn dense(&self, dense: &Dense, before: &[usize]) -> Result<Node, Error> {
-        let &[inputs] = before else {
-            let advice =
-                if before.len() == 3 { "add flatten or globalAvgPool before it" } else { "add flatten before it" };
-            return Err(Error::Rank {
-                index: self.index,
-                name: self.name.into(),
-                kind: "dense",
-                got: before.to_vec(),
-                advice,
-            });
+        let (rows, inputs) = match *before {
+            [inputs] => (None, inputs),
+            [time, inputs] => (Some(time), inputs),
+            [_, _, _] => return Err(self.rank("dense", before, "add flatten or globalAvgPool before it")),
+            _ => return Err(self.rank("dense", before, "add flatten before it")),
         };
         self.positive("units", dense.units)?;
         self.softmax_is_last(dense.activation)?;
         let init = Init::GlorotUniform { fan_in: inputs, fan_out: dense.units };
-        let parameters = self.weight_and_bias(vec![dense.units, inputs], dense.use_bias.then_some(dense.units), init);
-        let flops = (inputs as u64).saturating_mul(dense.units as u64).saturating_mul(2);
-        Ok(Node { parameters, flops, ..self.plain(Op::Dense { activation: dense.activation }, vec![dense.units]) })
-    }
-
-    fn plain(&self, op: Op, shape: Vec<usize>) -> Node {
-        Node { name: self.name.into(), op, shape, parameters: Vec::new(), flops: 0 }
-    }
-
-    fn weight_and_bias(&self, weight: Vec<usize>, bias: Option<usize>, init: Init) -> Vec<Parameter> {
-        let weight = Parameter { name: format!("{}.weight", self.name), shape: weight, init };
-        let bias =
-            bias.map(|units| Parameter { name: format!("{}.bias", self.name), shape: vec![units], init: Init::Zeros });
-        std::iter::once(weight).chain(bias).collect()
-    }
-
-    fn image(&self, kind: &'static str, before: &[usize]) -> Result<(usize, (usize, usize)), Error> {
-        match before {
-            &[channels, height, width] => Ok((channels, (height, width))),
-            _ => {
-                let advice = "it needs [channels, height, width]";
-                Err(Error::Rank { index: self.index, name: self.name.into(), kind, got: before.to_vec(), advice })
-            }
-        }
-    }
-
-    /// How many windows fit, per axis.
-    fn windows(
-        &self,
-        padded: (usize, usize),
-        kernel: (usize, usize),
-        stride: (usize, usize),
-        got: (usize, usize),
-        padding: Padding,
-    ) -> Result<(usize, usize), Error> {
-        let along = |size: usize, kernel: usize, stride: usize| Some(size.checked_sub(kernel)? / stride + 1);
-        along(padded.0, kernel.0, stride.0).zip(along(padded.1, kernel.1, stride.1)).ok_or_else(|| {
-            let padding = match padding {
-                Padding::Valid => "valid".into(),
-                Padding::Same => "same".into(),
-                Padding::Zeros(zeros) => zeros.to_string(),
-            };
-            Error::Kernel { index: self.index, name: self.name.into(), kernel, got, padding }
+        let shape: Vec<usize> = rows.into_iter().chain([dense.units]).collect();
+        Ok(Node {
+            parameters: self.weight_and_bias(vec![dense.units, inputs], dense.use_bias.then_some(dense.units), init),
+            flops: product(&shape).saturating_mul(product(&[2, inputs])),
+            ..self.plain(Op::Dense { activation: dense.activation }, shape)
         })
     }
 
-    fn positive(&self, field: &'static str, got: usize) -> Result<(), Error> {
+    fn recurrent(&self, cell: Cell, kind: &Kind, typed: &Typed, before: &[usize]) -> Result<Node, Error> {
+        let (time, features) = self.sequence(kind.key(), before)?;
+        let Typed { units, layers, bidirectional, return_sequences } = *typed;
+        self.positive("units", units)?;
+        if !(1..=16).contains(&layers) {
+            return Err(self.value("layers", layers, "at least 1 and at most 16"));
+        }
+        let op = Recurrent { cell, units, layers, bidirectional, return_sequences };
+        let (gates, directions) = (cell.gates().saturating_mul(units), op.directions().len());
+        self.bounded(&[time, gates, directions], MAX_ACTIVATION, "projection")?;
+        let wide = units.saturating_mul(directions);
+        let (mut parameters, mut macs) = (Vec::new(), 0_u64);
+        for layer in 0..layers {
+            let inputs = if layer == 0 { features } else { wide };
+            for direction in op.directions() {
+                let mut parameter = |which: &str, shape, init| {
+                    let end = format!("{which}_l{layer}{direction}");
+                    parameters.push(self.parameter(&end, shape, init, Role::Weight));
+                };
+                let bias = if cell == Cell::Lstm { Init::ForgetGate } else { Init::Zeros };
+                parameter("weight_ih", vec![gates, inputs], Init::GlorotUniform { fan_in: inputs, fan_out: gates });
+                parameter("weight_hh", vec![gates, units], Init::Orthogonal);
+                parameter("bias_ih", vec![gates], bias);
+                parameter("bias_hh", vec![gates], Init::Zeros);
+                macs = macs.saturating_add(product(&[time, gates, inputs.saturating_add(units)]));
+            }
+        }
+        let shape = if return_sequences { vec![time, wide] } else { vec![wide] };
+        Ok(Node { parameters, flops: macs.saturating_mul(2), ..self.plain(Op::Recurrent(op), shape) })
+    }
+
+    fn add(&self, activation: Activation, shapes: &[&[usize]]) -> Result<Node, Error> {
+        let first = shapes[0];
+        if let Some(other) = shapes.iter().find(|shape| **shape != first) {
+            return Err(Error::Add { index: self.index, first: first.to_vec(), other: other.to_vec() });
+        }
+        self.softmax_is_last(activation)?;
+        let flops = product(first).saturating_mul(shapes.len() as u64 - 1);
+        Ok(Node { flops, ..self.plain(Op::Add { activation }, first.to_vec()) })
+    }
+
+    fn plain(&self, op: Op, shape: Vec<usize>) -> Node {
+        Node { name: self.name.clone(), op, inputs: Vec::new(), shape, parameters: Vec::new(), flops: 0 }
+    }
+
+    fn weight_and_bias(&self, weight: Vec<usize>, bias: Option<usize>, init: Init) -> Vec<Parameter> {
+        let weight = self.parameter("weight", weight, init, Role::Weight);
+        let bias = bias.map(|units| self.parameter("bias", vec![units], Init::Zeros, Role::Weight));
+        std::iter::once(weight).chain(bias).collect()
+    }
+
+    fn parameter(&self, end: &str, shape: Vec<usize>, init: Init, role: Role) -> Parameter {
+        Parameter { name: format!("{}.{end}", self.name), shape, init, role }
+    }
+
+    /// Channels, and height and width.
+    pub(super) fn image(&self, kind: &'static str, before: &[usize]) -> Result<(usize, (usize, usize)), Error> {
+        match before {
+            &[channels, height, width] => Ok((channels, (height, width))),
+            _ => Err(self.rank(kind, before, "it needs [channels, height, width]")),
+        }
+    }
+
+    /// Time and features.
+    fn sequence(&self, kind: &'static str, before: &[usize]) -> Result<(usize, usize), Error> {
+        match before {
+            &[time, features] => Ok((time, features)),
+            _ => Err(self.rank(kind, before, "it needs [time, features]")),
+        }
+    }
+
+    fn rank(&self, kind: &'static str, before: &[usize], advice: &'static str) -> Error {
+        Error::Rank { index: self.index, name: self.name.clone(), kind, got: before.to_vec(), advice }
+    }
+
+    /// The padding in numbers, and how many windows fit, per axis. `field` is what the kernel is called.
+    fn windows(
+        &self,
+        field: &'static str,
+        size: (usize, usize),
+        kernel: (usize, usize),
+        stride: (usize, usize),
+        padding: Padding,
+    ) -> Result<(Pad, (usize, usize)), Error> {
+        self.slides(field, kernel.0.min(kernel.1), stride.0.min(stride.1), padding)?;
+        let rows = axis(size.0, kernel.0, stride.0, padding);
+        let columns = axis(size.1, kernel.1, stride.1, padding);
+        let ((top, bottom, height), (left, right, width)) =
+            rows.zip(columns).ok_or_else(|| self.kernel(kernel, size, padding))?;
+        self.bounded(&[height, width, kernel.0, kernel.1], MAX_ACTIVATION, "windows")?;
+        Ok((Pad { top, bottom, left, right }, (height, width)))
+    }
+
+    fn slides(&self, field: &'static str, kernel: usize, stride: usize, padding: Padding) -> Result<(), Error> {
+        self.positive(field, kernel)?;
+        self.positive("stride", stride)?;
+        match padding {
+            Padding::Zeros(zeros) if zeros >= kernel => {
+                let need = "less than the kernel: a window of nothing but padding sees nothing";
+                Err(self.value("padding", zeros, need))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn kernel(&self, kernel: (usize, usize), got: (usize, usize), padding: Padding) -> Error {
+        let padding = match padding {
+            Padding::Valid => "valid".into(),
+            Padding::Same => "same".into(),
+            Padding::Zeros(zeros) => zeros.to_string(),
+        };
+        Error::Kernel { index: self.index, name: self.name.clone(), kernel, got, padding }
+    }
+
+    pub(super) fn positive(&self, field: &'static str, got: usize) -> Result<(), Error> {
         if (1..=1 << 20).contains(&got) {
             Ok(())
         } else {
@@ -190,46 +303,44 @@ impl Place<'_> {
         }
     }
 
-    fn value(&self, field: &'static str, got: impl ToString, need: &'static str) -> Error {
-        Error::Value { index: self.index, name: self.name.into(), field, got: got.to_string(), need }
+    pub(super) fn value(&self, field: &'static str, got: impl ToString, need: &'static str) -> Error {
+        Error::Value { index: self.index, name: self.name.clone(), field, got: got.to_string(), need }
     }
 
     fn softmax_is_last(&self, activation: Activation) -> Result<(), Error> {
         if activation == Activation::Softmax && !self.last {
-            return Err(Error::Softmax { index: self.index, name: self.name.into() });
+            return Err(Error::Softmax { index: self.index, name: self.name.clone() });
         }
         Ok(())
     }
 
     /// The product of the sizes, if it is within the limit.
-    fn bounded(&self, shape: &[usize], limit: usize, what: &'static str) -> Result<usize, Error> {
+    pub(super) fn bounded(&self, shape: &[usize], limit: usize, what: &'static str) -> Result<usize, Error> {
         let product = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
         product.filter(|&product| product <= limit).ok_or_else(|| Error::TooLarge {
             index: self.index,
-            name: self.name.into(),
+            name: self.name.clone(),
             what,
             limit,
         })
     }
 }
 
-fn padding(padding: Padding, size: (usize, usize), kernel: (usize, usize), stride: (usize, usize)) -> Pad {
-    // Beyond 2^20 zeros nothing fits any more: `windows` and `bounded` refuse the outcome.
-    let same = |size: usize, kernel: usize, stride: usize| {
-        ((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size)
-    };
-    match padding {
-        Padding::Valid => Pad::default(),
-        Padding::Zeros(zeros) => {
-            let zeros = zeros.min(1 << 20);
-            Pad { top: zeros, bottom: zeros, left: zeros, right: zeros }
-        }
+/// The padding before and after, and how many windows fit.
+fn axis(size: usize, kernel: usize, stride: usize, padding: Padding) -> Option<(usize, usize, usize)> {
+    let (before, after) = match padding {
+        Padding::Valid => (0, 0),
+        Padding::Zeros(zeros) => (zeros, zeros),
         Padding::Same => {
-            let (rows, columns) = (same(size.0, kernel.0, stride.0), same(size.1, kernel.1, stride.1));
-            Pad { top: rows / 2, bottom: rows - rows / 2, left: columns / 2, right: columns - columns / 2 }
+            let all = ((size.div_ceil(stride) - 1) * stride).saturating_add(kernel).saturating_sub(size);
+            (all / 2, all - all / 2)
         }
-    }
+    };
+    let padded = size.saturating_add(before).saturating_add(after);
+    Some((before, after, padded.checked_sub(kernel)? / stride + 1))
 }
 
-#[cfg(test)]
-mod tests;
+/// Of sizes, or the largest number.
+fn product(sizes: &[usize]) -> u64 {
+    sizes.iter().fold(1, |product: u64, &size| product.saturating_mul(size as u64))
+}

@@ -1,11 +1,18 @@
 //! The language in which networks are written: a flat list of layers. Text → [`Graph`], pure, without candle.
 
+mod attributes;
 mod error;
+mod expand;
 mod infer;
 mod layer;
+mod wire;
 
+pub use attributes::{
+    Activation, Add, BatchNorm, Block, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Padding, Pair, Pool2d,
+    Recurrent, Residual,
+};
 pub use error::{ArchitectureError, Dims};
-pub use layer::{Activation, Conv2d, Dense, Dropout, Kind, Layer, MaxPool2d, Padding, Pair};
+pub use layer::{Kind, Layer};
 
 use crate::graph::Graph;
 use serde::{Deserialize, Serialize};
@@ -26,11 +33,14 @@ pub struct Input {
 }
 
 impl Architecture {
-    /// Wires the layers and infers every shape.
+    /// Expands and wires the layers and infers every shape.
     ///
     /// # Errors
     /// Names the first layer that does not fit what comes before it.
     pub fn graph(&self) -> Result<Graph, ArchitectureError> {
-        infer::graph(self)
+        wire::graph(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,7 +205,7 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
         let file = format!("weights/{}/model.safetensors", variant.name);
         let bytes = weights::encode(variant, &file)?;
         write_file(folder, &file, &bytes)?;
-        variants.push(entry(variant, file, bytes.len() as u64));
+        variants.push(entry(variant, file, bytes.len() as u64)?);
     }
     write_json(folder, CONFIG, &config)?;
     write_json(folder, PREPROCESS, description.preprocess)?;
@@ -213,8 +213,8 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
     write_json(folder, EVALUATION, description.evaluation)
 }
 
-fn entry(variant: &Variant, file: String, bytes: u64) -> VariantEntry {
-    let graph = variant.network.graph();
+fn entry(variant: &Variant, file: String, bytes: u64) -> Result<VariantEntry, ArtifactError> {
+    let scratch = variant.plan().map_err(|source| ArtifactError::Network { source })?.scratch_bytes();
     let quantisation = match &variant.arithmetic {
         Arithmetic::F32 | Arithmetic::F16 => None,
         Arithmetic::I8(Quantisation(scales)) => {
@@ -224,17 +224,16 @@ fn entry(variant: &Variant, file: String, bytes: u64) -> VariantEntry {
             Some(QuantisationEntry { weights: SYMMETRIC.into(), activations: scales.iter().map(activation).collect() })
         }
     };
-    // Room for the two largest activations of a full batch of 16, and for one of them as bytes.
-    let per_value = if quantisation.is_some() { 2 * 4 + 1 } else { 2 * 4 };
-    VariantEntry {
+    Ok(VariantEntry {
         name: variant.name.clone(),
         arithmetic: variant.arithmetic.name().into(),
         files: vec![file],
         bytes,
-        memory_bytes: bytes + 16 * per_value * graph.largest_activation() as u64,
-        flops: graph.flops(),
+        // With what a full batch of 16 needs meanwhile.
+        memory_bytes: bytes + 16 * scratch as u64,
+        flops: variant.network.graph().flops(),
         quantisation,
-    }
+    })
 }
 
 fn input_spec(graph: &Graph) -> TensorSpec {

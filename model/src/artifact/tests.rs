@@ -60,6 +60,41 @@ fn same_content_has_the_same_bytes() {
     );
 }
 
+/// Norms, kernels of single channels and gates are stored as the network that was evaluated has them.
+#[test]
+fn weights_of_every_kind_come_back_as_they_were_rounded() {
+    let check = |input: serde_json::Value, layers: serde_json::Value| {
+        let typed = serde_json::json!({"input": {"shape": input}, "layers": layers});
+        let graph = serde_json::from_value::<Architecture>(typed).unwrap().graph().unwrap();
+        let network = Network::initialise(std::sync::Arc::new(graph), 7).unwrap();
+        for (name, variable) in network.variables().iter().filter(|(_, variable)| variable.rank() == 1) {
+            let values = Tensor::rand(0.1f32, 0.9, variable.shape(), &Device::Cpu).unwrap();
+            variable.set(&values).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        let scaling = |node: &crate::graph::Node| (node.name.clone(), Scaling { scale: 0.02, zero_point: 100 });
+        let inputs = quantisable(network.graph()).map(scaling).collect();
+        let smaller = [Variant::f16(&network).unwrap(), Variant::int8(&network, &inputs).unwrap()];
+        for variant in smaller.into_iter().chain([Variant::f32(network)]) {
+            let mut stored = weights::Stored::default();
+            stored.read("file", &weights::encode(&variant, "file").unwrap()).unwrap();
+            let stored = stored.dequantise().unwrap().tensors;
+            let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let got: Vec<_> = stored.iter().map(|(name, tensor)| (name.clone(), flat(tensor))).collect();
+            let expected = variant.network.variables().iter();
+            let expected: Vec<_> = expected.map(|(name, variable)| (name.clone(), flat(variable))).collect();
+            assert_eq!(got, expected, "{}", variant.name);
+        }
+    };
+    check(
+        serde_json::json!([2, 6, 6]),
+        serde_json::json!([{"residual": {"filters": 4, "block": "inverted"}}, {"flatten": {}}, {"dense": {"units": 3}}]),
+    );
+    check(
+        serde_json::json!([6, 2]),
+        serde_json::json!([{"conv1d": {"filters": 3, "kernel": 3}}, {"batchNorm": {}}, {"lstm": {"units": 4}}, {"dense": {"units": 3}}]),
+    );
+}
+
 /// Each fault is named with its file and what to do.
 #[test]
 fn broken_artifacts_say_what_is_broken() {

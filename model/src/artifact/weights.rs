@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors, View};
 use sconce_kernels::half::{f16_to_f32, f32_to_f16};
 use sconce_kernels::pack::byte;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `conv2d_1.weight_scale` holds the scales of `conv2d_1.weight`, one per output.
 const SCALE: &str = "_scale";
@@ -113,8 +113,10 @@ impl View for &Encoded {
 /// The bytes of the file that holds a variant's weights.
 pub(super) fn encode(variant: &Variant, file: &str) -> Result<Vec<u8>, ArtifactError> {
     let broken = |why: String| ArtifactError::Broken { file: file.into(), why };
-    let products = variant.network.graph().nodes.iter().map(|node| (node.weight(), &node.name));
-    let products: BTreeMap<String, &String> = products.collect();
+    let graph = variant.network.graph();
+    let products: BTreeMap<String, &String> = graph.nodes.iter().map(|node| (node.weight(), &node.name)).collect();
+    let matrices: BTreeSet<&String> =
+        graph.parameters().filter(|parameter| parameter.is_matrix()).map(|parameter| &parameter.name).collect();
     let mut tensors = BTreeMap::new();
     for (name, variable) in variant.network.variables() {
         let (shape, values) = (variable.dims().to_vec(), values(variable).map_err(|error| broken(error.to_string()))?);
@@ -132,7 +134,7 @@ pub(super) fn encode(variant: &Variant, file: &str) -> Result<Vec<u8>, ArtifactE
                 tensors.insert(format!("{name}{SCALE}"), scale);
                 (Dtype::I8, data)
             }
-            (None, Arithmetic::F16) if products.contains_key(name) => {
+            (None, Arithmetic::F16) if matrices.contains(name) => {
                 (Dtype::F16, values.iter().flat_map(|value| f32_to_f16(*value).to_le_bytes()).collect())
             }
             _ => (Dtype::F32, little_endian(&values)),

@@ -1,17 +1,20 @@
 //! From a graph with weights to steps. Pure: every choice is here, none at run time.
 
+use super::buffers::{Span, assign};
+use super::fuse::{Fused, Norm, fuse};
+use super::recurrent::{Direction, Recurrence};
+use super::weights::{Packer, in_epilogue};
 use super::{Kernel, Plan, Product, Step, Weights};
 use crate::architecture::Activation;
-use crate::graph::{Node, Op, Pad};
+use crate::graph::{Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
-use crate::ops::lend;
+use crate::ops::values;
 use crate::variant::Arithmetic;
 use candle_core::Result;
 use sconce_kernels::gates::Function;
-use sconce_kernels::pack::{self, Packed, PackedI8};
 use sconce_kernels::pool::Pool;
 use sconce_kernels::rows::Taps;
-use sconce_kernels::{Activation as Fused, Image, Window};
+use sconce_kernels::{Image, Window};
 
 /// How the values of one input lie, where the graph has them row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,200 +24,326 @@ enum Layout {
     ChannelsLast(Image),
 }
 
+impl Layout {
+    /// Where the graph has what lies at `k`.
+    fn place(self, k: usize) -> usize {
+        match self {
+            Layout::AsGraph => k,
+            Layout::ChannelsLast(image) => k % image.channels * (image.height * image.width) + k / image.channels,
+        }
+    }
+
+    /// Whether both orders are the same.
+    fn is_trivial(self) -> bool {
+        match self {
+            Layout::AsGraph => true,
+            Layout::ChannelsLast(image) => image.channels == 1 || image.height * image.width == 1,
+        }
+    }
+}
+
+/// What a step leaves for others, or the input.
+#[derive(Clone, Copy)]
+struct Value {
+    span: Span,
+    layout: Layout,
+}
+
 struct Compiler<'a> {
     network: &'a Network,
-    arithmetic: &'a Arithmetic,
+    graph: &'a Graph,
+    packer: Packer<'a>,
+    readers: Vec<Vec<usize>>,
     steps: Vec<Step>,
-    layout: Layout,
-    /// Of the node before, without the batch.
-    shape: Vec<usize>,
+    input: Value,
+    /// Of each node that is computed.
+    outputs: Vec<Option<Value>>,
     largest_in_bytes: usize,
 }
 
 pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan> {
-    let graph = network.graph();
+    let graph: &Graph = network.graph();
+    let input = Span { at: 0, values: graph.input.iter().product() };
     let mut compiler = Compiler {
         network,
-        arithmetic,
+        graph,
+        packer: Packer { network, arithmetic },
+        readers: graph.readers(),
         steps: Vec::with_capacity(graph.nodes.len() + 2),
-        layout: Layout::AsGraph,
-        shape: graph.input.clone(),
+        input: Value { span: input, layout: Layout::AsGraph },
+        outputs: vec![None; graph.nodes.len()],
         largest_in_bytes: 0,
     };
-    for node in &graph.nodes {
-        compiler.node(node)?;
-        compiler.shape.clone_from(&node.shape);
+    for index in 0..graph.nodes.len() {
+        if compiler.outputs[index].is_none() {
+            compiler.node(index)?;
+        }
     }
-    compiler.channels_first();
+    let last = graph.nodes.len().checked_sub(1).map_or(Source::Input, Source::Node);
+    let mut output = compiler.as_graph(last);
     if graph.classifies() {
-        let name = graph.nodes.last().map(|node| node.name.clone()).unwrap_or_default();
-        let width = compiler.shape.last().copied().unwrap_or(1);
-        compiler.in_place(name, Kernel::Softmax(width));
+        let width = graph.units();
+        output = compiler.push(vec![compiler.name(last)], Kernel::Softmax(width), &[output], output.span.values);
     }
-    let values = |shape: &[usize]| shape.iter().product::<usize>();
-    Ok(Plan {
-        largest: compiler.steps.iter().map(|step| step.values).chain([values(&graph.input)]).max().unwrap_or_default(),
-        input: graph.input.clone(),
-        largest_in_bytes: compiler.largest_in_bytes,
-        output: compiler.shape,
-        steps: compiler.steps,
-    })
+    let Compiler { mut steps, largest_in_bytes, .. } = compiler;
+    let mut output = output.span;
+    let buffers = assign(&mut steps, input, &mut output);
+    let shape = graph.shape(last).to_vec();
+    Ok(Plan { input: graph.input.clone(), output: shape, answer: output, steps, buffers, largest_in_bytes })
 }
 
 impl Compiler<'_> {
-    fn node(&mut self, node: &Node) -> Result<()> {
-        match &node.op {
-            Op::Conv2d { kernel, stride, pad, activation } => self.conv2d(node, *kernel, *stride, *pad, *activation),
-            Op::MaxPool2d { size, stride } => {
-                let image = self.image();
-                let window = Window { kernel: pair(*size), stride: pair(*stride), padding: [0; 4] };
-                let output = window.output(image);
-                self.push(node, Kernel::Pool { pool: Pool::Max, window, image }, output.len());
-                self.layout = Layout::ChannelsLast(output);
-                Ok(())
+    fn node(&mut self, index: usize) -> Result<()> {
+        let node = &self.graph.nodes[index];
+        let source = node.inputs[0];
+        let ys = match &node.op {
+            Op::Conv2d { .. } | Op::DepthwiseConv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. } => {
+                return self.fused(index);
             }
-            Op::Dense { activation } => self.dense(node, *activation),
-            Op::Activation(activation) => {
-                self.activate(node, *activation);
-                Ok(())
+            Op::MaxPool2d { size, stride, pad } => self.pool(node, Pool::Max, window(*size, *stride, *pad)),
+            Op::AvgPool2d { size, stride, pad } => self.pool(node, Pool::Average, window(*size, *stride, *pad)),
+            Op::GlobalAvgPool => {
+                let (xs, image) = self.image_or_sequence(source);
+                self.push(vec![node.name.clone()], Kernel::GlobalAverage(image), &[xs], image.channels)
             }
+            Op::BatchNorm { epsilon, activation } => {
+                let Norm { scale, shift } = Norm::of(self.network, node, *epsilon)?;
+                let xs = if node.shape.len() == 3 { self.image(source).0 } else { self.value(source) };
+                // Per channel, which lie last; a flattened image has a scale for each of its values.
+                let order = |per_channel: Vec<f32>| match xs.layout {
+                    layout if node.shape.len() == 1 => {
+                        (0..per_channel.len()).map(|k| per_channel[layout.place(k)]).collect()
+                    }
+                    _ => per_channel,
+                };
+                let kernel = Kernel::MultiplyAdd { scale: order(scale), shift: order(shift) };
+                let ys = self.push(vec![node.name.clone()], kernel, &[xs], xs.span.values);
+                self.activate(node.name.clone(), *activation, ys)
+            }
+            Op::Activation(activation) => self.activate(node.name.clone(), *activation, self.value(source)),
             // Which order values lie in is known to whoever reads them next; dropout is for training.
-            Op::Flatten | Op::Dropout { .. } => Ok(()),
-        }
-    }
-
-    fn conv2d(
-        &mut self,
-        node: &Node,
-        kernel: (usize, usize),
-        stride: (usize, usize),
-        pad: Pad,
-        activation: Activation,
-    ) -> Result<()> {
-        let image = self.image();
-        let window =
-            Window { kernel: pair(kernel), stride: pair(stride), padding: [pad.top, pad.left, pad.bottom, pad.right] };
-        let output = Image { channels: node.shape[0], ..window.output(image) };
-        let taps = Taps::convolution(image, &window);
-        let depth = kernel.0 * kernel.1 * image.channels;
-        // The graph's weight is (filters, channels, height, width); a row of taps is (height, width, channels).
-        let area = kernel.0 * kernel.1;
-        let column = |k: usize| k % image.channels * area + k / image.channels;
-        let product = self.product(node, Some(taps), depth, column, activation)?;
-        self.push(node, product, output.len());
-        self.layout = Layout::ChannelsLast(output);
-        self.activate_rest(node, activation);
-        Ok(())
-    }
-
-    fn dense(&mut self, node: &Node, activation: Activation) -> Result<()> {
-        let depth = self.shape.iter().product();
-        let layout = std::mem::replace(&mut self.layout, Layout::AsGraph);
-        // The weights' columns are put in the order of the values, rather than the values in theirs.
-        let column = |k: usize| match layout {
-            Layout::AsGraph => k,
-            Layout::ChannelsLast(image) => k % image.channels * (image.height * image.width) + k / image.channels,
-        };
-        let product = self.product(node, None, depth, column, activation)?;
-        self.push(node, product, node.shape.iter().product());
-        self.activate_rest(node, activation);
-        Ok(())
-    }
-
-    /// The node's weights, packed: weight `k` of an output is the graph's `column(k)`.
-    fn product(
-        &mut self,
-        node: &Node,
-        taps: Option<Taps>,
-        depth: usize,
-        column: impl Fn(usize) -> usize,
-        activation: Activation,
-    ) -> Result<Kernel> {
-        let scales = match self.arithmetic {
-            Arithmetic::I8(quantisation) => quantisation.0.get(&node.name),
-            Arithmetic::F32 | Arithmetic::F16 => None,
-        };
-        let (runs, run) = taps.as_ref().map_or((1, depth), |taps| (taps.taps(), taps.depth()));
-        let weights = lend(self.network.weight(node)?, |values| {
-            let outputs = values.len() / depth;
-            let weight = |output: usize, k: usize| values[output * depth + column(k)];
-            if let Some(scales) = scales {
-                let byte = |output, k| pack::byte(weight(output, k), scales.weights[output]);
-                let packed = PackedI8::new(&scales.weights, runs, run, byte);
-                return Ok(Weights::Bytes { packed, padding: vec![scales.input.zero_point; run], input: scales.input });
+            Op::Flatten | Op::Dropout { .. } => self.value(source),
+            Op::Recurrent(recurrent) => self.recurrent(node, recurrent)?,
+            Op::Add { activation } => {
+                let xs = self.alike(node);
+                let ys = self.push(vec![node.name.clone()], Kernel::Add, &xs, xs[0].span.values);
+                self.activate(node.name.clone(), *activation, ys)
             }
-            let packed = match self.arithmetic {
-                Arithmetic::F16 => Packed::f16(outputs, depth, weight),
-                Arithmetic::F32 | Arithmetic::I8(_) => Packed::f32(outputs, depth, weight),
-            };
-            Ok(Weights::Float { packed, padding: vec![0.0; run] })
-        })?;
-        let bias = self.network.variables().get(&format!("{}.bias", node.name));
-        let bias = bias.map(|bias| lend(bias, |values| Ok(values.to_vec()))).transpose()?;
-        let activation = if activation == Activation::Relu { Fused::Relu } else { Fused::None };
-        if scales.is_some() {
-            self.largest_in_bytes = self.largest_in_bytes.max(self.shape.iter().product());
-        }
-        Ok(Kernel::Product(Product { taps, weights, bias, activation }))
+        };
+        self.outputs[index] = Some(ys);
+        Ok(())
     }
 
-    fn activate(&mut self, node: &Node, activation: Activation) {
+    /// A product or a depthwise convolution, with what follows it.
+    fn fused(&mut self, index: usize) -> Result<()> {
+        let node = &self.graph.nodes[index];
+        let source = node.inputs[0];
+        let is_known = |source: Source| match source {
+            Source::Input => true,
+            Source::Node(index) => self.outputs[index].is_some(),
+        };
+        let fused = fuse(self.network, &self.readers, index, is_known)?;
+        let residual = fused.residual.map(|source| match node.shape.len() {
+            3 => self.image(source).0,
+            _ => self.as_graph(source),
+        });
+        let (xs, kernel, layout) = match &node.op {
+            Op::Conv2d { kernel, stride, pad, .. } => {
+                let (xs, image) = self.image(source);
+                let (kernel, output) = self.convolution(node, image, window(*kernel, *stride, *pad), &fused)?;
+                (xs, kernel, Layout::ChannelsLast(output))
+            }
+            Op::Conv1d { kernel, stride, pad, .. } => {
+                let (xs, image) = self.image_or_sequence(source);
+                let pad = Pad { top: pad.0, bottom: pad.1, ..Pad::default() };
+                let (kernel, _) = self.convolution(node, image, window((*kernel, 1), (*stride, 1), pad), &fused)?;
+                (xs, kernel, Layout::AsGraph)
+            }
+            Op::DepthwiseConv2d { kernel, stride, pad, .. } => {
+                let (xs, image) = self.image(source);
+                let window = window(*kernel, *stride, *pad);
+                let kernel = Kernel::Depthwise(self.packer.depthwise(node, image, window, &fused)?);
+                (xs, kernel, Layout::ChannelsLast(window.output(image)))
+            }
+            _ => {
+                let xs = if node.shape.len() > 1 { self.as_graph(source) } else { self.value(source) };
+                let depth = self.graph.shape(source).last().copied().unwrap_or(1);
+                // The weights' columns are put in the order of the values, rather than the values in theirs.
+                let product = self.packer.product(node, None, depth, |k| xs.layout.place(k), &fused)?;
+                (xs, Kernel::Product(product), Layout::AsGraph)
+            }
+        };
+        if let Kernel::Product(Product { weights: Weights::Bytes { .. }, .. }) = &kernel {
+            self.largest_in_bytes = self.largest_in_bytes.max(xs.span.values);
+        }
+        let names = fused.nodes.iter().map(|index| self.graph.nodes[*index].name.clone()).collect();
+        let last = &self.graph.nodes[fused.nodes[fused.nodes.len() - 1]];
+        let reads: Vec<Value> = std::iter::once(xs).chain(residual).collect();
+        let ys = Value { layout, ..self.push(names, kernel, &reads, node.shape.iter().product()) };
+        let ys = if in_epilogue(fused.activation).is_some() {
+            ys
+        } else {
+            self.activate(last.name.clone(), fused.activation, ys)
+        };
+        for index in fused.nodes {
+            self.outputs[index] = Some(ys);
+        }
+        Ok(())
+    }
+
+    fn convolution(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<(Kernel, Image)> {
+        let area = window.kernel[0] * window.kernel[1];
+        let is_pointwise = (window.kernel, window.stride, window.padding) == ([1, 1], [1, 1], [0; 4]);
+        let taps = (!is_pointwise).then(|| Taps::convolution(image, &window));
+        // The graph's weight is (filters, channels, height, width); a row of taps is (height, width, channels).
+        let column = |k: usize| k % image.channels * area + k / image.channels;
+        let product = self.packer.product(node, taps, area * image.channels, column, fused)?;
+        let output = Image { channels: product.outputs(), ..window.output(image) };
+        Ok((Kernel::Product(product), output))
+    }
+
+    /// For each layer the products of a whole sequence with the input's weights, then one step after the other.
+    fn recurrent(&mut self, node: &Node, recurrent: &Recurrent) -> Result<Value> {
+        let Recurrent { cell, units, layers, return_sequences, .. } = *recurrent;
+        let [time, _] = *self.graph.shape(node.inputs[0]) else {
+            unreachable!("shape inference lets sequences alone come here")
+        };
+        let mut xs = self.as_graph(node.inputs[0]);
+        let gates = cell.gates() * units;
+        for layer in 0..layers {
+            let name = if layers == 1 { node.name.clone() } else { format!("{} layer {}", node.name, layer + 1) };
+            let of = |end: &str, direction: &str| values(self.network.of(node, &format!("{end}_l{layer}{direction}"))?);
+            let (mut weights, mut bias, mut directions) = (Vec::new(), Vec::new(), Vec::new());
+            for direction in recurrent.directions() {
+                weights.extend(of("weight_ih", direction)?);
+                bias.extend(of("bias_ih", direction)?);
+                let product = self.packer.dense(gates, of("weight_hh", direction)?, of("bias_hh", direction)?);
+                directions.push(Direction { product, reverse: !direction.is_empty() });
+            }
+            let wide = directions.len();
+            let projection = self.packer.dense(wide * gates, weights, bias);
+            let projected = self.push(vec![name.clone()], Kernel::Product(projection), &[xs], time * wide * gates);
+            let every = return_sequences || layer + 1 < layers;
+            let recurrence = Recurrence { cell, units, time, directions, every };
+            let left = wide * units * if every { time } else { 1 };
+            xs = self.push(vec![name], Kernel::Recurrence(recurrence), &[projected], left);
+        }
+        Ok(xs)
+    }
+
+    fn pool(&mut self, node: &Node, pool: Pool, window: Window) -> Value {
+        let (xs, image) = self.image(node.inputs[0]);
+        let output = window.output(image);
+        let ys = self.push(vec![node.name.clone()], Kernel::Pool { pool, window, image }, &[xs], output.len());
+        Value { layout: Layout::ChannelsLast(output), ..ys }
+    }
+
+    /// A pass of its own.
+    fn activate(&mut self, name: String, activation: Activation, xs: Value) -> Value {
         let kernel = match activation {
             // A softmax is last, and comes once the output lies as the graph says.
-            Activation::None | Activation::Softmax => return,
-            Activation::Relu => Kernel::Relu,
+            Activation::None | Activation::Softmax => return xs,
+            Activation::Relu => Kernel::Clamp(f32::INFINITY),
+            Activation::Relu6 => Kernel::Clamp(6.0),
             Activation::Tanh => Kernel::Map(Function::Tanh),
             Activation::Sigmoid => Kernel::Map(Function::Sigmoid),
         };
-        self.in_place(node.name.clone(), kernel);
+        Value { layout: xs.layout, ..self.push(vec![name], kernel, &[xs], xs.span.values) }
     }
 
-    /// What the product has not done already.
-    fn activate_rest(&mut self, node: &Node, activation: Activation) {
-        if activation != Activation::Relu {
-            self.activate(node, activation);
+    fn value(&self, source: Source) -> Value {
+        let known = match source {
+            Source::Input => Some(self.input),
+            Source::Node(index) => self.outputs[index],
+        };
+        known.expect("nodes are computed in the order of the graph")
+    }
+
+    fn name(&self, source: Source) -> String {
+        match source {
+            Source::Input => "input".into(),
+            Source::Node(index) => self.graph.nodes[index].name.clone(),
         }
     }
 
-    /// The image that the next kernel reads, channels last.
-    fn image(&mut self) -> Image {
-        if let Layout::ChannelsLast(image) = self.layout {
-            return image;
+    /// From now on the source lies like this.
+    fn lies(&mut self, source: Source, value: Value) -> Value {
+        match source {
+            Source::Input => self.input = value,
+            Source::Node(index) => self.outputs[index] = Some(value),
         }
-        // Shape inference lets images alone come here.
-        let [channels, height, width] = self.shape[..] else { unreachable!("{:?} is no image", self.shape) };
+        value
+    }
+
+    /// An image that a kernel reads, channels last.
+    fn image(&mut self, source: Source) -> (Value, Image) {
+        let value = self.value(source);
+        if let Layout::ChannelsLast(image) = value.layout {
+            return (value, image);
+        }
+        let [channels, height, width] = *self.graph.shape(source) else {
+            unreachable!("shape inference lets images alone come here")
+        };
         let image = Image { height, width, channels };
-        if channels > 1 && height * width > 1 {
-            self.reorder("input", Kernel::ChannelsLast(image), image.len());
+        let layout = Layout::ChannelsLast(image);
+        let value = if layout.is_trivial() {
+            value
+        } else {
+            self.push(vec![self.name(source)], Kernel::ChannelsLast(image), &[value], image.len())
+        };
+        (self.lies(source, Value { layout, ..value }), image)
+    }
+
+    /// An image, or a sequence as an image of one column, whose channels are the features.
+    fn image_or_sequence(&mut self, source: Source) -> (Value, Image) {
+        match *self.graph.shape(source) {
+            [time, features] => (self.as_graph(source), Image { height: time, width: 1, channels: features }),
+            _ => self.image(source),
         }
-        self.layout = Layout::ChannelsLast(image);
-        image
     }
 
-    fn channels_first(&mut self) {
-        if let Layout::ChannelsLast(image) = self.layout
-            && image.channels > 1
-            && image.height * image.width > 1
-        {
-            self.reorder("output", Kernel::ChannelsFirst(image), image.len());
-        }
-        self.layout = Layout::AsGraph;
+    fn as_graph(&mut self, source: Source) -> Value {
+        let value = self.value(source);
+        let ordered = match value.layout {
+            Layout::ChannelsLast(image) if !value.layout.is_trivial() => {
+                self.push(vec![self.name(source)], Kernel::ChannelsFirst(image), &[value], image.len())
+            }
+            _ => value,
+        };
+        self.lies(source, Value { layout: Layout::AsGraph, ..ordered })
     }
 
-    fn reorder(&mut self, what: &str, kernel: Kernel, values: usize) {
-        self.steps.push(Step { nodes: vec![what.into()], kernel, values });
+    /// All that the node reads, in one order.
+    fn alike(&mut self, node: &Node) -> Vec<Value> {
+        let first = self.value(node.inputs[0]).layout;
+        let are_alike = node.inputs.iter().all(|source| self.value(*source).layout == first);
+        let in_order = |source: &Source| match node.shape.len() {
+            3 => self.image(*source).0,
+            _ if are_alike => self.value(*source),
+            _ => self.as_graph(*source),
+        };
+        node.inputs.iter().map(in_order).collect()
     }
 
-    fn push(&mut self, node: &Node, kernel: Kernel, values: usize) {
-        self.steps.push(Step { nodes: vec![node.name.clone()], kernel, values });
-    }
-
-    fn in_place(&mut self, node: String, kernel: Kernel) {
-        let values = self.steps.last().map_or_else(|| self.shape.iter().product(), |step| step.values);
-        self.steps.push(Step { nodes: vec![node], kernel, values });
+    /// One more step; what it leaves lies as what it reads does if it works in place or adds, else as the graph says.
+    fn push(&mut self, nodes: Vec<String>, kernel: Kernel, reads: &[Value], values: usize) -> Value {
+        let layout = match &kernel {
+            Kernel::Add => reads[0].layout,
+            kernel if kernel.is_in_place() => reads[0].layout,
+            _ => Layout::AsGraph,
+        };
+        let span = Span { at: self.steps.len() + 1, values };
+        let reads = reads.iter().map(|value| value.span).collect();
+        let work = Span { at: 0, values: kernel.work() };
+        self.steps.push(Step { nodes, kernel, reads, writes: span, work });
+        Value { span, layout }
     }
 }
 
-fn pair((height, width): (usize, usize)) -> [usize; 2] {
-    [height, width]
+fn window(kernel: (usize, usize), stride: (usize, usize), pad: Pad) -> Window {
+    Window {
+        kernel: [kernel.0, kernel.1],
+        stride: [stride.0, stride.1],
+        padding: [pad.top, pad.left, pad.bottom, pad.right],
+    }
 }

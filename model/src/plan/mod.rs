@@ -2,15 +2,21 @@
 //!
 //! Images lie channels last (NHWC) inside a plan; at its doors they lie as the graph says, channels first.
 
+mod buffers;
 mod compile;
+mod fuse;
+mod recurrent;
 mod run;
+mod weights;
 
 pub use run::Scratch;
 
 use crate::network::Network;
 use crate::ops::lend;
 use crate::variant::Arithmetic;
+use buffers::Span;
 use candle_core::{Device, Result, Tensor};
+use recurrent::Recurrence;
 use sconce_kernels::gates::Function;
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::Pool;
@@ -19,6 +25,9 @@ use sconce_kernels::rows::Taps;
 use sconce_kernels::{Activation, Cpu, Image, Window};
 use std::fmt;
 
+/// The buffer that takes the input.
+const INPUT: usize = 0;
+
 /// Immutable; shared by all that serve the model. What changes during a run is in a [`Scratch`].
 #[derive(Debug)]
 pub struct Plan {
@@ -26,8 +35,10 @@ pub struct Plan {
     input: Vec<usize>,
     output: Vec<usize>,
     steps: Vec<Step>,
-    /// Values of the largest activation of one input.
-    largest: usize,
+    /// Where the output is after all steps.
+    answer: Span,
+    /// Their sizes, in values for one input.
+    buffers: Vec<usize>,
     /// Values of the largest activation that becomes bytes.
     largest_in_bytes: usize,
 }
@@ -38,8 +49,11 @@ pub struct Step {
     /// The graph's nodes that it does, such as `conv2d_1`.
     pub nodes: Vec<String>,
     kernel: Kernel,
-    /// Values that it leaves for one input.
-    values: usize,
+    /// What it reads, the residual of a product last.
+    reads: Vec<Span>,
+    writes: Span,
+    /// What it needs beside.
+    work: Span,
 }
 
 #[derive(Debug)]
@@ -49,17 +63,38 @@ enum Kernel {
     /// From channels last to channels first.
     ChannelsFirst(Image),
     Product(Product),
+    Depthwise(Depthwise),
+    Recurrence(Recurrence),
     Pool {
         pool: Pool,
         window: Window,
         image: Image,
     },
-    /// In place, value by value.
-    Relu,
+    GlobalAverage(Image),
+    /// Of all that it reads.
+    Add,
+    /// In place, over rows of as many values.
+    MultiplyAdd {
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+    },
+    /// In place: at least zero, at most so much.
+    Clamp(f32),
     /// In place, value by value.
     Map(Function),
     /// In place, over rows of so many values.
     Softmax(usize),
+}
+
+impl Kernel {
+    /// Values for one input that it needs beside what it reads and writes.
+    fn work(&self) -> usize {
+        if let Self::Recurrence(recurrence) = self { recurrence.work() } else { 0 }
+    }
+
+    fn is_in_place(&self) -> bool {
+        matches!(self, Self::MultiplyAdd { .. } | Self::Clamp(_) | Self::Map(_) | Self::Softmax(_))
+    }
 }
 
 #[derive(Debug)]
@@ -67,6 +102,17 @@ struct Product {
     /// From where a convolution takes its rows; a dense layer has them as they lie.
     taps: Option<Taps>,
     weights: Weights,
+    bias: Option<Vec<f32>>,
+    activation: Activation,
+}
+
+/// Always f32: there is too little of it to gain by less.
+#[derive(Debug)]
+struct Depthwise {
+    window: Window,
+    image: Image,
+    /// `(kernel height, kernel width, channels)`.
+    weights: Vec<f32>,
     bias: Option<Vec<f32>>,
     activation: Activation,
 }
@@ -103,7 +149,12 @@ impl Plan {
 
     /// Buffers for batches of up to `rows`.
     pub fn scratch(&self, rows: usize) -> Scratch {
-        Scratch::new(self.largest * rows, self.largest_in_bytes * rows)
+        Scratch::new(&self.buffers, self.largest_in_bytes, rows)
+    }
+
+    /// Bytes of a [`Scratch`] for one row.
+    pub fn scratch_bytes(&self) -> usize {
+        self.buffers.iter().sum::<usize>() * size_of::<f32>() + self.largest_in_bytes
     }
 
     /// Answers several requests as one batch: each of `xs` is `(rows, ..input)`, its answer `(rows, ..output)`. The same row
@@ -133,20 +184,43 @@ impl Plan {
     }
 }
 
+impl Product {
+    fn outputs(&self) -> usize {
+        match &self.weights {
+            Weights::Float { packed, .. } => packed.outputs(),
+            Weights::Bytes { packed, .. } => packed.outputs(),
+        }
+    }
+}
+
 impl fmt::Display for Step {
-    /// Such as `conv2d_1: convolution + relu, 676 × 32`.
+    /// Such as `conv2d_1 + conv2d_1_bn: convolution + bias + relu, 21632 values`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.nodes.join(" + "))?;
+        let residual = if self.reads.len() > 1 { " + residual" } else { "" };
         match &self.kernel {
             Kernel::ChannelsLast(_) => write!(f, "channels last"),
             Kernel::ChannelsFirst(_) => write!(f, "channels first"),
-            Kernel::Product(product) => write!(f, "{product}"),
+            Kernel::Product(product) => {
+                write!(f, "{product}{}{residual}{}", bias(&product.bias), activation(product.activation))
+            }
+            Kernel::Depthwise(convolution) => write!(
+                f,
+                "depthwise convolution{}{residual}{}",
+                bias(&convolution.bias),
+                activation(convolution.activation)
+            ),
+            Kernel::Recurrence(recurrence) => write!(f, "{recurrence}"),
             Kernel::Pool { pool, .. } => write!(f, "{pool:?} pool"),
-            Kernel::Relu => write!(f, "relu"),
+            Kernel::GlobalAverage(_) => write!(f, "global average"),
+            Kernel::Add => write!(f, "sum of {}", self.reads.len()),
+            Kernel::MultiplyAdd { .. } => write!(f, "multiply-add"),
+            Kernel::Clamp(most) if most.is_finite() => write!(f, "relu{most}"),
+            Kernel::Clamp(_) => write!(f, "relu"),
             Kernel::Map(function) => write!(f, "{function:?}"),
             Kernel::Softmax(_) => write!(f, "softmax"),
         }?;
-        write!(f, ", {} values", self.values)
+        write!(f, ", {} values", self.writes.values)
     }
 }
 
@@ -158,9 +232,26 @@ impl fmt::Display for Product {
             Weights::Float { .. } => "",
             Weights::Bytes { .. } => " of int8",
         };
-        let bias = if self.bias.is_some() { " + bias" } else { "" };
-        let activation = if self.activation == Activation::Relu { " + relu" } else { "" };
-        write!(f, "{what}{form}{bias}{activation}")
+        write!(f, "{what}{form}")
+    }
+}
+
+impl fmt::Display for Recurrence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let both = if self.directions.len() > 1 { " both ways" } else { "" };
+        write!(f, "{} steps of {:?}{both}", self.time, self.cell)
+    }
+}
+
+fn bias(bias: &Option<Vec<f32>>) -> &'static str {
+    if bias.is_some() { " + bias" } else { "" }
+}
+
+fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::None => "",
+        Activation::Relu => " + relu",
+        Activation::Relu6 => " + relu6",
     }
 }
 

@@ -1,72 +1,99 @@
-//! Steps over two buffers: each step reads one and fills the other, or works in place.
+//! Steps over a few buffers: each reads some and fills another, or works in place.
 
-use super::{Kernel, Plan, Product, Weights};
+use super::{Depthwise, INPUT, Kernel, Plan, Product, Weights};
+use sconce_kernels::depthwise::depthwise;
 use sconce_kernels::rows::Rows;
 use sconce_kernels::{Cpu, Epilogue, gates, gemm, pool, quantise};
+use std::mem::take;
 
 /// Buffers of one runner. Made once, used for every batch.
 #[derive(Debug)]
 pub struct Scratch {
-    front: Vec<f32>,
-    back: Vec<f32>,
+    buffers: Vec<Vec<f32>>,
     /// What a product of bytes reads.
     bytes: Vec<u8>,
 }
 
 impl Scratch {
-    pub(super) fn new(values: usize, bytes: usize) -> Self {
-        Self { front: vec![0.0; values], back: vec![0.0; values], bytes: vec![0; bytes] }
+    /// `buffers` and `bytes` are sizes for one row.
+    pub(super) fn new(buffers: &[usize], bytes: usize, rows: usize) -> Self {
+        Self { buffers: buffers.iter().map(|values| vec![0.0; values * rows]).collect(), bytes: vec![0; bytes * rows] }
     }
 
     /// Takes the rows of an input, behind the `filled` values that are there; returns how many there are now.
     pub(super) fn fill(&mut self, filled: usize, xs: &[f32]) -> usize {
         let end = filled + xs.len();
-        self.front[filled..end].copy_from_slice(xs);
+        self.buffers[INPUT][filled..end].copy_from_slice(xs);
         end
     }
 }
 
 /// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs.
 pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut Scratch) -> &'a [f32] {
-    let Scratch { front, back, bytes } = scratch;
+    let Scratch { buffers, bytes } = scratch;
     let rows = values / plan.input.iter().product::<usize>();
-    let mut values = values;
     for step in &plan.steps {
-        let (xs, ys) = (&mut front[..values], &mut back[..rows * step.values]);
-        values = ys.len();
-        match &step.kernel {
-            Kernel::Relu => {
-                // Not `max`, which would hide a NaN.
-                xs.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x });
-                continue;
-            }
-            Kernel::Map(function) => {
-                gates::map(cpu.isa, *function, xs);
-                continue;
-            }
-            Kernel::Softmax(width) => {
-                gates::softmax(cpu.isa, *width, xs);
-                continue;
-            }
-            Kernel::ChannelsLast(image) => transpose(image.channels, image.height * image.width, xs, ys),
-            Kernel::ChannelsFirst(image) => transpose(image.height * image.width, image.channels, xs, ys),
-            Kernel::Product(product) => product.run(cpu, xs, bytes, ys),
-            Kernel::Pool { pool, window, image } => pool::pool(cpu, *pool, window, *image, xs, ys),
+        // What a step writes is taken out meanwhile, so that it can read the others.
+        let mut written = take(&mut buffers[step.writes.at]);
+        let mut work = if step.work.values > 0 { take(&mut buffers[step.work.at]) } else { Vec::new() };
+        let ys = &mut written[..rows * step.writes.values];
+        let read = |index: usize| {
+            let span = step.reads[index];
+            &buffers[span.at][..rows * span.values]
+        };
+        if step.kernel.is_in_place() && step.reads[0].at != step.writes.at {
+            ys.copy_from_slice(read(0));
         }
-        std::mem::swap(front, back);
+        match &step.kernel {
+            // Not `max` and `min`, which would hide a NaN.
+            Kernel::Clamp(most) => ys.iter_mut().for_each(|y| *y = y.clamp(0.0, *most)),
+            Kernel::Map(function) => gates::map(cpu.isa, *function, ys),
+            Kernel::Softmax(width) => gates::softmax(cpu.isa, *width, ys),
+            Kernel::MultiplyAdd { scale, shift } => {
+                for ys in ys.chunks_exact_mut(scale.len()) {
+                    ys.iter_mut().zip(scale.iter().zip(shift)).for_each(|(y, (scale, shift))| *y = *y * scale + shift);
+                }
+            }
+            Kernel::Add => {
+                ys.copy_from_slice(read(0));
+                for index in 1..step.reads.len() {
+                    ys.iter_mut().zip(read(index)).for_each(|(y, x)| *y += x);
+                }
+            }
+            Kernel::ChannelsLast(image) => transpose(image.channels, image.height * image.width, read(0), ys),
+            Kernel::ChannelsFirst(image) => transpose(image.height * image.width, image.channels, read(0), ys),
+            Kernel::Product(product) => {
+                let residual = (step.reads.len() > 1).then(|| read(1));
+                product.run(cpu, read(0), bytes, residual, ys);
+            }
+            Kernel::Depthwise(convolution) => {
+                let residual = (step.reads.len() > 1).then(|| read(1));
+                convolution.run(cpu, read(0), residual, ys);
+            }
+            Kernel::Pool { pool, window, image } => pool::pool(cpu, *pool, window, *image, read(0), ys),
+            Kernel::GlobalAverage(image) => pool::global_average(cpu, *image, read(0), ys),
+            Kernel::Recurrence(recurrence) => {
+                recurrence.run(cpu, rows, read(0), &mut work[..rows * step.work.values], ys);
+            }
+        }
+        buffers[step.writes.at] = written;
+        if step.work.values > 0 {
+            buffers[step.work.at] = work;
+        }
     }
-    &front[..values]
+    &buffers[plan.answer.at][..rows * plan.answer.values]
 }
 
 impl Product {
-    fn run(&self, cpu: Cpu<'_>, xs: &[f32], bytes: &mut [u8], ys: &mut [f32]) {
+    pub(super) fn run(&self, cpu: Cpu<'_>, xs: &[f32], bytes: &mut [u8], residual: Option<&[f32]>, ys: &mut [f32]) {
+        let epilogue = Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual };
         match &self.weights {
             Weights::Float { packed, padding } => {
                 let rows = match &self.taps {
                     Some(taps) => Rows::indirect(xs, taps, padding),
                     None => Rows::dense(xs, packed.depth()),
                 };
-                gemm::gemm(cpu, rows, packed, self.epilogue(), ys);
+                gemm::gemm(cpu, rows, packed, epilogue, ys);
             }
             Weights::Bytes { packed, padding, input } => {
                 let bytes = &mut bytes[..xs.len()];
@@ -75,13 +102,16 @@ impl Product {
                     Some(taps) => Rows::indirect(bytes, taps, padding),
                     None => Rows::dense(bytes, packed.depth()),
                 };
-                gemm::gemm_i8(cpu, rows, &[*input], packed, self.epilogue(), ys);
+                gemm::gemm_i8(cpu, rows, &[*input], packed, epilogue, ys);
             }
         }
     }
+}
 
-    fn epilogue(&self) -> Epilogue<'_> {
-        Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual: None }
+impl Depthwise {
+    fn run(&self, cpu: Cpu<'_>, xs: &[f32], residual: Option<&[f32]>, ys: &mut [f32]) {
+        let epilogue = Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual };
+        depthwise(cpu, &self.window, self.image, xs, &self.weights, epilogue, ys);
     }
 }
 

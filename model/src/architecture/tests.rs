@@ -1,0 +1,274 @@
+use crate::architecture::Architecture;
+use crate::graph::{Graph, Source};
+use crate::zoo;
+use proptest::prelude::*;
+use serde_json::json;
+
+#[test]
+fn the_seed_has_the_shapes_and_sizes_that_keras_prints() {
+    let graph = zoo::read(zoo::SEED_CNN).graph().unwrap();
+    let shapes: Vec<_> = graph.nodes.iter().map(|node| (node.name.as_str(), node.shape.as_slice())).collect();
+    assert_eq!(
+        shapes,
+        [
+            ("conv2d_1", &[32, 26, 26][..]),
+            ("max_pool2d_1", &[32, 13, 13]),
+            ("flatten_1", &[5408]),
+            ("dense_1", &[128]),
+            ("dense_2", &[10])
+        ]
+    );
+    assert_eq!(graph.parameter_count(), 693_962);
+    assert!(graph.classifies());
+}
+
+#[test]
+fn a_description_comes_back_as_it_was_typed() {
+    let layers = json!([{"name": "a", "conv2d": {"filters": 3, "kernel": [3, 1], "batchNorm": true, "groups": 3}},
+        {"maxPool2d": {"size": 3, "padding": 1}, "from": "input"}, {"globalAvgPool": {}, "from": "a"},
+        {"gru": {"units": 2, "bidirectional": true}}, {"add": {}, "from": ["a", "input"]}, {"activation": "relu6"},
+        {"residual": {"filters": 4, "block": "inverted", "expand": 2}}, {"flatten": {}}, {"batchNorm": {"eps": 0.5}}]);
+    let typed: Architecture = serde_json::from_value(json!({"input": {"shape": [3, 4, 4]}, "layers": layers})).unwrap();
+    assert_eq!(serde_json::from_value::<Architecture>(serde_json::to_value(&typed).unwrap()).unwrap(), typed);
+}
+
+/// Shape errors, word for word.
+#[test]
+fn what_does_not_fit_is_said_with_layer_finding_and_remedy() {
+    let check = |shape: serde_json::Value, layers: serde_json::Value, expected: &str| {
+        let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": layers})).unwrap();
+        assert_eq!(typed.graph().unwrap_err().to_string(), expected);
+    };
+    let conv = json!({"conv2d": {"filters": 32, "kernel": 3}});
+    check(
+        json!([1, 28, 28]),
+        json!([conv, {"maxPool2d": {}}, {"dropout": {"rate": 0.5}}, {"dense": {"units": 10}}]),
+        "layers[3] \"dense_1\": dense after [32, 13, 13]; add flatten or globalAvgPool before it",
+    );
+    check(
+        json!([1, 5, 5]),
+        json!([conv, {"name": "b", "conv2d": {"filters": 1, "kernel": 1}}, {"conv2d": {"filters": 8, "kernel": 5}}]),
+        "layers[2] \"conv2d_3\": kernel 5\u{d7}5 does not fit 3\u{d7}3 with padding valid",
+    );
+    check(
+        json!([1, 5, 5]),
+        json!([{"conv2d": {"filters": 8, "kernel": 1, "padding": 1}}]),
+        "layers[0] \"conv2d_1\": padding is 1; need less than the kernel: a window of nothing but padding sees nothing",
+    );
+    check(json!([4]), json!([conv]), "layers[0] \"conv2d_1\": conv2d after [4]; it needs [channels, height, width]");
+    check(
+        json!([4]),
+        json!([{"dense": {"units": 0}}]),
+        "layers[0] \"dense_1\": units is 0; need at least 1 and at most 1,048,576",
+    );
+    check(
+        json!([4]),
+        json!([{"dense": {"units": 3, "activation": "softmax"}}, {"dense": {"units": 3}}]),
+        "layers[0] \"dense_1\": softmax in the middle; only the last layer may have it",
+    );
+    check(json!([4]), json!([]), "layers: none; a network has at least one");
+    check(
+        json!([0]),
+        json!([{"flatten": {}}]),
+        "input.shape: [0]; need 1 to 4 sizes of at least 1, channels first, without the batch",
+    );
+    check(
+        json!([1, 1 << 20, 1 << 20]),
+        json!([{"flatten": {}}]),
+        "layers[0] \"flatten_1\": activation beyond 67108864; make the layer smaller",
+    );
+    check(
+        json!([4]),
+        json!([{"name": "a", "flatten": {}}, {"name": "a", "flatten": {}}]),
+        "layers[1] \"a\": two layers have this name",
+    );
+}
+
+/// What is wrong with the wiring, and with the layers of sequences and of deep networks, word for word.
+#[test]
+fn wiring_that_does_not_hold_is_said_with_its_place() {
+    let check = |shape: serde_json::Value, layers: serde_json::Value, expected: &str| {
+        let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": layers})).unwrap();
+        assert_eq!(typed.graph().unwrap_err().to_string(), expected);
+    };
+    let named = |name: &str, stride: usize| json!({"name": name, "conv2d": {"filters": 4, "kernel": 1, "stride": stride}, "from": "input"});
+    check(
+        json!([1, 4, 4]),
+        json!([named("a", 1), named("b", 1), {"add": {}, "from": ["a1", "b"]}]),
+        "layers[2] from: no earlier layer \"a1\"; did you mean \"a\"?",
+    );
+    check(
+        json!([1, 4, 4]),
+        json!([named("a", 1), {"flatten": {}, "from": "flatten_1"}]),
+        "layers[1] from: no earlier layer \"flatten_1\"; name one above it, or input",
+    );
+    check(
+        json!([1, 4, 4]),
+        json!([named("a", 1), named("b", 2), {"add": {}, "from": ["a", "b"]}]),
+        "layers[2] add: [4, 4, 4] and [4, 2, 2] differ; stride 2 on one branch?",
+    );
+    check(json!([4]), json!([{"add": {}}]), "layers[0] from: add reads two or more layers, got 0");
+    check(
+        json!([4]),
+        json!([{"name": "a", "flatten": {}}, {"flatten": {}, "from": ["a", "input"]}]),
+        "layers[1] from: flatten reads one layer; add sums several, got 2",
+    );
+    check(
+        json!([1, 4, 4]),
+        json!([named("a", 1), named("b", 1), {"flatten": {}}]),
+        "node \"a\" is never used; name it in from of a later layer, or leave it out",
+    );
+    check(json!([4]), json!([{"name": "input", "flatten": {}}]), "layers[0] \"input\": two layers have this name");
+    check(
+        json!([3, 4, 4]),
+        json!([{"conv2d": {"filters": 6, "kernel": 1, "groups": 3}}]),
+        "layers[0] \"conv2d_1\": groups is 3; need 1, or as many as channels and filters: depthwise",
+    );
+    check(json!([4]), json!([{"gru": {"units": 4}}]), "layers[0] \"gru_1\": gru after [4]; it needs [time, features]");
+    check(
+        json!([5, 4]),
+        json!([{"lstm": {"units": 4, "layers": 17}}]),
+        "layers[0] \"lstm_1\": layers is 17; need at least 1 and at most 16",
+    );
+    check(
+        json!([1 << 20, 4]),
+        json!([{"rnn": {"units": 65}}]),
+        "layers[0] \"rnn_1\": projection beyond 67108864; make the layer smaller",
+    );
+    check(
+        json!([3, 4]),
+        json!([{"conv1d": {"filters": 4, "kernel": 5}}]),
+        "layers[0] \"conv1d_1\": kernel 5\u{d7}1 does not fit 3\u{d7}1 with padding valid",
+    );
+    check(
+        json!([4]),
+        json!([{"globalAvgPool": {}}]),
+        "layers[0] \"global_avg_pool_1\": globalAvgPool after [4]; it needs an image or a sequence",
+    );
+    check(
+        json!([4]),
+        json!([{"batchNorm": {"eps": 0}}]),
+        "layers[0] \"batch_norm_1\": eps is 0; need above 0, at most 1",
+    );
+    check(
+        json!([8]),
+        json!([{"residual": {"filters": 8}}]),
+        "layers[0] \"residual_1_1\": residual after [8]; it needs [channels, height, width]",
+    );
+    check(
+        json!([8, 4, 4]),
+        json!([{"residual": {"filters": 6, "block": "bottleneck"}}]),
+        "layers[0] \"residual_1\": filters is 6; need a multiple of 4: a bottleneck has a quarter inside",
+    );
+    check(
+        json!([8, 4, 4]),
+        json!([{"residual": {"filters": 8, "expand": 6}}]),
+        "layers[0] \"residual_1\": expand is 6; need block inverted, or no expand",
+    );
+    check(
+        json!([8, 4, 4]),
+        json!([{"residual": {"filters": 8, "repeat": 1 << 20}}]),
+        "layers[0] \"residual_1_205_add\": more than 1024 layers once residual blocks are expanded; repeat them less",
+    );
+}
+
+#[test]
+fn blocks_expand_into_named_layers_with_torch_names_inside() {
+    let graph = |block: serde_json::Value| {
+        let typed = json!({"input": {"shape": [8, 6, 6]}, "layers": [{"name": "b", "residual": block}]});
+        serde_json::from_value::<Architecture>(typed).unwrap().graph().unwrap()
+    };
+    let names = |graph: &Graph| graph.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>().join(" ");
+    let basic = graph(json!({"filters": 16, "stride": 2, "repeat": 2}));
+    assert_eq!(
+        names(&basic),
+        "b_1_shortcut b_1_shortcut_bn b_1_conv1 b_1_conv1_bn b_1_conv2 b_1_conv2_bn b_1_add \
+         b_2_conv1 b_2_conv1_bn b_2_conv2 b_2_conv2_bn b_2_add"
+    );
+    assert_eq!(basic.nodes[6].inputs, [Source::Node(5), Source::Node(1)]);
+    assert_eq!(basic.nodes[11].shape, [16, 3, 3]);
+    let parameters: Vec<&str> = basic.parameters().map(|parameter| parameter.name.as_str()).take(5).collect();
+    let expected = ["weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"];
+    assert_eq!(parameters, expected.map(|end| format!("b_1_shortcut{}{end}", if end == "weight" { "." } else { "_" })));
+    assert_eq!(
+        names(&graph(json!({"filters": 16, "block": "bottleneck"}))),
+        "b_1_shortcut b_1_shortcut_bn b_1_conv1 b_1_conv1_bn b_1_conv2 b_1_conv2_bn b_1_conv3 b_1_conv3_bn b_1_add"
+    );
+    let inverted = graph(json!({"filters": 8, "block": "inverted"}));
+    assert_eq!(
+        names(&inverted),
+        "b_1_expand b_1_expand_bn b_1_depthwise b_1_depthwise_bn b_1_project b_1_project_bn b_1_add"
+    );
+    assert_eq!(inverted.nodes[0].shape, [48, 6, 6]);
+    assert_eq!(inverted.nodes[6].inputs, [Source::Node(5), Source::Input]);
+}
+
+/// The numbers of parameters are those of PyTorch for the same networks.
+#[test]
+fn known_networks_have_their_known_sizes() {
+    let check = |typed: &str, parameters: usize, kflops: u64| {
+        let graph = zoo::read(typed).graph().unwrap();
+        assert_eq!((graph.parameter_count(), graph.flops() / 1000), (parameters, kflops));
+    };
+    check(zoo::RESNET_18, 11_689_512, 3_635_698);
+    check(zoo::MOBILENET_V2, 3_504_872, 615_183);
+    check(zoo::CONV1D, 48_134, 4_666);
+    check(zoo::AUTOENCODER, 438_176, 872);
+    for (typed, gates) in [(zoo::RNN, 1), (zoo::GRU, 3), (zoo::LSTM, 4)] {
+        // Two layers, each with a bias for the input and one for the state; products at every one of 100 steps.
+        let parameters = gates * 128 * ((40 + 128 + 2) + (128 + 128 + 2)) + 128 * 12 + 12;
+        let flops = 2 * (100 * gates * 128 * (40 + 128 + 128 + 128) + 128 * 12);
+        check(typed, parameters, flops as u64 / 1000);
+    }
+}
+
+/// Typing errors: serde names the place, we the fault.
+#[test]
+fn a_layer_has_exactly_one_known_kind() {
+    let check = |layer: serde_json::Value, expected: &str| {
+        let error = serde_json::from_value::<Architecture>(json!({"input": {"shape": [4]}, "layers": [layer]}))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(
+        json!({"conv2d": {"filters": 1, "kernel": 1}, "dense": {"units": 1}}),
+        "exactly one kind per layer, got conv2d and dense",
+    );
+    check(json!({}), "exactly one kind per layer, got none");
+    check(
+        json!({"attention": {"heads": 4}}),
+        "unknown kind \"attention\"; known are conv2d, depthwiseConv2d, conv1d, maxPool2d, avgPool2d, globalAvgPool, \
+         batchNorm, flatten, dense, activation, dropout, rnn, gru, lstm, add, residual",
+    );
+    check(json!({"name": "a.b", "flatten": {}}), "name: need 1 to 63 letters, digits, _ or -, got \"a.b\"");
+    check(json!({"dense": {"units": 1, "unit": 2}}), "dense: unknown field `unit`");
+    check(json!({"flatten": {"axis": 1}}), "flatten: unknown field `axis`");
+    check(json!({"conv1d": {"filters": 1, "kernel": 3, "padding": "full"}}), "conv1d: data did not match any variant");
+    check(json!({"add": {}, "from": []}), "from: need a name or a list of names, got []");
+    check(json!({"add": {}, "from": ["a", 1]}), "from: need a name or a list of names, got [\"a\",1]");
+}
+
+proptest! {
+    #[test]
+    fn hostile_sizes_never_panic(shape in prop::collection::vec(prop_oneof![any::<usize>(), 1..9_usize], 0..5), filters: usize, kernel in any::<[usize; 2]>(), stride: usize, zeros: usize, same: bool) {
+        let padding = if same { json!("same") } else { json!(zeros) };
+        let layers = [
+            json!([{"conv2d": {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}}, {"maxPool2d": {"size": kernel}}, {"flatten": {}}, {"dense": {"units": filters}}]),
+            json!([{"depthwiseConv2d": {"kernel": kernel, "stride": stride, "padding": padding}}, {"avgPool2d": {"size": kernel, "padding": padding}}, {"globalAvgPool": {}}, {"batchNorm": {}}]),
+            json!([{"residual": {"filters": filters, "stride": stride, "repeat": zeros, "block": "inverted", "expand": zeros}}]),
+            json!([{"conv1d": {"filters": filters, "kernel": zeros, "stride": stride, "padding": padding}}, {"lstm": {"units": filters, "layers": stride, "bidirectional": true}}]),
+        ];
+        for layers in layers {
+            let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": layers})).unwrap();
+            let _ = typed.graph();
+        }
+    }
+
+    #[test]
+    fn same_padding_keeps_the_size_divided_by_the_stride(size in 1_usize..40, kernel in 1_usize..8, stride in 1_usize..4) {
+        let layers = json!([{"conv2d": {"filters": 2, "kernel": kernel, "stride": stride, "padding": "same"}}]);
+        let typed: Architecture = serde_json::from_value(json!({"input": {"shape": [1, size, size]}, "layers": layers})).unwrap();
+        prop_assert_eq!(&typed.graph().unwrap().nodes[0].shape, &[2, size.div_ceil(stride), size.div_ceil(stride)]);
+    }
+}

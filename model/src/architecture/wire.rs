@@ -1,0 +1,164 @@
+//! From typed layers to nodes: names, who reads whom, and limits. A description is hostile input.
+
+use super::infer::{MAX_ACTIVATION, Place};
+use super::{Architecture, ArchitectureError as Error, BatchNorm, Kind};
+use crate::graph::{Graph, Node, Source};
+use std::collections::{BTreeMap, BTreeSet};
+
+const MAX_LAYERS: usize = 256;
+/// Once residual blocks and batch norms are expanded.
+const MAX_NODES: usize = 1_024;
+const MAX_PARAMETERS: usize = 1 << 28;
+/// The name by which a layer reads the network's input.
+const INPUT: &str = "input";
+
+pub(super) fn graph(architecture: &Architecture) -> Result<Graph, Error> {
+    let input = architecture.input.shape.clone();
+    if input.is_empty() || input.len() > 4 || input.contains(&0) {
+        return Err(Error::Input { got: input });
+    }
+    match architecture.layers.len() {
+        0 => return Err(Error::Empty),
+        got if got > MAX_LAYERS => return Err(Error::TooManyLayers { got, limit: MAX_LAYERS }),
+        _ => {}
+    }
+    let mut wiring = Wiring::new(input);
+    let mut numbers = BTreeMap::<&str, usize>::new();
+    for (index, layer) in architecture.layers.iter().enumerate() {
+        let number = numbers.entry(layer.kind.stem()).or_default();
+        *number += 1;
+        let name = layer.name.clone().unwrap_or_else(|| format!("{}_{number}", layer.kind.stem()));
+        let inputs = wiring.inputs(index, &layer.from, &layer.kind)?;
+        let place = Place { index, name, last: index + 1 == architecture.layers.len() };
+        let output = match &layer.kind {
+            Kind::Residual(residual) => wiring.residual(&place, residual, inputs[0])?,
+            kind => wiring.layer(&place, kind, inputs)?,
+        };
+        if wiring.layers.insert(place.name.clone(), output).is_some() {
+            return Err(Error::Name { index, name: place.name });
+        }
+        wiring.before = output;
+    }
+    wiring.finish()
+}
+
+/// The nodes so far.
+pub(super) struct Wiring {
+    graph: Graph,
+    names: BTreeSet<String>,
+    /// What each typed layer gives.
+    layers: BTreeMap<String, Source>,
+    /// What a layer reads that does not say.
+    before: Source,
+    parameters: usize,
+}
+
+impl Wiring {
+    fn new(input: Vec<usize>) -> Self {
+        Self {
+            graph: Graph { input, nodes: Vec::new() },
+            names: BTreeSet::new(),
+            layers: BTreeMap::from([(INPUT.into(), Source::Input)]),
+            before: Source::Input,
+            parameters: 0,
+        }
+    }
+
+    pub(super) fn shape(&self, source: Source) -> &[usize] {
+        self.graph.shape(source)
+    }
+
+    fn inputs(&self, index: usize, from: &[String], kind: &Kind) -> Result<Vec<Source>, Error> {
+        let source = |name: &String| {
+            self.layers.get(name).copied().ok_or_else(|| Error::From {
+                index,
+                got: name.clone(),
+                advice: self.advice(name),
+            })
+        };
+        let inputs: Vec<Source> = from.iter().map(source).collect::<Result<_, _>>()?;
+        let kind = kind.key();
+        match (kind, inputs.len()) {
+            ("add", got @ (0 | 1)) => Err(Error::Sources { index, kind, need: "two or more layers", got }),
+            ("add", _) | (_, 1) => Ok(inputs),
+            (_, 0) => Ok(vec![self.before]),
+            (_, got) => Err(Error::Sources { index, kind, need: "one layer; add sums several", got }),
+        }
+    }
+
+    /// The earlier layer whose name is nearest, if one is near.
+    fn advice(&self, name: &str) -> String {
+        let nearest = self.layers.keys().map(|known| (edits(known, name), known)).min();
+        match nearest {
+            Some((edits, known)) if edits <= 2 => format!("did you mean \"{known}\"?"),
+            _ => format!("name one above it, or {INPUT}"),
+        }
+    }
+
+    /// A layer that is one node, or two if a batch norm follows its convolution.
+    pub(super) fn layer(&mut self, place: &Place, kind: &Kind, inputs: Vec<Source>) -> Result<Source, Error> {
+        let mut bare = kind.clone();
+        let (use_bias, activation) = match &mut bare {
+            Kind::Conv2d(conv) if conv.batch_norm => (&mut conv.use_bias, &mut conv.activation),
+            Kind::DepthwiseConv2d(conv) if conv.batch_norm => (&mut conv.use_bias, &mut conv.activation),
+            Kind::Conv1d(conv) if conv.batch_norm => (&mut conv.use_bias, &mut conv.activation),
+            _ => return self.node(place, |shapes| place.node(kind, shapes), inputs),
+        };
+        use_bias.get_or_insert(false);
+        let activation = std::mem::take(activation);
+        let conv = self.node(place, |shapes| place.node(&bare, shapes), inputs)?;
+        let norm = place.part("bn");
+        let settings = BatchNorm::default();
+        self.node(&norm, |shapes| norm.batch_norm(&settings, activation, shapes[0]), vec![conv])
+    }
+
+    fn node(
+        &mut self,
+        place: &Place,
+        infer: impl FnOnce(&[&[usize]]) -> Result<Node, Error>,
+        inputs: Vec<Source>,
+    ) -> Result<Source, Error> {
+        let (index, name) = (place.index, place.name.clone());
+        if !self.names.insert(name.clone()) {
+            return Err(Error::Name { index, name });
+        }
+        if self.graph.nodes.len() == MAX_NODES {
+            return Err(Error::TooManyNodes { index, name, limit: MAX_NODES });
+        }
+        let shapes: Vec<&[usize]> = inputs.iter().map(|&source| self.shape(source)).collect();
+        let node = infer(&shapes)?;
+        place.bounded(&node.shape, MAX_ACTIVATION, "activation")?;
+        for parameter in &node.parameters {
+            let count = place.bounded(&parameter.shape, MAX_PARAMETERS, "parameters")?;
+            self.parameters = self.parameters.saturating_add(count);
+        }
+        if self.parameters > MAX_PARAMETERS {
+            return Err(Error::TooLarge { index, name, what: "parameters", limit: MAX_PARAMETERS });
+        }
+        self.graph.nodes.push(Node { inputs, ..node });
+        Ok(Source::Node(self.graph.nodes.len() - 1))
+    }
+
+    fn finish(self) -> Result<Graph, Error> {
+        let readers = self.graph.readers();
+        let inner = self.graph.nodes.len() - 1;
+        match readers.iter().take(inner).position(Vec::is_empty) {
+            Some(unused) => Err(Error::Unused { name: self.graph.nodes[unused].name.clone() }),
+            None => Ok(self.graph),
+        }
+    }
+}
+
+/// How many letters to insert, delete or replace: Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

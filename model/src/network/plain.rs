@@ -1,0 +1,124 @@
+//! The reference of each layer, on plain operations of candle. Images are `(batch, channels, height, width)`, sequences
+//! `(batch, time, features)`.
+
+use crate::architecture::Activation;
+use crate::graph::{Cell, Pad};
+use candle_core::{D, Result, Tensor};
+use candle_nn::ops::sigmoid;
+
+/// Softmax is left out: training works on logits, and [`super::Network::infer`] puts it back.
+pub(super) fn activate(xs: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::None | Activation::Softmax => Ok(xs.clone()),
+        Activation::Relu => xs.relu(),
+        Activation::Relu6 => xs.relu()?.minimum(6.0),
+        Activation::Tanh => xs.tanh(),
+        Activation::Sigmoid => sigmoid(xs),
+    }
+}
+
+/// `weight` is `(filters, channels / groups, kernel height, kernel width)`.
+pub(super) fn conv2d(xs: &Tensor, weight: &Tensor, stride: (usize, usize), pad: Pad, groups: usize) -> Result<Tensor> {
+    // candle pads both sides alike, and strides both axes alike: the rest is done around it.
+    let xs = padded(xs, pad, 0.0)?;
+    if stride.0 == stride.1 {
+        return xs.conv2d(weight, 0, stride.0, 1, groups);
+    }
+    let ys = xs.conv2d(weight, 0, 1, 1, groups)?;
+    let every = |ys: &Tensor, axis: usize, stride: usize| {
+        let kept: Vec<u32> = (0..ys.dim(axis)? as u32).step_by(stride).collect();
+        ys.index_select(&Tensor::new(kept, ys.device())?, axis)
+    };
+    every(&every(&ys, 2, stride.0)?, 3, stride.1)
+}
+
+/// `weight` is `(filters, features, kernel)`.
+pub(super) fn conv1d(xs: &Tensor, weight: &Tensor, stride: usize, pad: (usize, usize)) -> Result<Tensor> {
+    let xs = xs.transpose(1, 2)?.pad_with_zeros(2, pad.0, pad.1)?;
+    xs.conv1d(weight, 0, stride, 1, 1)?.transpose(1, 2)?.contiguous()
+}
+
+pub(super) fn max_pool2d(xs: &Tensor, size: (usize, usize), stride: (usize, usize), pad: Pad) -> Result<Tensor> {
+    padded(xs, pad, f64::NEG_INFINITY)?.max_pool2d_with_stride(size, stride)
+}
+
+/// The mean of what lies inside the image.
+pub(super) fn avg_pool2d(xs: &Tensor, size: (usize, usize), stride: (usize, usize), pad: Pad) -> Result<Tensor> {
+    let mean = |xs: &Tensor| padded(xs, pad, 0.0)?.avg_pool2d_with_stride(size, stride);
+    let share_inside = mean(&xs.narrow(0, 0, 1)?.narrow(1, 0, 1)?.ones_like()?)?;
+    mean(xs)?.broadcast_div(&share_inside)
+}
+
+/// The mean over height and width, or over the time.
+pub(super) fn global_avg_pool(xs: &Tensor) -> Result<Tensor> {
+    if xs.rank() == 3 { xs.mean(1) } else { xs.mean((2, 3)) }
+}
+
+/// `weight`, `bias`, `mean` and `variance` are `(channels)`: those of an image, or the last axis.
+pub(super) fn batch_norm(xs: &Tensor, [weight, bias, mean, variance]: [&Tensor; 4], epsilon: f32) -> Result<Tensor> {
+    let per_channel = |values: &Tensor| if xs.rank() == 4 { values.reshape(((), 1, 1)) } else { Ok(values.clone()) };
+    let deviation = (variance + f64::from(epsilon))?.sqrt()?;
+    let standard = xs.broadcast_sub(&per_channel(mean)?)?.broadcast_div(&per_channel(&deviation)?)?;
+    standard.broadcast_mul(&per_channel(weight)?)?.broadcast_add(&per_channel(bias)?)
+}
+
+/// `xs · Wᵀ + b` over the last axis.
+pub(super) fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    xs.broadcast_matmul(&weight.t()?)?.broadcast_add(bias)
+}
+
+/// One direction of a recurrent layer: `xs` is `(batch, time, features)`; returns the states of all steps,
+/// `(batch, time, units)`. The weights are those of the input and of the state, each with its bias.
+pub(super) fn recurrent(
+    xs: &Tensor,
+    cell: Cell,
+    [weight_ih, weight_hh, bias_ih, bias_hh]: [&Tensor; 4],
+    reverse: bool,
+) -> Result<Tensor> {
+    let (batch, time, _) = xs.dims3()?;
+    let units = weight_hh.dim(1)?;
+    let projected = dense(xs, weight_ih, bias_ih)?;
+    let mut state = Tensor::zeros((batch, units), xs.dtype(), xs.device())?;
+    let mut memory = state.clone();
+    let mut states = Vec::with_capacity(time);
+    for step in 0..time {
+        let step = if reverse { time - 1 - step } else { step };
+        let input = projected.narrow(1, step, 1)?.squeeze(1)?;
+        let recurrent = dense(&state, weight_hh, bias_hh)?;
+        let of = |gates: &Tensor, gate: usize| gates.narrow(D::Minus1, gate * units, units);
+        let both = |gate: usize| of(&input, gate)? + of(&recurrent, gate)?;
+        state = match cell {
+            Cell::Rnn => both(0)?.tanh()?,
+            Cell::Gru => {
+                let (reset, update) = (sigmoid(&both(0)?)?, sigmoid(&both(1)?)?);
+                let new = (of(&input, 2)? + (reset * of(&recurrent, 2)?)?)?.tanh()?;
+                (&new + (update * (&state - &new)?)?)?
+            }
+            Cell::Lstm => {
+                let (input, forget, output) = (sigmoid(&both(0)?)?, sigmoid(&both(1)?)?, sigmoid(&both(3)?)?);
+                memory = ((forget * &memory)? + (input * both(2)?.tanh()?)?)?;
+                (output * memory.tanh()?)?
+            }
+        };
+        states.push(state.clone());
+    }
+    if reverse {
+        states.reverse();
+    }
+    Tensor::stack(&states, 1)
+}
+
+fn padded(xs: &Tensor, pad: Pad, with: f64) -> Result<Tensor> {
+    let beside = |xs: &Tensor, axis: usize, count: usize| {
+        let mut shape = xs.dims().to_vec();
+        shape[axis] = count;
+        Tensor::full(with as f32, shape, xs.device())
+    };
+    let mut xs = xs.clone();
+    for (axis, before, after) in [(2, pad.top, pad.bottom), (3, pad.left, pad.right)] {
+        if before + after > 0 {
+            xs = Tensor::cat(&[&beside(&xs, axis, before)?, &xs, &beside(&xs, axis, after)?], axis)?;
+        }
+    }
+    Ok(xs)
+}

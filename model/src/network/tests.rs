@@ -1,0 +1,106 @@
+//! The reference against other implementations of the same layers, where candle-nn has one.
+
+use super::*;
+use crate::zoo;
+use candle_nn::rnn::{GRU, GRUConfig, LSTM, LSTMConfig, RNN as _};
+use candle_nn::{VarBuilder, VarMap};
+use serde_json::json;
+
+fn network(typed: serde_json::Value) -> Network {
+    let graph = zoo::read(&typed.to_string()).graph().unwrap();
+    let network = Network::initialise(Arc::new(graph), 3).unwrap();
+    let mut generator = generator(3, "biases");
+    for (_, bias) in network.variables().iter().filter(|(name, _)| name.contains("bias")) {
+        let values: Vec<f32> = (0..bias.elem_count()).map(|_| unit(&mut generator) - 0.5).collect();
+        bias.set(&Tensor::from_vec(values, bias.shape(), &Device::Cpu).unwrap()).unwrap();
+    }
+    network
+}
+
+fn assert_close(got: &Tensor, expected: &Tensor) {
+    assert_eq!(got.dims(), expected.dims());
+    let differences = (got - expected).unwrap().abs().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!(differences.iter().all(|difference| *difference <= 1e-6), "{differences:?}");
+}
+
+#[test]
+fn gru_and_lstm_are_those_of_candle_nn() {
+    let xs = Tensor::rand(-1f32, 1.0, (3, 7, 5), &Device::Cpu).unwrap();
+    for cell in ["gru", "lstm"] {
+        let layer = json!({"name": "r", cell: {"units": 6, "returnSequences": true}});
+        let network = network(json!({"input": {"shape": [7, 5]}, "layers": [layer]}));
+        let names = VarMap::new();
+        for (name, variable) in network.variables() {
+            names.data().lock().unwrap().insert(name.clone(), variable.clone());
+        }
+        let weights = VarBuilder::from_varmap(&names, DType::F32, &Device::Cpu).pp("r");
+        let states: Vec<Tensor> = if cell == "gru" {
+            let gru = GRU::new(5, 6, GRUConfig::default(), weights).unwrap();
+            gru.seq(&xs).unwrap().into_iter().map(|state| state.h).collect()
+        } else {
+            let lstm = LSTM::new(5, 6, LSTMConfig::default(), weights).unwrap();
+            lstm.seq(&xs).unwrap().into_iter().map(|state| state.h().clone()).collect()
+        };
+        assert_close(&network.infer(&xs).unwrap(), &Tensor::stack(&states, 1).unwrap());
+    }
+}
+
+#[test]
+fn reading_from_the_end_is_reading_the_turned_sequence() {
+    let typed = |both: bool| json!({"input": {"shape": [7, 5]}, "layers": [{"name": "r", "rnn": {"units": 6, "bidirectional": both}}]});
+    let (both, xs) = (network(typed(true)), Tensor::rand(-1f32, 1.0, (3, 7, 5), &Device::Cpu).unwrap());
+    let reversed = both
+        .variables()
+        .iter()
+        .filter_map(|(name, variable)| Some((name.strip_suffix("_reverse")?.to_owned(), variable.as_tensor().clone())));
+    let forward = Network::load(network(typed(false)).graph().clone(), &reversed.collect()).unwrap();
+    let got = both.infer(&xs).unwrap().narrow(1, 6, 6).unwrap();
+    assert_close(&got, &forward.infer(&xs.flip(&[1]).unwrap()).unwrap());
+}
+
+#[test]
+fn padding_of_a_mean_is_not_counted() {
+    let pool = json!({"avgPool2d": {"size": 3, "stride": 2, "padding": 1}});
+    let network = network(json!({"input": {"shape": [2, 5, 5]}, "layers": [pool]}));
+    let ones = Tensor::ones((1, 2, 5, 5), DType::F32, &Device::Cpu).unwrap();
+    assert_close(&network.infer(&ones).unwrap(), &Tensor::ones((1, 2, 3, 3), DType::F32, &Device::Cpu).unwrap());
+}
+
+/// In PyTorch's words: `(x - mean) / √(variance + eps) · weight + bias`.
+#[test]
+fn batch_norm_takes_its_statistics_from_the_weights() {
+    let network = network(json!({"input": {"shape": [2]}, "layers": [{"name": "n", "batchNorm": {"eps": 1.0}}]}));
+    let set = |name: &str, values: [f32; 2]| {
+        network.variables()[name].set(&Tensor::new(&values, &Device::Cpu).unwrap()).unwrap();
+    };
+    set("n.running_mean", [1.0, 2.0]);
+    set("n.running_var", [3.0, 8.0]);
+    set("n.weight", [2.0, 3.0]);
+    set("n.bias", [0.5, 0.0]);
+    let xs = Tensor::new(&[[3f32, 5.0]], &Device::Cpu).unwrap();
+    assert_close(&network.infer(&xs).unwrap(), &Tensor::new(&[[2.5f32, 3.0]], &Device::Cpu).unwrap());
+}
+
+#[test]
+fn layers_without_a_gradient_of_ours_are_not_trained() {
+    let check = |input: serde_json::Value, layer: serde_json::Value, expected: &str| {
+        let network = network(json!({"input": {"shape": input}, "layers": [layer]}));
+        let shape: Vec<usize> = std::iter::once(1).chain(network.graph().input.iter().copied()).collect();
+        let xs = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let mut generator = generator(1, "dropout");
+        let error = network.forward_t(&xs, &mut Mode::Train(&mut generator)).unwrap_err().to_string();
+        let trained = "conv2d, maxPool2d without padding, flatten, dense after flatten, dropout, and the activations relu, \
+                       tanh, sigmoid and softmax";
+        let expected = format!("{expected} cannot be trained yet, only served; trained are {trained}");
+        assert!(error.starts_with(&expected), "{error}");
+    };
+    check(json!([4, 3]), json!({"gru": {"units": 2}}), "\"gru_1\": gru");
+    check(json!([4, 3]), json!({"dense": {"units": 2}}), "\"dense_1\": dense over a sequence");
+    check(
+        json!([2, 4, 4]),
+        json!({"conv2d": {"filters": 2, "kernel": 3, "batchNorm": true}}),
+        "\"conv2d_1_bn\": batchNorm",
+    );
+    check(json!([2, 4, 4]), json!({"maxPool2d": {"padding": 1}}), "\"max_pool2d_1\": maxPool2d with padding");
+    check(json!([4]), json!({"activation": "relu6"}), "\"activation_1\": relu6");
+}

@@ -1,0 +1,67 @@
+//! The steps of a recurrent layer, whose products with the input are done already.
+
+use super::Product;
+use crate::graph::Cell;
+use sconce_kernels::{Cpu, gates};
+
+#[derive(Debug)]
+pub(super) struct Recurrence {
+    pub cell: Cell,
+    pub units: usize,
+    pub time: usize,
+    /// One, or forwards and backwards.
+    pub directions: Vec<Direction>,
+    /// Leaves the states of all steps, else those after the last one.
+    pub every: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Direction {
+    /// Of the state with its weights.
+    pub product: Product,
+    pub reverse: bool,
+}
+
+impl Recurrence {
+    /// Numbers for one input that a run needs beside what it reads and leaves: a state, a cell, and their products.
+    pub(super) fn work(&self) -> usize {
+        self.units * (2 + self.cell.gates())
+    }
+
+    /// `xs` is `(rows, time, directions, gates, units)`, `ys` `(rows, time, directions, units)`, or without time.
+    pub(super) fn run(&self, cpu: Cpu<'_>, rows: usize, xs: &[f32], work: &mut [f32], ys: &mut [f32]) {
+        let Self { cell, units, time, .. } = *self;
+        let (wide, gates) = (self.directions.len() * units, self.cell.gates() * units);
+        let stride = time * self.directions.len() * gates;
+        let (state, work) = work.split_at_mut(rows * units);
+        let (memory, products) = work.split_at_mut(rows * units);
+        for (index, Direction { product, reverse }) in self.directions.iter().enumerate() {
+            state.fill(0.0);
+            memory.fill(0.0);
+            for step in 0..time {
+                let step = if *reverse { time - 1 - step } else { step };
+                product.run(cpu, state, &mut [], None, products);
+                let inputs = &xs[(step * self.directions.len() + index) * gates..];
+                let gates = gates::Step { inputs, stride, recurrent: products };
+                match cell {
+                    Cell::Rnn => gates::rnn(cpu.isa, gates, units, state),
+                    Cell::Gru => gates::gru(cpu.isa, gates, units, state),
+                    Cell::Lstm => gates::lstm(cpu.isa, gates, units, memory, state),
+                }
+                if self.every {
+                    leave(state, units, &mut ys[step * wide + index * units..], time * wide);
+                }
+            }
+            if !self.every {
+                leave(state, units, &mut ys[index * units..], wide);
+            }
+        }
+    }
+}
+
+/// The state of each row, `stride` apart.
+fn leave(state: &[f32], units: usize, ys: &mut [f32], stride: usize) {
+    for (state, ys) in state.chunks_exact(units).zip(ys.chunks_mut(stride)) {
+        ys[..units].copy_from_slice(state);
+    }
+}

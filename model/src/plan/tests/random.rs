@@ -1,0 +1,185 @@
+//! Random architectures: chains and graphs, of images and of sequences.
+
+use super::{assert_close, infer, inputs, int8, network, rounded, values};
+use crate::plan::Plan;
+use crate::variant::Arithmetic;
+use proptest::prelude::*;
+use sconce_kernels::{Cpu, IsaToken, Threads};
+use serde_json::{Value, json};
+
+fn activation() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("none"), Just("relu"), Just("relu6"), Just("tanh"), Just("sigmoid")]
+}
+
+fn padding() -> impl Strategy<Value = Value> {
+    prop_oneof![Just(json!("valid")), Just(json!("same")), Just(json!(1))]
+}
+
+/// Layers of any kind of input that keep its shape.
+fn plain_layer() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        2 => activation().prop_map(|activation| json!({"activation": activation})),
+        2 => Just(json!({"batchNorm": {}})),
+        1 => Just(json!({"dropout": {"rate": 0.5}})),
+    ]
+}
+
+fn depthwise(stride: std::ops::Range<usize>) -> impl Strategy<Value = Value> {
+    let kernel = (1..4_usize, 1..4_usize);
+    (kernel, stride, activation(), any::<bool>(), any::<bool>()).prop_map(|((height, width), stride, activation, norm, bias)| {
+        json!({"depthwiseConv2d": {"kernel": [height, width], "stride": stride, "padding": "same", "activation": activation,
+            "batchNorm": norm, "useBias": bias}})
+    })
+}
+
+fn image_layer() -> impl Strategy<Value = Value> {
+    let sizes = (1..20_usize, 1..4_usize, 1..4_usize, 1..3_usize, 1..3_usize);
+    let conv = (sizes, padding(), activation(), any::<bool>(), any::<bool>());
+    let pool = (
+        prop_oneof![Just("maxPool2d"), Just("avgPool2d")],
+        1..4_usize,
+        1..3_usize,
+        prop_oneof![Just(json!("valid")), Just(json!("same"))],
+    );
+    let blocks = prop_oneof![Just("basic"), Just("bottleneck"), Just("inverted")];
+    prop_oneof![
+        6 => conv.prop_map(|((filters, height, width, down, right), padding, activation, norm, bias)| json!({"conv2d": {
+            "filters": filters, "kernel": [height, width], "stride": [down, right], "padding": padding,
+            "activation": activation, "batchNorm": norm, "useBias": bias}})),
+        2 => depthwise(1..3),
+        3 => pool.prop_map(|(kind, size, stride, padding)| json!({kind: {"size": size, "stride": stride, "padding": padding}})),
+        3 => (1..4_usize, 1..3_usize, 1..3_usize, blocks).prop_map(|(quarters, stride, repeat, block)| json!({"residual": {
+            "filters": 4 * quarters, "stride": stride, "repeat": repeat, "block": block}})),
+        3 => plain_layer(),
+    ]
+}
+
+fn sequence_layer() -> impl Strategy<Value = Value> {
+    let conv = (1..20_usize, 1..4_usize, 1..3_usize, padding(), activation(), any::<bool>());
+    prop_oneof![
+        3 => conv.prop_map(|(filters, kernel, stride, padding, activation, norm)| json!({"conv1d": {
+            "filters": filters, "kernel": kernel, "stride": stride, "padding": padding, "activation": activation, "batchNorm": norm}})),
+        3 => recurrent(true),
+        1 => dense(),
+        2 => plain_layer(),
+    ]
+}
+
+fn recurrent(sequences: bool) -> impl Strategy<Value = Value> {
+    let kind = prop_oneof![Just("rnn"), Just("gru"), Just("lstm")];
+    (kind, 1..36_usize, 1..3_usize, any::<bool>()).prop_map(move |(kind, units, layers, both)| {
+        json!({kind: {"units": units, "layers": layers, "bidirectional": both, "returnSequences": sequences}})
+    })
+}
+
+fn dense() -> impl Strategy<Value = Value> {
+    (1..70_usize, activation(), any::<bool>()).prop_map(
+        |(units, activation, bias)| json!({"dense": {"units": units, "activation": activation, "useBias": bias}}),
+    )
+}
+
+fn flat_layer() -> impl Strategy<Value = Value> {
+    prop_oneof![4 => dense(), 2 => plain_layer()]
+}
+
+/// Layers in a row, or two ways that meet in a sum, with the way around them or without. `@` stands for a number of its own.
+fn part(
+    layer: impl Strategy<Value = Value> + 'static,
+    keeping: impl Strategy<Value = Value> + Clone + 'static,
+) -> impl Strategy<Value = Vec<Value>> {
+    let named = |mut layer: Value, name: &str, from: &str| {
+        layer["name"] = name.into();
+        layer["from"] = from.into();
+        layer
+    };
+    let ways =
+        (keeping.clone(), keeping, activation(), any::<bool>()).prop_map(move |(left, right, activation, around)| {
+            let mut from = json!(["left@", "right@"]);
+            if around {
+                from = json!(["around@", "left@", "right@"]);
+            }
+            vec![
+                json!({"name": "around@", "activation": "none"}),
+                named(left, "left@", "around@"),
+                named(right, "right@", "around@"),
+                json!({"add": {"activation": activation}, "from": from}),
+            ]
+        });
+    prop_oneof![4 => layer.prop_map(|layer| vec![layer]), 1 => ways]
+}
+
+fn parts(parts: Vec<Vec<Value>>) -> Vec<Value> {
+    let numbered = |(number, part): (usize, Vec<Value>)| {
+        let text = Value::from(part).to_string().replace('@', &number.to_string());
+        serde_json::from_str::<Vec<Value>>(&text).unwrap()
+    };
+    parts.into_iter().enumerate().flat_map(numbered).collect()
+}
+
+/// Input shape and layers; some do not fit, and shape inference says so.
+fn images() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
+    let image = (1..5_usize, 3..15_usize, 3..15_usize);
+    let keeping = prop_oneof![2 => depthwise(1..2), 1 => plain_layer()].boxed();
+    let last = prop_oneof![Just("flatten"), Just("globalAvgPool")];
+    let layers = (
+        prop::collection::vec(part(image_layer(), keeping), 0..5),
+        proptest::option::of(last),
+        prop::collection::vec(part(flat_layer(), plain_layer().boxed()), 0..4),
+        any::<bool>(),
+    );
+    (image, layers).prop_map(|((channels, height, width), (mut image, last, flat, softmax))| {
+        let last = if image.is_empty() { Some("flatten") } else { last };
+        if let Some(last) = last {
+            image.push(vec![json!({last: {}})]);
+            image.extend(flat);
+        }
+        if softmax {
+            image.push(vec![json!({"activation": "softmax"})]);
+        }
+        (vec![channels, height, width], parts(image))
+    })
+}
+
+fn sequences() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
+    let last = prop_oneof![Just(json!({"flatten": {}})), Just(json!({"globalAvgPool": {}})), recurrent(false)];
+    let layers = (
+        prop::collection::vec(part(sequence_layer(), plain_layer().boxed()), 1..4),
+        proptest::option::of(last),
+        prop::collection::vec(part(flat_layer(), plain_layer().boxed()), 0..3),
+    );
+    ((2..12_usize, 1..20_usize), layers).prop_map(|((time, features), (mut sequence, last, flat))| {
+        if let Some(last) = last {
+            sequence.push(vec![last]);
+            sequence.extend(flat);
+        }
+        (vec![time, features], parts(sequence))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plan_says_what_the_reference_says((input, layers) in prop_oneof![3 => images(), 2 => sequences()], rows in 1..6_usize, seed in any::<u64>()) {
+        let network = network(&input, &layers, seed);
+        prop_assume!(network.is_some());
+        let network = network.unwrap();
+        let xs = inputs(&network, rows, seed);
+        let expected = network.infer(&xs).unwrap();
+        let one = Threads::one();
+        for isa in IsaToken::all_present() {
+            let got = infer(&Plan::compile(&network, &Arithmetic::F32).unwrap(), Cpu { isa, threads: &one }, &xs);
+            prop_assert_eq!(got.dims(), expected.dims());
+            assert_close(&values(&got), &values(&expected), &format!("{input:?} {}", json!(layers)));
+        }
+        if let Some(variant) = int8(&network, &xs) {
+            // A last bit of difference may tip a value over to the next byte.
+            let expected = values(&rounded(&variant, &xs));
+            let largest = expected.iter().fold(1.0, |largest: f32, y| largest.max(y.abs()));
+            let got = infer(&variant.plan().unwrap(), Cpu { isa: IsaToken::detect().unwrap(), threads: &one }, &xs);
+            for (got, expected) in values(&got).iter().zip(&expected) {
+                prop_assert!((got - expected).abs() < 0.02 * largest, "int8: {} {} {:?} {}", got, expected, input, json!(layers));
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Known networks: what they take, and that they say what the reference says.
+
+use super::{assert_close, check_bits, infer, inputs, unfold, values};
+use crate::architecture::{Architecture, Kind};
+use crate::network::Network;
+use crate::plan::Plan;
+use crate::variant::{Arithmetic, Variant};
+use crate::zoo;
+use sconce_kernels::{Cpu, IsaToken, Threads};
+use std::sync::Arc;
+
+fn network(architecture: &Architecture) -> Network {
+    let network = Network::initialise(Arc::new(architecture.graph().unwrap()), 5).unwrap();
+    unfold(&network, 5);
+    network
+}
+
+/// For images of another size.
+fn resized(typed: &str, side: usize) -> Architecture {
+    let mut architecture = zoo::read(typed);
+    architecture.input.shape[1..].fill(side);
+    architecture
+}
+
+#[test]
+fn every_known_network_says_what_the_reference_says() {
+    let whole = [zoo::SEED_CNN, zoo::RNN, zoo::GRU, zoo::LSTM, zoo::CONV1D, zoo::AUTOENCODER].map(zoo::read);
+    let smaller = [resized(zoo::MOBILENET_V2, 64), resized(zoo::RESNET_18, 64)];
+    let one = Threads::one();
+    for mut architecture in whole.into_iter().chain(smaller) {
+        // The logits: a softmax makes differences of large ones larger.
+        if let Some(Kind::Dense(dense)) = architecture.layers.last_mut().map(|layer| &mut layer.kind) {
+            dense.activation = crate::architecture::Activation::None;
+        }
+        let network = network(&architecture);
+        let xs = inputs(&network, 2, 9);
+        let expected = values(&network.infer(&xs).unwrap());
+        let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &one };
+        let plan = Plan::compile(&network, &Arithmetic::F32).unwrap();
+        assert_close(&values(&infer(&plan, cpu, &xs)), &expected, &format!("{architecture:?}"));
+        let halved = Variant::f16(&network).unwrap();
+        let largest = expected.iter().fold(0.0, |largest: f32, y| largest.max(y.abs()));
+        for (got, expected) in values(&infer(&halved.plan().unwrap(), cpu, &xs)).iter().zip(&expected) {
+            assert!((got - expected).abs() <= 0.02 * largest, "f16: {got} {expected} {architecture:?}");
+        }
+    }
+}
+
+#[test]
+fn sequences_and_blocks_give_the_same_bits_in_any_batch_on_any_cpu() {
+    check_bits(&network(&zoo::read(zoo::GRU)));
+    check_bits(&network(&resized(zoo::RESNET_18, 32)));
+}
+
+fn steps(architecture: &Architecture) -> (Plan, Vec<String>) {
+    let plan = Plan::compile(&network(architecture), &Arithmetic::F32).unwrap();
+    let steps = plan.steps().iter().map(ToString::to_string).collect();
+    (plan, steps)
+}
+
+#[test]
+fn block_takes_a_pass_for_each_convolution_and_three_buffers() {
+    let mut architecture = zoo::read(zoo::RESNET_18);
+    architecture.input.shape = vec![64, 56, 56];
+    architecture.layers.drain(..2);
+    architecture.layers.drain(2..4);
+    let (plan, steps) = steps(&architecture);
+    let expected = [
+        "input: channels last, 200704 values",
+        "residual_1_1_conv1 + residual_1_1_conv1_bn: convolution + bias + relu, 200704 values",
+        "residual_1_1_conv2 + residual_1_1_conv2_bn + residual_1_1_add: convolution + bias + residual + relu, 200704 values",
+        "residual_1_2_conv1 + residual_1_2_conv1_bn: convolution + bias + relu, 200704 values",
+        "residual_1_2_conv2 + residual_1_2_conv2_bn + residual_1_2_add: convolution + bias + residual + relu, 200704 values",
+        "residual_2_1_shortcut + residual_2_1_shortcut_bn: convolution + bias, 100352 values",
+        "residual_2_1_conv1 + residual_2_1_conv1_bn: convolution + bias + relu, 100352 values",
+        "residual_2_1_conv2 + residual_2_1_conv2_bn + residual_2_1_add: convolution + bias + residual + relu, 100352 values",
+        "residual_2_2_conv1 + residual_2_2_conv1_bn: convolution + bias + relu, 100352 values",
+        "residual_2_2_conv2 + residual_2_2_conv2_bn + residual_2_2_add: convolution + bias + residual + relu, 100352 values",
+        "global_avg_pool_1: global average, 128 values",
+        "dense_1: product + bias, 1000 values",
+        "dense_1: softmax, 1000 values",
+    ];
+    assert_eq!(steps, expected);
+    assert_eq!(plan.buffers.len(), 3);
+}
+
+#[test]
+fn mobile_network_takes_a_pass_for_each_convolution() {
+    let (plan, steps) = steps(&zoo::read(zoo::MOBILENET_V2));
+    // 52 convolutions, the input's order, the pool, the dense layer, its softmax.
+    assert_eq!((steps.len(), plan.buffers.len()), (56, 3));
+    let expected = [
+        "residual_2_2_expand + residual_2_2_expand_bn: product + bias + relu6, 451584 values",
+        "residual_2_2_depthwise + residual_2_2_depthwise_bn: depthwise convolution + bias + relu6, 451584 values",
+        "residual_2_2_project + residual_2_2_project_bn + residual_2_2_add: product + bias + residual, 75264 values",
+    ];
+    assert_eq!(steps[7..10], expected);
+}
+
+#[test]
+fn recurrent_layer_takes_two_passes_and_a_chain_two_buffers() {
+    let (plan, passes) = steps(&zoo::read(zoo::GRU));
+    let expected = [
+        "gru_1 layer 1: product + bias, 38400 values",
+        "gru_1 layer 1: 100 steps of Gru, 12800 values",
+        "gru_1 layer 2: product + bias, 38400 values",
+        "gru_1 layer 2: 100 steps of Gru, 128 values",
+        "dense_1: product + bias, 12 values",
+        "dense_1: softmax, 12 values",
+    ];
+    assert_eq!(passes, expected);
+    // One more for the state and its products.
+    assert_eq!(plan.buffers.len(), 3);
+    for chain in [zoo::SEED_CNN, zoo::CONV1D, zoo::AUTOENCODER] {
+        assert_eq!(steps(&zoo::read(chain)).0.buffers.len(), 2);
+    }
+}
