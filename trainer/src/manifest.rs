@@ -208,7 +208,7 @@ mod tests {
             "- dropout: {rate: 0.5}",
             "spec.architecture: layers[3] \"dense_1\": dense after [32, 13, 13]; add flatten or globalAvgPool before it",
         );
-        check("variants: [f16, int8]", "variants: [f16, int4]", "unknown variant `int4`, expected `f16` or `int8`");
+        check("variants: [f16, int8]", "variants: [f16, int4]", "unknown variant `int4`, expected one of f16, int8");
         check("variants: [f16, int8]", "variants: [f16, f16]", "spec.compress.variants: a variant is named twice");
         check("maxAccuracyDrop: 0.5%", "maxAccuracyDrop: 0.5", "0.5; need a percentage, such as 0.5%");
         check("learningRate: 0.001", "learningRate: 0", "learningRate: 0; need above 0, at most 1");

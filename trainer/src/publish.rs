@@ -140,7 +140,7 @@ mod tests {
         let types: Vec<_> = manifest["layers"].as_array().unwrap().iter().map(|layer| &layer["mediaType"]).collect();
         let [config, doc, weights] = ["weight.config.v1.raw", "doc.v1.raw", "weight.v1.raw"]
             .map(|kind| format!("application/vnd.cncf.model.{kind}"));
-        assert_eq!(types, [&config, &doc, &config, &config, &weights]);
+        assert_eq!(types, [&config, &doc, &config, &config, &weights, &weights, &weights]);
         let config: Value = serde_json::from_slice(&a.config).unwrap();
         assert_eq!(config["config"]["format"], "safetensors");
         assert_eq!(config["config"]["paramSize"], "151");
@@ -149,7 +149,15 @@ mod tests {
             manifest["layers"].as_array().unwrap().iter().map(|layer| &layer["annotations"][PATH]).collect();
         assert_eq!(
             paths,
-            ["config.json", "evaluation.json", "preprocess.json", "variants.json", "weights/f32/model.safetensors"]
+            [
+                "config.json",
+                "evaluation.json",
+                "preprocess.json",
+                "variants.json",
+                "weights/f16/model.safetensors",
+                "weights/f32/model.safetensors",
+                "weights/int8/model.safetensors"
+            ]
         );
     }
 

@@ -94,7 +94,7 @@ async fn blobs_come_first_the_manifest_last_and_nothing_twice() {
         let (manifest, media_type) = registry.manifest.as_ref().unwrap();
         assert_eq!(address, format!("{}@{}", uri.trim_end_matches(":1.0.0"), sha256(manifest)));
         assert_eq!(media_type, "application/vnd.oci.image.manifest.v1+json");
-        assert_eq!(registry.stored.len(), 7, "a config, five files, a manifest");
+        assert_eq!(registry.stored.len(), 9, "a config, seven files, a manifest");
         assert_eq!(registry.stored.last().unwrap(), "manifest");
         let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
         for layer in manifest["layers"].as_array().unwrap() {
@@ -104,7 +104,7 @@ async fn blobs_come_first_the_manifest_last_and_nothing_twice() {
     }
     let again = publish(folder.path(), &reference(&uri).unwrap(), &[]).await.unwrap();
     assert_eq!(again, address);
-    assert_eq!(registry.lock().unwrap().stored.len(), 8, "only the manifest is sent again");
+    assert_eq!(registry.lock().unwrap().stored.len(), 10, "only the manifest is sent again");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::{Depthwise, INPUT, Kernel, Plan, Product, Weights};
 use sconce_kernels::depthwise::depthwise;
-use sconce_kernels::rows::Rows;
+use sconce_kernels::rows::{AMPLE, Rows};
 use sconce_kernels::{Cpu, Epilogue, gates, gemm, pool, quantise};
 use std::mem::take;
 
@@ -17,7 +17,10 @@ pub struct Scratch {
 impl Scratch {
     /// `buffers` and `bytes` are sizes for one row.
     pub(super) fn new(buffers: &[usize], bytes: usize, rows: usize) -> Self {
-        Self { buffers: buffers.iter().map(|values| vec![0.0; values * rows]).collect(), bytes: vec![0; bytes * rows] }
+        Self {
+            buffers: buffers.iter().map(|values| vec![0.0; values * rows]).collect(),
+            bytes: vec![0; bytes * rows + AMPLE],
+        }
     }
 
     /// Takes the rows of an input, behind the `filled` values that are there; returns how many there are now.
@@ -96,11 +99,10 @@ impl Product {
                 gemm::gemm(cpu, rows, packed, epilogue, ys);
             }
             Weights::Bytes { packed, padding, input } => {
-                let bytes = &mut bytes[..xs.len()];
-                quantise::quantise(cpu.isa, xs, *input, bytes);
+                quantise::quantise(cpu.isa, xs, *input, &mut bytes[..xs.len()]);
                 let rows = match &self.taps {
-                    Some(taps) => Rows::indirect(bytes, taps, padding),
-                    None => Rows::dense(bytes, packed.depth()),
+                    Some(taps) => Rows::ample(bytes, xs.len(), taps, padding),
+                    None => Rows::dense(&bytes[..xs.len()], packed.depth()),
                 };
                 gemm::gemm_i8(cpu, rows, &[*input], packed, epilogue, ys);
             }

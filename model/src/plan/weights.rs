@@ -9,7 +9,7 @@ use crate::ops::values;
 use crate::variant::{Arithmetic, Scales};
 use candle_core::Result;
 use sconce_kernels::pack::{self, Packed, PackedI8};
-use sconce_kernels::rows::Taps;
+use sconce_kernels::rows::{AMPLE, Taps};
 use sconce_kernels::{Activation as Epilogue, Image, Window};
 
 /// From here on a number is infinite as f16.
@@ -67,7 +67,7 @@ impl Packer<'_> {
                 let scales: Vec<f32> = (0..outputs).map(|output| weights[output] * factor(output)).collect();
                 let byte = |output, k| pack::byte(given[output * depth + column(k)], weights[output]);
                 let packed = PackedI8::new(&scales, runs, run, byte);
-                Weights::Bytes { packed, padding: vec![input.zero_point; run], input: *input }
+                Weights::Bytes { packed, padding: vec![input.zero_point; run + AMPLE], input: *input }
             }
             None => {
                 let weight = |output: usize, k: usize| given[output * depth + column(k)] * factor(output);
