@@ -44,6 +44,10 @@ check: setup ## Cheap checks: formatting, lints, shell
 test: setup ## Run all tests: units, integration, and the e2e suite on its own Kubernetes
 	@e2e/test.sh
 
+.PHONY: test-strangers
+test-strangers: setup ## Ask a server with clients that others wrote; needs python3 with venv, and PyPI
+	@cargo test --release --workspace --features sconce-edge-runtime/strangers --test strangers
+
 .PHONY: bench-train
 bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR
 	@test -n "$(MNIST)" || { echo "bench-train: say where the IDX files are: make bench-train MNIST=DIR"; exit 2; }

@@ -16,17 +16,22 @@ const AT_ONCE: usize = 32;
 /// Values that are kept of what a layer reads, about.
 const KEPT: usize = 1 << 20;
 
-/// The trained network and, after it, the forms that were asked for.
-///
-/// # Errors
-/// [`VariantError`] if a form cannot hold the weights.
-pub fn compress(network: Network, forms: &[Form], train: &Prepared, seed: u64) -> Result<Vec<Variant>, VariantError> {
+/// A network in the forms that were asked for.
+pub struct Compressed {
+    /// The trained network first.
+    pub variants: Vec<Variant>,
+    /// Why a form cannot hold the weights: what was learned is not given up for that.
+    pub refused: Vec<VariantError>,
+}
+
+pub fn compress(network: Network, forms: &[Form], train: &Prepared, seed: u64) -> Compressed {
     let form = |form: &Form| match form {
         Form::F16 => Variant::f16(&network),
         Form::Int8 => Variant::int8(&network, &calibrate(&network, train, seed)?),
     };
-    let smaller: Vec<Variant> = forms.iter().map(form).collect::<Result<_, _>>()?;
-    Ok(std::iter::once(Variant::f32(network)).chain(smaller).collect())
+    let (made, refused): (Vec<_>, Vec<_>) = forms.iter().map(form).partition(Result::is_ok);
+    let variants = std::iter::once(Variant::f32(network)).chain(made.into_iter().flatten()).collect();
+    Compressed { variants, refused: refused.into_iter().filter_map(Result::err).collect() }
 }
 
 /// How the inputs of products become bytes, by what they read of some training samples.

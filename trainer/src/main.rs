@@ -9,7 +9,7 @@ use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess};
 use sconce_model::variant::{F32, Variant};
 use sconce_trainer::args::{Args, Train, Verb};
-use sconce_trainer::compress::compress;
+use sconce_trainer::compress::{Compressed, compress};
 use sconce_trainer::data::{self, DataSet};
 use sconce_trainer::evaluate::evaluate;
 use sconce_trainer::fit::{Prepared, fit};
@@ -72,7 +72,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
 
     let (forms, most) =
         spec.compress.map(|compress| (compress.variants, compress.max_accuracy_drop)).unwrap_or_default();
-    let mut variants = compress(network, &forms, &seen, spec.fit.seed)?;
+    let Compressed { mut variants, refused } = compress(network, &forms, &seen, spec.fit.seed);
     let mut evaluation = evaluate(&variants, &mut data, &preprocess)?;
     let most = share(&most).unwrap_or_default();
     let verdict = |variant: &Variant| verdict(&variant.name, &evaluation.variants[&variant.name], most);
@@ -107,6 +107,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     }
     println!("On {} test samples, {}:", evaluation.dataset.n, data.name);
     verdicts.iter().for_each(|verdict| println!("{}", verdict.line));
+    refused.iter().for_each(|why| println!("left out: {why}"));
     println!("Test accuracy: {:.4}", measured.value);
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
     if let Some(floor) = floor.filter(|_| !accepted) {

@@ -2,6 +2,7 @@
 
 use sconce_model::architecture::Architecture;
 use sconce_model::preprocess::Step;
+use sconce_model::variant::quantisable;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -169,6 +170,11 @@ pub fn read(path: &Path) -> Result<EdgeTraining, ManifestError> {
             if let Err(error) = graph.trainable() {
                 return field("spec.architecture", error.to_string());
             }
+            let asked = manifest.spec.compress.iter().flat_map(|compress| &compress.variants);
+            if asked.into_iter().any(|form| *form == Form::Int8) && quantisable(&graph).next().is_none() {
+                let why = "int8: only the last layer computes products, and it stays f32; leave int8 out";
+                return field("spec.compress.variants", why.into());
+            }
         }
     }
     Ok(manifest)
@@ -215,7 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn layer_that_cannot_be_trained_yet_is_named_before_anything_is_read() {
+    fn what_cannot_be_trained_or_compressed_is_named_before_anything_is_read() {
+        check(
+            "- conv2d: {filters: 32, kernel: [3, 3], activation: relu}\n      - maxPool2d: {size: [2, 2]}\n      - flatten: {}\n      - dense: {units: 128, activation: relu}",
+            "- flatten: {}",
+            "spec.compress.variants: int8: only the last layer computes products, and it stays f32; leave int8 out",
+        );
         check(
             "- maxPool2d: {size: [2, 2]}",
             "- residual: {filters: 8}",

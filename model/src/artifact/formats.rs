@@ -90,7 +90,8 @@ pub struct DataSet {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Result {
-    /// By which arithmetic it was measured: the one that serves.
+    /// By which arithmetic it was measured: the one that serves. Artifacts of before there were several do not say it.
+    #[serde(default)]
     pub path: String,
     pub metric: String,
     pub value: f64,
