@@ -357,20 +357,18 @@ impl Product for Bytes<'_> {
     }
 }
 
-/// Four bytes, or the last few and zeros.
+/// Four bytes, or the last few and zeros. Without a loop, which would become a call of `memcpy`, around which no sum stays in a
+/// register.
 ///
 /// # Safety
-/// `left` bytes can be read.
+/// `left` bytes can be read, and there is one.
 #[inline(always)]
 unsafe fn four(bytes: *const u8, left: usize) -> u32 {
     if left >= 4 {
         // SAFETY: four can be read.
         return u32::from_le(unsafe { bytes.cast::<u32>().read_unaligned() });
     }
-    let mut four = [0; 4];
-    for (i, byte) in four.iter_mut().enumerate().take(left) {
-        // SAFETY: `i < left`.
-        *byte = unsafe { *bytes.add(i) };
-    }
-    u32::from_le_bytes(four)
+    // SAFETY: what is read is left.
+    let byte = |i: usize| if i < left { u32::from(unsafe { *bytes.add(i) }) << (8 * i) } else { 0 };
+    byte(0) | byte(1) | byte(2)
 }
