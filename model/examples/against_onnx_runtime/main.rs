@@ -11,7 +11,7 @@ mod peer;
 mod python;
 mod table;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use ours::{Ours, Plans};
 use peer::{Peer, Precision};
@@ -51,7 +51,8 @@ fn main() -> Result<()> {
     println!("{}", table::HEAD);
     let mut notes = Vec::new();
     for (name, typed) in NETWORKS.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name)) {
-        notes.push(network(name, typed, Cpu { isa, threads: &threads }, &python, rounds)?);
+        let note = network(name, typed, Cpu { isa, threads: &threads }, &python, rounds);
+        notes.push(note.with_context(|| format!("network \"{name}\""))?);
     }
     println!("\n{}", notes.join("\n"));
     Ok(())
