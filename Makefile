@@ -48,6 +48,12 @@ test: setup ## Run all tests: units, integration, and the e2e suite on its own K
 test-strangers: setup ## Ask a server with clients that others wrote; needs python3 with venv, and PyPI
 	@cargo test --release --workspace --features sconce-edge-runtime/strangers --test strangers
 
+.PHONY: bench
+bench: ## Time our plans and ONNX Runtime in turn, on one core (docs/performance.md); CPU=N names it
+	@e2e/setup.sh bench
+	@cargo build --release -p sconce-model --example against_onnx_runtime
+	@taskset --cpu-list $(or $(CPU),$$(($$(nproc) - 1))) $(BIN)/examples/against_onnx_runtime
+
 .PHONY: bench-train
 bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR
 	@test -n "$(MNIST)" || { echo "bench-train: say where the IDX files are: make bench-train MNIST=DIR"; exit 2; }

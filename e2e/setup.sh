@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing, saying which and why; checks for Rust and Go.
+# Installs the Debian packages that are missing, saying which and why; checks for Rust and Go. `setup.sh bench` installs what
+# `make bench` needs beside.
 set -euo pipefail
 
 declare -A why=(
@@ -14,6 +15,11 @@ declare -A why=(
   [util-linux]="enters the nodes' namespaces"
   [ca-certificates]="HTTPS to module and package registries"
 )
+case ${1:-} in
+  "") ;;
+  bench) why[python3-venv]="runs ONNX Runtime from PyPI" ;;
+  *) echo "setup: $1 is not known; known is bench" >&2; exit 2 ;;
+esac
 missing=()
 for package in "${!why[@]}"; do
   dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")
