@@ -2,9 +2,11 @@
 
 use crate::suite::bed;
 use anyhow::{Context as _, Result};
+use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use kube::api::Api;
+use kube::api::{Api, LogParams};
 use sconce_api::{EdgeModel, EdgeSite, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, placement_name, stands};
 use std::time::Duration;
@@ -25,6 +27,22 @@ async fn until_connected(bed: &Bed, site: &str, wanted: &'static str) -> Result<
 async fn deployment_uid(bed: &Bed, site: &str) -> Result<String> {
     let deployments: Api<Deployment> = Api::namespaced(bed.client.clone(), NAMESPACE);
     deployments.get(&placement_name("digits", site)).await?.uid().context("a stored object has a UID")
+}
+
+/// Follows a client's log to its next summary: those after it say nothing of what was before.
+async fn until_summary(bed: &Bed, pod: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let from_now = LogParams { follow: true, since_time: Some(jiff::Timestamp::now()), ..LogParams::default() };
+    let mut lines = pods.log_stream(pod, &from_now).await?.lines();
+    let summary = async {
+        while let Some(line) = lines.try_next().await? {
+            if line.contains("failed") {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the client's log ended")
+    };
+    tokio::time::timeout(LIMIT, summary).await.context("the client says nothing")?
 }
 
 #[tokio::test]
@@ -54,6 +72,7 @@ async fn cut_link_leaves_connected_clients_served_and_moves_nothing() -> Result<
     let bed = bed().await?;
     let before = deployment_uid(&bed, "site-a").await?;
     let pod = bed.client_pod("site-a-1").await?;
+    until_summary(&bed, &pod).await?;
     let cut = jiff::Timestamp::now().to_string();
     bed.link("site-a-1", &["--down"]).await?;
     until_connected(&bed, "site-a", "False").await?;
