@@ -112,13 +112,10 @@ impl Variant {
             let values = weight.flatten_all()?.to_vec1::<f32>()?;
             let of_outputs: Vec<f32> =
                 values.chunks_exact(depth).map(|values| pack::scale(values.iter().copied())).collect();
-            let rounded: Vec<f32> = values
-                .chunks_exact(depth)
-                .zip(&of_outputs)
-                .flat_map(|(values, scale)| {
-                    values.iter().map(move |value| f32::from(pack::byte(*value, *scale)) * scale)
-                })
-                .collect();
+            let rows = values.chunks_exact(depth).zip(&of_outputs);
+            let bytes: Vec<i8> =
+                rows.flat_map(|(row, scale)| row.iter().map(move |value| pack::byte(*value, *scale))).collect();
+            let rounded = dequantised(&bytes, &of_outputs);
             weights.insert(name, Tensor::from_vec(rounded, weight.shape(), &Device::Cpu)?);
             scales.insert(node.name.clone(), Scales { input: inputs[&node.name], weights: of_outputs });
         }
@@ -147,6 +144,13 @@ pub fn quantisable(graph: &Graph) -> impl Iterator<Item = &Node> {
 
 fn is_product(node: &Node) -> bool {
     matches!(node.op, Op::Conv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. })
+}
+
+/// What bytes stand for: rows of equally many for each output, which has a scale.
+pub(crate) fn dequantised(bytes: &[i8], scales: &[f32]) -> Vec<f32> {
+    let depth = (bytes.len() / scales.len().max(1)).max(1);
+    let rows = bytes.chunks_exact(depth).zip(scales);
+    rows.flat_map(|(row, scale)| row.iter().map(move |byte| f32::from(*byte) * scale)).collect()
 }
 
 fn tensors(network: &Network) -> BTreeMap<String, Tensor> {

@@ -2,7 +2,7 @@
 
 use super::ArtifactError;
 use crate::ops::values;
-use crate::variant::{Arithmetic, Scales, Variant};
+use crate::variant::{Arithmetic, Scales, Variant, dequantised};
 use candle_core::{Device, Tensor};
 use safetensors::{Dtype, SafeTensors, View};
 use sconce_kernels::half::{f16_to_f32, f32_to_f16};
@@ -75,12 +75,7 @@ impl Stored {
                     scales.len() == outputs && scales.iter().all(|scale| scale.is_normal() && *scale > 0.0)
                 })
                 .ok_or_else(|| format!("tensor \"{name}\" needs {outputs} scales above 0 in \"{name}{SCALE}\""))?;
-            let depth = (values.len() / outputs.max(1)).max(1);
-            let floats: Vec<f32> = values
-                .chunks_exact(depth)
-                .zip(&of_outputs)
-                .flat_map(|(values, scale)| values.iter().map(move |value| f32::from(*value) * scale))
-                .collect();
+            let floats = dequantised(&values, &of_outputs);
             let tensor = Tensor::from_vec(floats, shape, &Device::Cpu).map_err(|error| error.to_string())?;
             self.floats.insert(name.clone(), tensor);
             scales.insert(name, of_outputs);
