@@ -1,6 +1,6 @@
 //! Loads a version from its folder: verified again (cards rot), compiled, warmed up.
 
-use crate::decode::Signature;
+use crate::decode::{Images, MAX_PIXELS, Signature};
 use crate::engine::Runner;
 use candle_core::{DType, Device, Tensor};
 use sconce_kernels::{Cpu, IsaError, IsaToken, Threads};
@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -98,7 +99,8 @@ pub fn load(
         return Err(LoadError::Signature { inputs: inputs.len(), outputs: outputs.len() });
     };
     let labels = artifact.config().labels.clone();
-    let signature = Signature { input: input.clone(), output: output.clone(), labels, max_batch_size };
+    let images = Images::new(artifact.preprocess(), &artifact.graph().input, MAX_PIXELS).map(Arc::new);
+    let signature = Signature { input: input.clone(), output: output.clone(), images, labels, max_batch_size };
     let plan = opened.plan(variant)?;
     for step in plan.steps() {
         tracing::debug!(%step, "planned");

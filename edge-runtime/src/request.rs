@@ -40,6 +40,10 @@ pub enum Contents {
     Raw(Bytes),
     /// As the message holds them.
     Numbers(Vec<f32>),
+    /// Elements of `BYTES`, each whole.
+    Elements(Vec<Bytes>),
+    /// Elements of `BYTES` as JSON has to write what is no text: in base64.
+    Base64(Vec<String>),
     /// What no number is sent in, as its wire names it.
     Other(&'static str),
 }

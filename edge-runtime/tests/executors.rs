@@ -9,6 +9,7 @@ mod common;
 mod inline {
     const EXECUTOR: sconce_edge_runtime::engine::Executor = sconce_edge_runtime::engine::Executor::Inline;
 
+    mod images;
     mod rest;
     mod serving;
 }
@@ -17,6 +18,7 @@ mod inline {
 mod thread {
     const EXECUTOR: sconce_edge_runtime::engine::Executor = sconce_edge_runtime::engine::Executor::Thread;
 
+    mod images;
     mod rest;
     mod serving;
 }

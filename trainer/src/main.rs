@@ -55,9 +55,10 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         );
     }
     output::check(&flags.output)?;
+    let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess };
+    preprocess.check().with_context(|| format!("{}: spec.preprocess", flags.manifest.display()))?;
     let target = flags.publish.as_deref().map(publish::reference).transpose()?;
     let mut data = data::read(&spec.dataset, flags.data.as_deref(), spec.fit.seed, graph.units())?;
-    let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess };
     let (train, validation) =
         data.train.split(share(&spec.fit.validation).unwrap_or_default(), spec.fit.seed, "validation");
     println!("Data: {} ({})", data.name, data.digest);

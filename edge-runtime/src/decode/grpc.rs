@@ -47,11 +47,12 @@ fn typed(contents: InferTensorContents) -> Contents {
         ("uint_contents", contents.uint_contents.is_empty()),
         ("uint64_contents", contents.uint64_contents.is_empty()),
         ("fp64_contents", contents.fp64_contents.is_empty()),
-        ("bytes_contents", contents.bytes_contents.is_empty()),
     ];
     match others.into_iter().find(|(_, empty)| !empty) {
         Some((field, _)) => Contents::Other(field),
-        None => Contents::Numbers(contents.fp32_contents),
+        None if contents.bytes_contents.is_empty() => Contents::Numbers(contents.fp32_contents),
+        None if contents.fp32_contents.is_empty() => Contents::Elements(contents.bytes_contents),
+        None => Contents::Other("fp32_contents and bytes_contents"),
     }
 }
 

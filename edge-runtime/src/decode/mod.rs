@@ -1,18 +1,26 @@
 //! From a request to a tensor: every byte is checked here, once, whichever wire brought it.
 
 mod grpc;
+mod images;
 mod rest;
 #[cfg(test)]
 mod tests;
 
 pub use grpc::grpc;
-pub use rest::{rest, split, whole};
+pub use images::{Images, MAX_PIXELS};
+pub use rest::{image, rest, split, whole};
 
 use crate::request::{Contents, Given, Parameter, Wanted};
+use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use sconce_model::artifact::TensorSpec;
+use sconce_model::preprocess::PreprocessError;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+
+/// The input that takes a model's raw material, where it has any, in the place of its tensor.
+pub const ENCODED: &str = "encoded";
 
 /// What a model takes and gives.
 #[derive(Clone, Debug)]
@@ -21,6 +29,8 @@ pub struct Signature {
     pub input: TensorSpec,
     /// One row for each row of the input.
     pub output: TensorSpec,
+    /// How encoded images become the input; `None`: they are not taken.
+    pub images: Option<Arc<Images>>,
     /// Names of the classes, in the order of the output; empty if it has none.
     pub labels: Vec<String>,
     /// Rows of one request, at most.
@@ -32,10 +42,21 @@ impl Signature {
     pub fn largest_request(&self) -> usize {
         const PER_NUMBER: usize = 32;
         const BESIDE: usize = 1 << 16;
+        const IMAGES: usize = 16 << 20;
         let row = self.input.shape.iter().skip(1).map(|&size| usize::try_from(size).unwrap_or(1));
         let numbers = row.fold(self.max_batch_size, usize::saturating_mul);
-        numbers.saturating_mul(PER_NUMBER).saturating_add(BESIDE)
+        let tensor = numbers.saturating_mul(PER_NUMBER).saturating_add(BESIDE);
+        if self.images.is_some() { tensor.max(IMAGES) } else { tensor }
     }
+}
+
+/// What has been checked: the input, or what becomes one.
+#[derive(Debug)]
+pub enum Checked {
+    /// To be given to the model.
+    Tensor(Input),
+    /// One encoded image for each row, and how they become the input.
+    Images(Arc<Images>, Vec<Bytes>),
 }
 
 /// Inputs that have been checked.
@@ -80,6 +101,14 @@ pub enum DecodeError {
     NotFinite { name: String, index: usize, value: f32 },
     #[error("input \"{name}\" makes no tensor: {why}")]
     Tensor { name: String, why: String },
+    #[error("input \"{name}\" has {got} elements; shape {shape:?} needs {need}")]
+    Images { name: &'static str, got: usize, shape: Vec<i64>, need: usize },
+    #[error("input \"{name}\": the lengths before its elements, 32 bits each, do not add up to its {bytes} bytes")]
+    Lengths { name: &'static str, bytes: usize },
+    #[error("input \"{name}\" has {got} as elements; BYTES are sent raw, as bytes_contents, or in JSON as base64")]
+    NoBytes { name: &'static str, got: String },
+    #[error("input \"{name}\" at {index}: {fault}")]
+    Image { name: &'static str, index: usize, fault: PreprocessError },
     #[error("parameter \"{name}\" is {got}; {need} is needed")]
     Parameter { name: &'static str, got: String, need: &'static str },
     #[error("shared memory is not served here; send the tensors with the request")]
@@ -100,7 +129,7 @@ pub enum DecodeError {
 ///
 /// # Errors
 /// [`DecodeError`] says what was expected.
-pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> Result<Input, DecodeError> {
+pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> Result<Checked, DecodeError> {
     let spec = &signature.input;
     let name = || spec.name.clone();
     if let Some(other) = outputs.iter().find(|output| output.name != signature.output.name) {
@@ -112,6 +141,9 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
     let Ok([input]) = <[Given; 1]>::try_from(inputs) else {
         return Err(DecodeError::Inputs { got, name: name() });
     };
+    if let Some(images) = signature.images.as_ref().filter(|_| input.name == ENCODED) {
+        return Ok(Checked::Images(images.clone(), images::check(input, signature.max_batch_size)?));
+    }
     if input.name != spec.name {
         return Err(DecodeError::Name { got: input.name, name: name() });
     }
@@ -136,6 +168,8 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
             return Err(DecodeError::Elements { name: name(), got, shape: input.shape, need: elements });
         }
         Contents::Numbers(values) => values,
+        Contents::Elements(_) => return Err(DecodeError::Field { name: name(), field: "bytes_contents" }),
+        Contents::Base64(_) => return Err(DecodeError::Field { name: name(), field: "strings" }),
         Contents::Other(field) => return Err(DecodeError::Field { name: name(), field }),
     };
     if let Some(index) = values.iter().position(|value| !value.is_finite()) {
@@ -143,7 +177,7 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
     }
     let xs = Tensor::from_vec(values, shape, &Device::Cpu)
         .map_err(|error| DecodeError::Tensor { name: name(), why: error.to_string() })?;
-    Ok(Input { xs, rows })
+    Ok(Checked::Tensor(Input { xs, rows }))
 }
 
 fn once<'a>(what: &'static str, names: impl ExactSizeIterator<Item = &'a str>) -> Result<(), DecodeError> {

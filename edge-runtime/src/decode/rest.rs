@@ -1,6 +1,6 @@
 //! Requests that came over REST: JSON, with binary data behind it where its head says so, or one tensor alone.
 
-use super::{DecodeError, Signature, classes, flag, no_shared_memory, schedule, whole_number};
+use super::{DecodeError, ENCODED, Signature, classes, flag, no_shared_memory, schedule, whole_number};
 use crate::request::{Contents, Form, Given, Request, Wanted};
 use crate::wire::json::{InferRequest, InputTensor, Parameters};
 use bytes::Bytes;
@@ -57,8 +57,19 @@ pub fn whole(body: Bytes, signature: &Signature) -> Request {
         shape: std::iter::once(rows).chain(each.iter().copied()).collect(),
         contents: Contents::Raw(body),
     };
+    alone(input, Form::Raw)
+}
+
+/// The whole body is one encoded image.
+pub fn image(body: Bytes) -> Request {
+    let (name, datatype) = (ENCODED.to_owned(), "BYTES".to_owned());
+    let input = Given { name, datatype, shape: vec![1, 1], contents: Contents::Elements(vec![body]) };
+    alone(input, Form::Typed)
+}
+
+fn alone(input: Given, form: Form) -> Request {
     let id = String::new();
-    Request { id, inputs: vec![input], outputs: Vec::new(), form: Form::Raw, priority: 0, timeout: None }
+    Request { id, inputs: vec![input], outputs: Vec::new(), form, priority: 0, timeout: None }
 }
 
 fn given(input: InputTensor, binary: &mut Bytes) -> Result<Given, DecodeError> {
@@ -77,7 +88,8 @@ fn given(input: InputTensor, binary: &mut Bytes) -> Result<Given, DecodeError> {
             None if data.sizes.len() > 1 && !same(&data.sizes, &shape) => {
                 return Err(DecodeError::Nested { name, got: data.sizes, shape });
             }
-            None => Contents::Numbers(data.values),
+            None if data.texts.is_empty() => Contents::Numbers(data.values),
+            None => Contents::Base64(data.texts),
         },
     };
     Ok(Given { name, datatype, shape, contents })

@@ -1,6 +1,6 @@
 //! Whatever is sent: it is refused, or it is a tensor as the model takes it.
 
-use super::{DecodeError, Input, Signature, check, grpc, rest, split, whole};
+use super::{Checked, DecodeError, Input, Signature, check, grpc, rest, split, whole};
 use crate::request::Request;
 use crate::wire::model_infer_request::InferInputTensor;
 use crate::wire::{InferTensorContents, ModelInferRequest, raw_fp32};
@@ -14,12 +14,21 @@ use sconce_model::artifact::TensorSpec;
 fn signature() -> Signature {
     let tensor =
         |name: &str, shape: &[i64]| TensorSpec { name: name.into(), datatype: "FP32".into(), shape: shape.into() };
-    Signature { input: tensor("x", &[-1, 2]), output: tensor("y", &[-1, 3]), labels: Vec::new(), max_batch_size: 4 }
+    Signature {
+        input: tensor("x", &[-1, 2]),
+        output: tensor("y", &[-1, 3]),
+        images: None,
+        labels: Vec::new(),
+        max_batch_size: 4,
+    }
 }
 
 fn checked(request: Result<Request, DecodeError>) -> Result<Input, DecodeError> {
     let request = request?;
-    check(request.inputs, &request.outputs, &signature())
+    match check(request.inputs, &request.outputs, &signature())? {
+        Checked::Tensor(input) => Ok(input),
+        Checked::Images(..) => unreachable!("the model takes no images"),
+    }
 }
 
 fn sound(read: Result<Input, DecodeError>) -> Result<(), TestCaseError> {

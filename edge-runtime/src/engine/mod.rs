@@ -125,7 +125,8 @@ impl Engine {
     }
 }
 
-async fn until(moment: Option<Instant>) {
+/// Never, without a moment.
+pub(crate) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,

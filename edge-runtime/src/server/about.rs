@@ -2,6 +2,7 @@
 
 use super::{Refusal, Service};
 use crate::batch::{DEFAULT_LEVEL, LEVELS};
+use crate::decode::ENCODED;
 use crate::encode::Identity;
 use crate::statistics::Spent;
 use crate::wire::model_instance_group::Kind;
@@ -48,26 +49,28 @@ impl Service {
             name: self.identity.name.clone(),
             versions: vec![self.identity.version.clone()],
             platform: PLATFORM.into(),
-            inputs: vec![described(&self.signature.input)],
-            outputs: vec![described(&self.signature.output)],
+            inputs: self.inputs().map(described).collect(),
+            outputs: vec![described(self.signature.output.clone())],
             properties: Default::default(),
         })
     }
 
+    /// The tensor, and where they are taken the encoded images that may be sent instead.
+    fn inputs(&self) -> impl Iterator<Item = TensorSpec> {
+        let encoded = || TensorSpec { name: ENCODED.into(), datatype: "BYTES".into(), shape: vec![-1, 1] };
+        std::iter::once(self.signature.input.clone()).chain(self.signature.images.as_ref().map(|_| encoded()))
+    }
+
     pub(super) fn model_config(&self, name: &str, version: &str) -> Result<ModelConfig, Refusal> {
         self.named(name, version)?;
-        let (input, output) = (&self.signature.input, &self.signature.output);
+        let output = &self.signature.output;
         let policy = self.engine.policy();
         Ok(ModelConfig {
             name: self.identity.name.clone(),
             platform: PLATFORM.into(),
             backend: "sconce".into(),
             max_batch_size: self.signature.max_batch_size as i32,
-            input: vec![ModelInput {
-                name: input.name.clone(),
-                data_type: data_type(&input.datatype).into(),
-                dims: of_row(input),
-            }],
+            input: self.inputs().map(config_input).collect(),
             output: vec![ModelOutput {
                 name: output.name.clone(),
                 data_type: data_type(&output.datatype).into(),
@@ -137,8 +140,18 @@ impl Service {
     }
 }
 
-fn described(tensor: &TensorSpec) -> TensorMetadata {
-    TensorMetadata { name: tensor.name.clone(), datatype: tensor.datatype.clone(), shape: tensor.shape.clone() }
+fn described(tensor: TensorSpec) -> TensorMetadata {
+    TensorMetadata { name: tensor.name, datatype: tensor.datatype, shape: tensor.shape }
+}
+
+/// Clients that fill whatever is not optional send the tensor.
+fn config_input(tensor: TensorSpec) -> ModelInput {
+    ModelInput {
+        optional: tensor.name == ENCODED,
+        data_type: data_type(&tensor.datatype).into(),
+        dims: of_row(&tensor),
+        name: tensor.name,
+    }
 }
 
 /// The shape without the batch.

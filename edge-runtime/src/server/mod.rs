@@ -3,19 +3,21 @@
 mod about;
 mod accept;
 mod grpc;
+mod preparing;
 mod refusal;
 mod rest;
 
 pub use refusal::Refusal;
 
 use crate::batch::level;
-use crate::decode::{DecodeError, Signature, check};
+use crate::decode::{Checked, DecodeError, Signature, check};
 use crate::encode::{Identity, answered};
 use crate::engine::{Engine, Terms};
 use crate::metrics::Metrics;
 use crate::request::{Answer, Request, Wanted};
 use crate::tls::Tls;
 use accept::incoming;
+use preparing::Preparing;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 /// What one process serves.
 pub struct Service {
     engine: Engine,
+    preparing: Preparing,
     signature: Signature,
     identity: Identity,
     metrics: Arc<Metrics>,
@@ -101,7 +104,7 @@ pub async fn serve(
 impl Service {
     /// Ready at once: the engine is expected to be warm.
     pub fn new(engine: Engine, signature: Signature, identity: Identity, metrics: Arc<Metrics>) -> Self {
-        Self { engine, signature, identity, metrics, ready: watch::Sender::new(true) }
+        Self { engine, preparing: Preparing::new(), signature, identity, metrics, ready: watch::Sender::new(true) }
     }
 
     /// Completes when the server has been told to stop.
@@ -166,11 +169,15 @@ impl Service {
     ) -> Result<Answer, Refusal> {
         self.named(name, version)?;
         let Request { id, inputs, outputs, form, priority, timeout } = read(&self.signature)?;
-        let input = check(inputs, &outputs, &self.signature)?;
+        let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
+        let terms = Terms { deadline, expires, level: level(priority) };
+        let input = match check(inputs, &outputs, &self.signature)? {
+            Checked::Tensor(input) => input,
+            Checked::Images(images, encoded) => self.preparing.input(images, encoded, terms).await?,
+        };
         let decoding = arrived.elapsed();
         self.metrics.stage("decode", decoding);
-        let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
-        let output = self.engine.submit(input, Terms { deadline, expires, level: level(priority) }).await?;
+        let output = self.engine.submit(input, terms).await?;
         let encoded = Instant::now();
         let whole = || vec![Wanted { name: self.signature.output.name.clone(), classes: None, form }];
         let wanted = if outputs.is_empty() { whole() } else { outputs };

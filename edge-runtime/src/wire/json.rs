@@ -151,9 +151,11 @@ impl<'de> Deserialize<'de> for Parameter {
 #[derive(Debug, Default, PartialEq)]
 pub struct Data {
     pub values: Vec<f32>,
+    /// Where strings are the elements.
+    pub texts: Vec<String>,
     /// How many elements a list has, by depth: one size if the data is flat, the shape if it is nested.
     pub sizes: Vec<usize>,
-    /// What was there instead of numbers.
+    /// What was there that is no element of a tensor, or of two kinds.
     pub other: Option<&'static str>,
 }
 
@@ -187,6 +189,9 @@ impl List<'_> {
             return Err(E::invalid_type(seen, &self));
         }
         take(self.data);
+        if !self.data.values.is_empty() && !self.data.texts.is_empty() {
+            self.data.other = Some("both numbers and strings");
+        }
         Ok(())
     }
 }
@@ -246,7 +251,7 @@ impl<'de> Visitor<'de> for List<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.element(Unexpected::Str(value), |data| data.other = Some("strings"))
+        self.element(Unexpected::Str(value), |data| data.texts.push(value.to_owned()))
     }
 }
 
@@ -268,7 +273,9 @@ mod tests {
         check("[[1, 2], [3, 4], [5, 6]]", &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2]);
         check("[[[1]], [[2]]]", &[1.0, 2.0], &[2, 1, 1]);
         check("[]", &[], &[0]);
-        assert_eq!(read("[\"a\"]").unwrap().2, Some("strings"));
+        assert_eq!(read("[true]").unwrap().2, Some("true and false"));
+        assert_eq!(read("[\"a\", 1]").unwrap().2, Some("both numbers and strings"));
+        assert_eq!(serde_json::from_str::<Data>("[\"a\", \"b\"]").unwrap().texts, ["a", "b"]);
         for (text, expected) in [
             ("[[1, 2], [3]]", "a list of 1 beside one of 2"),
             ("[[1, 2], 3]", "invalid type: integer `3`, expected a list, as beside it"),

@@ -13,17 +13,17 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const INFER: &str = "/v2/models/tiny.test/infer";
-const LENGTH: &str = "inference-header-content-length";
+pub const INFER: &str = "/v2/models/tiny.test/infer";
+pub const LENGTH: &str = "inference-header-content-length";
 
-struct Reply {
-    status: u16,
+pub struct Reply {
+    pub status: u16,
     head: String,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
@@ -33,14 +33,14 @@ impl Reply {
     }
 
     /// Of a refusal, whose body is nothing else.
-    fn error(&self) -> String {
+    pub fn error(&self) -> String {
         let body = self.json();
         assert_eq!(body.as_object().unwrap().len(), 1, "{body}");
         body["error"].as_str().unwrap().to_owned()
     }
 }
 
-async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+pub async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
     if !headers.iter().any(|(name, _)| *name == "content-length") {
@@ -91,13 +91,18 @@ async fn the_server_and_its_model_are_told() {
     assert_eq!(
         metadata,
         json!({"name": MODEL, "versions": [version], "platform": "sconce_candle",
-            "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 1, 8, 8]}],
+            "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 1, 8, 8]},
+                {"name": "encoded", "datatype": "BYTES", "shape": [-1, 1]}],
             "outputs": [{"name": "output", "datatype": "FP32", "shape": [-1, 3]}]})
     );
     let of_version = get(server.rest, &format!("/v2/models/tiny%2Etest/versions/{version}")).await;
     assert_eq!(of_version.json(), metadata);
     let config = get(server.rest, "/v2/models/tiny.test/config").await.json();
-    assert_eq!(config["input"], json!([{"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8]}]));
+    assert_eq!(
+        config["input"],
+        json!([{"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8], "optional": false},
+        {"name": "encoded", "data_type": "TYPE_STRING", "dims": [1], "optional": true}])
+    );
     assert_eq!((&config["max_batch_size"], &config["instance_group"][0]["kind"]), (&json!(4), &json!("KIND_CPU")));
     let index = ask(server.rest, "POST", "/v2/repository/index", &[], br#"{"ready": true}"#).await.json();
     assert_eq!(index, json!([{"name": MODEL, "version": version, "state": "READY", "reason": ""}]));

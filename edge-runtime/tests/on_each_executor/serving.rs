@@ -4,7 +4,7 @@ use super::EXECUTOR;
 use crate::common::{MODEL, PIXELS, SERVED, Server, request};
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
-use sconce_edge_runtime::decode::{Input, check, grpc};
+use sconce_edge_runtime::decode::{Checked, Input, check, grpc};
 use sconce_edge_runtime::engine::{Engine, EngineError, Terms};
 use sconce_edge_runtime::load::load;
 use sconce_edge_runtime::metrics::Metrics;
@@ -392,6 +392,7 @@ fn engine(queue_size: usize, max_queue_delay: Duration) -> (Engine, Input, Regis
     let metrics = Arc::new(Metrics::new(&mut registry, SERVED));
     let policy = Policy { max_batch_size: 4, max_queue_delay };
     let engine = Engine::start(loaded.runner, policy, queue_size, metrics, EXECUTOR).unwrap();
-    let input = check(grpc(request(1)).unwrap().inputs, &[], &loaded.signature).unwrap();
+    let checked = check(grpc(request(1)).unwrap().inputs, &[], &loaded.signature).unwrap();
+    let Checked::Tensor(input) = checked else { unreachable!("it is one") };
     (engine, input, registry)
 }

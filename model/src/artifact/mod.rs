@@ -92,6 +92,9 @@ impl Artifact {
         };
         let preprocess: Preprocess = read_json(folder, PREPROCESS)?;
         schema(PREPROCESS, preprocess.version)?;
+        preprocess
+            .check()
+            .map_err(|fault| ArtifactError::Broken { file: PREPROCESS.into(), why: fault.to_string() })?;
         Ok(Self {
             folder: folder.into(),
             config,

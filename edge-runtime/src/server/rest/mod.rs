@@ -201,16 +201,18 @@ async fn infer(State(Door { service, limits }): State<Door>, asked: Asked, reque
     let (head, body) = request.into_parts();
     let body = body::read(&head.headers, body, &limits).await.inspect_err(|_| service.metrics.refused("unreadable"))?;
     let header = head.headers.get(HEADER_LENGTH).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let read = |signature: &_| match header.as_deref().map(str::trim) {
+        None if content_type.starts_with(b"image/") => Ok(decode::image(body)),
         Some("0") => Ok(decode::whole(body, signature)),
         header => decode::split(body, header).and_then(|(head, binary)| decode::rest(&head, binary)),
     };
     let answer = service.infer(&asked.model, &asked.version, (Instant::now(), None), read).await?;
     let (body, json_bytes) = encode::rest(&answer).map_err(|error| Refusal::Encode { why: error.to_string() })?;
     let (body, encoding) = body::compressed(&head.headers, body);
-    let content_type = if json_bytes.is_some() { "application/octet-stream" } else { "application/json" };
+    let answers = if json_bytes.is_some() { "application/octet-stream" } else { "application/json" };
     let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answers));
     if let Some(json_bytes) = json_bytes {
         response.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(json_bytes));
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use sconce_model::idx;
-use sconce_model::preprocess::Preprocess;
+use sconce_model::preprocess::{Image, Preprocess};
 use std::path::Path;
 
 pub struct Samples {
@@ -27,7 +27,7 @@ impl Samples {
             labels.len()
         );
         let preprocess: Preprocess = serde_json::from_slice(&read("preprocess.json")?).context("preprocess.json")?;
-        let apply = |index| preprocess.apply(images.image(index), images.height, images.width);
+        let apply = |index| preprocess.apply(Image::grey(images.image(index), images.height, images.width)?);
         let prepared = (0..images.count).map(apply).collect::<Result<Vec<_>, _>>()?;
         // Cropping leaves a square of what it was given.
         let side = (prepared[0].len() as f64).sqrt() as i64;

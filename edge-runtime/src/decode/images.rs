@@ -1,0 +1,143 @@
+//! Encoded images, in the place of the tensor that they become.
+
+use super::{DecodeError, ENCODED, Input};
+use crate::request::{Contents, Given};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Buf as _, Bytes};
+use candle_core::{Device, Tensor};
+use sconce_model::preprocess::Preprocess;
+
+/// Of one image, unless a server says otherwise: decoded in colour, that is 48 MiB.
+pub const MAX_PIXELS: u64 = 16 << 20;
+
+/// How encoded images become the input of a model: as its `preprocess.json` says, by the code that prepared them for training.
+#[derive(Debug)]
+pub struct Images {
+    preprocess: Preprocess,
+    /// Of one row: `[channels, height, width]`.
+    input: Vec<usize>,
+    max_pixels: u64,
+}
+
+impl Images {
+    /// `None` where no image becomes an `input`.
+    pub fn new(preprocess: &Preprocess, input: &[usize], max_pixels: u64) -> Option<Self> {
+        let takes =
+            preprocess.check().is_ok() && matches!(input, [channels, _, _] if *channels == preprocess.channels());
+        takes.then(|| Self { preprocess: preprocess.clone(), input: input.into(), max_pixels })
+    }
+
+    /// As many rows as images. It may take milliseconds for each.
+    ///
+    /// # Errors
+    /// [`DecodeError`] names the image, and what is wrong with it.
+    pub fn tensor(&self, images: &[Bytes]) -> Result<Input, DecodeError> {
+        let mut xs = Vec::new();
+        for (index, image) in images.iter().enumerate() {
+            let image = self.preprocess.encoded(image, &self.input, self.max_pixels);
+            xs.extend(image.map_err(|fault| DecodeError::Image { name: ENCODED, index, fault })?);
+        }
+        let rows = images.len();
+        let shape: Vec<usize> = std::iter::once(rows).chain(self.input.iter().copied()).collect();
+        let xs = Tensor::from_vec(xs, shape, &Device::Cpu)
+            .map_err(|error| DecodeError::Tensor { name: ENCODED.into(), why: error.to_string() })?;
+        Ok(Input { xs, rows })
+    }
+}
+
+/// One image for each row, still encoded.
+///
+/// # Errors
+/// [`DecodeError`] says what was expected.
+pub(super) fn check(input: Given, max_batch_size: usize) -> Result<Vec<Bytes>, DecodeError> {
+    let Given { datatype, shape, contents, .. } = input;
+    if datatype != "BYTES" {
+        return Err(DecodeError::Datatype { name: ENCODED.into(), got: datatype, need: "BYTES".into() });
+    }
+    let rows = match shape[..] {
+        [rows] | [rows, 1] => usize::try_from(rows).ok().filter(|rows| (1..=max_batch_size).contains(rows)),
+        _ => None,
+    };
+    let Some(need) = rows else {
+        return Err(DecodeError::Shape { name: ENCODED.into(), got: shape, need: vec![-1, 1], max: max_batch_size });
+    };
+    let images = match contents {
+        Contents::Raw(bytes) => {
+            let whole = bytes.len();
+            elements(bytes).ok_or(DecodeError::Lengths { name: ENCODED, bytes: whole })?
+        }
+        Contents::Elements(elements) => elements,
+        Contents::Base64(texts) => {
+            let decoded = texts.iter().map(|text| BASE64_STANDARD.decode(text).map(Bytes::from));
+            decoded.collect::<Result<_, _>>().map_err(|error| DecodeError::NoBytes {
+                name: ENCODED,
+                got: format!("strings that are no base64 ({error})"),
+            })?
+        }
+        Contents::Numbers(_) => return Err(DecodeError::NoBytes { name: ENCODED, got: "numbers".into() }),
+        Contents::Other(field) => return Err(DecodeError::NoBytes { name: ENCODED, got: field.into() }),
+    };
+    if images.len() != need {
+        return Err(DecodeError::Images { name: ENCODED, got: images.len(), shape, need });
+    }
+    Ok(images)
+}
+
+/// Raw contents of `BYTES`: before each element its length, 32 bits, little-endian. `None` if that does not add up.
+fn elements(mut raw: Bytes) -> Option<Vec<Bytes>> {
+    let mut elements = Vec::new();
+    while !raw.is_empty() {
+        let length = raw.try_get_u32_le().ok()? as usize;
+        if length > raw.len() {
+            return None;
+        }
+        elements.push(raw.split_to(length));
+    }
+    Some(elements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn given(shape: &[i64], contents: Contents) -> Given {
+        Given { name: ENCODED.into(), datatype: "BYTES".into(), shape: shape.into(), contents }
+    }
+
+    #[test]
+    fn what_is_no_row_of_bytes_is_said() {
+        let told = |shape: &[i64], contents| check(given(shape, contents), 4).unwrap_err().to_string();
+        let one = || Contents::Elements(vec![Bytes::from_static(b"a")]);
+        assert_eq!(check(given(&[1], one()), 4).unwrap(), check(given(&[1, 1], one()), 4).unwrap());
+        assert_eq!(told(&[2], one()), "input \"encoded\" has 1 elements; shape [2] needs 2");
+        let shape = "input \"encoded\" has shape [5, 1]; the model takes [-1, 1], -1 being 1 to 4";
+        assert_eq!(told(&[5, 1], one()), shape);
+        assert_eq!(
+            told(&[1], Contents::Raw(Bytes::from_static(&[2, 0, 0, 0, 7]))),
+            "input \"encoded\": the lengths before its elements, 32 bits each, do not add up to its 5 bytes"
+        );
+        assert_eq!(
+            told(&[1], Contents::Base64(vec!["?".into()])),
+            "input \"encoded\" has strings that are no base64 (Invalid symbol 63, offset 0.) as elements; BYTES are sent \
+             raw, as bytes_contents, or in JSON as base64"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn raw_elements_are_read_as_they_were_written(texts in prop::collection::vec(".{0,9}", 0..5)) {
+            let read = elements(crate::wire::raw_bytes(&texts)).unwrap();
+            prop_assert_eq!(read, texts.into_iter().map(Bytes::from).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn any_raw_bytes_are_refused_or_parted(raw in prop::collection::vec(any::<u8>(), 0..64)) {
+            let whole = raw.len();
+            if let Some(parts) = elements(raw.into()) {
+                prop_assert_eq!(parts.iter().map(|part| part.len() + 4).sum::<usize>(), whole);
+            }
+        }
+    }
+}
