@@ -48,6 +48,10 @@ test: setup ## Run all tests: units, integration, and the e2e suite on its own K
 test-strangers: setup ## Ask a server with clients that others wrote; needs python3 with venv, and PyPI
 	@cargo test --release --workspace --features sconce-edge-runtime/strangers --test strangers
 
+.PHONY: fuzz
+fuzz: setup ## Break what comes from outside at random: requests, images, artifacts, architectures; MINUTES=10 for each
+	@MINUTES=$(or $(MINUTES),10) e2e/fuzz.sh
+
 .PHONY: bench
 bench: ## Time our plans and ONNX Runtime in turn, on one core (docs/performance.md); CPU=N names it
 	@e2e/setup.sh bench

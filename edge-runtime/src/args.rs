@@ -199,6 +199,13 @@ pub struct BenchServers {
     /// Requests under way at once, over at most four connections.
     #[arg(long, value_name = "N", default_value = "1", requires = "target", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub in_flight: u16,
+    /// Of one request.
+    #[arg(long, value_name = "N", default_value = "1", requires = "target", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub rows: u16,
+    /// Also offers so many times what the target answers with N requests under way, whatever comes back, and tells what
+    /// becomes of it.
+    #[arg(long, value_name = "FACTOR", requires = "target", conflicts_with_all = ["peer", "target_metrics"], value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub overload: Option<u16>,
     /// Where the target tells its metrics: its CPU time per request is read there.
     #[arg(long, value_name = "HOST:PORT", requires = "target")]
     pub target_metrics: Option<String>,

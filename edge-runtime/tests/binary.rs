@@ -183,6 +183,14 @@ async fn the_bench_reports_both_ways() {
     }
     assert!(report["cpuRatio"].is_f64(), "{report}");
 
+    let mut overloaded = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+    overloaded.args(["bench", "--target", &direct, "--model", MODEL, "--seconds", "1", "--in-flight", "4"]);
+    let report = overloaded.args(["--rows", "4", "--overload", "2"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let figure = |name: &str| report[name].as_f64().unwrap();
+    assert!(figure("offeredPerSecond") > 0.0 && figure("goodputRatio") > 0.0, "{report}");
+    assert!(report["answered"]["p99Ms"].is_f64() && report["refused"].is_object(), "{report}");
+
     let rest = server.rest.unwrap().to_string();
     let ended = bench(&["--target-metrics", &rest]);
     let told = String::from_utf8(ended.stderr).unwrap();

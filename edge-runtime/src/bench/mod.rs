@@ -1,6 +1,7 @@
 //! What things take, as JSON on stdout.
 
 mod model;
+mod overload;
 mod server;
 
 use crate::args::Bench;

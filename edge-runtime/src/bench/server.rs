@@ -1,6 +1,6 @@
 //! What requests wait and cost: the same to a target and its peer, in turn, so that noise meets both.
 
-use super::{cpu, percentiles};
+use super::{cpu, overload, percentiles};
 use crate::args::BenchServers;
 use crate::process;
 use crate::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 type Client = GrpcInferenceServiceClient<Channel>;
 
 /// A turn of one side: long enough that its begin and end weigh little, short enough that noise meets both sides.
-const TURN: Duration = Duration::from_millis(100);
+pub(super) const TURN: Duration = Duration::from_millis(100);
 /// Requests that share a connection are read together, as those of real clients are.
 const CONNECTIONS: usize = 4;
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,15 @@ pub(super) async fn run(target: &str, args: &BenchServers, model: &str, length: 
     if let Some(peer) = &args.peer {
         sides.push(Side::connect(peer, args.peer_metrics.as_deref(), in_flight).await?);
     }
-    let request = request(&mut sides[0].clients[0], model).await?;
+    let request = request(&mut sides[0].clients[0], model, args.rows).await?;
+    if let Some(factor) = args.overload {
+        let asked = (in_flight, f64::from(factor));
+        let mut report = overload::run(&mut sides[0], &request, asked, length).await?;
+        let (name, isa) = cpu();
+        report["cpu"] = json!(name);
+        report["isa"] = json!(isa);
+        return Ok(report);
+    }
     for side in &mut sides {
         // Connections and caches warm up, uncounted.
         side.turn(&request, in_flight).await?;
@@ -79,7 +87,7 @@ fn compare(report: &mut Value, target: &Value, peer: &Value) {
 }
 
 /// One that is asked.
-struct Side {
+pub(super) struct Side {
     clients: Vec<Client>,
     metrics: Option<String>,
     /// CPU that it had taken before it was asked.
@@ -101,7 +109,7 @@ impl Side {
     }
 
     /// Asks for the length of a turn, with so many requests under way.
-    async fn turn(&mut self, request: &ModelInferRequest, in_flight: usize) -> Result<()> {
+    pub(super) async fn turn(&mut self, request: &ModelInferRequest, in_flight: usize) -> Result<()> {
         let began = Instant::now();
         let clients = self.clients.iter().cycle().take(in_flight).cloned();
         let asking = clients.map(|client| tokio::spawn(ask(client, request.clone(), began + TURN)));
@@ -113,19 +121,29 @@ impl Side {
     }
 
     /// What was until now does not count.
-    async fn begin(&mut self) -> Result<()> {
+    pub(super) async fn begin(&mut self) -> Result<()> {
         self.cpu_before = self.cpu_seconds().await?;
         self.waited.clear();
         self.asked = Duration::ZERO;
         Ok(())
     }
 
+    /// Connections, each with a client.
+    pub(super) fn clients(&self) -> &[Client] {
+        &self.clients
+    }
+
+    /// Requests a second that it answered in its turns.
+    pub(super) fn capacity(&self) -> f64 {
+        self.waited.len() as f64 / self.asked.as_secs_f64()
+    }
+
     async fn told(mut self) -> Result<Value> {
-        let cpu = self.cpu_seconds().await?;
+        let (cpu, capacity) = (self.cpu_seconds().await?, self.capacity());
         let requests = self.waited.len() as f64;
         let mut told = percentiles(&mut self.waited);
         told["requests"] = json!(requests);
-        told["requestsPerSecond"] = json!(requests / self.asked.as_secs_f64());
+        told["requestsPerSecond"] = json!(capacity);
         if let (Some(before), Some(after)) = (self.cpu_before, cpu) {
             told["cpuUsPerRequest"] = json!((after - before) * 1e6 / requests);
         }
@@ -156,12 +174,12 @@ async fn ask(mut client: Client, request: ModelInferRequest, until: Instant) -> 
     Ok(waited)
 }
 
-/// What the model takes, as its metadata says, full of zeros.
-async fn request(client: &mut Client, model: &str) -> Result<ModelInferRequest> {
+/// What the model takes, as its metadata says, full of zeros, in so many rows.
+async fn request(client: &mut Client, model: &str, rows: u16) -> Result<ModelInferRequest> {
     let metadata = ModelMetadataRequest { name: model.into(), version: String::new() };
     let metadata = client.model_metadata(metadata).await?.into_inner();
     let input = metadata.inputs.into_iter().next().context("the model takes no input")?;
-    let shape: Vec<i64> = input.shape.iter().map(|&size| size.max(1)).collect();
+    let shape: Vec<i64> = input.shape.iter().map(|&size| if size < 0 { rows.into() } else { size }).collect();
     let zeros = vec![0.0; shape.iter().product::<i64>() as usize];
     let tensor = InferInputTensor { name: input.name, datatype: input.datatype, shape, ..Default::default() };
     let raw_input_contents = vec![raw_fp32(&zeros)];

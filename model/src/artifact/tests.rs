@@ -1,6 +1,8 @@
 use super::*;
 use crate::variant::{F16, F32, INT8};
 use candle_core::{Device, Tensor};
+use proptest::prelude::*;
+use proptest::sample::Index;
 use tempfile::TempDir;
 
 const WEIGHTS: &str = "weights/f32/model.safetensors";
@@ -222,4 +224,42 @@ fn broken_bytes_of_weights_are_refused() {
         &described("\"scale\": 0.0", "\"scale\": -0.0"),
         "quantisation.activations.conv2d_1: scale -0.02; need above 0",
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever was done to a file, the version is refused with a sentence, or is served: nothing panics.
+    #[test]
+    fn spoilt_files_are_refused_or_sound(
+        file in prop::sample::select(vec![CONFIG, PREPROCESS, VARIANTS, EVALUATION, WEIGHTS, "weights/int8/model.safetensors"]),
+        spoils in prop::collection::vec((any::<Index>(), prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\",:0918-e.".to_vec())]), 1..6),
+        cut in prop::option::weighted(0.2, any::<Index>()),
+    ) {
+        let folder = tiny();
+        let path = folder.path().join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        // What describes is at the beginning, and values of weights fit whatever they are.
+        let begin = bytes.len().min(4096);
+        for (at, value) in spoils {
+            bytes[at.index(begin)] = value;
+        }
+        bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len())));
+        std::fs::write(&path, bytes).unwrap();
+        let told = Artifact::open(folder.path()).and_then(|artifact| {
+            for variant in [F32, F16, INT8] {
+                let shape: Vec<usize> = std::iter::once(1).chain(artifact.graph().input.iter().copied()).collect();
+                let read = artifact.variant(variant)?;
+                if shape.iter().product::<usize>() < 1 << 16 {
+                    let xs = Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+                    read.network.infer(&xs).map_err(|source| ArtifactError::Network { source })?;
+                    read.plan().map_err(|source| ArtifactError::Network { source })?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = told {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
 }
