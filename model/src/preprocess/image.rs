@@ -1,14 +1,13 @@
 //! Images as bytes: decoded, resized, cropped.
 
 use super::PreprocessError;
-use fast_image_resize::images::{Image as Resized, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
+use image::imageops::{FilterType, resize};
+use image::{DynamicImage, ImageBuffer, ImageDecoder as _, ImageFormat, ImageReader, Limits, Luma, Pixel, Rgb};
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 
 /// `(height, width, channels)`, row by row; the channels are grey, or red, green and blue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     pub height: usize,
     pub width: usize,
@@ -83,40 +82,26 @@ impl Image {
         Ok(Self { height, width, channels, pixels })
     }
 
-    /// # Errors
-    /// [`PreprocessError`] if the library refuses.
-    pub(super) fn resize(&self, size: [usize; 2], fit: Fit, filter: Filter) -> Result<Self, PreprocessError> {
-        if self.height == 0 || self.width == 0 {
-            return Err(PreprocessError::Resize { why: "the image has no pixel".into() });
-        }
+    /// To a size that has pixels.
+    pub(super) fn resize(&self, size: [usize; 2], fit: Fit, filter: Filter) -> Self {
         match fit {
-            Fit::Cover => self.resized(size, filter, true),
-            Fit::Stretch => self.resized(size, filter, false),
-            Fit::Contain => Ok(self.resized(self.inside(size), filter, false)?.padded(size)),
+            Fit::Cover => {
+                self.center_crop(inside([self.height, self.width], size)).unwrap_or_default().resized(size, filter)
+            }
+            Fit::Stretch => self.resized(size, filter),
+            Fit::Contain => self.resized(inside(size, [self.height, self.width]), filter).padded(size),
         }
     }
 
-    fn resized(&self, [height, width]: [usize; 2], filter: Filter, cover: bool) -> Result<Self, PreprocessError> {
+    fn resized(&self, [height, width]: [usize; 2], filter: Filter) -> Self {
         let Filter::Bilinear = filter;
-        let failed = |why: String| PreprocessError::Resize { why };
-        let of_pixels = if self.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-        let from = ImageRef::new(self.width as u32, self.height as u32, &self.pixels, of_pixels)
-            .map_err(|error| failed(error.to_string()))?;
-        let mut to = Resized::new(width as u32, height as u32, of_pixels);
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        let options = if cover { options.fit_into_destination(None) } else { options };
-        Resizer::new().resize(&from, &mut to, &options).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { height, width, channels: self.channels, pixels: to.into_vec() })
-    }
-
-    /// The largest size of this aspect inside another, at least one pixel.
-    fn inside(&self, [height, width]: [usize; 2]) -> [usize; 2] {
-        let scaled = |side: usize, by: usize, of: usize| ((side * by + of / 2) / of).max(1);
-        if self.height * width > self.width * height {
-            [height, scaled(self.width, height, self.height)]
+        let (from, to) = ((self.width as u32, self.height as u32), (width as u32, height as u32));
+        let pixels = if self.channels == 1 {
+            scaled::<Luma<u8>>(&self.pixels, from, to)
         } else {
-            [scaled(self.height, width, self.width), width]
-        }
+            scaled::<Rgb<u8>>(&self.pixels, from, to)
+        };
+        Self { height, width, channels: self.channels, pixels }
     }
 
     fn padded(&self, [height, width]: [usize; 2]) -> Self {
@@ -143,6 +128,18 @@ impl Image {
 fn is_whole(jpeg: &[u8]) -> bool {
     let last = |marker: [u8; 2]| jpeg.windows(2).rposition(|at| at == marker);
     last([0xff, 0xd9]) > last([0xff, 0xda])
+}
+
+/// The largest size inside one, of at least a pixel, that has the aspect of another.
+fn inside([height, width]: [usize; 2], [high, wide]: [usize; 2]) -> [usize; 2] {
+    let scaled = |side: usize, by: usize, of: usize| ((side * by + of / 2) / of.max(1)).max(1);
+    if height * wide > width * high { [scaled(high, width, wide), width] } else { [height, scaled(wide, height, high)] }
+}
+
+/// Sizes are `(width, height)`; no pixels from none.
+fn scaled<P: Pixel<Subpixel = u8> + 'static>(pixels: &[u8], from: (u32, u32), (width, height): (u32, u32)) -> Vec<u8> {
+    let image = ImageBuffer::<P, _>::from_raw(from.0, from.1, pixels);
+    image.map(|image| resize(&image, width, height, FilterType::Triangle).into_raw()).unwrap_or_default()
 }
 
 fn over_black([red, green, blue, alpha]: [u8; 4]) -> [u8; 3] {

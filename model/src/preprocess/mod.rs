@@ -61,8 +61,6 @@ pub enum PreprocessError {
     Pixels { width: u32, height: u32, max: u64 },
     #[error("it has {got} channels, the steps are for {need}")]
     Channels { got: usize, need: usize },
-    #[error("it cannot be resized: {why}")]
-    Resize { why: String },
     #[error("steps[{step}] centerCrop: {size:?} does not fit {got:?}; use a smaller size")]
     Crop { step: usize, size: [usize; 2], got: [usize; 2] },
     #[error("steps[{step}] {field}: {need}")]
@@ -163,7 +161,7 @@ impl Preprocess {
         }
         for (step, kind) in self.steps.iter().enumerate() {
             match *kind {
-                Step::Resize { size, filter, fit } => image = image.resize(size, fit, filter)?,
+                Step::Resize { size, filter, fit } => image = image.resize(size, fit, filter),
                 Step::CenterCrop { size } => {
                     let got = [image.height, image.width];
                     image = image.center_crop(size).ok_or(PreprocessError::Crop { step, size, got })?;
