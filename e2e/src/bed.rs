@@ -193,6 +193,10 @@ impl Bed {
         Command::new(kubectl).env("KUBECONFIG", self.kubeconfig())
     }
 
+    pub fn sconce(&self) -> Result<Command> {
+        Ok(Command::new(program("sconce")?).env("KUBECONFIG", self.kubeconfig()))
+    }
+
     pub async fn apply(&self, file: &Path) -> Result<String> {
         self.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(file).output().await
     }
@@ -232,7 +236,10 @@ impl Bed {
             Ok(found) => Ok(found?),
             Err(_) => {
                 let last = match api.get_opt(name).await {
-                    Ok(last) => serde_json::to_string_pretty(&last)?,
+                    Ok(mut last) => {
+                        last.iter_mut().for_each(|last| last.meta_mut().managed_fields = None);
+                        serde_json::to_string_pretty(&last)?
+                    }
                     Err(error) => error.to_string(),
                 };
                 Err(anyhow!("after {limit:?} still not: {what}. {name} is {last}"))

@@ -17,7 +17,7 @@ const BURST: usize = 20;
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
 /// So long the first samples are taken again while they are uneven: a node that is starting measures itself, not its link.
-const STARTING: Duration = Duration::from_secs(15);
+const STARTING: Duration = Duration::from_secs(60);
 /// Before they are taken again.
 const PAUSE: Duration = Duration::from_secs(2);
 

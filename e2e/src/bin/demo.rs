@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, ListParams};
 use sconce_api::{EdgeModel, EdgePlacement, Tier};
-use sconce_e2e::{Answers, Bed, ClientRun, NAMESPACE, Spec, Training, root, serves_from, stands};
+use sconce_e2e::{Answers, Bed, ClientRun, NAMESPACE, Spec, Training, program, root, serves_from, stands};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -134,12 +134,13 @@ impl Demo {
         std::fs::write(&file, serde_json::to_string_pretty(&self.report)?)?;
         println!("\nThe cluster stays up. Try next:");
         println!(
-            "   export KUBECONFIG={} PATH=$PATH:{}",
+            "   export KUBECONFIG={} PATH=$PATH:{}:{}",
             bed.kubeconfig().display(),
-            std::env::var("KUBEBOX_BIN").unwrap_or_default()
+            std::env::var("KUBEBOX_BIN").unwrap_or_default(),
+            program("sconce")?.parent().unwrap_or(Path::new(".")).display()
         );
         println!("   kubectl get em,epl,es,en,emv -A");
-        println!("   kubectl describe epl -n {NAMESPACE}        # every number of the decision, and what was rejected");
+        println!("   sconce explain digits -n {NAMESPACE}       # every number of the decision, and what was rejected");
         println!(
             "   kubectl patch em digits -n {NAMESPACE} --type=merge -p '{{\"spec\":{{\"latencyBudget\":\"200ms\"}}}}'"
         );

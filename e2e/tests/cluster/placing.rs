@@ -1,6 +1,6 @@
 //! The decision follows the wish, and clients do not notice.
 
-use crate::suite::{BUDGET, altered, bed};
+use crate::suite::{BUDGET, altered, bed, examples};
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -64,6 +64,36 @@ async fn moving_between_tiers_under_load_fails_no_request() -> Result<()> {
         );
         assert!(answers.sent >= 1000, "only {} requests in 30 s", answers.sent);
         assert_eq!(answers.failed, 0, "{:?}", answers.errors);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_simulated_is_what_then_happens_and_is_explained() -> Result<()> {
+    let bed = bed().await?;
+    let wider = std::fs::read_to_string(examples("model.yaml"))?.replace("latencyBudget: 25ms", "latencyBudget: 400ms");
+    let simulated = bed.sconce()?.args(["simulate", "-f", "-", "-o", "json"]).input(&*wider).output().await?;
+    let simulated: serde_json::Value = serde_json::from_str(&simulated)?;
+    let moves = simulated["moves"].as_array().cloned().unwrap_or_default();
+    assert_eq!(moves.len(), 1, "site-b stays in the cloud: {simulated}");
+    assert_eq!((&moves[0]["site"], &moves[0]["model"]), (&json!("site-a"), &json!("vision/digits")), "{simulated}");
+    assert!(moves[0]["now"]["home"].as_str().is_some_and(|home| home.starts_with("edge/")), "{simulated}");
+
+    bed.apply_text(&wider).await?;
+    let a = bed.until_served("digits", "site-a", Tier::Cloud).await?;
+    let variant = a.status.and_then(|status| status.decision).map(|decision| decision.variant).unwrap_or_default();
+    assert_eq!(moves[0]["then"]["home"], json!(format!("cloud/{variant}")));
+
+    // Asked of the cluster, and of a snapshot of it.
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("snapshot.json");
+    bed.sconce()?.args(["snapshot", "save"]).arg(&file).output().await?;
+    let snapshot = format!("--snapshot={}", file.display());
+    for source in [None, Some(snapshot)] {
+        let explain = bed.sconce()?.args(["explain", "digits", "-n", NAMESPACE, "--site", "site-a"]);
+        let said = explain.args(source).output().await?;
+        println!("{said}");
+        assert!(said.contains(&format!("✓ cloud/{variant}   ChosenInCloud")) && said.contains("of 400 ms"), "{said}");
     }
     Ok(())
 }

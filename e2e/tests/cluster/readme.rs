@@ -41,6 +41,7 @@ async fn try_out(bed: &Bed, command: &str) -> Result<()> {
             bed.helm().args(["template", name]).arg(root().join(chart)).args(rest).output().await?
         }
         ["helm", rest @ ..] => bed.helm().args(rest).output().await?,
+        ["sconce", rest @ ..] => bed.sconce()?.args(rest.iter().map(example)).output().await?,
         ["sconce-trainer", "train", _, rest @ ..] => {
             // The suite's own recipe: as the example's, with fewer samples.
             let folder = tempfile::tempdir()?;

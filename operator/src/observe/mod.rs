@@ -5,7 +5,7 @@ mod stores;
 mod survey;
 
 pub use snapshot::{fleet_snapshot, site_snapshot, speed_of};
-pub use stores::Stores;
+pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
 use jiff::Timestamp;

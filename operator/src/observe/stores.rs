@@ -143,7 +143,7 @@ where
 fn as_it_is<K>(_: &mut K) {}
 
 /// Images and volumes of a node are long lists that nobody here reads.
-fn prune_node(node: &mut Node) {
+pub fn prune_node(node: &mut Node) {
     node.annotations_mut().clear();
     if let Some(status) = node.status.as_mut() {
         status.images = None;
@@ -157,7 +157,7 @@ fn prune_node(node: &mut Node) {
 }
 
 /// Of a pod: where it is, what it requests, how its containers are.
-fn prune_pod(pod: &mut Pod) {
+pub fn prune_pod(pod: &mut Pod) {
     pod.annotations_mut().clear();
     let Some(spec) = pod.spec.as_mut() else { return };
     spec.volumes = None;

@@ -8,6 +8,7 @@ mod tests;
 
 use crate::apply::{News, Refusals, Write};
 use crate::observe::{FleetView, Key, World, survey};
+use crate::plan::Plan;
 use crate::registry::Resolutions;
 use crate::render::{self, Object, Settings};
 use crate::status;
@@ -87,11 +88,29 @@ pub fn pass(input: &Input<'_>) -> Steps {
     let standing = model::resolve(input, &mut steps);
     let mut outcomes = BTreeMap::new();
     for view in &views {
-        let models: Vec<_> = standing.values().filter_map(|standing| standing.resolved(world, view)).collect();
+        let models: Vec<_> =
+            standing.values().filter_map(|standing| model::resolved(world, view, &standing.model)).collect();
         site::decide(input, view, &models, &mut outcomes, &mut steps);
     }
     model::report(world, &views, standing, &outcomes, &mut steps);
     steps
+}
+
+/// What is decided for a site, by fleet and site.
+pub type Plans = BTreeMap<(String, String), Plan>;
+
+/// The plans alone, of every model whose version is known: what [`pass`] would decide, and nothing of what it would write.
+/// `Err` names what panicked.
+pub fn plans(world: &World) -> Result<Plans, Vec<String>> {
+    let (mut plans, mut panics) = (Plans::new(), Vec::new());
+    for view in &survey(world) {
+        let fleet = view.fleet.name_any();
+        let models: Vec<_> = world.models.values().filter_map(|model| model::resolved(world, view, model)).collect();
+        let decisions = site::plan_all(world, view, &models, &mut panics);
+        let sites = decisions.into_iter().flat_map(|decisions| decisions.sites);
+        plans.extend(sites.map(|(site, plan)| ((fleet.clone(), site.clone()), plan)));
+    }
+    if panics.is_empty() { Ok(plans) } else { Err(panics) }
 }
 
 /// Registers new sites; says how fleet and sites are.
@@ -169,11 +188,11 @@ where
 }
 
 /// A decision that panics must not stop the others.
-fn caught<T>(what: impl FnOnce() -> String, steps: &mut Steps, decide: impl FnOnce() -> T) -> Option<T> {
+fn caught<T>(what: impl FnOnce() -> String, panics: &mut Vec<String>, decide: impl FnOnce() -> T) -> Option<T> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(decide)) {
         Ok(decided) => Some(decided),
         Err(_) => {
-            steps.panics.push(what());
+            panics.push(what());
             None
         }
     }

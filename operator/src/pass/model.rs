@@ -19,12 +19,15 @@ pub struct Standing {
     desired: Option<DesiredVersion>,
 }
 
-impl Standing {
-    /// The model with its version's facts, if it is of this fleet and can be planned.
-    pub fn resolved<'a>(&'a self, world: &'a World, view: &FleetView) -> Option<(&'a EdgeModel, &'a EdgeModelVersion)> {
-        let of_fleet = self.model.spec.fleet_ref.name == view.fleet.name_any();
-        of_fleet.then(|| world.version_of(&self.model)).flatten().map(|version| (self.model.as_ref(), version))
-    }
+/// The model with its version's facts, if it is of this fleet and can be planned.
+pub fn resolved<'a>(
+    world: &'a World,
+    view: &FleetView,
+    model: &'a EdgeModel,
+) -> Option<(&'a EdgeModel, &'a EdgeModelVersion)> {
+    let stays = model.metadata.deletion_timestamp.is_none();
+    let of_fleet = model.spec.fleet_ref.name == view.fleet.name_any();
+    (stays && of_fleet).then(|| world.version_of(model)).flatten().map(|version| (model, version))
 }
 
 /// Of every model that is not being deleted: whether its version is known, and what is to be asked for.

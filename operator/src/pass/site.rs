@@ -4,7 +4,7 @@ use super::prune::{Decided as PruneInput, prune};
 use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
-use crate::observe::{FleetView, Key, SiteView, fleet_snapshot, owner_model, site_snapshot};
+use crate::observe::{FleetView, Key, World, fleet_snapshot, owner_model, site_snapshot};
 use crate::plan::{self, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods, RETIRE_AT};
 use crate::retire::Fate;
@@ -15,7 +15,41 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Resolved<'a> = (&'a EdgeModel, &'a EdgeModelVersion);
 
-/// Decides for every site of a fleet, and for the pools that its sites share.
+/// What is decided for a fleet: for each registered site, and for the pools that sites share.
+pub struct Decisions<'a> {
+    pub sites: Vec<(&'a String, Plan)>,
+    pub pools: Vec<plan::Pool>,
+}
+
+/// Plans every site of a fleet and its pools. `None` where one of them panicked, which is told: of a fleet with a site
+/// that cannot be decided nothing is removed, since what it would have wanted is not known.
+pub fn plan_all<'a>(
+    world: &World,
+    view: &'a FleetView,
+    models: &[Resolved<'_>],
+    panics: &mut Vec<String>,
+) -> Option<Decisions<'a>> {
+    let fleet = view.fleet.name_any();
+    let fleet_plan = |panics: &mut Vec<String>, cloud_sites: &BTreeMap<_, _>| {
+        let snapshot = fleet_snapshot(world, view, models, cloud_sites);
+        caught(|| format!("fleet {fleet}"), panics, || plan_fleet(&snapshot))
+    };
+    let offers = fleet_plan(panics, &BTreeMap::new())?.offers;
+    let mut sites = Vec::new();
+    for (name, site) in &view.sites {
+        let Some(object) = &site.object else { continue };
+        let selects = |(model, _): &&Resolved<'_>| {
+            model.spec.sites.as_ref().is_none_or(|selector| selector.matches(object.labels()))
+        };
+        let selected: Vec<Resolved<'_>> = models.iter().filter(selects).copied().collect();
+        let snapshot = site_snapshot(world, &view.fleet, name, site, &selected, &offers);
+        sites.push((name, caught(|| format!("site {name}"), panics, || plan_site(&snapshot))?));
+    }
+    let pools = fleet_plan(panics, &cloud_sites(&sites))?.pools;
+    Some(Decisions { sites, pools })
+}
+
+/// Turns what is decided for a fleet into what is written.
 pub fn decide(
     input: &Input<'_>,
     view: &FleetView,
@@ -24,35 +58,17 @@ pub fn decide(
     steps: &mut Steps,
 ) {
     let world = input.world;
-    let fleet = view.fleet.name_any();
-    let fleet_plan = |steps: &mut Steps, cloud_sites: &BTreeMap<_, _>| {
-        let snapshot = fleet_snapshot(world, view, models, cloud_sites);
-        caught(|| format!("fleet {fleet}"), steps, || plan_fleet(&snapshot))
-    };
-    let Some(offers) = fleet_plan(steps, &BTreeMap::new()).map(|plan| plan.offers) else { return };
-    let mut plans: Vec<(&String, &SiteView, Plan)> = Vec::new();
-    for (name, site) in &view.sites {
-        let Some(object) = &site.object else { continue };
-        let selects = |(model, _): &&Resolved<'_>| {
-            model.spec.sites.as_ref().is_none_or(|selector| selector.matches(object.labels()))
-        };
-        let selected: Vec<Resolved<'_>> = models.iter().filter(selects).copied().collect();
-        let snapshot = site_snapshot(world, &view.fleet, name, site, &selected, &offers);
-        // Of a fleet with a site that cannot be decided nothing is removed: what it would have wanted is not known.
-        let Some(plan) = caught(|| format!("site {name}"), steps, || plan_site(&snapshot)) else { return };
-        plans.push((name, site, plan));
-    }
-    let Some(fleet_plan) = fleet_plan(steps, &cloud_sites(&plans)) else { return };
+    let Some(Decisions { sites, pools }) = plan_all(world, view, models, &mut steps.panics) else { return };
     let cloud = view.fleet.spec.cloud.as_ref().map(|cloud| cloud.node_selector.clone()).unwrap_or_default();
     for resolved in models {
         let model = resolved.0;
-        let pools = fleet_plan.pools.iter().filter(|pool| is_named(&pool.model, model)).collect::<Vec<_>>();
+        let pools = pools.iter().filter(|pool| is_named(&pool.model, model)).collect::<Vec<_>>();
         let mut wanted = render_pools(input, *resolved, &pools, &cloud, steps);
         let pools = pool_views(input, model, &wanted);
         let mut routed: BTreeSet<String> = BTreeSet::new();
         let mut fates = BTreeMap::new();
         let mine = outcomes.entry(crate::observe::key(model)).or_default();
-        for (site, _, plan) in &plans {
+        for (site, plan) in &sites {
             let Some(decided) = of_model(plan, model) else { continue };
             let name = names::placement(&model.name_any(), site);
             let (place, outcome) = at_site(input, *resolved, site, decided, &pools, &mut wanted, steps);
@@ -207,9 +223,9 @@ fn pool_views(input: &Input<'_>, model: &EdgeModel, wanted: &BTreeSet<(Kind, Str
 }
 
 /// How many sites each pool serves, by what was just decided.
-fn cloud_sites(plans: &[(&String, &SiteView, Plan)]) -> BTreeMap<ModelName, BTreeMap<String, u64>> {
+fn cloud_sites(plans: &[(&String, Plan)]) -> BTreeMap<ModelName, BTreeMap<String, u64>> {
     let mut sites: BTreeMap<ModelName, BTreeMap<String, u64>> = BTreeMap::new();
-    for placement in plans.iter().flat_map(|(.., plan)| &plan.placements).filter(|p| p.tier == Tier::Cloud) {
+    for placement in plans.iter().flat_map(|(_, plan)| &plan.placements).filter(|p| p.tier == Tier::Cloud) {
         *sites.entry(placement.model.clone()).or_default().entry(placement.variant.clone()).or_default() += 1;
     }
     sites

@@ -21,7 +21,7 @@ mod score;
 mod snapshot;
 #[cfg(test)]
 mod tests;
-mod text;
+pub mod text;
 
 pub use outcome::*;
 pub use snapshot::*;

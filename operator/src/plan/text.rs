@@ -20,7 +20,7 @@ fn unit_of_second_digit(number: u64) -> u64 {
 }
 
 /// `0.36 ms`, `4.2 ms`, `41 ms`, `1.2 s`.
-pub(super) fn time(us: u64) -> String {
+pub fn time(us: u64) -> String {
     let us = two_digits(us);
     if us < 1_000_000 { format!("{} ms", decimal(us, 1_000)) } else { format!("{} s", decimal(us, 1_000_000)) }
 }
@@ -38,7 +38,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// `10 Mbit/s`.
-pub(super) fn rate(bits_per_second: u64) -> String {
+pub fn rate(bits_per_second: u64) -> String {
     scaled(bits_per_second, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s"])
 }
 
@@ -59,17 +59,17 @@ pub(super) fn mebibytes_down(bytes: u64) -> String {
 }
 
 /// `97.5%`.
-pub(super) fn percent(millis: u64) -> String {
+pub fn percent(millis: u64) -> String {
     format!("{}%", decimal(millis, 1_000))
 }
 
 /// `23 points/h`, from thousandths.
-pub(super) fn cost(millis: u64) -> String {
+pub fn cost(millis: u64) -> String {
     format!("{} points/h", decimal(two_digits(millis), 1_000))
 }
 
 /// `1,280`.
-pub(super) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -1,0 +1,130 @@
+//! Fleets, their sites, and what runs there.
+
+use crate::explain::{home, round_trip_text, time};
+use crate::print::{BAD, GOOD, STRONG, styled};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+use sconce_api::{EdgePlacement, RoundTrip};
+use sconce_operator::observe::World;
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
+
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Status(Vec<Fleet>);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fleet {
+    name: String,
+    sites: Vec<Site>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Site {
+    name: String,
+    connected: bool,
+    round_trip: Option<RoundTrip>,
+    models: Vec<Row>,
+}
+
+/// One model at one site.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    model: String,
+    /// Where it runs; absent = nowhere.
+    home: Option<String>,
+    p99: Option<String>,
+    budget: Option<String>,
+    ready: bool,
+    reason: String,
+    message: String,
+}
+
+pub fn status(world: &World) -> Status {
+    let fleet = |name: String| Fleet { sites: sites(world, &name), name };
+    Status(world.fleets.values().map(|object| fleet(object.name_any())).collect())
+}
+
+fn sites(world: &World, fleet: &str) -> Vec<Site> {
+    let of_fleet = world.sites.values().filter(|site| site.spec.fleet_ref.name == fleet);
+    let site = |site: &std::sync::Arc<sconce_api::EdgeSite>| {
+        let status = site.status.clone().unwrap_or_default();
+        Site {
+            name: site.name_any(),
+            connected: named(&status.conditions, "Connected").is_some_and(|condition| condition.status == "True"),
+            round_trip: status.link.map(|link| link.round_trip),
+            models: rows(world, &site.name_any()),
+        }
+    };
+    of_fleet.map(site).collect()
+}
+
+fn rows(world: &World, site: &str) -> Vec<Row> {
+    let here = world.placements.values().filter(|placement| placement.spec.site_ref.name == site);
+    here.map(|placement| row(placement)).collect()
+}
+
+fn row(placement: &EdgePlacement) -> Row {
+    let status = placement.status.clone().unwrap_or_default();
+    let ready = named(&status.conditions, "Ready").cloned();
+    Row {
+        model: format!("{}/{}", placement.namespace().unwrap_or_default(), placement.spec.model_ref.name),
+        home: status.decision.as_ref().map(home),
+        p99: status.predicted.as_ref().map(|predicted| time(&predicted.p99)),
+        budget: status.budget.as_ref().map(time),
+        ready: ready.as_ref().is_some_and(|ready| ready.status == "True"),
+        reason: ready.as_ref().map(|ready| ready.reason.clone()).unwrap_or_default(),
+        message: ready.map(|ready| ready.message).unwrap_or_default(),
+    }
+}
+
+fn named<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+impl Display for Status {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            writeln!(f, "there is no EdgeFleet")?;
+        }
+        for fleet in &self.0 {
+            let sites = fleet.sites.len();
+            writeln!(f, "{}   {sites} site{}", styled(STRONG, &fleet.name), if sites == 1 { "" } else { "s" })?;
+            for (i, site) in fleet.sites.iter().enumerate() {
+                let last = i + 1 == fleet.sites.len();
+                site.write(f, if last { ["└─", "  "] } else { ["├─", "│ "] })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Site {
+    fn write(&self, f: &mut Formatter<'_>, [branch, trunk]: [&str; 2]) -> fmt::Result {
+        let contact = if self.connected { styled(GOOD, "connected") } else { styled(BAD, "no contact") };
+        let link = self.round_trip.as_ref().map_or_else(String::new, |link| format!("   {}", round_trip_text(link)));
+        writeln!(f, "{branch} {}   {contact}{link}", self.name)?;
+        for (i, row) in self.models.iter().enumerate() {
+            let branch = if i + 1 == self.models.len() { "└─" } else { "├─" };
+            writeln!(f, "{trunk} {branch} {row}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Row {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let home = self.home.as_deref().unwrap_or("nowhere");
+        write!(f, "{}   {home}", self.model)?;
+        if let (Some(p99), Some(budget)) = (&self.p99, &self.budget) {
+            write!(f, "   p99 {p99} of {budget}")?;
+        }
+        if self.ready {
+            return write!(f, "   {}", styled(GOOD, "Ready"));
+        }
+        write!(f, "   {} {}", styled(BAD, &self.reason), self.message)
+    }
+}
