@@ -1,5 +1,6 @@
 //! The flags.
 
+use crate::catalogue::Source;
 use crate::tls::Files;
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ pub enum LogFormat {
 pub enum Verb {
     /// Bring one variant of a version from a registry, by digest, verified.
     Fetch(Fetch),
-    /// Serve one model over gRPC and REST (Open Inference Protocol v2).
+    /// Serve models over gRPC and REST (Open Inference Protocol v2).
     Serve(Box<Serve>),
     /// Route requests by model name, as the routes file says.
     Route(Route),
@@ -60,15 +61,27 @@ pub struct Fetch {
 
 #[derive(clap::Args, Debug)]
 pub struct Serve {
-    /// Folder of the artifact.
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
-    /// Name that clients ask for; in Kubernetes NAME.NAMESPACE.
+    /// Folder of an artifact, and the name that clients ask for; repeated for more models. With --name a folder alone.
+    #[arg(long, value_name = "NAME=DIR", required_unless_present = "model_repository")]
+    pub model: Vec<String>,
+    /// Name that clients ask for, of the one --model; in Kubernetes NAME.NAMESPACE.
     #[arg(long)]
-    pub name: String,
-    /// The manifest's digest: what the folder must hold. Without it a folder without manifest.json is served as it is.
-    #[arg(long, value_name = "sha256:HEX", value_parser = sha256)]
+    pub name: Option<String>,
+    /// The manifest's digest: what the folder of the one --model must hold. Without it a folder without manifest.json is served
+    /// as it is.
+    #[arg(long, value_name = "sha256:HEX", value_parser = sha256, requires = "name")]
     pub digest: Option<String>,
+    /// Folder of models, DIR/NAME/VERSION with an artifact in each, versions being numbers: all are served, the newest to those
+    /// who name none.
+    #[arg(long, value_name = "DIR")]
+    pub model_repository: Option<PathBuf>,
+    /// Whether clients may load and unload models.
+    #[arg(long, value_enum, default_value = "none")]
+    pub model_control_mode: ControlMode,
+    /// Of the repository, from the start, where clients may load others; * is all.
+    #[arg(long, value_name = "NAME", requires = "model_repository")]
+    pub load_model: Vec<String>,
+    /// Of each model.
     #[arg(long, default_value = "f32")]
     pub variant: String,
     #[arg(long, default_value = "0.0.0.0:8001")]
@@ -125,7 +138,38 @@ pub enum Execute {
     Thread,
 }
 
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlMode {
+    /// All is loaded from the start, and stays.
+    None,
+    /// The repository's are loaded when somebody asks for it, and again, and unloaded.
+    Explicit,
+}
+
 impl Serve {
+    /// Models that have a folder of their own, by name.
+    ///
+    /// # Errors
+    /// If a name, or a folder, is missing.
+    pub fn folders(&self) -> Result<Vec<(String, Source)>, String> {
+        let source = |folder: &str, digest| Source { version: None, folder: folder.into(), digest };
+        match (&self.name, &self.model[..]) {
+            (Some(name), [folder]) => Ok(vec![(name.clone(), source(folder, self.digest.clone()))]),
+            (Some(_), models) => {
+                Err(format!("--name is of one --model, and there are {}; without it each is NAME=DIR", models.len()))
+            }
+            (None, models) => {
+                let parted = |model: &String| {
+                    let (name, folder) =
+                        model.split_once('=').filter(|(name, folder)| !name.is_empty() && !folder.is_empty())?;
+                    Some((name.to_owned(), source(folder, None)))
+                };
+                let missing = |model: &String| format!("--model {model}: need NAME=DIR, or --name beside it");
+                models.iter().map(|model| parted(model).ok_or_else(|| missing(model))).collect()
+            }
+        }
+    }
+
     pub fn tls(&self) -> Option<Files> {
         let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
         Some(Files { cert, key, client_ca: self.tls_client_ca.clone() })
@@ -206,6 +250,10 @@ pub struct BenchServers {
     /// becomes of it.
     #[arg(long, value_name = "FACTOR", requires = "target", conflicts_with_all = ["peer", "target_metrics"], value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub overload: Option<u16>,
+    /// Also loads the model anew so many times, while N requests are under way, and tells what becomes of them and of the target's
+    /// memory; it runs with --model-control-mode explicit.
+    #[arg(long, value_name = "COUNT", requires_all = ["target", "target_metrics"], conflicts_with_all = ["peer", "overload"], value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub swaps: Option<u32>,
     /// Where the target tells its metrics: its CPU time per request is read there.
     #[arg(long, value_name = "HOST:PORT", requires = "target")]
     pub target_metrics: Option<String>,
@@ -250,5 +298,41 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         "m" => Ok(Duration::from_secs(count.saturating_mul(60))),
         "" if count == 0 => Ok(Duration::ZERO),
         unit => Err(format!("\"{text}\": unit \"{unit}\" is none of us, ms, s, m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folders(args: &[&str]) -> Result<Vec<(String, String)>, String> {
+        let args = ["edge-runtime", "serve"].iter().chain(args);
+        let Verb::Serve(serve) = Args::try_parse_from(args).map_err(|error| error.to_string())?.verb else {
+            unreachable!("it is serve")
+        };
+        let told = |(name, source): (String, Source)| (name, source.folder.display().to_string());
+        Ok(serve.folders()?.into_iter().map(told).collect())
+    }
+
+    #[test]
+    fn a_model_has_a_name_and_a_folder() {
+        let check = |args: &[&str], expected: &[(&str, &str)]| {
+            let expected = expected.iter().map(|(name, folder)| ((*name).to_owned(), (*folder).to_owned()));
+            assert_eq!(folders(args), Ok(expected.collect()), "{args:?}");
+        };
+        check(&["--model", "/models", "--name", "digits"], &[("digits", "/models")]);
+        check(&["--model", "/a=b", "--name", "digits"], &[("digits", "/a=b")]);
+        check(&["--model", "a=/x", "--model", "b=/y=z"], &[("a", "/x"), ("b", "/y=z")]);
+        check(&["--model-repository", "/models"], &[]);
+        for (args, expected) in [
+            (&["--model", "/models"][..], "--model /models: need NAME=DIR, or --name beside it"),
+            (&["--model", "=/models"], "--model =/models: need NAME=DIR"),
+            (&["--model", "a=/x", "--model", "b=/y", "--name", "c"], "--name is of one --model, and there are 2"),
+            (&[], "--model <NAME=DIR>"),
+            (&["--model", "a=/x", "--load-model", "a"], "--model-repository <DIR>"),
+        ] {
+            let told = folders(args).unwrap_err();
+            assert!(told.contains(expected), "{told}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod batch;
 pub mod bench;
+pub mod catalogue;
 pub mod deadline;
 pub mod decode;
 pub mod encode;

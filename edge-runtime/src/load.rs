@@ -40,6 +40,11 @@ pub enum LoadError {
     Manifest { path: PathBuf, source: serde_json::Error },
     #[error("the model has {inputs} inputs and {outputs} outputs; only one of each can be served yet")]
     Signature { inputs: usize, outputs: usize },
+    #[error(
+        "it needs {needs} bytes beside the {resident} that this process has, of {limit}, a tenth of which stays free; unload a \
+         model before, or give the process more"
+    )]
+    Memory { needs: u64, resident: u64, limit: u64 },
     #[error(transparent)]
     Isa(#[from] IsaError),
     #[error("the system gives no threads")]

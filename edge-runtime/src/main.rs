@@ -1,18 +1,20 @@
 //! `edge-runtime`: flags, logs, signals, exit codes.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result, bail};
 use clap::Parser as _;
 use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
-use sconce_edge_runtime::args::{Args, Execute, Fetch, Inspect, LogFormat, OutputFormat, Route, Serve, Verb};
+use sconce_edge_runtime::args::{
+    Args, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Route, Serve, Verb,
+};
 use sconce_edge_runtime::batch::Policy;
-use sconce_edge_runtime::encode::Identity;
-use sconce_edge_runtime::engine::{Engine, Executor};
+use sconce_edge_runtime::catalogue::{Catalogue, Control, Settings, Sources};
+use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
-use sconce_edge_runtime::metrics::{self, Metrics, Served};
+use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::tls::Tls;
-use sconce_edge_runtime::{bench, inspect, load, route, stop};
+use sconce_edge_runtime::{bench, inspect, route, stop};
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -119,40 +121,55 @@ async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
 
 async fn run_serve(args: Serve) -> Result<()> {
     let began = Instant::now();
-    let max_batch_size = usize::from(args.max_batch_size);
-    let loaded = load::load(&args.model, args.digest.as_deref(), &args.variant, max_batch_size, args.threads())?;
-    let isa = loaded.runner.isa.name();
-    let version = loaded
-        .digest
-        .strip_prefix("sha256:")
-        .and_then(|hex| hex.get(..12))
-        .map_or_else(|| "1".into(), |hex| format!("sha256-{hex}"));
     let mut registry = Registry::default();
-    let served = Served { model: &args.name, version: &version, digest: &loaded.digest, variant: &args.variant, isa };
-    let metrics = Arc::new(Metrics::new(&mut registry, served));
-    let policy = Policy { max_batch_size, max_queue_delay: args.max_queue_delay };
-    let executor = match args.executor {
-        Execute::Auto => Executor::suited(loaded.one_row),
-        Execute::Inline => Executor::Inline,
-        Execute::Thread => Executor::Thread,
-    };
-    let engine = Engine::start(loaded.runner, policy, args.queue_size as usize, metrics.clone(), executor)?;
+    let metrics = Metrics::new(&mut registry);
+    let catalogue = catalogue(&args, metrics).await?;
     let tls = args.tls().map(Tls::watch).transpose()?;
-    let identity = Identity { name: args.name, version };
     let (grpc, rest, metrics_listener) =
         (listen(args.grpc).await?, listen(args.rest).await?, listen(args.metrics).await?);
-    tracing::info!(model = identity.name, version = identity.version, isa, executor = executor.name(), one_row = ?loaded.one_row, tls = tls.is_some(), grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
-    let max_message_bytes = args.max_message_bytes.min(loaded.signature.largest_request());
-    let service = Service::new(engine, loaded.signature, identity, metrics);
+    let models = catalogue.models();
+    tracing::info!(models = models.running().count(), tls = tls.is_some(), grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
+    // What is loaded later may take larger ones.
+    let largest = match args.model_control_mode {
+        ControlMode::None => models.running().map(|model| model.signature.largest_request()).max(),
+        ControlMode::Explicit => None,
+    };
     let limits = Limits {
-        max_message_bytes,
+        max_message_bytes: args.max_message_bytes.min(largest.unwrap_or(usize::MAX)),
         head_timeout: args.head_timeout,
         body_timeout: args.body_timeout,
         drain: args.drain,
     };
     let stop = async { drop(stop::requested().await) }.shared();
     tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));
-    server::serve(Listeners { grpc, rest, tls }, service, limits, stop).await
+    server::serve(Listeners { grpc, rest, tls }, Service::new(catalogue), limits, stop).await
+}
+
+/// With all that is to be served from the start.
+async fn catalogue(args: &Serve, metrics: Arc<Metrics>) -> Result<Arc<Catalogue>> {
+    let sources = Sources::new(args.folders().map_err(Error::msg)?, args.model_repository.clone())?;
+    let (control, first) = match args.model_control_mode {
+        ControlMode::None if !args.load_model.is_empty() => {
+            bail!("--load-model chooses what is loaded first; it needs --model-control-mode explicit")
+        }
+        ControlMode::None => (Control::None, sources.names()?),
+        ControlMode::Explicit if args.load_model.iter().any(|name| name == "*") => {
+            (Control::Explicit, sources.names()?)
+        }
+        ControlMode::Explicit => (Control::Explicit, [sources.alone(), args.load_model.clone()].concat()),
+    };
+    let settings = Settings {
+        variant: args.variant.clone(),
+        policy: Policy { max_batch_size: args.max_batch_size.into(), max_queue_delay: args.max_queue_delay },
+        queue_size: args.queue_size as usize,
+        threads: args.threads(),
+        executor: match args.executor {
+            Execute::Auto => None,
+            Execute::Inline => Some(Executor::Inline),
+            Execute::Thread => Some(Executor::Thread),
+        },
+    };
+    Ok(Catalogue::start(sources, &first, control, settings, metrics).await?)
 }
 
 async fn run_route(args: Route) -> Result<()> {

@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 /// CPU time of all threads since the start.
@@ -22,7 +23,15 @@ pub fn resident_bytes() -> Option<u64> {
     kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Tells both whenever it is asked.
+/// Memory that the process may have; `None` where its control group (version 2) has no limit, or there is none.
+pub fn memory_limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limit = std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(group).join("memory.max")).ok()?;
+    limit.trim().parse().ok()
+}
+
+/// Tells CPU time and memory whenever it is asked.
 #[derive(Debug)]
 pub struct Process;
 

@@ -6,6 +6,7 @@ mod common;
 
 use common::process::{Process, tiny};
 use common::{MODEL, client, request};
+use sconce_edge_runtime::wire::ModelInferRequest;
 use sconce_model::digest::sha256;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -43,12 +44,12 @@ async fn a_server_counts_and_ends_with_0_when_told_to() {
     assert_eq!(asking.model_infer(wrong).await.unwrap_err().code(), Code::NotFound);
     let text = metrics(server.metrics).await;
     for expected in [
-        "sconce_requests_total{model=\"tiny.test\",code=\"Ok\"} 1",
-        "sconce_requests_total{model=\"tiny.test\",code=\"NotFound\"} 1",
+        "sconce_requests_total{model=\"tiny.test\",version=\"1\",code=\"Ok\"} 1",
+        "sconce_requests_total{code=\"NotFound\"} 1",
         "sconce_refused_total{reason=\"unknown_model\"} 1",
-        "sconce_batch_size_sum 2",
-        "sconce_request_seconds_count{model=\"tiny.test\",stage=\"infer\"} 1",
-        "sconce_model_info{model=\"tiny.test\"",
+        "sconce_batch_size_sum{model=\"tiny.test\",version=\"1\"} 2",
+        "sconce_request_seconds_count{model=\"tiny.test\",version=\"1\",stage=\"infer\"} 1",
+        "sconce_model_info{model=\"tiny.test\",version=\"1\"",
         "isa=\"",
         "nv_inference_request_success{model=\"tiny.test\",version=\"1\"} 1",
         "nv_inference_request_failure{model=\"tiny.test\",version=\"1\"} 0",
@@ -153,6 +154,13 @@ fn the_last_words_say_why() {
         run(&["serve", "--model", model.path().to_str().unwrap(), "--name", MODEL, "--digest", &sha256(b"another")]);
     assert_eq!((code, told.lines().last().unwrap()), (Some(1), last.as_str()));
     assert!(last.starts_with("DigestMismatch: manifest.json is sha256:"), "{last}");
+
+    let repository = folder.path().to_str().unwrap();
+    let (code, _, last) = run(&["serve", "--model-repository", repository, "--load-model", "a"]);
+    assert_eq!(code, Some(1));
+    assert!(last.ends_with("it needs --model-control-mode explicit"), "{last}");
+    let (_, _, last) = run(&["serve", "--model-repository", &format!("{repository}/none")]);
+    assert!(last.starts_with("cannot read ") && last.contains("none"), "{last}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -196,6 +204,41 @@ async fn the_bench_reports_both_ways() {
     let told = String::from_utf8(ended.stderr).unwrap();
     assert!(!ended.status.success() && ended.stdout.is_empty(), "{told}");
     assert_eq!(told.trim_end(), format!("{rest} tells no process_cpu_seconds_total: is it a server's --metrics?"));
+}
+
+/// The flags of several models, and what the bench makes of swaps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_models_are_served_and_swapped_while_they_are_asked() {
+    let (alone, repository) = (tiny(), tempfile::tempdir().unwrap());
+    for (name, version) in [(MODEL, "1"), (MODEL, "2"), ("later", "1")] {
+        sconce_model::artifact::testing::write_tiny(&repository.path().join(name).join(version), 3).unwrap();
+    }
+    let folder = format!("alone={}", alone.path().display());
+    let repository = repository.path().to_str().unwrap();
+    let mut args = vec!["serve", "--model", &folder, "--model-repository", repository, "--rest", "127.0.0.1:0"];
+    args.extend(["--model-control-mode", "explicit", "--load-model", MODEL]);
+    let mut server = Process::start(&args);
+    let mut asking = client(server.grpc).await;
+    let mut answered = async |name: &str| {
+        let asked = ModelInferRequest { model_name: name.into(), ..request(1) };
+        asking.model_infer(asked).await.map(|answer| answer.into_inner().model_version)
+    };
+    assert_eq!(answered("alone").await.unwrap(), "1");
+    assert_eq!(answered(MODEL).await.unwrap(), "2");
+    assert_eq!(answered("later").await.unwrap_err().code(), Code::NotFound);
+    let (target, metrics) = (server.grpc.to_string(), server.metrics.to_string());
+    let bench = |model: &str| {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+        bench.args(["bench", "--target", &target, "--target-metrics", &metrics, "--in-flight", "4", "--swaps", "20"]);
+        bench.args(["--model", model]).output().unwrap()
+    };
+    let report = bench("later");
+    assert!(String::from_utf8_lossy(&report.stderr).contains("entity was not found"), "{report:?}");
+    let report = bench(MODEL);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!((&report["swaps"], &report["failed"]), (&20.into(), &0.into()), "{report}");
+    assert!(report["requests"].as_u64().unwrap() > 0 && report["residentRatio"].is_f64(), "{report}");
+    assert_eq!(server.terminate(), Some(0));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod inline {
     mod images;
     mod rest;
     mod serving;
+    mod swapping;
 }
 
 #[path = "on_each_executor"]
@@ -21,4 +22,5 @@ mod thread {
     mod images;
     mod rest;
     mod serving;
+    mod swapping;
 }

@@ -3,6 +3,7 @@
 mod model;
 mod overload;
 mod server;
+mod swaps;
 
 use crate::args::Bench;
 use anyhow::Result;

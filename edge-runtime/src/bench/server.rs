@@ -1,6 +1,6 @@
 //! What requests wait and cost: the same to a target and its peer, in turn, so that noise meets both.
 
-use super::{cpu, overload, percentiles};
+use super::{cpu, overload, percentiles, swaps};
 use crate::args::BenchServers;
 use crate::process;
 use crate::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -35,9 +35,14 @@ pub(super) async fn run(target: &str, args: &BenchServers, model: &str, length: 
         sides.push(Side::connect(peer, args.peer_metrics.as_deref(), in_flight).await?);
     }
     let request = request(&mut sides[0].clients[0], model, args.rows).await?;
-    if let Some(factor) = args.overload {
-        let asked = (in_flight, f64::from(factor));
-        let mut report = overload::run(&mut sides[0], &request, asked, length).await?;
+    let special = match (args.overload, args.swaps) {
+        (Some(factor), _) => {
+            Some(overload::run(&mut sides[0], &request, (in_flight, f64::from(factor)), length).await?)
+        }
+        (None, Some(count)) => Some(swaps::run(&mut sides[0], &request, in_flight, count as usize).await?),
+        (None, None) => None,
+    };
+    if let Some(mut report) = special {
         let (name, isa) = cpu();
         report["cpu"] = json!(name);
         report["isa"] = json!(isa);
@@ -122,7 +127,7 @@ impl Side {
 
     /// What was until now does not count.
     pub(super) async fn begin(&mut self) -> Result<()> {
-        self.cpu_before = self.cpu_seconds().await?;
+        self.cpu_before = self.metric(CPU).await?;
         self.waited.clear();
         self.asked = Duration::ZERO;
         Ok(())
@@ -139,7 +144,7 @@ impl Side {
     }
 
     async fn told(mut self) -> Result<Value> {
-        let (cpu, capacity) = (self.cpu_seconds().await?, self.capacity());
+        let (cpu, capacity) = (self.metric(CPU).await?, self.capacity());
         let requests = self.waited.len() as f64;
         let mut told = percentiles(&mut self.waited);
         told["requests"] = json!(requests);
@@ -150,14 +155,14 @@ impl Side {
         Ok(told)
     }
 
-    /// CPU that it has taken since its start; `None` if it is not known whom to ask.
-    async fn cpu_seconds(&self) -> Result<Option<f64>> {
+    /// A figure that it tells; `None` if it is not known whom to ask.
+    pub(super) async fn metric(&self, name: &str) -> Result<Option<f64>> {
         let Some(address) = &self.metrics else { return Ok(None) };
         let text = tokio::time::timeout(METRICS_TIMEOUT, scrape(address)).await;
         let text = text.with_context(|| format!("no metrics from {address} within {METRICS_TIMEOUT:?}"))?;
         let text = text.with_context(|| format!("cannot read metrics from {address}"))?;
-        let Some(seconds) = value(&text, CPU) else { bail!("{address} tells no {CPU}: is it a server's --metrics?") };
-        Ok(Some(seconds))
+        let Some(value) = value(&text, name) else { bail!("{address} tells no {name}: is it a server's --metrics?") };
+        Ok(Some(value))
     }
 }
 

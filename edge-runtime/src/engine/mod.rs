@@ -9,7 +9,7 @@ pub use executor::Executor;
 use crate::batch::{DEFAULT_LEVEL, Policy};
 use crate::decode::Input;
 use crate::encode::Output;
-use crate::metrics::Metrics;
+use crate::metrics::OfModel;
 use candle_core::Tensor;
 use queue::Queue;
 use sconce_kernels::{Cpu, IsaToken, Threads};
@@ -83,7 +83,7 @@ impl Engine {
         runner: Runner,
         policy: Policy,
         queue_size: usize,
-        metrics: Arc<Metrics>,
+        metrics: Arc<OfModel>,
         executor: Executor,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(queue_size, metrics));

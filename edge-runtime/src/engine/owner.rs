@@ -5,6 +5,7 @@ use super::queue::{Job, Queue, Step};
 use crate::batch::Policy;
 use crate::encode::Output;
 use crate::engine::EngineError;
+use crate::metrics::Stage;
 use candle_core::Tensor;
 use sconce_model::plan::Scratch;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ impl Drop for End<'_> {
 fn infer(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>) {
     let began = Instant::now();
     let waited: Vec<Duration> = batch.iter().map(|job| began - job.arrived).collect();
-    waited.iter().for_each(|waited| queue.metrics.stage("queue", *waited));
+    waited.iter().for_each(|waited| queue.metrics.stage(Stage::Queue, *waited));
     let rows: usize = batch.iter().map(|job| job.rows).sum();
     queue.metrics.batch(rows);
     let answer = || -> candle_core::Result<Vec<Output>> {
@@ -54,7 +55,7 @@ fn infer(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>)
     };
     // Whatever happens everybody gets an answer, and the thread lives on: a run writes its buffers before it reads them.
     let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(answer));
-    queue.metrics.stage("infer", began.elapsed());
+    queue.metrics.stage(Stage::Infer, began.elapsed());
     match answers {
         Ok(Ok(outputs)) => {
             queue.metrics.statistics.executed(rows, &waited, began.elapsed());

@@ -4,7 +4,7 @@ use super::{EngineError, Terms};
 use crate::batch::{Decision, Fate, Policy, Waiting, next, place};
 use crate::decode::Input;
 use crate::encode::Output;
-use crate::metrics::Metrics;
+use crate::metrics::OfModel;
 use candle_core::Tensor;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,7 +53,7 @@ pub(super) struct Queue {
     jobs: Mutex<Jobs>,
     bell: Notify,
     limit: usize,
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<OfModel>,
 }
 
 /// What an owner of the model does now.
@@ -69,7 +69,7 @@ pub(super) enum Step {
 }
 
 impl Queue {
-    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+    pub fn new(limit: usize, metrics: Arc<OfModel>) -> Self {
         Self { jobs: Mutex::default(), bell: Notify::new(), limit, metrics }
     }
 

@@ -1,40 +1,22 @@
 //! What is counted, and where it is read: `/metrics` and `/healthz`.
 
+mod model;
 mod triton;
 
+pub use model::{OfModel, Stage};
+
 use crate::process::Process;
-use crate::statistics::Statistics;
 use axum::{Router, routing::get};
 use http::header::CONTENT_TYPE;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::net::TcpListener;
-use triton::Triton;
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Stage {
-    model: Arc<str>,
-    stage: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Code {
-    model: Arc<str>,
-    code: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Refusal {
-    reason: &'static str,
-}
 
 /// What is served, as its metrics name it.
 #[derive(Clone, Copy, Debug)]
@@ -47,15 +29,12 @@ pub struct Served<'a> {
     pub isa: &'a str,
 }
 
-/// Of `serve`.
+/// Of `serve`: what each version of each model counts while it is served. Nothing that a client sent is a label.
+#[derive(Debug, Default)]
 pub struct Metrics {
-    /// The same, as the protocol's statistics count it.
-    pub statistics: Arc<Statistics>,
-    model: Arc<str>,
-    stages: Family<Stage, Histogram>,
-    requests: Family<Code, Counter>,
-    batches: Histogram,
-    refused: Family<Refusal, Counter>,
+    models: Mutex<Vec<Weak<OfModel>>>,
+    /// Requests that found no model.
+    pub nobody: OfModel,
 }
 
 /// Prometheus reads by it: as plain text it knows neither `info` nor `unknown`, and takes nothing of the whole.
@@ -67,61 +46,32 @@ pub fn seconds() -> Histogram {
 }
 
 impl Metrics {
-    /// Registers what is counted.
-    pub fn new(registry: &mut Registry, served: Served<'_>) -> Self {
-        let Served { model, version, digest, variant, isa } = served;
-        let metrics = Self {
-            statistics: Arc::default(),
-            model: model.into(),
-            stages: Family::new_with_constructor(seconds as fn() -> Histogram),
-            requests: Family::default(),
-            batches: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
-            refused: Family::default(),
-        };
-        let labels = [("model", model), ("digest", digest), ("variant", variant), ("isa", isa)]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        registry.register("sconce_model", "The model that is served", Info::new(labels.to_vec()));
-        registry.register_with_unit(
-            "sconce_request",
-            "Time of a request by stage",
-            Unit::Seconds,
-            metrics.stages.clone(),
-        );
-        registry.register("sconce_requests", "Requests by gRPC code", metrics.requests.clone());
-        registry.register("sconce_batch_size", "Rows in a batch", metrics.batches.clone());
-        registry.register(
-            "sconce_refused",
-            "Requests that never reached the model, by reason",
-            metrics.refused.clone(),
-        );
-        let labels = [("model", model.to_owned()), ("version", version.to_owned())];
-        registry.register_collector(Box::new(Triton { statistics: metrics.statistics.clone(), labels }));
+    /// Told wherever the registry is.
+    pub fn new(registry: &mut Registry) -> Arc<Self> {
+        let metrics = Arc::new(Self::default());
+        registry.register_collector(Box::new(metrics.clone()));
         metrics
     }
 
-    /// A request, or its batch, spent so long in a stage: decode, queue, infer, encode or total.
-    pub fn stage(&self, stage: &'static str, took: Duration) {
-        self.stages.get_or_create(&Stage { model: self.model.clone(), stage }).observe(took.as_secs_f64());
+    /// What a version counts, until nobody holds it any more. One that is loaded anew goes on where it was.
+    pub fn of(&self, served: Served<'_>) -> Arc<OfModel> {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.retain(|model| model.strong_count() > 0);
+        if let Some(model) = models.iter().filter_map(Weak::upgrade).find(|model| model.is(served)) {
+            model.now_serves(served);
+            return model;
+        }
+        let model = Arc::new(OfModel::new(served));
+        models.push(Arc::downgrade(&model));
+        model
     }
+}
 
-    /// A batch of so many rows runs.
-    pub fn batch(&self, rows: usize) {
-        self.batches.observe(rows as f64);
-    }
-
-    /// A request ended so.
-    pub fn answered(&self, code: tonic::Code) {
-        self.requests.get_or_create(&Code { model: self.model.clone(), code: format!("{code:?}") }).inc();
-    }
-
-    /// A request whose client waited no longer left the queue.
-    pub fn dropped(&self) {
-        self.refused("abandoned");
-    }
-
-    /// A request never reached the model.
-    pub fn refused(&self, reason: &'static str) {
-        self.refused.get_or_create(&Refusal { reason }).inc();
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let models: Vec<_> = models.iter().filter_map(Weak::upgrade).collect();
+        model::encode(encoder, &models, &self.nobody)
     }
 }
 
@@ -145,4 +95,35 @@ pub async fn serve(
     };
     let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(|| async { "ok\n" }));
     axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(registry: &Registry) -> String {
+        let mut text = String::new();
+        encode(&mut text, registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_version_is_told_while_it_is_held_and_goes_on_when_it_is_loaded_anew() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let old = Served { model: "a", version: "1", digest: "sha256:0", variant: "f32", isa: "portable" };
+        let (first, second) = (metrics.of(old), metrics.of(Served { version: "2", ..old }));
+        first.answered(tonic::Code::Ok);
+        second.answered(tonic::Code::Internal);
+        metrics.nobody.answered(tonic::Code::NotFound);
+        let again = metrics.of(Served { digest: "sha256:1", ..old });
+        again.answered(tonic::Code::Ok);
+        drop((first, second));
+        let told = text(&registry);
+        assert!(told.contains("\nsconce_requests_total{model=\"a\",version=\"1\",code=\"Ok\"} 2\n"), "{told}");
+        assert!(told.contains("\nsconce_requests_total{code=\"NotFound\"} 1\n"), "{told}");
+        assert!(told.contains("sconce_model_info{model=\"a\",version=\"1\",digest=\"sha256:1\""), "{told}");
+        assert!(!told.contains("version=\"2\"") && !told.contains("sha256:0"), "{told}");
+        assert_eq!(told.matches("# TYPE nv_inference_count ").count(), 1, "{told}");
+    }
 }

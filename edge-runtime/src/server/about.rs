@@ -1,8 +1,9 @@
-//! What the server says about itself and its model: the same messages for both wires.
+//! What the server says about itself and its models: the same messages for both wires.
 
 use super::{Refusal, Service};
 use crate::batch::{DEFAULT_LEVEL, LEVELS};
-use crate::decode::ENCODED;
+use crate::catalogue::{Model, Unserved};
+use crate::decode::{ENCODED, Signature};
 use crate::encode::Identity;
 use crate::statistics::Spent;
 use crate::wire::model_instance_group::Kind;
@@ -38,49 +39,45 @@ impl Service {
         ServerMetadataResponse { name: "sconce".into(), version: env!("CARGO_PKG_VERSION").into(), extensions }
     }
 
+    /// Whether it can be asked now; one that is known and does not run cannot.
     pub(super) fn model_ready(&self, name: &str, version: &str) -> Result<ModelReadyResponse, Refusal> {
-        self.named(name, version)?;
-        Ok(ModelReadyResponse { ready: self.is_ready() })
+        match self.catalogue.named(name, version) {
+            Ok(_) => Ok(ModelReadyResponse { ready: self.is_ready() }),
+            Err(Unserved::Unavailable { .. }) => Ok(ModelReadyResponse { ready: false }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) fn model_metadata(&self, name: &str, version: &str) -> Result<ModelMetadataResponse, Refusal> {
-        self.named(name, version)?;
+        let model = self.catalogue.named(name, version)?;
+        let models = self.catalogue.models();
+        let versions = models.running().filter(|other| other.identity.name == name);
         Ok(ModelMetadataResponse {
-            name: self.identity.name.clone(),
-            versions: vec![self.identity.version.clone()],
+            name: name.into(),
+            versions: versions.map(|model| model.identity.version.clone()).collect(),
             platform: PLATFORM.into(),
-            inputs: self.inputs().map(described).collect(),
-            outputs: vec![described(self.signature.output.clone())],
+            inputs: inputs(&model.signature).map(described).collect(),
+            outputs: vec![described(model.signature.output.clone())],
             properties: Default::default(),
         })
     }
 
-    /// The tensor, and where they are taken the encoded images that may be sent instead.
-    fn inputs(&self) -> impl Iterator<Item = TensorSpec> {
-        let encoded = || TensorSpec { name: ENCODED.into(), datatype: "BYTES".into(), shape: vec![-1, 1] };
-        std::iter::once(self.signature.input.clone()).chain(self.signature.images.as_ref().map(|_| encoded()))
-    }
-
     pub(super) fn model_config(&self, name: &str, version: &str) -> Result<ModelConfig, Refusal> {
-        self.named(name, version)?;
-        let output = &self.signature.output;
-        let policy = self.engine.policy();
+        let model = self.catalogue.named(name, version)?;
+        let output = &model.signature.output;
+        let policy = model.engine.policy();
         Ok(ModelConfig {
-            name: self.identity.name.clone(),
+            name: name.into(),
             platform: PLATFORM.into(),
             backend: "sconce".into(),
-            max_batch_size: self.signature.max_batch_size as i32,
-            input: self.inputs().map(config_input).collect(),
+            max_batch_size: model.signature.max_batch_size as i32,
+            input: inputs(&model.signature).map(config_input).collect(),
             output: vec![ModelOutput {
                 name: output.name.clone(),
                 data_type: data_type(&output.datatype).into(),
                 dims: of_row(output),
             }],
-            instance_group: vec![ModelInstanceGroup {
-                name: self.identity.name.clone(),
-                count: 1,
-                kind: Kind::Cpu.into(),
-            }],
+            instance_group: vec![ModelInstanceGroup { name: name.into(), count: 1, kind: Kind::Cpu.into() }],
             dynamic_batching: Some(ModelDynamicBatching {
                 preferred_batch_size: Vec::new(),
                 max_queue_delay_microseconds: policy.max_queue_delay.as_micros() as u64,
@@ -91,52 +88,96 @@ impl Service {
         })
     }
 
-    /// No name means every model: there is one.
+    /// No name means every model, and no version every one.
     pub(super) fn model_statistics(&self, name: &str, version: &str) -> Result<ModelStatisticsResponse, Refusal> {
         if !name.is_empty() {
-            self.named(name, version)?;
+            self.catalogue.named(name, version)?;
         }
-        let totals = self.metrics.statistics.totals();
-        let since_1970 = totals.last_inference.and_then(|last| last.duration_since(UNIX_EPOCH).ok());
-        let batches = totals.batches.iter().map(|(rows, spent)| InferBatchStatistics {
-            batch_size: *rows as u64,
-            compute_input: duration(Spent::default()),
-            compute_infer: duration(*spent),
-            compute_output: duration(Spent::default()),
+        let asked = |asked: &str, is: &str| asked.is_empty() || asked == is;
+        let models = self.catalogue.models();
+        let models = models.running().filter(|model| {
+            let identity = &model.identity;
+            asked(name, &identity.name) && (name.is_empty() || asked(version, &identity.version))
         });
-        let Identity { name, version } = self.identity.clone();
-        let model = ModelStatistics {
-            name,
-            version,
-            last_inference: since_1970.map_or(0, |since| since.as_millis() as u64),
-            inference_count: totals.rows,
-            execution_count: totals.executions,
-            inference_stats: Some(InferStatistics {
-                success: duration(totals.success),
-                fail: duration(totals.fail),
-                queue: duration(totals.queue),
-                compute_input: duration(totals.compute_input),
-                compute_infer: duration(totals.compute_infer),
-                compute_output: duration(totals.compute_output),
-                cache_hit: duration(Spent::default()),
-                cache_miss: duration(Spent::default()),
-            }),
-            batch_stats: batches.collect(),
-        };
-        Ok(ModelStatisticsResponse { model_stats: vec![model] })
+        Ok(ModelStatisticsResponse { model_stats: models.map(|model| statistics(model)).collect() })
     }
 
-    pub(super) fn index(&self, only_ready: bool) -> RepositoryIndexResponse {
-        let ready = self.is_ready();
-        let (state, reason) = if ready { ("READY", "") } else { ("UNAVAILABLE", "the server is shutting down") };
-        let Identity { name, version } = self.identity.clone();
-        let model = ModelIndex { name, version, state: state.into(), reason: reason.into() };
-        RepositoryIndexResponse { models: if ready || !only_ready { vec![model] } else { Vec::new() } }
+    /// What is there and, where clients may load, what might be.
+    pub(super) async fn index(&self, only_ready: bool) -> Result<RepositoryIndexResponse, Refusal> {
+        let stopping = !self.is_ready();
+        let models = self.catalogue.index().await?;
+        let models = models.all().map(|(name, entry)| {
+            let (ready, reason) = match &entry.running {
+                Some(_) if stopping => (false, "the server is shutting down"),
+                running => (running.is_some(), entry.reason.as_str()),
+            };
+            let state = if ready { READY } else { "UNAVAILABLE" };
+            let (name, version) = (name.to_owned(), entry.version.clone());
+            ModelIndex { name, version, state: state.into(), reason: reason.into() }
+        });
+        Ok(RepositoryIndexResponse { models: models.filter(|model| !only_ready || model.state == READY).collect() })
     }
 
-    /// Models are neither loaded nor unloaded: a process serves one, from its start to its end.
-    pub(super) fn one_model(&self, verb: &'static str, asked: &str) -> Refusal {
-        Refusal::OneModel { verb, asked: asked.into(), served: self.identity.name.clone() }
+    /// A model is what its artifact says: nothing else can be said when it is loaded.
+    pub(super) async fn load<'a>(
+        &self,
+        name: &str,
+        mut parameters: impl Iterator<Item = &'a String>,
+    ) -> Result<(), Refusal> {
+        if let Some(name) = parameters.next() {
+            return Err(Refusal::Parameter { verb: "load", name: name.clone() });
+        }
+        Ok(self.catalogue.load(name).await?)
+    }
+
+    /// No model has dependents, whatever is to become of them.
+    pub(super) async fn unload<'a>(
+        &self,
+        name: &str,
+        mut parameters: impl Iterator<Item = &'a String>,
+    ) -> Result<(), Refusal> {
+        if let Some(name) = parameters.find(|name| *name != "unload_dependents") {
+            return Err(Refusal::Parameter { verb: "unload", name: name.clone() });
+        }
+        Ok(self.catalogue.unload(name).await?)
+    }
+}
+
+const READY: &str = "READY";
+
+/// The tensor, and where they are taken the encoded images that may be sent instead.
+fn inputs(signature: &Signature) -> impl Iterator<Item = TensorSpec> {
+    let encoded = || TensorSpec { name: ENCODED.into(), datatype: "BYTES".into(), shape: vec![-1, 1] };
+    std::iter::once(signature.input.clone()).chain(signature.images.as_ref().map(|_| encoded()))
+}
+
+fn statistics(model: &Model) -> ModelStatistics {
+    let totals = model.metrics.statistics.totals();
+    let since_1970 = totals.last_inference.and_then(|last| last.duration_since(UNIX_EPOCH).ok());
+    let batches = totals.batches.iter().map(|(rows, spent)| InferBatchStatistics {
+        batch_size: *rows as u64,
+        compute_input: duration(Spent::default()),
+        compute_infer: duration(*spent),
+        compute_output: duration(Spent::default()),
+    });
+    let Identity { name, version } = model.identity.clone();
+    ModelStatistics {
+        name,
+        version,
+        last_inference: since_1970.map_or(0, |since| since.as_millis() as u64),
+        inference_count: totals.rows,
+        execution_count: totals.executions,
+        inference_stats: Some(InferStatistics {
+            success: duration(totals.success),
+            fail: duration(totals.fail),
+            queue: duration(totals.queue),
+            compute_input: duration(totals.compute_input),
+            compute_infer: duration(totals.compute_infer),
+            compute_output: duration(totals.compute_output),
+            cache_hit: duration(Spent::default()),
+            cache_miss: duration(Spent::default()),
+        }),
+        batch_stats: batches.collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::accept::Io;
 use super::{Limits, Refusal, Service};
+use crate::catalogue::{Model, Models};
 use crate::deadline::deadline;
 use crate::decode;
 use crate::encode;
@@ -15,14 +16,17 @@ use crate::wire::{
 };
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 /// Serves until the service stops; what has begun is finished.
 ///
@@ -34,20 +38,19 @@ pub(super) async fn serve(
     limits: Limits,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let names = [String::new(), service.identity.name.clone()];
-    for name in &names {
-        health.set_service_status(name, ServingStatus::Serving).await;
-    }
+    let mut told = Told { models: service.catalogue.watch(), health, names: BTreeSet::new() };
+    told.now().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let stopping = service.stopping();
     let drain = async move {
-        stopping.await;
-        for name in &names {
-            health.set_service_status(name, ServingStatus::NotServing).await;
+        tokio::select! {
+            () = stopping => {}
+            () = told.changes() => {}
         }
+        told.stopped().await;
     };
     // Answers are not compressed: many clients offer to read that without wanting it, and they are small.
     let inference = GrpcInferenceServiceServer::new(Door(service))
@@ -68,6 +71,39 @@ pub(super) async fn serve(
     Ok(())
 }
 
+/// What those who watch its health are told: of the server under no name, and of each model under its own.
+struct Told {
+    models: watch::Receiver<Models<Arc<Model>>>,
+    health: HealthReporter,
+    /// That have been told.
+    names: BTreeSet<String>,
+}
+
+impl Told {
+    async fn now(&mut self) {
+        let mut serving: BTreeSet<String> = self.models.borrow_and_update().names().map(str::to_owned).collect();
+        serving.insert(String::new());
+        self.names.extend(serving.iter().cloned());
+        for name in &self.names {
+            let status = if serving.contains(name) { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.health.set_service_status(name, status).await;
+        }
+    }
+
+    /// Tells whatever changes; the catalogue outlives it.
+    async fn changes(&mut self) {
+        while self.models.changed().await.is_ok() {
+            self.now().await;
+        }
+    }
+
+    async fn stopped(&self) {
+        for name in &self.names {
+            self.health.set_service_status(name, ServingStatus::NotServing).await;
+        }
+    }
+}
+
 struct Door(Arc<Service>);
 
 fn deadline_of(metadata: &MetadataMap, arrived: Instant) -> Option<Instant> {
@@ -82,7 +118,8 @@ impl Service {
         deadline: Option<Instant>,
     ) -> Result<ModelInferResponse, Refusal> {
         let (name, version) = (std::mem::take(&mut message.model_name), std::mem::take(&mut message.model_version));
-        let answer = self.infer(&name, &version, (arrived, deadline), |_| decode::grpc(message)).await?;
+        let model = self.asked(&name, &version)?;
+        let answer = self.infer(&model, (arrived, deadline), |_| decode::grpc(message)).await?;
         Ok(encode::grpc(answer))
     }
 
@@ -93,7 +130,7 @@ impl Service {
         messages: impl Stream<Item = Result<ModelInferRequest, Status>> + Send + 'static,
         deadline: Option<Instant>,
     ) -> BoxStream<'static, Result<ModelStreamInferResponse, Status>> {
-        let (at_once, stopping) = (self.signature.max_batch_size, self.stopping());
+        let (at_once, stopping) = (self.catalogue.settings().policy.max_batch_size, self.stopping());
         let answers = messages.take_until(stopping).map(move |message| {
             let service = self.clone();
             async move {
@@ -181,20 +218,24 @@ impl GrpcInferenceService for Door {
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
-        Ok(Response::new(self.0.index(request.get_ref().ready)))
+        Ok(Response::new(self.0.index(request.get_ref().ready).await?))
     }
 
     async fn repository_model_load(
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-        Err(self.0.one_model("load", &request.get_ref().model_name).into())
+        let RepositoryModelLoadRequest { model_name, parameters, .. } = request.get_ref();
+        self.0.load(model_name, parameters.keys()).await?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-        Err(self.0.one_model("unload", &request.get_ref().model_name).into())
+        let RepositoryModelUnloadRequest { model_name, parameters, .. } = request.get_ref();
+        self.0.unload(model_name, parameters.keys()).await?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
 }

@@ -1,4 +1,4 @@
-//! The doors of one model: the Open Inference Protocol over gRPC and REST. Each wire only translates; the path is one.
+//! The doors of the models: the Open Inference Protocol over gRPC and REST. Each wire only translates; the path is one.
 
 mod about;
 mod accept;
@@ -10,10 +10,11 @@ mod rest;
 pub use refusal::Refusal;
 
 use crate::batch::level;
+use crate::catalogue::{Catalogue, Model};
 use crate::decode::{Checked, DecodeError, Signature, check};
 use crate::encode::{Identity, answered};
-use crate::engine::{Engine, Terms};
-use crate::metrics::Metrics;
+use crate::engine::Terms;
+use crate::metrics::{OfModel, Stage};
 use crate::request::{Answer, Request, Wanted};
 use crate::tls::Tls;
 use accept::incoming;
@@ -26,11 +27,8 @@ use tokio::sync::watch;
 
 /// What one process serves.
 pub struct Service {
-    engine: Engine,
+    catalogue: Arc<Catalogue>,
     preparing: Preparing,
-    signature: Signature,
-    identity: Identity,
-    metrics: Arc<Metrics>,
     /// Until told to stop.
     ready: watch::Sender<bool>,
 }
@@ -102,9 +100,9 @@ pub async fn serve(
 }
 
 impl Service {
-    /// Ready at once: the engine is expected to be warm.
-    pub fn new(engine: Engine, signature: Signature, identity: Identity, metrics: Arc<Metrics>) -> Self {
-        Self { engine, preparing: Preparing::new(), signature, identity, metrics, ready: watch::Sender::new(true) }
+    /// Ready at once: what the catalogue has is warm.
+    pub fn new(catalogue: Arc<Catalogue>) -> Self {
+        Self { catalogue, preparing: Preparing::new(), ready: watch::Sender::new(true) }
     }
 
     /// Completes when the server has been told to stop.
@@ -113,48 +111,29 @@ impl Service {
         async move { drop(ready.wait_for(|ready| !ready).await) }
     }
 
-    /// Whether this is the model, and the version if one is named.
-    fn named(&self, name: &str, version: &str) -> Result<(), Refusal> {
-        let Identity { name: served, version: current } = &self.identity;
-        if name != served {
-            return Err(Refusal::Model { asked: name.into(), served: served.clone() });
-        }
-        if !version.is_empty() && version != current {
-            return Err(Refusal::Version { asked: version.into(), model: served.clone(), served: current.clone() });
-        }
-        Ok(())
+    /// The model that is asked, for a request that ends with the answer. Whoever holds it is answered by it, whatever is loaded
+    /// meanwhile.
+    fn asked(&self, name: &str, version: &str) -> Result<Arc<Model>, Refusal> {
+        self.catalogue.named(name, version).map_err(Refusal::from).inspect_err(|refusal| {
+            count(&self.catalogue.metrics().nobody, refusal);
+        })
     }
 
-    /// As [`Service::named`], for a request that ends with the answer.
-    fn known(&self, name: &str, version: &str) -> Result<(), Refusal> {
-        self.named(name, version).inspect_err(|refusal| self.count(refusal))
-    }
-
-    fn count(&self, refusal: &Refusal) {
-        self.metrics.answered(refusal.code());
-        if let Some(reason) = refusal.counted() {
-            self.metrics.refused(reason);
-        }
-    }
-
-    /// The path of every request, whichever wire it came by: `read` is asked only if the model is this one.
+    /// The path of every request, whichever wire it came by.
     async fn infer(
         &self,
-        name: &str,
-        version: &str,
+        model: &Model,
         (arrived, deadline): (Instant, Option<Instant>),
         read: impl FnOnce(&Signature) -> Result<Request, DecodeError>,
     ) -> Result<Answer, Refusal> {
-        let answer = self.answer(name, version, (arrived, deadline), read).await;
+        let answer = self.answer(model, (arrived, deadline), read).await;
         let took = arrived.elapsed();
-        self.metrics.stage("total", took);
+        model.metrics.stage(Stage::Total, took);
         match &answer {
-            Ok(_) => self.metrics.answered(tonic::Code::Ok),
+            Ok(_) => model.metrics.answered(tonic::Code::Ok),
             Err(refusal) => {
-                if !matches!(refusal, Refusal::Model { .. } | Refusal::Version { .. }) {
-                    self.metrics.statistics.failed(took);
-                }
-                self.count(refusal);
+                model.metrics.statistics.failed(took);
+                count(&model.metrics, refusal);
             }
         }
         answer
@@ -162,31 +141,37 @@ impl Service {
 
     async fn answer(
         &self,
-        name: &str,
-        version: &str,
+        model: &Model,
         (arrived, deadline): (Instant, Option<Instant>),
         read: impl FnOnce(&Signature) -> Result<Request, DecodeError>,
     ) -> Result<Answer, Refusal> {
-        self.named(name, version)?;
-        let Request { id, inputs, outputs, form, priority, timeout } = read(&self.signature)?;
+        let (signature, metrics) = (&model.signature, &model.metrics);
+        let Request { id, inputs, outputs, form, priority, timeout } = read(signature)?;
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
         let terms = Terms { deadline, expires, level: level(priority) };
-        let input = match check(inputs, &outputs, &self.signature)? {
+        let input = match check(inputs, &outputs, signature)? {
             Checked::Tensor(input) => input,
             Checked::Images(images, encoded) => self.preparing.input(images, encoded, terms).await?,
         };
         let decoding = arrived.elapsed();
-        self.metrics.stage("decode", decoding);
-        let output = self.engine.submit(input, terms).await?;
+        metrics.stage(Stage::Decode, decoding);
+        let output = model.engine.submit(input, terms).await?;
         let encoded = Instant::now();
-        let whole = || vec![Wanted { name: self.signature.output.name.clone(), classes: None, form }];
+        let whole = || vec![Wanted { name: signature.output.name.clone(), classes: None, form }];
         let wanted = if outputs.is_empty() { whole() } else { outputs };
-        let outputs = answered(&output, wanted, &self.signature)
+        let outputs = answered(&output, wanted, signature)
             .map_err(|error| Refusal::Encode { why: format!("it is no tensor of the model's: {error}") })?;
         let encoding = encoded.elapsed();
-        self.metrics.stage("encode", encoding);
-        self.metrics.statistics.succeeded(arrived.elapsed(), decoding, encoding);
-        let Identity { name: model, version } = self.identity.clone();
+        metrics.stage(Stage::Encode, encoding);
+        metrics.statistics.succeeded(arrived.elapsed(), decoding, encoding);
+        let Identity { name: model, version } = model.identity.clone();
         Ok(Answer { model, version, id, outputs })
+    }
+}
+
+fn count(metrics: &OfModel, refusal: &Refusal) {
+    metrics.answered(refusal.code());
+    if let Some(reason) = refusal.counted() {
+        metrics.refused(reason);
     }
 }

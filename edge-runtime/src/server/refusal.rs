@@ -1,5 +1,6 @@
 //! Why a request gets no answer, and the one table of what each wire calls that.
 
+use crate::catalogue::{CatalogueError, SourceError, Unserved};
 use crate::decode::DecodeError;
 use crate::engine::EngineError;
 use http::StatusCode;
@@ -9,10 +10,8 @@ use tonic::{Code, Status};
 /// What a client is told instead of an answer.
 #[derive(Debug, Error)]
 pub enum Refusal {
-    #[error("no model \"{asked}\" here; this server has \"{served}\"")]
-    Model { asked: String, served: String },
-    #[error("no version \"{asked}\" of \"{model}\" here; this server has \"{served}\"")]
-    Version { asked: String, model: String, served: String },
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error(transparent)]
@@ -21,20 +20,28 @@ pub enum Refusal {
     Encode { why: String },
     #[error("the server is shutting down")]
     Draining,
-    #[error("this server serves one model, \"{served}\", and cannot {verb} \"{asked}\": start a server for each model")]
-    OneModel { verb: &'static str, asked: String, served: String },
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    #[error("{verb} takes no parameter \"{name}\"; a model is what its artifact says")]
+    Parameter { verb: &'static str, name: String },
 }
 
 impl Refusal {
     /// What gRPC calls it.
     pub fn code(&self) -> Code {
         match self {
-            Refusal::Model { .. } | Refusal::Version { .. } => Code::NotFound,
-            Refusal::Decode(DecodeError::SharedMemory) | Refusal::OneModel { .. } => Code::Unimplemented,
-            Refusal::Decode(_) => Code::InvalidArgument,
+            Refusal::Unserved(Unserved::Model { .. } | Unserved::Version { .. })
+            | Refusal::Catalogue(
+                CatalogueError::Unknown { .. } | CatalogueError::Source(SourceError::Unknown { .. }),
+            ) => Code::NotFound,
+            Refusal::Decode(DecodeError::SharedMemory) => Code::Unimplemented,
+            Refusal::Decode(_) | Refusal::Parameter { .. } => Code::InvalidArgument,
             Refusal::Engine(EngineError::QueueFull { .. } | EngineError::Expired | EngineError::Closed)
+            | Refusal::Unserved(Unserved::Unavailable { .. })
             | Refusal::Draining => Code::Unavailable,
             Refusal::Engine(EngineError::Late) => Code::DeadlineExceeded,
+            Refusal::Catalogue(CatalogueError::Denied { .. }) => Code::PermissionDenied,
+            Refusal::Catalogue(CatalogueError::Source(_) | CatalogueError::Failed { .. }) => Code::FailedPrecondition,
             Refusal::Engine(EngineError::Failed { .. }) | Refusal::Encode { .. } => Code::Internal,
         }
     }
@@ -43,7 +50,8 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self.code() {
             Code::NotFound => StatusCode::NOT_FOUND,
-            Code::InvalidArgument => StatusCode::BAD_REQUEST,
+            Code::InvalidArgument | Code::FailedPrecondition => StatusCode::BAD_REQUEST,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
@@ -54,14 +62,17 @@ impl Refusal {
     /// What it is counted as; `None` where the model was asked.
     pub(super) fn counted(&self) -> Option<&'static str> {
         match self {
-            Refusal::Model { .. } | Refusal::Version { .. } => Some("unknown_model"),
+            Refusal::Unserved(Unserved::Model { .. } | Unserved::Version { .. }) => Some("unknown_model"),
+            Refusal::Unserved(Unserved::Unavailable { .. }) => Some("unavailable"),
             Refusal::Decode(_) => Some("malformed"),
             Refusal::Engine(EngineError::QueueFull { .. }) => Some("queue_full"),
             Refusal::Engine(EngineError::Late) => Some("deadline"),
             Refusal::Engine(EngineError::Expired) => Some("timeout"),
             Refusal::Engine(EngineError::Closed) | Refusal::Draining => Some("closed"),
-            Refusal::OneModel { .. } => Some("unsupported"),
-            Refusal::Engine(EngineError::Failed { .. }) | Refusal::Encode { .. } => None,
+            Refusal::Engine(EngineError::Failed { .. })
+            | Refusal::Encode { .. }
+            | Refusal::Catalogue(_)
+            | Refusal::Parameter { .. } => None,
         }
     }
 }
@@ -90,7 +101,7 @@ mod tests {
     #[test]
     fn what_is_told_is_short_whatever_was_asked() {
         let asked = "ä".repeat(100_000);
-        let status = Status::from(Refusal::Model { asked, served: "tiny".into() });
+        let status = Status::from(Refusal::from(Unserved::Model { asked, known: "\"tiny\"".into() }));
         assert!(status.message().len() < 1100 && status.message().ends_with('…'), "{}", status.message().len());
         assert_eq!(shortened("short".into()), "short");
     }

@@ -45,6 +45,13 @@ pub struct IndexRequest {
     pub ready: bool,
 }
 
+/// The body of `/v2/repository/models/NAME/load`, and of `unload`.
+#[derive(Debug, Default, Deserialize)]
+pub struct ControlRequest {
+    #[serde(default)]
+    pub parameters: Parameters,
+}
+
 #[derive(Debug, Serialize)]
 pub struct InferResponse<'a> {
     pub model_name: &'a str,

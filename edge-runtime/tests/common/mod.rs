@@ -6,9 +6,8 @@ pub mod process;
 
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
-use sconce_edge_runtime::encode::Identity;
-use sconce_edge_runtime::engine::{Engine, Executor};
-use sconce_edge_runtime::load::load;
+use sconce_edge_runtime::catalogue::{Catalogue, Control, Settings, Source, Sources};
+use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::metrics::{Metrics, Served};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::tls::Tls;
@@ -40,6 +39,25 @@ pub const LIMITS: Limits = Limits {
     body_timeout: Duration::from_secs(5),
     drain: Duration::from_secs(5),
 };
+
+/// For batches of up to 4 rows.
+pub fn settings(executor: Executor) -> Settings {
+    Settings { variant: "f32".into(), policy: policy(4), queue_size: 256, threads: 1, executor: Some(executor) }
+}
+
+/// A catalogue with all that there is.
+pub async fn start(sources: Sources, control: Control, settings: Settings) -> Arc<Catalogue> {
+    let metrics = Metrics::new(&mut Registry::default());
+    let names = sources.names().unwrap();
+    Catalogue::start(sources, &names, control, settings, metrics).await.unwrap()
+}
+
+/// A folder with a tiny model; seeds differ in what they answer.
+pub fn tiny(seed: u64) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    sconce_model::artifact::testing::write_tiny(folder.path(), seed).unwrap();
+    folder
+}
 
 pub type Client = GrpcInferenceServiceClient<Channel>;
 
@@ -84,20 +102,25 @@ impl Server {
         queue_size: usize,
         limits: Limits,
     ) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
-        let loaded = load(folder.path(), None, "f32", policy.max_batch_size, 1).unwrap();
-        let metrics = Arc::new(Metrics::new(&mut Registry::default(), SERVED));
-        let engine = Engine::start(loaded.runner, policy, queue_size, metrics.clone(), executor).unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let identity = Identity { name: MODEL.into(), version: address.to_string() };
+        let folder = tiny(7);
+        // Each server has a version of its own.
+        let version = Some(listener.local_addr().unwrap().to_string());
+        let source = Source { version, folder: folder.path().into(), digest: None };
+        let sources = Sources::new([(MODEL.into(), source)], None).unwrap();
+        let settings = Settings { policy, queue_size, ..settings(executor) };
+        let catalogue = start(sources, Control::None, settings).await;
+        Self::of(catalogue, listener, tls, limits).await
+    }
+
+    /// Of a catalogue.
+    pub async fn of(catalogue: Arc<Catalogue>, grpc: TcpListener, tls: Option<Tls>, limits: Limits) -> Self {
         let rest = TcpListener::bind(LOOPBACK).await.unwrap();
-        let rest_address = rest.local_addr().unwrap();
-        let service = Service::new(engine, loaded.signature, identity, metrics);
+        let (address, rest_address) = (grpc.local_addr().unwrap(), rest.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
-        let task = tokio::spawn(server::serve(Listeners { grpc: listener, rest, tls }, service, limits, stopped));
+        let listeners = Listeners { grpc, rest, tls };
+        let task = tokio::spawn(server::serve(listeners, Service::new(catalogue), limits, stopped));
         Self { address, rest: rest_address, stop: Some(stop), task }
     }
 

@@ -73,7 +73,5 @@ impl Drop for Process {
 }
 
 pub fn tiny() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
-    folder
+    super::tiny(7)
 }

@@ -294,8 +294,8 @@ async fn malformed_requests_are_told_what_was_expected() {
             "/v2/repository/models/x/load",
             &[],
             b"{}",
-            501,
-            "serves one model, \"tiny.test\", and cannot load \"x\"",
+            403,
+            "clients cannot load models here; start the server with --model-control-mode explicit",
         ),
     ];
     for (method, path, headers, body, status, expected) in cases {

@@ -15,7 +15,6 @@ use sconce_edge_runtime::wire::{
     ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest, StatisticDuration,
     raw_fp32,
 };
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -256,8 +255,9 @@ async fn statistics_configuration_and_index_are_told() {
     assert_eq!((index.models[0].name.as_str(), index.models[0].state.as_str()), (MODEL, "READY"));
     let load = RepositoryModelLoadRequest { model_name: "other".into(), ..Default::default() };
     let refused = client.repository_model_load(load).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("serves one model, \"tiny.test\", and cannot load \"other\""), "{refused}");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let expected = "clients cannot load models here; start the server with --model-control-mode explicit";
+    assert_eq!(refused.message(), expected);
 }
 
 /// Inline, the two threads run batches at once.
@@ -338,7 +338,7 @@ async fn late_work_is_refused_before_the_model_runs() {
     engine.submit(input, Terms::default()).await.unwrap();
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("sconce_batch_size_count 1"), "{text}");
+    assert!(text.contains("sconce_batch_size_count{model=\"tiny.test\",version=\"1\"} 1"), "{text}");
 }
 
 /// The delay fills the queue without a clock: less than a batch waits, a whole one runs.
@@ -359,7 +359,7 @@ async fn whose_client_is_gone_leaves_its_place_to_another() {
     assert_eq!([first, third, last].map(|answer| answer.unwrap().ys.dims()[0]), [1, 1, 2]);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("sconce_batch_size_sum 4") && text.contains("reason=\"abandoned\"} 1"), "{text}");
+    assert!(text.contains("version=\"1\"} 4.0") && text.contains("reason=\"abandoned\"} 1"), "{text}");
 }
 
 #[tokio::test]
@@ -389,9 +389,9 @@ fn engine(queue_size: usize, max_queue_delay: Duration) -> (Engine, Input, Regis
     sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
     let loaded = load(folder.path(), None, "f32", 4, 1).unwrap();
     let mut registry = Registry::default();
-    let metrics = Arc::new(Metrics::new(&mut registry, SERVED));
+    let metrics = Metrics::new(&mut registry);
     let policy = Policy { max_batch_size: 4, max_queue_delay };
-    let engine = Engine::start(loaded.runner, policy, queue_size, metrics, EXECUTOR).unwrap();
+    let engine = Engine::start(loaded.runner, policy, queue_size, metrics.of(SERVED), EXECUTOR).unwrap();
     let checked = check(grpc(request(1)).unwrap().inputs, &[], &loaded.signature).unwrap();
     let Checked::Tensor(input) = checked else { unreachable!("it is one") };
     (engine, input, registry)

@@ -109,9 +109,9 @@ class Wire:
         self.refused('has datatype "FP64"; the model takes FP32', self.client.infer, MODEL, [wide])
         self.refused("is given twice", self.client.infer, MODEL, inputs(self.wire) * 2)
 
-    def test_one_model_is_served(self):
-        self.refused("serves one model", self.client.load_model, "other")
-        self.refused("serves one model", self.client.unload_model, MODEL)
+    def test_models_are_loaded_only_where_that_is_allowed(self):
+        self.refused("clients cannot load models here", self.client.load_model, "other")
+        self.refused("clients cannot unload models here", self.client.unload_model, MODEL)
 
 
 class TestGrpc(Wire, unittest.TestCase):
@@ -147,8 +147,8 @@ class TestGrpc(Wire, unittest.TestCase):
     def test_codes(self):
         error = self.refused("no model", self.client.infer, "other", inputs(self.wire))
         self.assertEqual(error.status(), "StatusCode.NOT_FOUND")
-        error = self.refused("one model", self.client.load_model, "other")
-        self.assertEqual(error.status(), "StatusCode.UNIMPLEMENTED")
+        error = self.refused("cannot load", self.client.load_model, "other")
+        self.assertEqual(error.status(), "StatusCode.PERMISSION_DENIED")
         error = self.refused("timeout", self.infer, timeout=1)
         self.assertEqual(error.status(), "StatusCode.UNAVAILABLE")
 
@@ -248,7 +248,7 @@ class TestRest(Wire, unittest.TestCase):
     def test_codes(self):
         for status, call in [
             ("404", lambda: self.client.infer("other", inputs(self.wire))),
-            ("501", lambda: self.client.load_model("other")),
+            ("403", lambda: self.client.load_model("other")),
             ("501", self.client.get_log_settings),
             ("501", self.client.get_trace_settings),
             ("501", self.client.get_system_shared_memory_status),

@@ -14,7 +14,15 @@ use std::sync::Arc;
 /// # Errors
 /// As [`write`].
 pub fn write_tiny(folder: &Path, seed: u64) -> Result<(), ArtifactError> {
-    let typed = serde_json::json!({"input": {"shape": [1, 8, 8]}, "layers": [
+    write_square(folder, seed, 8)
+}
+
+/// As [`write_tiny`], with input `(batch, 1, side, side)`.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_square(folder: &Path, seed: u64, side: usize) -> Result<(), ArtifactError> {
+    let typed = serde_json::json!({"input": {"shape": [1, side, side]}, "layers": [
         {"conv2d": {"filters": 4, "kernel": 3, "activation": "relu"}}, {"maxPool2d": {}}, {"flatten": {}},
         {"dense": {"units": 3, "activation": "softmax"}}]});
     let unknown = |why: String| ArtifactError::UnknownArchitecture { why };

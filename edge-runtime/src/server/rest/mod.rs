@@ -7,7 +7,7 @@ use super::accept::Io;
 use super::{Limits, Refusal, Service};
 use crate::decode;
 use crate::encode;
-use crate::wire::json::IndexRequest;
+use crate::wire::json::{ControlRequest, IndexRequest};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -146,7 +147,7 @@ async fn server_ready(State(door): State<Door>) -> Answer {
 }
 
 async fn models(State(door): State<Door>) -> Answer {
-    told(&json!({"models": [door.service.identity.name]}))
+    told(&json!({"models": door.service.catalogue.models().names().collect::<Vec<_>>()}))
 }
 
 async fn model_metadata(State(door): State<Door>, asked: Asked) -> Answer {
@@ -155,6 +156,8 @@ async fn model_metadata(State(door): State<Door>, asked: Asked) -> Answer {
 
 async fn model_ready(State(door): State<Door>, asked: Asked) -> Answer {
     if !door.service.model_ready(&asked.model, &asked.version)?.ready {
+        // Says why, if it is the model.
+        door.service.catalogue.named(&asked.model, &asked.version).map_err(Refusal::from)?;
         return Err(Refusal::Draining.into());
     }
     told(&json!({"name": asked.model, "ready": true}))
@@ -173,22 +176,30 @@ async fn all_statistics(State(door): State<Door>) -> Answer {
 }
 
 async fn index(State(door): State<Door>, request: Request) -> Answer {
+    let asked: IndexRequest = json_body(request, &door.limits).await?;
+    told(&door.service.index(asked.ready).await?.models)
+}
+
+async fn load(State(door): State<Door>, asked: Asked, request: Request) -> Answer {
+    let control: ControlRequest = json_body(request, &door.limits).await?;
+    door.service.load(&asked.model, control.parameters.0.keys()).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn unload(State(door): State<Door>, asked: Asked, request: Request) -> Answer {
+    let control: ControlRequest = json_body(request, &door.limits).await?;
+    door.service.unload(&asked.model, control.parameters.0.keys()).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+/// A body that may be left out.
+async fn json_body<T: DeserializeOwned + Default>(request: Request, limits: &Limits) -> Result<T, Trouble> {
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, &door.limits).await?;
-    let asked = if body.is_empty() {
-        IndexRequest::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| Trouble::Json { why: error.to_string() })?
-    };
-    told(&door.service.index(asked.ready).models)
-}
-
-async fn load(State(door): State<Door>, asked: Asked) -> Answer {
-    Err(door.service.one_model("load", &asked.model).into())
-}
-
-async fn unload(State(door): State<Door>, asked: Asked) -> Answer {
-    Err(door.service.one_model("unload", &asked.model).into())
+    let body = body::read(&head.headers, body, limits).await?;
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&body).map_err(|error| Trouble::Json { why: error.to_string() })
 }
 
 async fn unserved(request: Request) -> Trouble {
@@ -196,10 +207,10 @@ async fn unserved(request: Request) -> Trouble {
 }
 
 async fn infer(State(Door { service, limits }): State<Door>, asked: Asked, request: Request) -> Answer {
-    // A body for another model is not worth reading.
-    service.known(&asked.model, &asked.version)?;
+    // A body for a model that is not here is not worth reading.
+    let model = service.asked(&asked.model, &asked.version)?;
     let (head, body) = request.into_parts();
-    let body = body::read(&head.headers, body, &limits).await.inspect_err(|_| service.metrics.refused("unreadable"))?;
+    let body = body::read(&head.headers, body, &limits).await.inspect_err(|_| model.metrics.refused("unreadable"))?;
     let header = head.headers.get(HEADER_LENGTH).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let read = |signature: &_| match header.as_deref().map(str::trim) {
@@ -207,7 +218,7 @@ async fn infer(State(Door { service, limits }): State<Door>, asked: Asked, reque
         Some("0") => Ok(decode::whole(body, signature)),
         header => decode::split(body, header).and_then(|(head, binary)| decode::rest(&head, binary)),
     };
-    let answer = service.infer(&asked.model, &asked.version, (Instant::now(), None), read).await?;
+    let answer = service.infer(&model, (Instant::now(), None), read).await?;
     let (body, json_bytes) = encode::rest(&answer).map_err(|error| Refusal::Encode { why: error.to_string() })?;
     let (body, encoding) = body::compressed(&head.headers, body);
     let answers = if json_bytes.is_some() { "application/octet-stream" } else { "application/json" };

@@ -4,14 +4,12 @@
 
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
-use sconce_edge_runtime::encode::Identity;
-use sconce_edge_runtime::engine::{Engine, Executor};
-use sconce_edge_runtime::load::load;
-use sconce_edge_runtime::metrics::{Metrics, Served};
+use sconce_edge_runtime::catalogue::{Catalogue, Control, Settings, Source, Sources};
+use sconce_edge_runtime::engine::Executor;
+use sconce_edge_runtime::metrics::Metrics;
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -32,19 +30,18 @@ fn data(folder: &Path) {
 }
 
 async fn serve(folder: &Path) -> String {
-    let loaded = load(folder, None, "f32", 4, 1).unwrap();
-    let served = Served { model: MODEL, version: "1", digest: "", variant: "f32", isa: loaded.runner.isa.name() };
-    let metrics = Arc::new(Metrics::new(&mut Registry::default(), served));
-    let engine = Engine::start(
-        loaded.runner,
-        Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO },
-        64,
-        metrics.clone(),
-        Executor::Inline,
-    )
-    .unwrap();
-    let identity = Identity { name: MODEL.into(), version: "1".into() };
-    let service = Service::new(engine, loaded.signature, identity, metrics);
+    let source = Source { version: None, folder: folder.into(), digest: None };
+    let settings = Settings {
+        variant: "f32".into(),
+        policy: Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO },
+        queue_size: 64,
+        threads: 1,
+        executor: Some(Executor::Inline),
+    };
+    let metrics = Metrics::new(&mut Registry::default());
+    let sources = Sources::new([(MODEL.into(), source)], None).unwrap();
+    let catalogue = Catalogue::start(sources, &[MODEL.into()], Control::None, settings, metrics).await.unwrap();
+    let service = Service::new(catalogue);
     let listen = || TcpListener::bind("127.0.0.1:0");
     let listeners = Listeners { grpc: listen().await.unwrap(), rest: listen().await.unwrap(), tls: None };
     let address = listeners.grpc.local_addr().unwrap().to_string();
