@@ -2,6 +2,7 @@
 //!
 //! Every kernel gives the same bits for the same row: in any batch, on any number of threads, on any instruction set.
 
+pub mod cache;
 pub mod depthwise;
 pub mod epilogue;
 pub mod gates;

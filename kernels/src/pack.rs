@@ -44,6 +44,14 @@ impl Packed {
         self.depth
     }
 
+    /// In memory.
+    pub fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(panels) => size_of_val(panels.values()),
+            Panels::F16(panels) => size_of_val(panels.values()),
+        }
+    }
+
     pub fn is_f16(&self) -> bool {
         matches!(self.panels, Panels::F16(_))
     }
@@ -122,6 +130,11 @@ impl PackedI8 {
 
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// In memory, without the scales.
+    pub fn bytes(&self) -> usize {
+        self.panels.values().len()
     }
 
     /// One per output.

@@ -209,6 +209,11 @@ impl Op {
 }
 
 impl Node {
+    /// The weights that values are multiplied with: none, one, or those of a recurrent layer.
+    pub fn matrices(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(|parameter| parameter.is_matrix())
+    }
+
     /// The name of its weights, if it has some.
     pub fn weight(&self) -> String {
         format!("{}.weight", self.name)

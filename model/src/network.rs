@@ -28,6 +28,15 @@ pub enum WeightsError {
     Tensor(#[from] candle_core::Error),
 }
 
+/// What a node reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// What other nodes, or the input, gave.
+    Input,
+    /// A recurrent layer its own state, or that of the layer below it.
+    State,
+}
+
 pub struct Network {
     graph: Arc<Graph>,
     /// In the order of names, so that every walk over them is the same walk.
@@ -98,7 +107,7 @@ impl Network {
                 learns |= !node.parameters.is_empty();
                 ys
             }
-            Mode::Eval => self.eval(node, inputs),
+            Mode::Eval => self.eval(node, inputs, &mut Ok),
         })
     }
 
@@ -107,18 +116,19 @@ impl Network {
         self.finish(self.forward_t(xs, &mut Mode::Eval)?)
     }
 
-    /// As [`Network::infer`], where each node reads what `before` makes of each of its inputs: to watch it, or to round it.
+    /// As [`Network::infer`], where each node reads what `before` makes of each thing it reads: to watch it, or to round it.
     ///
     /// # Errors
     /// If `xs` is of another shape, and what `before` returns.
     pub fn infer_through(
         &self,
         xs: &Tensor,
-        mut before: impl FnMut(&Node, Tensor) -> Result<Tensor>,
+        mut before: impl FnMut(&Node, Read, Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let ys = self.walk(xs, |node, inputs| {
-            let inputs: Vec<Tensor> = inputs.iter().map(|xs| before(node, xs.clone())).collect::<Result<_>>()?;
-            self.eval(node, &inputs)
+            let input = |xs: &Tensor| before(node, Read::Input, xs.clone());
+            let inputs: Vec<Tensor> = inputs.iter().map(input).collect::<Result<_>>()?;
+            self.eval(node, &inputs, &mut |state| before(node, Read::State, state))
         })?;
         self.finish(ys)
     }
@@ -164,12 +174,12 @@ impl Network {
                 xs * Tensor::from_vec(mask, xs.shape(), xs.device())?
             }
             // These are the same in evaluation; all others have been refused.
-            _ => self.eval(node, std::slice::from_ref(xs)),
+            _ => self.eval(node, std::slice::from_ref(xs), &mut Ok),
         }
     }
 
-    /// By plain operations of candle.
-    fn eval(&self, node: &Node, inputs: &[Tensor]) -> Result<Tensor> {
+    /// By plain operations of candle. A recurrent layer reads what `before` makes of its states.
+    fn eval(&self, node: &Node, inputs: &[Tensor], before: &mut Before<'_>) -> Result<Tensor> {
         let xs = &inputs[0];
         let ys = match &node.op {
             Op::Conv2d { stride, pad, .. } => {
@@ -195,16 +205,19 @@ impl Network {
             }
             Op::Flatten => xs.flatten_from(1)?,
             Op::Dense { .. } => plain::dense(xs, &self.weight(node)?.detach(), &self.bias(node)?.detach())?,
-            Op::Recurrent(recurrent) => self.recurrent(node, recurrent, xs)?,
+            Op::Recurrent(recurrent) => self.recurrent(node, recurrent, xs, before)?,
             Op::Add { .. } => inputs[1..].iter().try_fold(xs.clone(), |sum, xs| sum + xs)?,
             Op::Activation(_) | Op::Dropout { .. } => xs.clone(),
         };
         activate(&ys, node.op.activation())
     }
 
-    fn recurrent(&self, node: &Node, recurrent: &Recurrent, xs: &Tensor) -> Result<Tensor> {
+    fn recurrent(&self, node: &Node, recurrent: &Recurrent, xs: &Tensor, before: &mut Before<'_>) -> Result<Tensor> {
         let mut ys = xs.clone();
         for layer in 0..recurrent.layers {
+            if layer > 0 {
+                ys = before(ys)?;
+            }
             let last = layer + 1 == recurrent.layers && !recurrent.return_sequences;
             let mut directions = Vec::with_capacity(2);
             for direction in recurrent.directions() {
@@ -213,7 +226,7 @@ impl Network {
                 let (bias_ih, bias_hh) = (of("bias_ih")?, of("bias_hh")?);
                 let reverse = !direction.is_empty();
                 let weights = [&weight_ih, &weight_hh, &bias_ih, &bias_hh];
-                let states = plain::recurrent(&ys, recurrent.cell, weights, reverse)?;
+                let states = plain::recurrent(&ys, recurrent.cell, weights, reverse, before)?;
                 let after = if reverse { 0 } else { states.dim(1)? - 1 };
                 directions.push(if last { states.narrow(1, after, 1)?.squeeze(1)? } else { states });
             }
@@ -242,6 +255,9 @@ impl Network {
         }
     }
 }
+
+/// What becomes of a state before it is read.
+type Before<'a> = dyn FnMut(Tensor) -> Result<Tensor> + 'a;
 
 /// What is left to do where the operation has rectified already.
 fn activate_rest(xs: &Tensor, activation: Activation) -> Result<Tensor> {

@@ -1,6 +1,6 @@
 //! The forms in which a network is served: what its weights are stored as, and how its products are computed.
 
-use crate::graph::{Graph, Node, Op};
+use crate::graph::{Graph, Node, Op, Parameter};
 use crate::network::{Network, WeightsError};
 use crate::ops::lend;
 use crate::plan::Plan;
@@ -36,17 +36,17 @@ impl Arithmetic {
     }
 }
 
-/// The products that are computed with bytes, by the names of their nodes. The others are computed as f32.
+/// What the bytes stand for, where products are computed with bytes. The others are computed as f32.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Quantisation(pub BTreeMap<String, Scales>);
-
-/// What the bytes of one product stand for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scales {
-    pub input: Scaling,
-    /// One per output: a weight is its byte, in -127..=127, times this.
-    pub weights: Vec<f32>,
+pub struct Quantisation {
+    /// Of what a node reads, by its name.
+    pub inputs: BTreeMap<String, Scaling>,
+    /// Of weights, by their names. One per output: a weight is its byte, in -127..=127, times this.
+    pub weights: BTreeMap<String, Vec<f32>>,
 }
+
+/// The bytes of a recurrent layer's states, which lie within ±1 whatever it reads.
+pub const STATE: Scaling = Scaling { scale: 1.0 / 127.0, zero_point: 128 };
 
 /// A network in one of its forms. Its weights are those that are served: rounded to what the form can hold.
 pub struct Variant {
@@ -101,29 +101,21 @@ impl Variant {
     /// [`VariantError`] if a weight is not finite.
     pub fn int8(network: &Network, inputs: &BTreeMap<String, Scaling>) -> Result<Self, VariantError> {
         let mut weights = tensors(network);
-        let mut scales = BTreeMap::new();
-        for node in quantisable(network.graph()).filter(|node| inputs.contains_key(&node.name)) {
-            let name = node.weight();
-            let weight = weights[&name].clone();
-            if let Some(value) = first(&weight, |value| !value.is_finite())? {
-                return Err(VariantError::NotFinite { weight: name, value });
+        let mut quantisation = Quantisation::default();
+        for node in quantisable(network.graph()) {
+            let Some(input) = inputs.get(&node.name) else { continue };
+            quantisation.inputs.insert(node.name.clone(), *input);
+            for Parameter { name, .. } in node.matrices() {
+                let (rounded, scales) = rounded(name, &weights[name])?;
+                weights.insert(name.clone(), rounded);
+                quantisation.weights.insert(name.clone(), scales);
             }
-            let depth = weight.dims()[1..].iter().product();
-            let values = weight.flatten_all()?.to_vec1::<f32>()?;
-            let of_outputs: Vec<f32> =
-                values.chunks_exact(depth).map(|values| pack::scale(values.iter().copied())).collect();
-            let rows = values.chunks_exact(depth).zip(&of_outputs);
-            let bytes: Vec<i8> =
-                rows.flat_map(|(row, scale)| row.iter().map(move |value| pack::byte(*value, *scale))).collect();
-            let rounded = dequantised(&bytes, &of_outputs);
-            weights.insert(name, Tensor::from_vec(rounded, weight.shape(), &Device::Cpu)?);
-            scales.insert(node.name.clone(), Scales { input: inputs[&node.name], weights: of_outputs });
         }
-        if scales.is_empty() {
+        if quantisation.inputs.is_empty() {
             return Err(VariantError::NothingToQuantise);
         }
         let network = Network::load(network.graph().clone(), &weights)?;
-        Ok(Self { name: INT8.into(), network, arithmetic: Arithmetic::I8(Quantisation(scales)) })
+        Ok(Self { name: INT8.into(), network, arithmetic: Arithmetic::I8(quantisation) })
     }
 
     /// What serves it, and by which it is evaluated.
@@ -138,12 +130,28 @@ impl Variant {
 /// The products that may be computed with bytes: all but the last, whose sums are the answer.
 pub fn quantisable(graph: &Graph) -> impl Iterator<Item = &Node> {
     let last = graph.nodes.iter().rposition(is_product).unwrap_or_default();
-    let depth = |node: &Node| node.parameters[0].shape[1..].iter().product::<usize>();
-    graph.nodes[..last].iter().filter(move |node| is_product(node) && depth(node) <= MAX_DEPTH_I8)
+    let depth = |parameter: &Parameter| parameter.shape[1..].iter().product::<usize>();
+    let fits = move |node: &Node| node.matrices().all(|parameter| depth(parameter) <= MAX_DEPTH_I8);
+    graph.nodes[..last].iter().filter(move |node| is_product(node) && fits(node))
 }
 
 fn is_product(node: &Node) -> bool {
-    matches!(node.op, Op::Conv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. })
+    matches!(node.op, Op::Conv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. } | Op::Recurrent(_))
+}
+
+/// What is left of a weight as bytes, and their scales, one per output.
+fn rounded(name: &str, weight: &Tensor) -> Result<(Tensor, Vec<f32>), VariantError> {
+    if let Some(value) = first(weight, |value| !value.is_finite())? {
+        return Err(VariantError::NotFinite { weight: name.into(), value });
+    }
+    let depth = weight.dims()[1..].iter().product();
+    let values = weight.flatten_all()?.to_vec1::<f32>()?;
+    let scales: Vec<f32> = values.chunks_exact(depth).map(|values| pack::scale(values.iter().copied())).collect();
+    let rows = values.chunks_exact(depth).zip(&scales);
+    let bytes: Vec<i8> =
+        rows.flat_map(|(row, scale)| row.iter().map(move |value| pack::byte(*value, *scale))).collect();
+    let rounded = Tensor::from_vec(dequantised(&bytes, &scales), weight.shape(), &Device::Cpu)?;
+    Ok((rounded, scales))
 }
 
 /// What bytes stand for: rows of equally many for each output, which has a scale.

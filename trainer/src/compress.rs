@@ -4,7 +4,7 @@ use crate::data::shuffled;
 use crate::fit::Prepared;
 use crate::manifest::Form;
 use sconce_kernels::quantise::Scaling;
-use sconce_model::network::Network;
+use sconce_model::network::{Network, Read};
 use sconce_model::ops::values;
 use sconce_model::variant::{Variant, VariantError, quantisable};
 use std::collections::BTreeMap;
@@ -41,8 +41,9 @@ fn calibrate(network: &Network, train: &Prepared, seed: u64) -> Result<BTreeMap<
     let mut read: BTreeMap<String, Vec<f32>> =
         quantisable(network.graph()).map(|node| (node.name.clone(), Vec::new())).collect();
     for indices in samples.chunks(AT_ONCE) {
-        network.infer_through(&train.batch(indices)?.0, |node, xs| {
-            if let Some(read) = read.get_mut(&node.name) {
+        network.infer_through(&train.batch(indices)?.0, |node, what, xs| {
+            let of_node = read.get_mut(&node.name).filter(|_| what == Read::Input);
+            if let Some(read) = of_node {
                 let values = values(&xs)?;
                 // Odd, so that not the same channel is met each time.
                 let step = (values.len() / indices.len() * samples.len() / KEPT) | 1;

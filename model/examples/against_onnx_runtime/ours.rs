@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{Error, Tensor};
 use sconce_kernels::Cpu;
 use sconce_kernels::quantise::Scaling;
-use sconce_model::network::Network;
+use sconce_model::network::{Network, Read};
 use sconce_model::ops::values;
 use sconce_model::plan::{Plan, Scratch};
 use sconce_model::variant::{Arithmetic, Variant, VariantError};
@@ -34,7 +34,10 @@ impl Plans {
 /// From the least to the greatest value that each node reads, as the peer's tool takes them.
 fn ranges(network: &Network, xs: &Tensor) -> Result<BTreeMap<String, Scaling>> {
     let mut ranges = BTreeMap::new();
-    network.infer_through(xs, |node, xs| {
+    network.infer_through(xs, |node, read, xs| {
+        if read == Read::State {
+            return Ok(xs);
+        }
         let (min, max) = values(&xs)?.iter().fold((0.0_f32, 0.0_f32), |(min, max), x| (min.min(*x), max.max(*x)));
         let scaling = Scaling::of_range(min, max);
         let scaling = scaling.ok_or_else(|| Error::msg(format!("\"{}\" reads {min} to {max}", node.name)))?;

@@ -17,7 +17,7 @@ use crate::architecture::Architecture;
 use crate::graph::Graph;
 use crate::network::Network;
 use crate::preprocess::Preprocess;
-use crate::variant::{Arithmetic, Quantisation, Scales, Variant, quantisable};
+use crate::variant::{Arithmetic, Quantisation, Variant, quantisable};
 use formats::{QuantisationEntry, ScalingEntry, Variants};
 use sconce_kernels::quantise::Scaling;
 use serde::{Serialize, de::DeserializeOwned};
@@ -162,7 +162,7 @@ impl Artifact {
         mut weights: BTreeMap<String, Vec<f32>>,
     ) -> Result<Quantisation, ArtifactError> {
         let broken = |why| Err(ArtifactError::Broken { file: VARIANTS.into(), why });
-        let mut scales = BTreeMap::new();
+        let mut quantisation = Quantisation::default();
         let Some(QuantisationEntry { weights: how, activations }) = &entry.quantisation else {
             return broken(format!("\"{}\" needs quantisation", entry.name));
         };
@@ -170,21 +170,26 @@ impl Artifact {
             return broken(format!("quantisation.weights: {how}; known is {SYMMETRIC}"));
         }
         for node in quantisable(&self.graph) {
-            let input = activations.get(&node.name);
-            let (Some(weights), Some(input)) = (weights.remove(&node.weight()), input) else { continue };
+            let Some(input) = activations.get(&node.name) else { continue };
+            if node.matrices().any(|parameter| !weights.contains_key(&parameter.name)) {
+                continue;
+            }
             if !(input.scale.is_normal() && input.scale > 0.0) {
                 return broken(format!("quantisation.activations.{}: scale {}; need above 0", node.name, input.scale));
             }
             let input = Scaling { scale: input.scale, zero_point: input.zero_point };
-            scales.insert(node.name.clone(), Scales { input, weights });
+            quantisation.inputs.insert(node.name.clone(), input);
+            let of_node = node.matrices().filter_map(|parameter| weights.remove_entry(&parameter.name));
+            quantisation.weights.extend(of_node);
         }
-        let stray = activations.keys().filter(|name| !scales.contains_key(*name));
-        if let Some(name) = weights.keys().chain(stray).min() {
+        let mut stray =
+            activations.keys().filter(|name| !quantisation.inputs.contains_key(*name)).chain(weights.keys());
+        if let Some(name) = stray.next() {
             return broken(format!(
                 "quantisation: \"{name}\" needs both bytes as weights and activations, in a layer before the last"
             ));
         }
-        Ok(Quantisation(scales))
+        Ok(quantisation)
     }
 }
 
@@ -220,11 +225,11 @@ fn entry(variant: &Variant, file: String, bytes: u64) -> Result<VariantEntry, Ar
     let scratch = variant.plan().map_err(|source| ArtifactError::Network { source })?.scratch_bytes();
     let quantisation = match &variant.arithmetic {
         Arithmetic::F32 | Arithmetic::F16 => None,
-        Arithmetic::I8(Quantisation(scales)) => {
-            let activation = |(node, Scales { input, .. }): (&String, &Scales)| {
+        Arithmetic::I8(Quantisation { inputs, .. }) => {
+            let activation = |(node, input): (&String, &Scaling)| {
                 (node.clone(), ScalingEntry { scale: input.scale, zero_point: input.zero_point })
             };
-            Some(QuantisationEntry { weights: SYMMETRIC.into(), activations: scales.iter().map(activation).collect() })
+            Some(QuantisationEntry { weights: SYMMETRIC.into(), activations: inputs.iter().map(activation).collect() })
         }
     };
     Ok(VariantEntry {

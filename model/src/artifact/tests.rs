@@ -165,11 +165,10 @@ fn each_variant_is_read_as_it_was_written() {
     let artifact = Artifact::open(folder.path()).unwrap();
     let trained = artifact.variant(F32).unwrap();
     let int8 = artifact.variant(INT8).unwrap();
-    let Arithmetic::I8(Quantisation(scales)) = &int8.arithmetic else { panic!("{:?}", int8.arithmetic) };
-    assert_eq!(scales.keys().collect::<Vec<_>>(), ["conv2d_1"], "the last layer stays f32");
-    let inputs = scales.iter().map(|(node, scales)| (node.clone(), scales.input)).collect();
-    let again = [Variant::f16(&trained.network).unwrap(), Variant::int8(&trained.network, &inputs).unwrap()];
-    for (read, written) in [artifact.variant(F16).unwrap(), int8].iter().zip(&again) {
+    let Arithmetic::I8(Quantisation { inputs, .. }) = &int8.arithmetic else { panic!("{:?}", int8.arithmetic) };
+    assert_eq!(inputs.keys().collect::<Vec<_>>(), ["conv2d_1"], "the last layer stays f32");
+    let again = [Variant::f16(&trained.network).unwrap(), Variant::int8(&trained.network, inputs).unwrap()];
+    for (read, written) in [&artifact.variant(F16).unwrap(), &int8].into_iter().zip(&again) {
         assert_eq!(read.arithmetic, written.arithmetic);
         for (name, variable) in read.network.variables() {
             let values = |variable: &Tensor| variable.flatten_all().unwrap().to_vec1::<f32>().unwrap();

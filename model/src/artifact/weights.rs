@@ -2,7 +2,7 @@
 
 use super::ArtifactError;
 use crate::ops::values;
-use crate::variant::{Arithmetic, Scales, Variant, dequantised};
+use crate::variant::{Arithmetic, Variant, dequantised};
 use candle_core::{Device, Tensor};
 use safetensors::{Dtype, SafeTensors, View};
 use sconce_kernels::half::{f16_to_f32, f32_to_f16};
@@ -109,18 +109,17 @@ impl View for &Encoded {
 pub(super) fn encode(variant: &Variant, file: &str) -> Result<Vec<u8>, ArtifactError> {
     let broken = |why: String| ArtifactError::Broken { file: file.into(), why };
     let graph = variant.network.graph();
-    let products: BTreeMap<String, &String> = graph.nodes.iter().map(|node| (node.weight(), &node.name)).collect();
     let matrices: BTreeSet<&String> =
         graph.parameters().filter(|parameter| parameter.is_matrix()).map(|parameter| &parameter.name).collect();
     let mut tensors = BTreeMap::new();
     for (name, variable) in variant.network.variables() {
         let (shape, values) = (variable.dims().to_vec(), values(variable).map_err(|error| broken(error.to_string()))?);
-        let scales = match (&variant.arithmetic, products.get(name)) {
-            (Arithmetic::I8(quantisation), Some(node)) => quantisation.0.get(*node),
-            _ => None,
+        let scales = match &variant.arithmetic {
+            Arithmetic::I8(quantisation) => quantisation.weights.get(name),
+            Arithmetic::F32 | Arithmetic::F16 => None,
         };
         let (dtype, data) = match (scales, &variant.arithmetic) {
-            (Some(Scales { weights: scales, .. }), _) => {
+            (Some(scales), _) => {
                 let rows = values.chunks_exact(values.len() / scales.len()).zip(scales);
                 let data =
                     rows.flat_map(|(row, scale)| row.iter().map(move |value| byte(*value, *scale).cast_unsigned()));

@@ -1,6 +1,7 @@
 //! The reference of each layer, on plain operations of candle. Images are `(batch, channels, height, width)`, sequences
 //! `(batch, time, features)`.
 
+use super::Before;
 use crate::architecture::Activation;
 use crate::graph::{Cell, Pad};
 use candle_core::{D, Result, Tensor};
@@ -68,12 +69,14 @@ pub(super) fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tenso
 }
 
 /// One direction of a recurrent layer: `xs` is `(batch, time, features)`; returns the states of all steps,
-/// `(batch, time, units)`. The weights are those of the input and of the state, each with its bias.
+/// `(batch, time, units)`. The weights are those of the input and of the state, each with its bias; the state is read as
+/// `before` makes it.
 pub(super) fn recurrent(
     xs: &Tensor,
     cell: Cell,
     [weight_ih, weight_hh, bias_ih, bias_hh]: [&Tensor; 4],
     reverse: bool,
+    before: &mut Before<'_>,
 ) -> Result<Tensor> {
     let (batch, time, _) = xs.dims3()?;
     let units = weight_hh.dim(1)?;
@@ -84,7 +87,7 @@ pub(super) fn recurrent(
     for step in 0..time {
         let step = if reverse { time - 1 - step } else { step };
         let input = projected.narrow(1, step, 1)?.squeeze(1)?;
-        let recurrent = dense(&state, weight_hh, bias_hh)?;
+        let recurrent = dense(&before(state.clone())?, weight_hh, bias_hh)?;
         let of = |gates: &Tensor, gate: usize| gates.narrow(D::Minus1, gate * units, units);
         let both = |gate: usize| of(&input, gate)? + of(&recurrent, gate)?;
         state = match cell {

@@ -1,15 +1,14 @@
 //! From a graph with weights to steps. Pure: every choice is here, none at run time.
 
-use super::buffers::{Span, assign};
+use super::buffers::Span;
 use super::fuse::{Fused, Norm, fuse};
 use super::recurrent::{Direction, Recurrence};
 use super::weights::{Packer, in_epilogue};
-use super::{Kernel, Plan, Product, Step, Weights};
+use super::{Kernel, Plan, Step};
 use crate::architecture::Activation;
 use crate::graph::{Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
-use crate::ops::values;
-use crate::variant::Arithmetic;
+use crate::variant::{Arithmetic, STATE};
 use candle_core::Result;
 use sconce_kernels::gates::Function;
 use sconce_kernels::pool::Pool;
@@ -58,7 +57,6 @@ struct Compiler<'a> {
     input: Value,
     /// Of each node that is computed.
     outputs: Vec<Option<Value>>,
-    largest_in_bytes: usize,
 }
 
 pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan> {
@@ -72,7 +70,6 @@ pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan
         steps: Vec::with_capacity(graph.nodes.len() + 2),
         input: Value { span: input, layout: Layout::AsGraph },
         outputs: vec![None; graph.nodes.len()],
-        largest_in_bytes: 0,
     };
     for index in 0..graph.nodes.len() {
         if compiler.outputs[index].is_none() {
@@ -85,11 +82,10 @@ pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan
         let width = graph.units();
         output = compiler.push(vec![compiler.name(last)], Kernel::Softmax(width), &[output], output.span.values);
     }
-    let Compiler { mut steps, largest_in_bytes, .. } = compiler;
-    let mut output = output.span;
-    let buffers = assign(&mut steps, input, &mut output);
-    let shape = graph.shape(last).to_vec();
-    Ok(Plan { input: graph.input.clone(), output: shape, answer: output, steps, buffers, largest_in_bytes })
+    let steps = compiler.steps;
+    let largest_in_bytes = steps.iter().map(Step::in_bytes).max().unwrap_or_default();
+    let ends = [input, output.span];
+    Ok(Plan { input: graph.input.clone(), output: graph.shape(last).to_vec(), steps, ends, largest_in_bytes })
 }
 
 impl Compiler<'_> {
@@ -173,9 +169,6 @@ impl Compiler<'_> {
                 (xs, Kernel::Product(product), Layout::AsGraph)
             }
         };
-        if let Kernel::Product(Product { weights: Weights::Bytes { .. }, .. }) = &kernel {
-            self.largest_in_bytes = self.largest_in_bytes.max(xs.span.values);
-        }
         let names = fused.nodes.iter().map(|index| self.graph.nodes[*index].name.clone()).collect();
         let last = &self.graph.nodes[fused.nodes[fused.nodes.len() - 1]];
         let reads: Vec<Value> = std::iter::once(xs).chain(residual).collect();
@@ -210,18 +203,18 @@ impl Compiler<'_> {
         };
         let mut xs = self.as_graph(node.inputs[0]);
         let gates = cell.gates() * units;
+        let input = self.packer.input(node);
+        let states = input.map(|_| STATE);
         for layer in 0..layers {
             let name = if layers == 1 { node.name.clone() } else { format!("{} layer {}", node.name, layer + 1) };
-            let of = |end: &str, direction: &str| values(self.network.of(node, &format!("{end}_l{layer}{direction}"))?);
-            let (mut weights, mut bias, mut directions) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut directions, mut of_input) = (Vec::new(), Vec::new());
             for direction in recurrent.directions() {
-                weights.extend(of("weight_ih", direction)?);
-                bias.extend(of("bias_ih", direction)?);
-                let product = self.packer.dense(gates, of("weight_hh", direction)?, of("bias_hh", direction)?);
+                let product = self.packer.dense(node, &[format!("hh_l{layer}{direction}")], states)?;
                 directions.push(Direction { product, reverse: !direction.is_empty() });
+                of_input.push(format!("ih_l{layer}{direction}"));
             }
             let wide = directions.len();
-            let projection = self.packer.dense(wide * gates, weights, bias);
+            let projection = self.packer.dense(node, &of_input, if layer == 0 { input } else { states })?;
             let projected = self.push(vec![name.clone()], Kernel::Product(projection), &[xs], time * wide * gates);
             let every = return_sequences || layer + 1 < layers;
             let recurrence = Recurrence { cell, units, time, directions, every };

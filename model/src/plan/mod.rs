@@ -7,6 +7,7 @@ mod compile;
 mod fuse;
 mod recurrent;
 mod run;
+mod segments;
 mod weights;
 
 pub use run::Scratch;
@@ -14,9 +15,10 @@ pub use run::Scratch;
 use crate::network::Network;
 use crate::ops::lend;
 use crate::variant::Arithmetic;
-use buffers::Span;
+use buffers::{Layout, Span};
 use candle_core::{Device, Result, Tensor};
 use recurrent::Recurrence;
+use sconce_kernels::cache;
 use sconce_kernels::gates::Function;
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::Pool;
@@ -25,9 +27,6 @@ use sconce_kernels::rows::Taps;
 use sconce_kernels::{Activation, Cpu, Image, Window};
 use std::fmt;
 
-/// The buffer that takes the input.
-const INPUT: usize = 0;
-
 /// Immutable; shared by all that serve the model. What changes during a run is in a [`Scratch`].
 #[derive(Debug)]
 pub struct Plan {
@@ -35,10 +34,8 @@ pub struct Plan {
     input: Vec<usize>,
     output: Vec<usize>,
     steps: Vec<Step>,
-    /// Where the output is after all steps.
-    answer: Span,
-    /// Their sizes, in values for one input.
-    buffers: Vec<usize>,
+    /// What is read first, and what is there after all steps.
+    ends: [Span; 2],
     /// Values of the largest activation that becomes bytes.
     largest_in_bytes: usize,
 }
@@ -147,14 +144,20 @@ impl Plan {
         &self.steps
     }
 
-    /// Buffers for batches of up to `rows`.
+    /// Buffers for batches of up to `rows`, which go through in groups that this CPU's second-level cache holds.
     pub fn scratch(&self, rows: usize) -> Scratch {
-        Scratch::new(&self.buffers, self.largest_in_bytes, rows)
+        self.scratch_for(rows, cache::second_level())
     }
 
-    /// Bytes of a [`Scratch`] for one row.
+    fn scratch_for(&self, rows: usize, cache: usize) -> Scratch {
+        let segments = segments::split(&self.steps, self.ends[1], rows, cache);
+        Scratch::new(Layout::new(&self.steps, self.ends, rows, segments), self.largest_in_bytes * rows)
+    }
+
+    /// Bytes of a [`Scratch`] for one row; for more on any CPU about so many times as much, or less.
     pub fn scratch_bytes(&self) -> usize {
-        self.buffers.iter().sum::<usize>() * size_of::<f32>() + self.largest_in_bytes
+        let layout = Layout::new(&self.steps, self.ends, 1, segments::alone(0..self.steps.len(), 1));
+        layout.sizes.iter().sum::<usize>() * size_of::<f32>() + self.largest_in_bytes
     }
 
     /// Answers several requests as one batch: each of `xs` is `(rows, ..input)`, its answer `(rows, ..output)`. The same row
@@ -184,7 +187,43 @@ impl Plan {
     }
 }
 
+impl Step {
+    /// Values that it makes bytes of at once, for one input.
+    fn in_bytes(&self) -> usize {
+        match &self.kernel {
+            Kernel::Product(product) if product.is_of_bytes() => self.reads[0].values,
+            Kernel::Recurrence(recurrence) if recurrence.is_of_bytes() => recurrence.units,
+            _ => 0,
+        }
+    }
+}
+
+impl Step {
+    /// Bytes of weights that it reads, each time.
+    fn weight_bytes(&self) -> usize {
+        match &self.kernel {
+            Kernel::Product(product) => product.weights.bytes(),
+            Kernel::Depthwise(convolution) => size_of_val(&convolution.weights[..]),
+            Kernel::Recurrence(recurrence) => recurrence.weight_bytes(),
+            _ => 0,
+        }
+    }
+}
+
+impl Weights {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Float { packed, .. } => packed.bytes(),
+            Self::Bytes { packed, .. } => packed.bytes(),
+        }
+    }
+}
+
 impl Product {
+    fn is_of_bytes(&self) -> bool {
+        matches!(self.weights, Weights::Bytes { .. })
+    }
+
     fn outputs(&self) -> usize {
         match &self.weights {
             Weights::Float { packed, .. } => packed.outputs(),
@@ -227,19 +266,25 @@ impl fmt::Display for Step {
 impl fmt::Display for Product {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.taps.is_some() { "convolution" } else { "product" };
-        let form = match &self.weights {
+        write!(f, "{what}{}", self.weights)
+    }
+}
+
+impl fmt::Display for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Weights::Float { packed, .. } if packed.is_f16() => " of f16",
             Weights::Float { .. } => "",
             Weights::Bytes { .. } => " of int8",
-        };
-        write!(f, "{what}{form}")
+        })
     }
 }
 
 impl fmt::Display for Recurrence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let both = if self.directions.len() > 1 { " both ways" } else { "" };
-        write!(f, "{} steps of {:?}{both}", self.time, self.cell)
+        let weights = &self.directions[0].product.weights;
+        write!(f, "{} steps of {:?}{weights}{both}", self.time, self.cell)
     }
 }
 

@@ -28,8 +28,26 @@ impl Recurrence {
         self.units * (2 + self.cell.gates())
     }
 
+    /// States become bytes before they are multiplied; they stay f32 where they are remembered.
+    pub(super) fn is_of_bytes(&self) -> bool {
+        self.directions[0].product.is_of_bytes()
+    }
+
+    /// That are read in all steps together.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.directions.iter().map(|direction| direction.product.weights.bytes()).sum::<usize>() * self.time
+    }
+
     /// `xs` is `(rows, time, directions, gates, units)`, `ys` `(rows, time, directions, units)`, or without time.
-    pub(super) fn run(&self, cpu: Cpu<'_>, rows: usize, xs: &[f32], work: &mut [f32], ys: &mut [f32]) {
+    pub(super) fn run(
+        &self,
+        cpu: Cpu<'_>,
+        rows: usize,
+        xs: &[f32],
+        work: &mut [f32],
+        bytes: &mut [u8],
+        ys: &mut [f32],
+    ) {
         let Self { cell, units, time, .. } = *self;
         let (wide, gates) = (self.directions.len() * units, self.cell.gates() * units);
         let stride = time * self.directions.len() * gates;
@@ -40,7 +58,7 @@ impl Recurrence {
             memory.fill(0.0);
             for step in 0..time {
                 let step = if *reverse { time - 1 - step } else { step };
-                product.run(cpu, state, &mut [], None, products);
+                product.run(cpu, state, bytes, None, products);
                 let inputs = &xs[(step * self.directions.len() + index) * gates..];
                 let gates = gates::Step { inputs, stride, recurrent: products };
                 match cell {

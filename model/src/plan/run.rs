@@ -1,53 +1,73 @@
 //! Steps over a few buffers: each reads some and fills another, or works in place.
 
-use super::{Depthwise, INPUT, Kernel, Plan, Product, Weights};
+use super::buffers::{Layout, Place, Places};
+use super::segments::Segment;
+use super::{Depthwise, Kernel, Plan, Product, Step, Weights};
 use sconce_kernels::depthwise::depthwise;
 use sconce_kernels::rows::{AMPLE, Rows};
 use sconce_kernels::{Cpu, Epilogue, gates, gemm, pool, quantise};
 use std::mem::take;
+use std::ops::Range;
 
 /// Buffers of one runner. Made once, used for every batch.
 #[derive(Debug)]
 pub struct Scratch {
+    layout: Layout,
     buffers: Vec<Vec<f32>>,
     /// What a product of bytes reads.
     bytes: Vec<u8>,
 }
 
 impl Scratch {
-    /// `buffers` and `bytes` are sizes for one row.
-    pub(super) fn new(buffers: &[usize], bytes: usize, rows: usize) -> Self {
-        Self {
-            buffers: buffers.iter().map(|values| vec![0.0; values * rows]).collect(),
-            bytes: vec![0; bytes * rows + AMPLE],
-        }
+    pub(super) fn new(layout: Layout, bytes: usize) -> Self {
+        let buffers = layout.sizes.iter().map(|size| vec![0.0; *size]).collect();
+        Self { layout, buffers, bytes: vec![0; bytes + AMPLE] }
     }
 
     /// Takes the rows of an input, behind the `filled` values that are there; returns how many there are now.
     pub(super) fn fill(&mut self, filled: usize, xs: &[f32]) -> usize {
         let end = filled + xs.len();
-        self.buffers[INPUT][filled..end].copy_from_slice(xs);
+        self.buffers[self.layout.input.buffer][filled..end].copy_from_slice(xs);
         end
+    }
+
+    #[cfg(test)]
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
     }
 }
 
 /// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs.
 pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut Scratch) -> &'a [f32] {
-    let Scratch { buffers, bytes } = scratch;
+    let Scratch { layout, buffers, bytes } = scratch;
     let rows = values / plan.input.iter().product::<usize>();
-    for step in &plan.steps {
+    for Segment { steps, group } in &layout.segments {
+        for first in (0..rows).step_by(*group) {
+            let rows = first..rows.min(first + group);
+            for (step, places) in plan.steps[steps.clone()].iter().zip(&layout.steps[steps.clone()]) {
+                step.run(cpu, &rows, places, buffers, bytes);
+            }
+        }
+    }
+    &buffers[layout.output.buffer][layout.output.of(&(0..rows))]
+}
+
+impl Step {
+    /// For these rows of the batch.
+    fn run(&self, cpu: Cpu<'_>, rows: &Range<usize>, places: &Places, buffers: &mut [Vec<f32>], bytes: &mut [u8]) {
         // What a step writes is taken out meanwhile, so that it can read the others.
-        let mut written = take(&mut buffers[step.writes.at]);
-        let mut work = if step.work.values > 0 { take(&mut buffers[step.work.at]) } else { Vec::new() };
-        let ys = &mut written[..rows * step.writes.values];
+        let mut written = take(&mut buffers[places.writes.buffer]);
+        let mut work = places.work.map(|work| take(&mut buffers[work.buffer]));
+        let ys = &mut written[places.writes.of(rows)];
         let read = |index: usize| {
-            let span = step.reads[index];
-            &buffers[span.at][..rows * span.values]
+            let place: Place = places.reads[index];
+            &buffers[place.buffer][place.of(rows)]
         };
-        if step.kernel.is_in_place() && step.reads[0].at != step.writes.at {
+        let residual = || (self.reads.len() > 1).then(|| read(1));
+        if self.kernel.is_in_place() && places.reads[0] != places.writes {
             ys.copy_from_slice(read(0));
         }
-        match &step.kernel {
+        match &self.kernel {
             // Not `max` and `min`, which would hide a NaN.
             Kernel::Clamp(most) => ys.iter_mut().for_each(|y| *y = y.clamp(0.0, *most)),
             Kernel::Map(function) => gates::map(cpu.isa, *function, ys),
@@ -59,32 +79,26 @@ pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut
             }
             Kernel::Add => {
                 ys.copy_from_slice(read(0));
-                for index in 1..step.reads.len() {
+                for index in 1..self.reads.len() {
                     ys.iter_mut().zip(read(index)).for_each(|(y, x)| *y += x);
                 }
             }
             Kernel::ChannelsLast(image) => transpose(image.channels, image.height * image.width, read(0), ys),
             Kernel::ChannelsFirst(image) => transpose(image.height * image.width, image.channels, read(0), ys),
-            Kernel::Product(product) => {
-                let residual = (step.reads.len() > 1).then(|| read(1));
-                product.run(cpu, read(0), bytes, residual, ys);
-            }
-            Kernel::Depthwise(convolution) => {
-                let residual = (step.reads.len() > 1).then(|| read(1));
-                convolution.run(cpu, read(0), residual, ys);
-            }
+            Kernel::Product(product) => product.run(cpu, read(0), bytes, residual(), ys),
+            Kernel::Depthwise(convolution) => convolution.run(cpu, read(0), residual(), ys),
             Kernel::Pool { pool, window, image } => pool::pool(cpu, *pool, window, *image, read(0), ys),
             Kernel::GlobalAverage(image) => pool::global_average(cpu, *image, read(0), ys),
             Kernel::Recurrence(recurrence) => {
-                recurrence.run(cpu, rows, read(0), &mut work[..rows * step.work.values], ys);
+                let work = places.work.iter().zip(&mut work).map(|(place, work)| &mut work[place.of(rows)]).next();
+                recurrence.run(cpu, rows.len(), read(0), work.unwrap_or_default(), bytes, ys);
             }
         }
-        buffers[step.writes.at] = written;
-        if step.work.values > 0 {
-            buffers[step.work.at] = work;
+        buffers[places.writes.buffer] = written;
+        if let Some((place, work)) = places.work.zip(work) {
+            buffers[place.buffer] = work;
         }
     }
-    &buffers[plan.answer.at][..rows * plan.answer.values]
 }
 
 impl Product {

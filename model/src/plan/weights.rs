@@ -6,9 +6,10 @@ use crate::architecture::Activation;
 use crate::graph::Node;
 use crate::network::Network;
 use crate::ops::values;
-use crate::variant::{Arithmetic, Scales};
+use crate::variant::Arithmetic;
 use candle_core::Result;
 use sconce_kernels::pack::{self, Packed, PackedI8};
+use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::{AMPLE, Taps};
 use sconce_kernels::{Activation as Epilogue, Image, Window};
 
@@ -21,12 +22,27 @@ pub(super) struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    /// Weights `(outputs, inputs)` that stand alone.
-    pub(super) fn dense(&self, outputs: usize, weights: Vec<f32>, bias: Vec<f32>) -> Product {
-        let depth = weights.len() / outputs;
-        let packed = self.pack(outputs, depth, |output, k| weights[output * depth + k]);
-        let weights = Weights::Float { packed, padding: Vec::new() };
-        Product { taps: None, weights, bias: Some(bias), activation: Epilogue::None }
+    /// What bytes stand for that the node reads; none if it is computed as f32.
+    pub(super) fn input(&self, node: &Node) -> Option<Scaling> {
+        match self.arithmetic {
+            Arithmetic::I8(quantisation) => quantisation.inputs.get(&node.name).copied(),
+            Arithmetic::F32 | Arithmetic::F16 => None,
+        }
+    }
+
+    /// The node's weights `(outputs, inputs)` of these names, one below the other, with their biases: a product that stands alone,
+    /// of bytes if it is known what those of the input stand for.
+    pub(super) fn dense(&self, node: &Node, ends: &[String], input: Option<Scaling>) -> Result<Product> {
+        let (mut given, mut bias, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+        for end in ends {
+            given.extend(values(self.network.of(node, &format!("weight_{end}"))?)?);
+            bias.extend(values(self.network.of(node, &format!("bias_{end}"))?)?);
+            scales.extend(self.scales(&format!("{}.weight_{end}", node.name)));
+        }
+        let depth = given.len() / bias.len();
+        let bytes = input.map(|input| (input, &scales[..]));
+        let weights = self.weights(bias.len(), (1, depth), |output, k| given[output * depth + k], |_| 1.0, bytes);
+        Ok(Product { taps: None, weights, bias: Some(bias), activation: Epilogue::None })
     }
 
     pub(super) fn depthwise(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<Depthwise> {
@@ -56,26 +72,40 @@ impl Packer<'_> {
         let outputs = given.len() / depth;
         let norm = fused.norm.as_ref();
         let factor = |output: usize| norm.map_or(1.0, |norm| norm.scale[output]);
-        let (runs, run) = taps.as_ref().map_or((1, depth), |taps| (taps.taps(), taps.depth()));
-        let scales = match self.arithmetic {
-            Arithmetic::I8(quantisation) => quantisation.0.get(&node.name),
-            Arithmetic::F32 | Arithmetic::F16 => None,
-        };
-        let weights = match scales {
-            Some(Scales { input, weights }) => {
-                // A norm behind bytes changes their scale, and no byte.
-                let scales: Vec<f32> = (0..outputs).map(|output| weights[output] * factor(output)).collect();
-                let byte = |output, k| pack::byte(given[output * depth + column(k)], weights[output]);
-                let packed = PackedI8::new(&scales, runs, run, byte);
-                Weights::Bytes { packed, padding: vec![input.zero_point; run + AMPLE], input: *input }
-            }
-            None => {
-                let weight = |output: usize, k: usize| given[output * depth + column(k)] * factor(output);
-                Weights::Float { packed: self.pack(outputs, depth, weight), padding: vec![0.0; run] }
-            }
-        };
+        let runs = taps.as_ref().map_or((1, depth), |taps| (taps.taps(), taps.depth()));
+        let bytes = self.input(node).map(|input| (input, self.scales(&node.weight())));
+        let weights = self.weights(outputs, runs, |output, k| given[output * depth + column(k)], factor, bytes);
         let activation = in_epilogue(fused.activation).unwrap_or_default();
         Ok(Product { taps, weights, bias: self.bias(node, norm)?, activation })
+    }
+
+    /// Of a weight that is bytes.
+    fn scales(&self, name: &str) -> &[f32] {
+        match self.arithmetic {
+            Arithmetic::I8(quantisation) => quantisation.weights.get(name).map_or(&[], |scales| scales),
+            Arithmetic::F32 | Arithmetic::F16 => &[],
+        }
+    }
+
+    /// Weights of rows of so many `runs` of a length, each times the factor of its output. `bytes` says what those of the input
+    /// stand for, and has the scales of `weight`.
+    fn weights(
+        &self,
+        outputs: usize,
+        (runs, run): (usize, usize),
+        weight: impl Fn(usize, usize) -> f32,
+        factor: impl Fn(usize) -> f32,
+        bytes: Option<(Scaling, &[f32])>,
+    ) -> Weights {
+        let Some((input, of_outputs)) = bytes else {
+            let packed = self.pack(outputs, runs * run, |output, k| weight(output, k) * factor(output));
+            return Weights::Float { packed, padding: vec![0.0; run] };
+        };
+        // A norm behind bytes changes their scale, and no byte.
+        let scales: Vec<f32> = (0..outputs).map(|output| of_outputs[output] * factor(output)).collect();
+        let byte = |output, k| pack::byte(weight(output, k), of_outputs[output]);
+        let packed = PackedI8::new(&scales, runs, run, byte);
+        Weights::Bytes { packed, padding: vec![input.zero_point; run + AMPLE], input }
     }
 
     /// As the arithmetic has weights, unless a norm made one too large for it.

@@ -1,6 +1,6 @@
 //! Random architectures: chains and graphs, of images and of sequences.
 
-use super::{assert_close, infer, inputs, int8, network, rounded, values};
+use super::{assert_close, inputs, int8, network, rounded, values};
 use crate::plan::Plan;
 use crate::variant::Arithmetic;
 use proptest::prelude::*;
@@ -160,7 +160,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn plan_says_what_the_reference_says((input, layers) in prop_oneof![3 => images(), 2 => sequences()], rows in 1..6_usize, seed in any::<u64>()) {
+    fn plan_says_what_the_reference_says((input, layers) in prop_oneof![3 => images(), 2 => sequences()], rows in 1..6_usize,
+        cache in prop::sample::select(vec![0, 1 << 10, 1 << 14, 1 << 30]), seed in any::<u64>()) {
         let network = network(&input, &layers, seed);
         prop_assume!(network.is_some());
         let network = network.unwrap();
@@ -168,7 +169,8 @@ proptest! {
         let expected = network.infer(&xs).unwrap();
         let one = Threads::one();
         for isa in IsaToken::all_present() {
-            let got = infer(&Plan::compile(&network, &Arithmetic::F32).unwrap(), Cpu { isa, threads: &one }, &xs);
+            let plan = Plan::compile(&network, &Arithmetic::F32).unwrap();
+            let got = plan.infer(Cpu { isa, threads: &one }, &[&xs], &mut plan.scratch_for(rows, cache)).unwrap().remove(0);
             prop_assert_eq!(got.dims(), expected.dims());
             assert_close(&values(&got), &values(&expected), &format!("{input:?} {}", json!(layers)));
         }
@@ -176,7 +178,8 @@ proptest! {
             // A last bit of difference may tip a value over to the next byte.
             let expected = values(&rounded(&variant, &xs));
             let largest = expected.iter().fold(1.0, |largest: f32, y| largest.max(y.abs()));
-            let got = infer(&variant.plan().unwrap(), Cpu { isa: IsaToken::detect().unwrap(), threads: &one }, &xs);
+            let (plan, cpu) = (variant.plan().unwrap(), Cpu { isa: IsaToken::detect().unwrap(), threads: &one });
+            let got = plan.infer(cpu, &[&xs], &mut plan.scratch_for(rows, cache)).unwrap().remove(0);
             for (got, expected) in values(&got).iter().zip(&expected) {
                 prop_assert!((got - expected).abs() < 0.02 * largest, "int8: {} {} {:?} {}", got, expected, input, json!(layers));
             }

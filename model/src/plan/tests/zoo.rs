@@ -1,6 +1,6 @@
 //! Known networks: what they take, and that they say what the reference says.
 
-use super::{assert_close, check_bits, infer, inputs, unfold, values};
+use super::{assert_close, check_bits, infer, inputs, int8, unfold, values};
 use crate::architecture::{Architecture, Kind};
 use crate::network::Network;
 use crate::plan::Plan;
@@ -48,8 +48,16 @@ fn every_known_network_says_what_the_reference_says() {
 
 #[test]
 fn sequences_and_blocks_give_the_same_bits_in_any_batch_on_any_cpu() {
-    check_bits(&network(&zoo::read(zoo::GRU)));
+    for typed in [zoo::RNN, zoo::GRU, zoo::LSTM, zoo::CONV1D] {
+        check_bits(&network(&zoo::read(typed)));
+    }
     check_bits(&network(&resized(zoo::RESNET_18, 32)));
+    check_bits(&network(&resized(zoo::MOBILENET_V2, 32)));
+}
+
+/// That one row takes.
+fn buffers(plan: &Plan) -> usize {
+    plan.scratch(1).layout().sizes.len()
 }
 
 fn steps(architecture: &Architecture) -> (Plan, Vec<String>) {
@@ -81,14 +89,14 @@ fn block_takes_a_pass_for_each_convolution_and_three_buffers() {
         "dense_1: softmax, 1000 values",
     ];
     assert_eq!(steps, expected);
-    assert_eq!(plan.buffers.len(), 3);
+    assert_eq!(buffers(&plan), 3);
 }
 
 #[test]
 fn mobile_network_takes_a_pass_for_each_convolution() {
     let (plan, steps) = steps(&zoo::read(zoo::MOBILENET_V2));
     // 52 convolutions, the input's order, the pool, the dense layer, its softmax.
-    assert_eq!((steps.len(), plan.buffers.len()), (56, 3));
+    assert_eq!((steps.len(), buffers(&plan)), (56, 3));
     let expected = [
         "residual_2_2_expand + residual_2_2_expand_bn: product + bias + relu6, 451584 values",
         "residual_2_2_depthwise + residual_2_2_depthwise_bn: depthwise convolution + bias + relu6, 451584 values",
@@ -109,9 +117,16 @@ fn recurrent_layer_takes_two_passes_and_a_chain_two_buffers() {
         "dense_1: softmax, 12 values",
     ];
     assert_eq!(passes, expected);
+    let network = network(&zoo::read(zoo::GRU));
+    let bytes = int8(&network, &inputs(&network, 1, 9)).unwrap().plan().unwrap();
+    let expected = [
+        "gru_1 layer 1: product of int8 + bias, 38400 values",
+        "gru_1 layer 1: 100 steps of Gru of int8, 12800 values",
+    ];
+    assert_eq!(bytes.steps().iter().take(2).map(ToString::to_string).collect::<Vec<_>>(), expected);
     // One more for the state and its products.
-    assert_eq!(plan.buffers.len(), 3);
+    assert_eq!(buffers(&plan), 3);
     for chain in [zoo::SEED_CNN, zoo::CONV1D, zoo::AUTOENCODER] {
-        assert_eq!(steps(&zoo::read(chain)).0.buffers.len(), 2);
+        assert_eq!(buffers(&steps(&zoo::read(chain)).0), 2);
     }
 }
