@@ -23,7 +23,7 @@ pub fn network(typed: &str) -> Result<(Network, Tensor)> {
     }
     let shape: Vec<usize> = std::iter::once(ROWS).chain(network.graph().input.iter().copied()).collect();
     let xs = uniform(&shape, "input", -1.0, 1.0)?;
-    network.infer_through(&xs, |node, xs| {
+    network.infer_through(&xs, |node, _, xs| {
         if matches!(node.op, Op::BatchNorm { .. }) {
             gather(&network, node, &xs)?;
         }
