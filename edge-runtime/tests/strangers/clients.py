@@ -13,6 +13,7 @@ import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
 GRPC, REST, MODEL = (os.environ[name] for name in ("SCONCE_GRPC", "SCONCE_REST", "SCONCE_MODEL"))
+OPEN_GRPC, OPEN_REST = (os.environ[name] for name in ("SCONCE_OPEN_GRPC", "SCONCE_OPEN_REST"))
 IMAGES = (np.arange(2 * 64, dtype=np.float32).reshape(2, 1, 8, 8) % 11) / 11
 
 
@@ -112,6 +113,42 @@ class Wire:
     def test_models_are_loaded_only_where_that_is_allowed(self):
         self.refused("clients cannot load models here", self.client.load_model, "other")
         self.refused("clients cannot unload models here", self.client.unload_model, MODEL)
+
+
+class Open:
+    """A server that lets clients load and unload."""
+
+    def setUp(self):
+        self.client = self.wire.InferenceServerClient(self.address)
+        self.addCleanup(self.client.close)
+
+    def states(self):
+        index = self.client.get_model_repository_index()
+        models = index if isinstance(index, list) else [{"name": m.name, "state": m.state} for m in index.models]
+        return [(model["name"], model["state"]) for model in models]
+
+    def test_models_come_and_go(self):
+        self.client.unload_model(MODEL)
+        self.assertFalse(self.client.is_model_ready(MODEL))
+        self.assertEqual(self.states(), [(MODEL, "UNAVAILABLE")])
+        self.client.load_model(MODEL)
+        self.assertTrue(self.client.is_model_ready(MODEL))
+        self.assertEqual(self.states(), [(MODEL, "READY")])
+        self.client.infer(MODEL, inputs(self.wire))
+
+    def test_what_cannot_be_loaded(self):
+        with self.assertRaisesRegex(InferenceServerException, 'no model "other" to load'):
+            self.client.load_model("other")
+        with self.assertRaisesRegex(InferenceServerException, 'load takes no parameter "config"'):
+            self.client.load_model(MODEL, config="{}")
+
+
+class TestOpenGrpc(Open, unittest.TestCase):
+    wire, address = tritonclient.grpc, OPEN_GRPC
+
+
+class TestOpenRest(Open, unittest.TestCase):
+    wire, address = tritonclient.http, OPEN_REST
 
 
 class TestGrpc(Wire, unittest.TestCase):
