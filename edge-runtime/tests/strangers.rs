@@ -45,15 +45,20 @@ fn public_clients_find_the_server_that_they_expect() {
     let python = python();
     let model = tiny();
     let mut server = Process::serve(model.path());
+    // Another one, which lets clients load and unload.
+    let (folder, control) = (format!("{MODEL}={}", model.path().display()), "--model-control-mode");
+    let mut open = Process::start(&["serve", "--model", &folder, control, "explicit", "--rest", "127.0.0.1:0"]);
     let ended = Command::new(python)
         .args([CLIENTS, "--verbose"])
         .env("SCONCE_GRPC", server.grpc.to_string())
         .env("SCONCE_REST", server.rest.unwrap().to_string())
+        .env("SCONCE_OPEN_GRPC", open.grpc.to_string())
+        .env("SCONCE_OPEN_REST", open.rest.unwrap().to_string())
         .env("SCONCE_MODEL", MODEL)
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&ended.stderr);
     println!("{told}");
     assert!(ended.status.success(), "{told}");
-    assert_eq!(server.terminate(), Some(0));
+    assert_eq!((server.terminate(), open.terminate()), (Some(0), Some(0)));
 }

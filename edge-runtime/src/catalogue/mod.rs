@@ -2,6 +2,7 @@
 //!
 //! A request finds its model once and holds it until it is answered. Whoever was swapped out ends when nobody holds it any more.
 
+mod loader;
 mod model;
 mod models;
 mod room;
@@ -13,6 +14,7 @@ pub use sources::{Source, SourceError, Sources};
 
 use crate::load::LoadError;
 use crate::metrics::Metrics;
+use loader::Loader;
 use std::error::Error;
 use std::sync::Arc;
 use thiserror::Error;
@@ -35,6 +37,10 @@ pub enum CatalogueError {
     Unknown { name: String },
     #[error("{why} (loading \"{name}\")")]
     Failed { name: String, why: String },
+    #[error("the system gives no thread to load models")]
+    Thread(#[source] std::io::Error),
+    #[error("it panicked, and is not to blame on what was asked; please report it")]
+    Panicked,
 }
 
 /// Shared by all who serve.
@@ -44,6 +50,7 @@ pub struct Catalogue {
     control: Control,
     settings: Settings,
     metrics: Arc<Metrics>,
+    loader: Loader,
     /// One at a time: each takes memory, and time, beside what runs.
     loading: Mutex<()>,
 }
@@ -61,7 +68,9 @@ impl Catalogue {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, CatalogueError> {
         let models = watch::Sender::new(Models::default());
-        let catalogue = Arc::new(Self { models, sources, control, settings, metrics, loading: Mutex::default() });
+        let loader = Loader::start().map_err(CatalogueError::Thread)?;
+        let catalogue =
+            Arc::new(Self { models, sources, control, settings, metrics, loader, loading: Mutex::default() });
         for name in first {
             catalogue.clone().bring(name.clone()).await?;
         }
@@ -102,7 +111,7 @@ impl Catalogue {
         let mut models = self.models();
         if self.control == Control::Explicit {
             let catalogue = self.clone();
-            let names = blocking(move || catalogue.sources.names()).await?;
+            let names = self.loader.run(move || catalogue.sources.names()).await.ok_or(CatalogueError::Panicked)??;
             names.iter().for_each(|name| models.known(name));
         }
         Ok(models)
@@ -115,8 +124,7 @@ impl Catalogue {
     /// [`CatalogueError`] says why not; what ran then goes on.
     pub async fn load(self: &Arc<Self>, name: &str) -> Result<(), CatalogueError> {
         self.controlled("load")?;
-        let failed = |error| CatalogueError::Failed { name: name.into(), why: format!("it panicked: {error}") };
-        tokio::spawn(self.clone().bring(name.into())).await.map_err(failed)?
+        tokio::spawn(self.clone().bring(name.into())).await.map_err(|_| CatalogueError::Panicked)?
     }
 
     /// Ends a model, once what it has begun is answered.
@@ -144,7 +152,8 @@ impl Catalogue {
     async fn bring(self: Arc<Self>, name: String) -> Result<(), CatalogueError> {
         let _one = self.loading.lock().await;
         let (catalogue, asked) = (self.clone(), name.clone());
-        let sources = blocking(move || catalogue.sources.find(&asked)).await?;
+        let sources =
+            self.loader.run(move || catalogue.sources.find(&asked)).await.ok_or(CatalogueError::Panicked)??;
         let found: Vec<_> = sources.iter().filter_map(|source| source.version.clone()).collect();
         let mut failed = None;
         for source in sources {
@@ -167,27 +176,17 @@ impl Catalogue {
     async fn swap(self: &Arc<Self>, name: &str, source: Source) -> Result<(), String> {
         let (catalogue, name) = (self.clone(), name.to_owned());
         let alone = source.version.is_none();
-        let started = blocking(move || {
+        let started = self.loader.run(move || {
             if catalogue.models.borrow().running().next().is_some() {
                 room::check(&source.folder, &catalogue.settings.variant)?;
             }
             catalogue.settings.start(&name, &source, &catalogue.metrics)
         });
-        let model = started.await.map_err(|error| told(&error))?;
+        let model = started.await.ok_or_else(|| CatalogueError::Panicked.to_string())?.map_err(|error| told(&error))?;
         // Dropped where nobody waits for a lock.
         let mut ended = Vec::new();
         self.models.send_modify(|models| ended = models.put(Arc::new(model), alone));
         Ok(())
-    }
-}
-
-/// Runs beside the threads that read requests.
-async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(run).await {
-        Ok(ran) => ran,
-        // The runtime ends: nobody waits.
-        Err(error) if error.is_cancelled() => std::future::pending().await,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

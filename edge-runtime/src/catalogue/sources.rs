@@ -150,7 +150,7 @@ mod tests {
         let alone = source(Path::new("/models"), None);
         let sources = Sources::new([("alone".into(), alone.clone())], Some(folder.path().into())).unwrap();
         assert_eq!(sources.names().unwrap(), ["alone", "digits", "empty"]);
-        assert_eq!(sources.find("alone").unwrap(), [alone.clone()]);
+        assert_eq!(sources.find("alone").unwrap(), std::slice::from_ref(&alone));
         let of = |version: &str| source(&folder.path().join("digits").join(version), Some(version));
         assert_eq!(sources.find("digits").unwrap(), [of("1"), of("9"), of("10")]);
         let told = |name: &str| sources.find(name).unwrap_err().to_string();

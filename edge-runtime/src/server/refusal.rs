@@ -42,7 +42,9 @@ impl Refusal {
             Refusal::Engine(EngineError::Late) => Code::DeadlineExceeded,
             Refusal::Catalogue(CatalogueError::Denied { .. }) => Code::PermissionDenied,
             Refusal::Catalogue(CatalogueError::Source(_) | CatalogueError::Failed { .. }) => Code::FailedPrecondition,
-            Refusal::Engine(EngineError::Failed { .. }) | Refusal::Encode { .. } => Code::Internal,
+            Refusal::Engine(EngineError::Failed { .. })
+            | Refusal::Encode { .. }
+            | Refusal::Catalogue(CatalogueError::Thread(_) | CatalogueError::Panicked) => Code::Internal,
         }
     }
 

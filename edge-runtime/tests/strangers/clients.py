@@ -13,6 +13,7 @@ import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
 GRPC, REST, MODEL = (os.environ[name] for name in ("SCONCE_GRPC", "SCONCE_REST", "SCONCE_MODEL"))
+OPEN_GRPC, OPEN_REST = (os.environ[name] for name in ("SCONCE_OPEN_GRPC", "SCONCE_OPEN_REST"))
 IMAGES = (np.arange(2 * 64, dtype=np.float32).reshape(2, 1, 8, 8) % 11) / 11
 
 
@@ -114,6 +115,42 @@ class Wire:
         self.refused("clients cannot unload models here", self.client.unload_model, MODEL)
 
 
+class Open:
+    """A server that lets clients load and unload."""
+
+    def setUp(self):
+        self.client = self.wire.InferenceServerClient(self.address)
+        self.addCleanup(self.client.close)
+
+    def states(self):
+        index = self.client.get_model_repository_index()
+        models = index if isinstance(index, list) else [{"name": m.name, "state": m.state} for m in index.models]
+        return [(model["name"], model["state"]) for model in models]
+
+    def test_models_come_and_go(self):
+        self.client.unload_model(MODEL)
+        self.assertFalse(self.client.is_model_ready(MODEL))
+        self.assertEqual(self.states(), [(MODEL, "UNAVAILABLE")])
+        self.client.load_model(MODEL)
+        self.assertTrue(self.client.is_model_ready(MODEL))
+        self.assertEqual(self.states(), [(MODEL, "READY")])
+        self.client.infer(MODEL, inputs(self.wire))
+
+    def test_what_cannot_be_loaded(self):
+        with self.assertRaisesRegex(InferenceServerException, 'no model "other" to load'):
+            self.client.load_model("other")
+        with self.assertRaisesRegex(InferenceServerException, 'load takes no parameter "config"'):
+            self.client.load_model(MODEL, config="{}")
+
+
+class TestOpenGrpc(Open, unittest.TestCase):
+    wire, address = tritonclient.grpc, OPEN_GRPC
+
+
+class TestOpenRest(Open, unittest.TestCase):
+    wire, address = tritonclient.http, OPEN_REST
+
+
 class TestGrpc(Wire, unittest.TestCase):
     wire, address = tritonclient.grpc, GRPC
 
@@ -201,9 +238,12 @@ class TestRest(Wire, unittest.TestCase):
         about = self.client.get_server_metadata()
         self.assertIn("binary_tensor_data", about["extensions"])
         metadata = self.client.get_model_metadata(MODEL)
-        self.assertEqual(metadata["inputs"], [{"name": "input", "datatype": "FP32", "shape": [-1, 1, 8, 8]}])
+        tensor = {"name": "input", "datatype": "FP32", "shape": [-1, 1, 8, 8]}
+        encoded = {"name": "encoded", "datatype": "BYTES", "shape": [-1, 1]}
+        self.assertEqual(metadata["inputs"], [tensor, encoded])
         config = self.client.get_model_config(MODEL)
-        self.assertEqual(config["input"], [{"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8]}])
+        tensor = {"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8], "optional": False}
+        self.assertEqual(config["input"][0], tensor)
         index = self.client.get_model_repository_index()
         self.assertEqual([(model["name"], model["state"]) for model in index], [(MODEL, "READY")])
 
