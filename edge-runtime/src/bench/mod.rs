@@ -3,6 +3,7 @@
 mod model;
 mod overload;
 mod server;
+mod tree;
 
 use crate::args::Bench;
 use anyhow::Result;

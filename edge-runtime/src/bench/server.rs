@@ -1,6 +1,6 @@
 //! What requests wait and cost: the same to a target and its peer, in turn, so that noise meets both.
 
-use super::{cpu, overload, percentiles};
+use super::{cpu, overload, percentiles, tree};
 use crate::args::BenchServers;
 use crate::process;
 use crate::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -30,9 +30,11 @@ const CPU: &str = "process_cpu_seconds_total";
 /// If a side does not answer, or does not tell what it takes although it is asked.
 pub(super) async fn run(target: &str, args: &BenchServers, model: &str, length: Duration) -> Result<Value> {
     let in_flight = usize::from(args.in_flight);
-    let mut sides = vec![Side::connect(target, args.target_metrics.as_deref(), in_flight).await?];
+    let told_by = Source::of(args.target_metrics.as_deref(), args.target_pid);
+    let mut sides = vec![Side::connect(target, told_by, in_flight).await?];
     if let Some(peer) = &args.peer {
-        sides.push(Side::connect(peer, args.peer_metrics.as_deref(), in_flight).await?);
+        let told_by = Source::of(args.peer_metrics.as_deref(), args.peer_pid);
+        sides.push(Side::connect(peer, told_by, in_flight).await?);
     }
     let request = request(&mut sides[0].clients[0], model, args.rows).await?;
     if let Some(factor) = args.overload {
@@ -86,10 +88,38 @@ fn compare(report: &mut Value, target: &Value, peer: &Value) {
     }
 }
 
+/// Who tells what a side takes.
+enum Source {
+    /// The address of its metrics.
+    Metrics(String),
+    /// The kernel, of its process here.
+    Process(u32),
+}
+
+impl Source {
+    fn of(metrics: Option<&str>, pid: Option<u32>) -> Option<Self> {
+        metrics.map(|address| Self::Metrics(address.into())).or(pid.map(Self::Process))
+    }
+
+    /// CPU that it has taken since its start.
+    async fn cpu_seconds(&self) -> Result<f64> {
+        let address = match self {
+            Self::Process(pid) => return Ok(tree::cpu(*pid)?.as_secs_f64()),
+            Self::Metrics(address) => address,
+        };
+        let text = tokio::time::timeout(METRICS_TIMEOUT, scrape(address)).await;
+        let text = text.with_context(|| format!("no metrics from {address} within {METRICS_TIMEOUT:?}"))?;
+        let text = text.with_context(|| format!("cannot read metrics from {address}"))?;
+        let Some(seconds) = value(&text, CPU) else { bail!("{address} tells no {CPU}: is it a server's --metrics?") };
+        Ok(seconds)
+    }
+}
+
 /// One that is asked.
 pub(super) struct Side {
     clients: Vec<Client>,
-    metrics: Option<String>,
+    /// `None` if it is not known whom to ask.
+    told_by: Option<Source>,
     /// CPU that it had taken before it was asked.
     cpu_before: Option<f64>,
     /// Of each request, in milliseconds.
@@ -99,13 +129,12 @@ pub(super) struct Side {
 }
 
 impl Side {
-    async fn connect(address: &str, metrics: Option<&str>, in_flight: usize) -> Result<Self> {
+    async fn connect(address: &str, told_by: Option<Source>, in_flight: usize) -> Result<Self> {
         let endpoint = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
         let connect = || async { endpoint.connect().await.with_context(|| format!("cannot reach {address}")) };
         let channels = try_join_all((0..in_flight.min(CONNECTIONS)).map(|_| connect())).await?;
         let clients = channels.into_iter().map(Client::new).collect();
-        let metrics = metrics.map(str::to_owned);
-        Ok(Self { clients, metrics, cpu_before: None, waited: Vec::new(), asked: Duration::ZERO })
+        Ok(Self { clients, told_by, cpu_before: None, waited: Vec::new(), asked: Duration::ZERO })
     }
 
     /// Asks for the length of a turn, with so many requests under way.
@@ -147,17 +176,15 @@ impl Side {
         if let (Some(before), Some(after)) = (self.cpu_before, cpu) {
             told["cpuUsPerRequest"] = json!((after - before) * 1e6 / requests);
         }
+        if let Some(Source::Process(pid)) = self.told_by {
+            told["memoryBytes"] = json!(tree::memory_bytes(pid)?);
+        }
         Ok(told)
     }
 
-    /// CPU that it has taken since its start; `None` if it is not known whom to ask.
     async fn cpu_seconds(&self) -> Result<Option<f64>> {
-        let Some(address) = &self.metrics else { return Ok(None) };
-        let text = tokio::time::timeout(METRICS_TIMEOUT, scrape(address)).await;
-        let text = text.with_context(|| format!("no metrics from {address} within {METRICS_TIMEOUT:?}"))?;
-        let text = text.with_context(|| format!("cannot read metrics from {address}"))?;
-        let Some(seconds) = value(&text, CPU) else { bail!("{address} tells no {CPU}: is it a server's --metrics?") };
-        Ok(Some(seconds))
+        let Some(source) = &self.told_by else { return Ok(None) };
+        source.cpu_seconds().await.map(Some)
     }
 }
 
