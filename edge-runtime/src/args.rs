@@ -248,7 +248,7 @@ pub struct BenchServers {
     pub rows: u16,
     /// Also offers so many times what the target answers with N requests under way, whatever comes back, and tells what
     /// becomes of it.
-    #[arg(long, value_name = "FACTOR", requires = "target", conflicts_with_all = ["peer", "target_metrics"], value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "FACTOR", requires = "target", conflicts_with_all = ["peer", "target_metrics", "target_pid"], value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub overload: Option<u16>,
     /// Also loads the model anew so many times, while N requests are under way, and tells what becomes of them and of the target's
     /// memory; it runs with --model-control-mode explicit.
@@ -259,6 +259,11 @@ pub struct BenchServers {
     pub target_metrics: Option<String>,
     #[arg(long, value_name = "HOST:PORT", requires = "peer")]
     pub peer_metrics: Option<String>,
+    /// The target's process, where it runs on this machine: what it takes with all that it has started is read in /proc.
+    #[arg(long, value_name = "PID", requires = "target", conflicts_with = "target_metrics")]
+    pub target_pid: Option<u32>,
+    #[arg(long, value_name = "PID", requires = "peer", conflicts_with = "peer_metrics")]
+    pub peer_pid: Option<u32>,
 }
 
 #[derive(clap::Args, Debug)]

@@ -191,6 +191,14 @@ async fn the_bench_reports_both_ways() {
     }
     assert!(report["cpuRatio"].is_f64(), "{report}");
 
+    let (server_pid, router_pid) = (server.child.id().to_string(), router.child.id().to_string());
+    let report = bench(&["--in-flight", "8", "--target-pid", &server_pid, "--peer-pid", &router_pid]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    for side in ["target", "peer"] {
+        let figure = |name: &str| report[side][name].as_f64().unwrap();
+        assert!(figure("cpuUsPerRequest") > 1.0 && figure("memoryBytes") > 1e6, "{report}");
+    }
+
     let mut overloaded = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
     overloaded.args(["bench", "--target", &direct, "--model", MODEL, "--seconds", "1", "--in-flight", "4"]);
     let report = overloaded.args(["--rows", "4", "--overload", "2"]).output().unwrap();

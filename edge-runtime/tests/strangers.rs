@@ -8,57 +8,71 @@ mod common;
 
 use common::MODEL;
 use common::process::{Process, tiny};
+use common::python::python;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 const REQUIREMENTS: &str = include_str!("strangers/requirements.txt");
-const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/strangers/clients.py");
 
-/// A Python with the clients, made once for each list of requirements, below the folder of builds.
-fn python() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strangers");
-    let (python, made) = (folder.join("bin/python"), folder.join("requirements.txt"));
-    if std::fs::read_to_string(&made).is_ok_and(|installed| installed == REQUIREMENTS) {
-        return python;
-    }
-    run(
-        Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder),
-        "install python3 with venv (Debian: apt-get install python3-venv)",
-    );
-    let asked = folder.join("asked.txt");
-    std::fs::write(&asked, REQUIREMENTS).unwrap();
-    run(
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&asked),
-        "PyPI, or a mirror of it that pip is configured for, must be reachable",
-    );
-    std::fs::rename(asked, made).unwrap();
-    python
+/// Of an environment with all of them, made once.
+fn interpreter() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| python(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("strangers"), REQUIREMENTS).unwrap())
 }
 
-fn run(command: &mut Command, remedy: &str) {
-    let ended = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; {remedy}"));
-    assert!(ended.status.success(), "{command:?}: {}; {remedy}", String::from_utf8_lossy(&ended.stderr));
+fn file(name: &str) -> String {
+    format!("{}/tests/strangers/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-#[test]
-fn public_clients_find_the_server_that_they_expect() {
-    let python = python();
-    let model = tiny();
+/// Runs a program of theirs against a server of its own.
+fn ask(args: impl FnOnce(&Process) -> Vec<String>) {
+    let (model, scratch) = (tiny(), tempfile::tempdir().unwrap());
     let mut server = Process::serve(model.path());
     // Another one, which lets clients load and unload.
     let (folder, control) = (format!("{MODEL}={}", model.path().display()), "--model-control-mode");
     let mut open = Process::start(&["serve", "--model", &folder, control, "explicit", "--rest", "127.0.0.1:0"]);
-    let ended = Command::new(python)
-        .args([CLIENTS, "--verbose"])
+    let ended = Command::new(interpreter())
+        .args(args(&server))
         .env("SCONCE_GRPC", server.grpc.to_string())
         .env("SCONCE_REST", server.rest.unwrap().to_string())
         .env("SCONCE_OPEN_GRPC", open.grpc.to_string())
         .env("SCONCE_OPEN_REST", open.rest.unwrap().to_string())
         .env("SCONCE_MODEL", MODEL)
+        .current_dir(scratch.path())
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&ended.stderr);
+    let told = [ended.stdout, ended.stderr].map(|told| String::from_utf8_lossy(&told).into_owned()).concat();
     println!("{told}");
     assert!(ended.status.success(), "{told}");
     assert_eq!((server.terminate(), open.terminate()), (Some(0), Some(0)));
+}
+
+#[test]
+fn tritons_clients_find_the_server_that_they_expect() {
+    ask(|_| vec![file("tritons.py"), "--verbose".into()]);
+}
+
+#[test]
+fn kserves_clients_find_the_server_that_they_expect() {
+    ask(|_| vec![file("kserves.py"), "--verbose".into()]);
+}
+
+#[test]
+fn who_knows_no_messages_learns_them_by_reflection() {
+    ask(|_| vec![file("reflection.py"), "--verbose".into()]);
+}
+
+/// schemathesis draws requests, good and bad ones, and holds each answer against the description.
+#[test]
+fn rest_does_what_its_description_says() {
+    ask(|server| {
+        let args = format!(
+            "-m schemathesis.cli run {} --url http://{} --checks all --phases examples,coverage,fuzzing --max-examples 50 \
+             --generation-deterministic --no-color",
+            file("openapi.yaml"),
+            server.rest.unwrap()
+        );
+        args.split_whitespace().map(str::to_owned).collect()
+    });
 }

@@ -4,6 +4,7 @@ mod model;
 mod overload;
 mod server;
 mod swaps;
+mod tree;
 
 use crate::args::Bench;
 use anyhow::Result;

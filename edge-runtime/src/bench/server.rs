@@ -1,6 +1,6 @@
 //! What requests wait and cost: the same to a target and its peer, in turn, so that noise meets both.
 
-use super::{cpu, overload, percentiles, swaps};
+use super::{cpu, overload, percentiles, swaps, tree};
 use crate::args::BenchServers;
 use crate::process;
 use crate::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -23,6 +23,7 @@ const CONNECTIONS: usize = 4;
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
 /// As Prometheus' client libraries call it.
 const CPU: &str = "process_cpu_seconds_total";
+const RESIDENT: &str = "process_resident_memory_bytes";
 
 /// The report.
 ///
@@ -30,9 +31,11 @@ const CPU: &str = "process_cpu_seconds_total";
 /// If a side does not answer, or does not tell what it takes although it is asked.
 pub(super) async fn run(target: &str, args: &BenchServers, model: &str, length: Duration) -> Result<Value> {
     let in_flight = usize::from(args.in_flight);
-    let mut sides = vec![Side::connect(target, args.target_metrics.as_deref(), in_flight).await?];
+    let told_by = Source::of(args.target_metrics.as_deref(), args.target_pid);
+    let mut sides = vec![Side::connect(target, told_by, in_flight).await?];
     if let Some(peer) = &args.peer {
-        sides.push(Side::connect(peer, args.peer_metrics.as_deref(), in_flight).await?);
+        let told_by = Source::of(args.peer_metrics.as_deref(), args.peer_pid);
+        sides.push(Side::connect(peer, told_by, in_flight).await?);
     }
     let request = request(&mut sides[0].clients[0], model, args.rows).await?;
     let special = match (args.overload, args.swaps) {
@@ -91,10 +94,50 @@ fn compare(report: &mut Value, target: &Value, peer: &Value) {
     }
 }
 
+/// Who tells what a side takes.
+enum Source {
+    /// The address of its metrics.
+    Metrics(String),
+    /// The kernel, of its process here.
+    Process(u32),
+}
+
+impl Source {
+    fn of(metrics: Option<&str>, pid: Option<u32>) -> Option<Self> {
+        metrics.map(|address| Self::Metrics(address.into())).or(pid.map(Self::Process))
+    }
+
+    /// CPU that it has taken since its start.
+    async fn cpu_seconds(&self) -> Result<f64> {
+        match self {
+            Self::Process(pid) => Ok(tree::cpu(*pid)?.as_secs_f64()),
+            Self::Metrics(address) => metric(address, CPU).await,
+        }
+    }
+
+    /// Memory in RAM.
+    async fn resident_bytes(&self) -> Result<f64> {
+        match self {
+            Self::Process(pid) => Ok(tree::memory_bytes(*pid)? as f64),
+            Self::Metrics(address) => metric(address, RESIDENT).await,
+        }
+    }
+}
+
+/// A figure that a server tells.
+async fn metric(address: &str, name: &str) -> Result<f64> {
+    let text = tokio::time::timeout(METRICS_TIMEOUT, scrape(address)).await;
+    let text = text.with_context(|| format!("no metrics from {address} within {METRICS_TIMEOUT:?}"))?;
+    let text = text.with_context(|| format!("cannot read metrics from {address}"))?;
+    let Some(value) = value(&text, name) else { bail!("{address} tells no {name}: is it a server's --metrics?") };
+    Ok(value)
+}
+
 /// One that is asked.
 pub(super) struct Side {
     clients: Vec<Client>,
-    metrics: Option<String>,
+    /// `None` if it is not known whom to ask.
+    told_by: Option<Source>,
     /// CPU that it had taken before it was asked.
     cpu_before: Option<f64>,
     /// Of each request, in milliseconds.
@@ -104,13 +147,12 @@ pub(super) struct Side {
 }
 
 impl Side {
-    async fn connect(address: &str, metrics: Option<&str>, in_flight: usize) -> Result<Self> {
+    async fn connect(address: &str, told_by: Option<Source>, in_flight: usize) -> Result<Self> {
         let endpoint = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
         let connect = || async { endpoint.connect().await.with_context(|| format!("cannot reach {address}")) };
         let channels = try_join_all((0..in_flight.min(CONNECTIONS)).map(|_| connect())).await?;
         let clients = channels.into_iter().map(Client::new).collect();
-        let metrics = metrics.map(str::to_owned);
-        Ok(Self { clients, metrics, cpu_before: None, waited: Vec::new(), asked: Duration::ZERO })
+        Ok(Self { clients, told_by, cpu_before: None, waited: Vec::new(), asked: Duration::ZERO })
     }
 
     /// Asks for the length of a turn, with so many requests under way.
@@ -127,7 +169,7 @@ impl Side {
 
     /// What was until now does not count.
     pub(super) async fn begin(&mut self) -> Result<()> {
-        self.cpu_before = self.metric(CPU).await?;
+        self.cpu_before = self.cpu_seconds().await?;
         self.waited.clear();
         self.asked = Duration::ZERO;
         Ok(())
@@ -144,7 +186,7 @@ impl Side {
     }
 
     async fn told(mut self) -> Result<Value> {
-        let (cpu, capacity) = (self.metric(CPU).await?, self.capacity());
+        let (cpu, capacity) = (self.cpu_seconds().await?, self.capacity());
         let requests = self.waited.len() as f64;
         let mut told = percentiles(&mut self.waited);
         told["requests"] = json!(requests);
@@ -152,17 +194,21 @@ impl Side {
         if let (Some(before), Some(after)) = (self.cpu_before, cpu) {
             told["cpuUsPerRequest"] = json!((after - before) * 1e6 / requests);
         }
+        if let Some(Source::Process(pid)) = self.told_by {
+            told["memoryBytes"] = json!(tree::memory_bytes(pid)?);
+        }
         Ok(told)
     }
 
-    /// A figure that it tells; `None` if it is not known whom to ask.
-    pub(super) async fn metric(&self, name: &str) -> Result<Option<f64>> {
-        let Some(address) = &self.metrics else { return Ok(None) };
-        let text = tokio::time::timeout(METRICS_TIMEOUT, scrape(address)).await;
-        let text = text.with_context(|| format!("no metrics from {address} within {METRICS_TIMEOUT:?}"))?;
-        let text = text.with_context(|| format!("cannot read metrics from {address}"))?;
-        let Some(value) = value(&text, name) else { bail!("{address} tells no {name}: is it a server's --metrics?") };
-        Ok(Some(value))
+    async fn cpu_seconds(&self) -> Result<Option<f64>> {
+        let Some(source) = &self.told_by else { return Ok(None) };
+        source.cpu_seconds().await.map(Some)
+    }
+
+    /// Memory in RAM; `None` if it is not known whom to ask.
+    pub(super) async fn resident_bytes(&self) -> Result<Option<f64>> {
+        let Some(source) = &self.told_by else { return Ok(None) };
+        source.resident_bytes().await.map(Some)
     }
 }
 

@@ -78,10 +78,8 @@ async fn resident(side: &Side) -> Result<f64> {
     let mut tick = tokio::time::interval(TURN / 10);
     while told.len() < 21 {
         tick.tick().await;
-        told.push(side.metric(RESIDENT).await?.context("swaps are measured with --target-metrics")?);
+        told.push(side.resident_bytes().await?.context("swaps are measured with --target-metrics or --target-pid")?);
     }
     told.sort_by(f64::total_cmp);
     Ok(told[told.len() / 2])
 }
-
-const RESIDENT: &str = "process_resident_memory_bytes";

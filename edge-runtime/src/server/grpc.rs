@@ -40,10 +40,11 @@ pub(super) async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     let mut told = Told { models: service.catalogue.watch(), health, names: BTreeSet::new() };
     told.now().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let stopping = service.stopping();
     let drain = async move {
         tokio::select! {
@@ -64,7 +65,9 @@ pub(super) async fn serve(
         .initial_connection_window_size(16 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_service(health_service)
-        .add_service(reflection)
+        .add_service(reflection().build_v1()?)
+        // What many clients ask by still, gRPC's own for Python among them.
+        .add_service(reflection().build_v1alpha()?)
         .add_service(inference)
         .serve_with_incoming_shutdown(incoming.map(Ok::<_, Infallible>), drain)
         .await?;

@@ -1,4 +1,4 @@
-//! A tiny version for the tests of other rooms: seeded, never trained.
+//! Versions for the tests and benchmarks of other rooms: seeded, never trained.
 
 use super::{ArtifactError, DataSet, Description, Evaluation, Measured, write};
 use crate::architecture::Architecture;
@@ -25,9 +25,18 @@ pub fn write_square(folder: &Path, seed: u64, side: usize) -> Result<(), Artifac
     let typed = serde_json::json!({"input": {"shape": [1, side, side]}, "layers": [
         {"conv2d": {"filters": 4, "kernel": 3, "activation": "relu"}}, {"maxPool2d": {}}, {"flatten": {}},
         {"dense": {"units": 3, "activation": "softmax"}}]});
+    write_drawn(folder, typed, seed)
+}
+
+/// Writes a version of any network of images that ends in classes, in the same variants.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_drawn(folder: &Path, typed: serde_json::Value, seed: u64) -> Result<(), ArtifactError> {
     let unknown = |why: String| ArtifactError::UnknownArchitecture { why };
     let architecture: Architecture = serde_json::from_value(typed).map_err(|error| unknown(error.to_string()))?;
     let graph = architecture.graph().map_err(|error| unknown(error.to_string()))?;
+    let classes = graph.units();
     let network = Network::initialise(Arc::new(graph), seed).map_err(|source| ArtifactError::Network { source })?;
     let inputs = quantisable(network.graph()).map(|node| (node.name.clone(), Scaling { scale: 0.02, zero_point: 100 }));
     let inputs = inputs.collect();
@@ -38,7 +47,7 @@ pub fn write_square(folder: &Path, seed: u64, side: usize) -> Result<(), Artifac
         metric: "accuracy".into(),
         value: 0.99,
         wilson95: (0.98, 0.995),
-        confusion: vec![vec![0; 3]; 3],
+        confusion: vec![vec![0; classes]; classes],
         paired: None,
     };
     let evaluation = Evaluation {
@@ -48,7 +57,7 @@ pub fn write_square(folder: &Path, seed: u64, side: usize) -> Result<(), Artifac
         variants: variants.iter().map(|variant| (variant.name.clone(), measured(variant))).collect(),
     };
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 / 255.0 }] };
-    let labels = ["a", "b", "c"].map(String::from).into();
+    let labels = ('a'..='z').map(String::from).cycle().take(classes).collect();
     write(
         folder,
         &Description {

@@ -238,12 +238,13 @@ class TestRest(Wire, unittest.TestCase):
         about = self.client.get_server_metadata()
         self.assertIn("binary_tensor_data", about["extensions"])
         metadata = self.client.get_model_metadata(MODEL)
-        tensor = {"name": "input", "datatype": "FP32", "shape": [-1, 1, 8, 8]}
-        encoded = {"name": "encoded", "datatype": "BYTES", "shape": [-1, 1]}
-        self.assertEqual(metadata["inputs"], [tensor, encoded])
+        tensor, encoded = metadata["inputs"]
+        self.assertEqual(tensor, {"name": "input", "datatype": "FP32", "shape": [-1, 1, 8, 8]})
+        self.assertEqual(encoded, {"name": "encoded", "datatype": "BYTES", "shape": [-1, 1]})
         config = self.client.get_model_config(MODEL)
-        tensor = {"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8], "optional": False}
-        self.assertEqual(config["input"][0], tensor)
+        tensor, encoded = config["input"]
+        self.assertEqual(tensor, {"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8], "optional": False})
+        self.assertTrue(encoded["optional"])
         index = self.client.get_model_repository_index()
         self.assertEqual([(model["name"], model["state"]) for model in index], [(MODEL, "READY")])
 
