@@ -147,7 +147,7 @@ mod tests {
             "task          classification\nlabels        a, b, c\ninput         input FP32 [-1, 1, 8, 8]\n",
             "preprocess    {\"scale\":{\"by\":0.003921569}}\nverified      no: there is no manifest\n",
             "variant f32: f32, ",
-            "  accuracy 0.9900, 95 % interval 0.9800 to 0.9950\n  conv2d_1: convolution + bias + relu, ",
+            "  accuracy 0.9900, 95 % interval 0.9800 to 0.9950\n  conv2d_1 + max_pool2d_1: convolution + bias + relu + max pool, ",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }

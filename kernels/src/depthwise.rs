@@ -7,6 +7,8 @@ use std::ops::Range;
 use crate::Cpu;
 use crate::epilogue::Epilogue;
 use crate::isa::{Body, Isa, LANES};
+use crate::out::{Out, Sink};
+use crate::quantise::Scaling;
 use crate::shape::{Image, Window};
 
 /// Products in one task of a thread, at least.
@@ -15,56 +17,165 @@ const TASK: usize = 1 << 16;
 /// Outputs side by side whose sums are under way together, in a 3×3 kernel.
 const ABREAST: usize = 4;
 
+/// The most taps whose sum of products of bytes an `f32` surely holds.
+pub const MAX_TAPS_I8: usize = (1 << 24) / (255 * 127);
+
 /// Convolves each image of a batch. `weights` is `(kernel height, kernel width, channels)`, `out` is
 /// `(batch, height, width, channels)` of [`Window::output`].
 ///
 /// # Panics
 /// If a length differs, or as [`Window::output`].
-pub fn depthwise(
+pub fn depthwise<'a>(
     cpu: Cpu<'_>,
     window: &Window,
     image: Image,
     xs: &[f32],
     weights: &[f32],
     epilogue: Epilogue<'_>,
-    out: &mut [f32],
+    out: impl Into<Out<'a>>,
 ) {
-    let output = window.output(image);
-    if image.is_empty() || xs.is_empty() {
-        return assert!(xs.is_empty() && out.is_empty(), "there is no image");
+    run(cpu, &Depthwise { window, image, xs: Floats(xs), weights, epilogue, out: &out.into() });
+}
+
+/// The same for bytes, quantised by `scaling`. `weights` are whole numbers in -127..=127, and `scales` what 1 is of each channel's.
+/// In `f32` their sums are exact.
+///
+/// # Panics
+/// If a length differs, the kernel has more than [`MAX_TAPS_I8`] taps, or as [`Window::output`].
+#[expect(clippy::too_many_arguments, reason = "those of `depthwise`, and what bytes stand for")]
+pub fn depthwise_i8<'a>(
+    cpu: Cpu<'_>,
+    window: &Window,
+    image: Image,
+    (xs, scaling): (&[u8], Scaling),
+    weights: &[f32],
+    scales: &[f32],
+    epilogue: Epilogue<'_>,
+    out: impl Into<Out<'a>>,
+) {
+    assert_eq!(scales.len(), image.channels, "a scale per channel");
+    assert!(window.kernel[0] * window.kernel[1] <= MAX_TAPS_I8, "{window:?}: sums would not be exact");
+    run(cpu, &Depthwise { window, image, xs: Bytes { xs, scaling, scales }, weights, epilogue, out: &out.into() });
+}
+
+fn run(cpu: Cpu<'_>, convolution: &Depthwise<'_, impl Values>) {
+    let Depthwise { window, image, xs, weights, epilogue, out } = convolution;
+    let output = window.output(*image);
+    if image.is_empty() || xs.len() == 0 {
+        return assert!(xs.len() == 0 && out.is_empty(), "there is no image");
     }
     assert!(xs.len().is_multiple_of(image.len()), "{} values are no images of {image:?}", xs.len());
     assert_eq!(out.len(), xs.len() / image.len() * output.len(), "one output image per image");
     let taps = window.kernel[0] * window.kernel[1];
     assert_eq!(weights.len(), taps * image.channels, "a weight per tap and channel");
-    epilogue.check(image.channels, out);
-    let line = output.width * output.channels;
-    let lines = TASK.div_ceil(line * taps);
-    cpu.threads.chunks(out, lines * line, |index, out| {
-        cpu.isa.run(Lines { window, image, output, xs, weights, epilogue, first: index * lines, out });
+    epilogue.check(image.channels, out.len());
+    let all = xs.len() / image.len() * output.height;
+    let lines = TASK.div_ceil(output.width * output.channels * taps);
+    cpu.threads.run(all.div_ceil(lines), &|task| {
+        let lines = task * lines..all.min((task + 1) * lines);
+        match out.only_floats() {
+            Some(out) => cpu.isa.run(Lines { convolution, output, lines, out }),
+            None => cpu.isa.run(Lines { convolution, output, lines, out: *out }),
+        }
     });
 }
 
-/// Lines of output images, from line `first` of the batch on.
-struct Lines<'a> {
-    window: &'a Window,
-    image: Image,
-    output: Image,
-    xs: &'a [f32],
-    weights: &'a [f32],
-    epilogue: Epilogue<'a>,
-    first: usize,
-    out: &'a mut [f32],
+/// What is convolved.
+trait Values: Copy + Sync {
+    fn len(&self) -> usize;
+    /// Up to sixteen values from `at` on, as they are multiplied.
+    fn read<I: Isa>(&self, isa: I, at: usize, n: usize) -> I::F;
+    /// Sixteen.
+    ///
+    /// # Safety
+    /// They are there.
+    unsafe fn load<I: Isa>(&self, isa: I, at: usize) -> I::F;
+    /// What a sum of the channels from `channel` on is, with their bias.
+    fn finish<I: Isa>(&self, isa: I, sum: I::F, bias: I::F, channel: usize) -> I::F;
 }
 
-impl Body for Lines<'_> {
+#[derive(Clone, Copy)]
+struct Floats<'a>(&'a [f32]);
+
+impl Values for Floats<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    #[inline(always)]
+    fn read<I: Isa>(&self, isa: I, at: usize, n: usize) -> I::F {
+        isa.read(&self.0[at..at + n], 0.0)
+    }
+    #[inline(always)]
+    unsafe fn load<I: Isa>(&self, isa: I, at: usize) -> I::F {
+        // SAFETY: the caller's promise.
+        isa.load(unsafe { &*self.0.as_ptr().add(at).cast() })
+    }
+    #[inline(always)]
+    fn finish<I: Isa>(&self, isa: I, sum: I::F, bias: I::F, _: usize) -> I::F {
+        isa.add(sum, bias)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Bytes<'a> {
+    xs: &'a [u8],
+    scaling: Scaling,
+    scales: &'a [f32],
+}
+
+impl Bytes<'_> {
+    /// Whole numbers, less the zero point.
+    #[inline(always)]
+    fn centred<I: Isa>(&self, isa: I, x: I::F) -> I::F {
+        isa.sub(x, isa.splat(f32::from(self.scaling.zero_point)))
+    }
+}
+
+impl Values for Bytes<'_> {
+    fn len(&self) -> usize {
+        self.xs.len()
+    }
+    #[inline(always)]
+    fn read<I: Isa>(&self, isa: I, at: usize, n: usize) -> I::F {
+        self.centred(isa, isa.read_u8(&self.xs[at..at + n]))
+    }
+    #[inline(always)]
+    unsafe fn load<I: Isa>(&self, isa: I, at: usize) -> I::F {
+        // SAFETY: the caller's promise.
+        self.centred(isa, isa.load_u8(unsafe { &*self.xs.as_ptr().add(at).cast() }))
+    }
+    #[inline(always)]
+    fn finish<I: Isa>(&self, isa: I, sum: I::F, bias: I::F, channel: usize) -> I::F {
+        let scale = isa.mul(isa.splat(self.scaling.scale), isa.read(&self.scales[channel..], 0.0));
+        isa.fma(sum, scale, bias)
+    }
+}
+
+struct Depthwise<'a, V> {
+    window: &'a Window,
+    image: Image,
+    xs: V,
+    weights: &'a [f32],
+    epilogue: Epilogue<'a>,
+    out: &'a Out<'a>,
+}
+
+/// Lines of the output images of a batch.
+struct Lines<'a, V, S> {
+    convolution: &'a Depthwise<'a, V>,
+    output: Image,
+    lines: Range<usize>,
+    out: S,
+}
+
+impl<V: Values, S: Sink> Body for Lines<'_, V, S> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
-        let lines = self.out.len() / (self.output.width * self.image.channels);
-        for line in 0..lines {
-            match (self.window.kernel[1], self.window.stride[1]) {
+    fn run<I: Isa>(self, isa: I) {
+        let window = self.convolution.window;
+        for line in self.lines.clone() {
+            match (window.kernel[1], window.stride[1]) {
                 (3, 1) => self.line::<I, 1>(isa, line),
                 (3, 2) => self.line::<I, 2>(isa, line),
                 _ => self.line::<I, 0>(isa, line),
@@ -73,15 +184,15 @@ impl Body for Lines<'_> {
     }
 }
 
-impl Lines<'_> {
+impl<V: Values, O: Sink> Lines<'_, V, O> {
     /// One line. `S` is the stride if the kernel is three wide, else 0.
     #[inline(always)]
-    fn line<I: Isa, const S: usize>(&mut self, isa: I, line: usize) {
-        let Image { width, channels, .. } = self.image;
-        let (image, y) = ((self.first + line) / self.output.height, (self.first + line) % self.output.height);
-        let xs = &self.xs[image * self.image.len()..][..self.image.len()];
-        let inside = self.window.inside(0, y, self.image.height);
-        let padding = self.window.padding[1];
+    fn line<I: Isa, const S: usize>(&self, isa: I, line: usize) {
+        let Depthwise { window, image: Image { width, height, channels }, xs, epilogue, .. } = *self.convolution;
+        let (image, y) = (line / self.output.height, line % self.output.height);
+        let start = image * self.convolution.image.len();
+        let inside = window.inside(0, y, height);
+        let padding = window.padding[1];
         // From the first to the last place whose outputs side by side have all columns inside.
         let first = padding.div_ceil(S.max(1));
         let last = (width + padding).checked_sub((ABREAST - 1) * S + 3).map(|most| most / S.max(1));
@@ -94,18 +205,18 @@ impl Lines<'_> {
             let (from, to) = at.map_or((x, x + 1), |at| (at, at + ABREAST));
             for channel in (0..channels).step_by(LANES) {
                 let n = LANES.min(channels - channel);
-                let bias = self.epilogue.bias(isa, channel);
+                let bias = epilogue.bias(isa, channel);
                 let at = (line * self.output.width + from) * channels + channel;
                 if to > from + 1 && n == LANES {
-                    let sums = self.abreast::<I, S>(isa, xs, &inside, from * S - padding, channel, bias);
+                    let sums = self.abreast::<I, S>(isa, start, &inside, from * S - padding, channel, bias);
                     for (i, sum) in sums.iter().enumerate() {
                         self.store(isa, isa.load(sum), at + i * channels, n);
                     }
                     continue;
                 }
                 for i in 0..to - from {
-                    let sum = self.single(isa, xs, &inside, from + i, channel..channel + n);
-                    self.store(isa, isa.add(sum, bias), at + i * channels, n);
+                    let sum = self.single(isa, start, &inside, from + i, channel..channel + n);
+                    self.store(isa, xs.finish(isa, sum, bias, channel), at + i * channels, n);
                 }
             }
             x = to;
@@ -113,29 +224,30 @@ impl Lines<'_> {
     }
 
     #[inline(always)]
-    fn store<I: Isa>(&mut self, isa: I, sum: I::F, at: usize, n: usize) {
-        let batch_at = self.first * self.output.width * self.output.channels + at;
-        self.epilogue.store(isa, sum, batch_at, &mut self.out[at..at + n]);
+    fn store<I: Isa>(&self, isa: I, sum: I::F, at: usize, n: usize) {
+        let y = self.convolution.epilogue.finish(isa, sum, at, n);
+        // SAFETY: the line is inside, and this body's alone.
+        unsafe { self.out.write(isa, y, at..at + n) };
     }
 
     #[inline(always)]
     fn single<I: Isa>(
         &self,
         isa: I,
-        xs: &[f32],
+        start: usize,
         (rows, top): &(Range<usize>, usize),
         x: usize,
         channel: Range<usize>,
     ) -> I::F {
-        let Image { width, channels, .. } = self.image;
-        let (columns, left) = self.window.inside(1, x, width);
+        let Depthwise { window, image: Image { width, channels, .. }, xs, weights, .. } = *self.convolution;
+        let (columns, left) = window.inside(1, x, width);
         let mut sum = isa.splat(0.0);
         for (i, row) in rows.clone().enumerate() {
             for (j, column) in columns.clone().enumerate() {
-                let tap = (row * self.window.kernel[1] + column) * channels;
-                let pixel = ((top + i) * width + left + j) * channels;
-                let weight = isa.read(&self.weights[tap + channel.start..tap + channel.end], 0.0);
-                sum = isa.fma(isa.read(&xs[pixel + channel.start..pixel + channel.end], 0.0), weight, sum);
+                let tap = (row * window.kernel[1] + column) * channels;
+                let pixel = start + ((top + i) * width + left + j) * channels;
+                let weight = isa.read(&weights[tap + channel.start..tap + channel.end], 0.0);
+                sum = isa.fma(xs.read(isa, pixel + channel.start, channel.len()), weight, sum);
             }
         }
         sum
@@ -147,39 +259,40 @@ impl Lines<'_> {
     fn abreast<I: Isa, const S: usize>(
         &self,
         isa: I,
-        xs: &[f32],
+        start: usize,
         (rows, top): &(Range<usize>, usize),
         left: usize,
         channel: usize,
         bias: I::F,
     ) -> [[f32; LANES]; ABREAST] {
-        let Image { width, channels, .. } = self.image;
+        let Depthwise { image: Image { width, channels, .. }, xs, weights, .. } = *self.convolution;
         let mut sums = [isa.splat(0.0); ABREAST];
         for (i, row) in rows.clone().enumerate() {
-            let taps = &self.weights[row * 3 * channels + channel..][..2 * channels + LANES];
+            let taps = &weights[row * 3 * channels + channel..][..2 * channels + LANES];
             let span = (ABREAST - 1) * S + 3;
-            let line = &xs[((top + i) * width + left) * channels + channel..][..(span - 1) * channels + LANES];
+            let line = start + ((top + i) * width + left) * channels + channel;
+            assert!(line + (span - 1) * channels + LANES <= xs.len(), "a line inside the images");
             // Stride 2 reads most.
             let mut x = [isa.splat(0.0); (ABREAST - 1) * 2 + 3];
-            let mut weights = [isa.splat(0.0); 3];
-            // SAFETY: the last tap and the last column end with their slices.
+            let mut w = [isa.splat(0.0); 3];
+            // SAFETY: the last tap ends with its slice, and that the last column is inside was checked.
             unsafe {
                 for j in 0..3 {
-                    weights[j] = isa.load(&*taps.as_ptr().add(j * channels).cast());
+                    w[j] = isa.load(&*taps.as_ptr().add(j * channels).cast());
                 }
                 for column in 0..span {
-                    x[column] = isa.load(&*line.as_ptr().add(column * channels).cast());
+                    x[column] = xs.load(isa, line + column * channels);
                 }
             }
             for output in 0..ABREAST {
                 for j in 0..3 {
-                    sums[output] = isa.fma(x[output * S + j], weights[j], sums[output]);
+                    sums[output] = isa.fma(x[output * S + j], w[j], sums[output]);
                 }
             }
         }
         let mut lanes = [[0.0; LANES]; ABREAST];
         for output in 0..ABREAST {
-            isa.store(isa.add(sums[output], bias), &mut lanes[output]);
+            isa.store(xs.finish(isa, sums[output], bias, channel), &mut lanes[output]);
         }
         lanes
     }

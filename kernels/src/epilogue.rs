@@ -23,9 +23,9 @@ pub struct Epilogue<'a> {
 impl Epilogue<'_> {
     /// # Panics
     /// If a length differs.
-    pub(crate) fn check(&self, channels: usize, out: &[f32]) {
+    pub(crate) fn check(&self, channels: usize, len: usize) {
         assert!(self.bias.is_none_or(|bias| bias.len() == channels), "bias: one per channel, of {channels}");
-        assert!(self.residual.is_none_or(|residual| residual.len() == out.len()), "residual: as long as the output");
+        assert!(self.residual.is_none_or(|residual| residual.len() == len), "residual: as long as the output");
     }
 
     /// The bias of the channels from `channel` on.
@@ -47,12 +47,12 @@ impl Epilogue<'_> {
         biases
     }
 
-    /// Finishes the sums (with bias) of the outputs from `at` on, and stores as many as `ys` has room for.
+    /// Finishes the sums (with bias) of the `n` outputs from `at` on.
     #[inline(always)]
-    pub(crate) fn store<I: Isa>(&self, isa: I, sums: I::F, at: usize, ys: &mut [f32]) {
+    pub(crate) fn finish<I: Isa>(&self, isa: I, sums: I::F, at: usize, n: usize) -> I::F {
         let mut y = sums;
         if let Some(residual) = self.residual {
-            y = isa.add(y, isa.read(&residual[at..at + ys.len().min(LANES)], 0.0));
+            y = isa.add(y, isa.read(&residual[at..at + n], 0.0));
         }
         if self.activation != Activation::None {
             y = isa.max(y, isa.splat(0.0));
@@ -60,6 +60,6 @@ impl Epilogue<'_> {
         if self.activation == Activation::Relu6 {
             y = isa.min(y, isa.splat(6.0));
         }
-        isa.write(y, ys);
+        y
     }
 }

@@ -5,13 +5,13 @@
 
 use std::ops::Range;
 
-use crate::Cpu;
 use crate::epilogue::Epilogue;
 use crate::isa::{Body, Isa, LANES};
+use crate::out::{Out, Sink};
 use crate::pack::{Packed, PackedI8, Panels};
 use crate::quantise::Scaling;
 use crate::rows::Rows;
-use crate::threads::Shared;
+use crate::{Cpu, IsaToken};
 
 /// Products in one task of a thread, at least: a microsecond or so, ten times what it costs to take the task.
 const TASK: usize = 1 << 16;
@@ -22,44 +22,144 @@ const LARGE_PANELS: usize = 600_000;
 /// Rows that stay in the first-level cache while small weights pass by. Divides by each number of rows in a tile but the tails'.
 const ROWS: usize = 24;
 
+/// Rows and weights that are multiplied.
+#[derive(Clone, Copy, Debug)]
+pub enum Factors<'a> {
+    Floats(Rows<'a, f32>, &'a Packed),
+    /// The scalings say how rows were quantised: one for all, one for each, or one for each run of equally many. In the padding
+    /// of indirect rows stands the zero point.
+    Bytes(Rows<'a, u8>, &'a [Scaling], &'a PackedI8),
+}
+
 /// `out = activation(rows · weights + bias + residual)`, `out` being `(rows, outputs)`.
 ///
 /// # Panics
 /// If a length differs.
-pub fn gemm(cpu: Cpu<'_>, rows: Rows<'_, f32>, weights: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) {
-    assert_eq!(rows.taps() * rows.depth(), weights.depth, "a row is as long as the weights of an output");
-    assert_eq!(rows.count().checked_mul(weights.outputs), Some(out.len()), "rows times outputs are the output");
-    epilogue.check(weights.outputs, out);
-    let (outputs, out) = (weights.outputs, Shared::new(out));
-    match &weights.panels {
-        Panels::F32(panels) => run(cpu, &Float { rows, panels: panels.values(), epilogue, outputs, out }),
-        Panels::F16(panels) => run(cpu, &Float { rows, panels: panels.values(), epilogue, outputs, out }),
-    }
+pub fn gemm<'a>(cpu: Cpu<'_>, rows: Rows<'_, f32>, weights: &Packed, epilogue: Epilogue<'_>, out: impl Into<Out<'a>>) {
+    multiply(cpu, Factors::Floats(rows, weights), epilogue, out);
 }
 
-/// The same for bytes. `scalings` says how rows were quantised: one for all, one for each, or one for each run of equally many.
-/// In the padding of indirect rows stands the zero point.
+/// The same for bytes; see [`Factors::Bytes`].
 ///
 /// # Panics
 /// If a length differs.
-pub fn gemm_i8(
+pub fn gemm_i8<'a>(
     cpu: Cpu<'_>,
     rows: Rows<'_, u8>,
     scalings: &[Scaling],
     weights: &PackedI8,
     epilogue: Epilogue<'_>,
-    out: &mut [f32],
+    out: impl Into<Out<'a>>,
 ) {
-    assert_eq!((rows.taps(), rows.depth()), (weights.taps, weights.depth), "runs are as the weights were packed for");
-    assert_eq!(rows.count().checked_mul(weights.outputs), Some(out.len()), "rows times outputs are the output");
-    assert!(!scalings.is_empty() && rows.count().is_multiple_of(scalings.len()), "scalings: each of as many rows");
-    epilogue.check(weights.outputs, out);
-    let rows_per_scaling = (rows.count() / scalings.len()).max(1);
-    run(cpu, &Bytes { rows, scalings, rows_per_scaling, weights, epilogue, out: Shared::new(out) });
+    multiply(cpu, Factors::Bytes(rows, scalings, weights), epilogue, out);
+}
+
+/// Either.
+///
+/// # Panics
+/// If a length differs.
+pub fn multiply<'a>(cpu: Cpu<'_>, factors: Factors<'_>, epilogue: Epilogue<'_>, out: impl Into<Out<'a>>) {
+    let out = &out.into();
+    assert_eq!(factors.rows().checked_mul(factors.outputs()), Some(out.len()), "rows times outputs are the output");
+    epilogue.check(factors.outputs(), out.len());
+    factors.with(epilogue, out, Split { cpu });
+}
+
+impl<'a> Factors<'a> {
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Self::Floats(rows, _) => rows.count(),
+            Self::Bytes(rows, ..) => rows.count(),
+        }
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        match self {
+            Self::Floats(_, weights) => weights.outputs,
+            Self::Bytes(.., weights) => weights.outputs,
+        }
+    }
+
+    /// Multiplications in one row.
+    pub(crate) fn cost(&self) -> usize {
+        match self {
+            Self::Floats(_, weights) => weights.depth * weights.outputs.next_multiple_of(LANES),
+            Self::Bytes(.., weights) => weights.depth() * weights.outputs.next_multiple_of(LANES),
+        }
+    }
+
+    /// Some of the rows.
+    pub(crate) fn part(&self, range: Range<usize>) -> Self {
+        match *self {
+            Self::Floats(rows, weights) => Self::Floats(rows.part(range), weights),
+            Self::Bytes(rows, scalings, weights) => {
+                assert_eq!(scalings.len(), 1, "some of the rows: one scaling for all");
+                Self::Bytes(rows.part(range), scalings, weights)
+            }
+        }
+    }
+
+    /// Has the product done, by what works it off.
+    ///
+    /// # Panics
+    /// If a length differs.
+    pub(crate) fn with(self, epilogue: Epilogue<'_>, out: &Out<'_>, by: impl By) {
+        match self {
+            Self::Floats(rows, weights) => {
+                assert_eq!(rows.taps() * rows.depth(), weights.depth, "a row is as long as the weights of an output");
+                let outputs = weights.outputs;
+                match &weights.panels {
+                    Panels::F32(panels) => by.work(&Float { rows, panels: panels.values(), epilogue, outputs, out }),
+                    Panels::F16(panels) => by.work(&Float { rows, panels: panels.values(), epilogue, outputs, out }),
+                }
+            }
+            Self::Bytes(rows, scalings, weights) => {
+                assert_eq!(
+                    (rows.taps(), rows.depth()),
+                    (weights.taps, weights.depth),
+                    "runs are as the weights were packed for"
+                );
+                assert!(
+                    !scalings.is_empty() && rows.count().is_multiple_of(scalings.len()),
+                    "scalings: each of as many rows"
+                );
+                let rows_per_scaling = (rows.count() / scalings.len()).max(1);
+                by.work(&Bytes { rows, scalings, rows_per_scaling, weights, epilogue, out });
+            }
+        }
+    }
+}
+
+/// What works a product off.
+pub(crate) trait By {
+    fn work(self, product: &impl Product);
+}
+
+/// All that helps, each a part.
+struct Split<'a> {
+    cpu: Cpu<'a>,
+}
+
+impl By for Split<'_> {
+    fn work(self, product: &impl Product) {
+        run(self.cpu, product);
+    }
+}
+
+/// The caller alone.
+pub(crate) struct Alone {
+    pub isa: IsaToken,
+}
+
+impl By for Alone {
+    fn work(self, product: &impl Product) {
+        let (rows, panels) = (0..product.rows(), 0..product.outputs().div_ceil(LANES));
+        self.isa.run(Walk { product, rows, panels });
+    }
 }
 
 /// A product that can be worked off in tiles of some rows by some panels.
-trait Product: Sync {
+pub(crate) trait Product: Sync {
     /// Running sums of sixteen outputs that the registers hold.
     fn sums<I: Isa>(&self) -> usize;
     fn rows(&self) -> usize;
@@ -185,7 +285,7 @@ struct Float<'a, W> {
     panels: &'a [W],
     epilogue: Epilogue<'a>,
     outputs: usize,
-    out: Shared<'a>,
+    out: &'a Out<'a>,
 }
 
 impl<W: Stored> Product for Float<'_, W> {
@@ -244,7 +344,7 @@ impl<W: Stored> Product for Float<'_, W> {
             }
         }
         // SAFETY: the rows and panels exist, and nobody else touches their outputs.
-        unsafe { store(isa, &ys, &self.epilogue, &self.out, (row, panel), self.outputs) };
+        unsafe { store(isa, &ys, &self.epilogue, self.out, (row, panel), self.outputs) };
     }
 }
 
@@ -258,7 +358,27 @@ unsafe fn store<I: Isa, const R: usize, const P: usize>(
     isa: I,
     ys: &[[[f32; LANES]; P]; R],
     epilogue: &Epilogue<'_>,
-    out: &Shared<'_>,
+    out: &Out<'_>,
+    at: (usize, usize),
+    outputs: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match out.only_floats() {
+            Some(floats) => store_to(isa, ys, epilogue, floats, at, outputs),
+            None => store_to(isa, ys, epilogue, out, at, outputs),
+        }
+    }
+}
+
+/// # Safety
+/// As [`store`].
+#[inline(always)]
+unsafe fn store_to<I: Isa, const R: usize, const P: usize>(
+    isa: I,
+    ys: &[[[f32; LANES]; P]; R],
+    epilogue: &Epilogue<'_>,
+    out: impl Sink,
     (row, panel): (usize, usize),
     outputs: usize,
 ) {
@@ -266,9 +386,10 @@ unsafe fn store<I: Isa, const R: usize, const P: usize>(
         for (p, y) in ys.iter().enumerate() {
             let channel = (panel + p) * LANES;
             let at = (row + r) * outputs + channel;
+            let n = LANES.min(outputs - channel);
+            let y = epilogue.finish(isa, isa.load(y), at, n);
             // SAFETY: the caller's promise.
-            let out = unsafe { out.part(at..at + LANES.min(outputs - channel)) };
-            epilogue.store(isa, isa.load(y), at, out);
+            unsafe { out.write(isa, y, at..at + n) };
         }
     }
 }
@@ -279,7 +400,7 @@ struct Bytes<'a> {
     rows_per_scaling: usize,
     weights: &'a PackedI8,
     epilogue: Epilogue<'a>,
-    out: Shared<'a>,
+    out: &'a Out<'a>,
 }
 
 impl Product for Bytes<'_> {
@@ -353,7 +474,7 @@ impl Product for Bytes<'_> {
             }
         }
         // SAFETY: the rows and panels exist, and nobody else touches their outputs.
-        unsafe { store(isa, &ys, &self.epilogue, &self.out, (row, panel), self.weights.outputs) };
+        unsafe { store(isa, &ys, &self.epilogue, self.out, (row, panel), self.weights.outputs) };
     }
 }
 

@@ -3,12 +3,14 @@
 //! Every kernel gives the same bits for the same row: in any batch, on any number of threads, on any instruction set.
 
 pub mod cache;
+pub mod conv_pool;
 pub mod depthwise;
 pub mod epilogue;
 pub mod gates;
 pub mod gemm;
 pub mod half;
 pub mod isa;
+pub mod out;
 pub mod pack;
 pub mod pool;
 pub mod quantise;
@@ -18,6 +20,7 @@ pub mod threads;
 
 pub use epilogue::{Activation, Epilogue};
 pub use isa::{IsaError, IsaToken};
+pub use out::Out;
 pub use shape::{Image, Window};
 pub use threads::Threads;
 

@@ -1,4 +1,4 @@
-//! From `f32` to unsigned bytes: `byte = round(x / scale) + zero_point`, half to even, kept in 0..=255.
+//! From `f32` to unsigned bytes: `byte = round(x · 1/scale) + zero_point`, half to even, kept in 0..=255.
 
 use crate::IsaToken;
 use crate::isa::{Body, Isa, LANES};
@@ -48,6 +48,25 @@ pub fn quantise_dynamic(isa: IsaToken, xs: &[f32], out: &mut [u8]) -> Option<Sca
     Some(scaling)
 }
 
+/// A scaling, ready for many values.
+#[derive(Clone, Copy)]
+pub(crate) struct Steps {
+    in_one: f32,
+    zero_point: f32,
+}
+
+impl Steps {
+    pub(crate) fn of(scaling: Scaling) -> Self {
+        Self { in_one: 1.0 / scaling.scale, zero_point: f32::from(scaling.zero_point) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn bytes<I: Isa>(self, isa: I, x: I::F) -> [u8; LANES] {
+        let steps = isa.round(isa.mul(x, isa.splat(self.in_one)));
+        isa.to_u8(isa.add(steps, isa.splat(self.zero_point)))
+    }
+}
+
 struct Quantise<'a> {
     xs: &'a [f32],
     scaling: Scaling,
@@ -59,11 +78,9 @@ impl Body for Quantise<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let (scale, zero_point) = (isa.splat(self.scaling.scale), isa.splat(f32::from(self.scaling.zero_point)));
+        let steps = Steps::of(self.scaling);
         for (xs, out) in self.xs.chunks(LANES).zip(self.out.chunks_mut(LANES)) {
-            let steps = isa.round(isa.div(isa.read(xs, 0.0), scale));
-            let kept = isa.min(isa.max(isa.add(steps, zero_point), isa.splat(0.0)), isa.splat(255.0));
-            let bytes = isa.to_u8(kept);
+            let bytes = steps.bytes(isa, isa.read(xs, 0.0));
             match out.first_chunk_mut() {
                 Some(out) => *out = bytes,
                 None => out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte),

@@ -1,5 +1,7 @@
 //! The left side of a product: rows of values, wherever they lie.
 
+use std::ops::Range;
+
 use crate::shape::{Image, Window};
 
 /// The offset of a tap that lies in the padding.
@@ -12,6 +14,8 @@ pub const AMPLE: usize = 3;
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a, T> {
     values: &'a [T],
+    /// Rows before these, which others take.
+    first: usize,
     count: usize,
     depth: usize,
     place: Place<'a, T>,
@@ -42,7 +46,7 @@ impl<'a, T: Copy> Rows<'a, T> {
     pub fn strided(values: &'a [T], count: usize, depth: usize, stride: usize) -> Self {
         let reach = count.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(depth));
         assert!(reach.is_some_and(|reach| reach <= values.len()), "{} values are too few", values.len());
-        Self { values, count, depth, place: Place::Strided(stride), ample: false }
+        Self { values, first: 0, count, depth, place: Place::Strided(stride), ample: false }
     }
 
     /// The rows that `taps` puts together from each image of a batch. `zero` stands in the padding: zeros, or the zero point.
@@ -53,7 +57,7 @@ impl<'a, T: Copy> Rows<'a, T> {
         assert!(values.len().is_multiple_of(taps.extent), "{} values are no images of {}", values.len(), taps.extent);
         assert!(zero.len() >= taps.depth, "the zero row is shorter than a tap");
         let count = values.len() / taps.extent * taps.rows();
-        Self { values, count, depth: taps.depth, place: Place::Indirect { taps, zero }, ample: false }
+        Self { values, first: 0, count, depth: taps.depth, place: Place::Indirect { taps, zero }, ample: false }
     }
 
     /// The same in a buffer that goes on for at least three values behind the first `len`, which are the images; so does `zero`,
@@ -70,6 +74,12 @@ impl<'a, T: Copy> Rows<'a, T> {
         );
         assert!(reach(taps.depth).is_some_and(|reach| reach <= zero.len()), "the zero row ends with a tap");
         Self { ample: true, ..Self::indirect(&buffer[..len], taps, zero) }
+    }
+
+    /// Some of these rows.
+    pub(crate) fn part(&self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.count, "{rows:?} of {} rows", self.count);
+        Self { first: self.first + rows.start, count: rows.len(), ..*self }
     }
 
     pub(crate) fn is_ample(&self) -> bool {
@@ -98,7 +108,7 @@ impl<'a, T: Copy> Rows<'a, T> {
     /// They exist.
     #[inline(always)]
     pub(crate) unsafe fn few<const R: usize>(&self, row: usize) -> Few<T, R> {
-        let (start, zero) = (self.values.as_ptr(), self.values.as_ptr());
+        let (row, start, zero) = (self.first + row, self.values.as_ptr(), self.values.as_ptr());
         let mut few = Few { starts: [start; R], offsets: [&raw const ONE_RUN; R], zero };
         match self.place {
             Place::Strided(stride) => {

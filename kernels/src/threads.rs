@@ -138,20 +138,6 @@ impl Threads {
             resume_unwind(panic);
         }
     }
-
-    /// Runs `task(index, chunk)` for each chunk of `len` values; the last may be shorter.
-    ///
-    /// # Panics
-    /// If `len` is 0, or a task does.
-    pub fn chunks(&self, values: &mut [f32], len: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
-        let total = values.len();
-        let values = Shared::new(values);
-        self.run(total.div_ceil(len), &|index| {
-            // SAFETY: each task has its own chunk.
-            let chunk = unsafe { values.part(index * len..((index + 1) * len).min(total)) };
-            task(index, chunk);
-        });
-    }
 }
 
 impl Drop for Threads {
@@ -205,25 +191,29 @@ impl State {
 }
 
 /// A slice of which several threads write disjoint parts.
-pub(crate) struct Shared<'a> {
-    start: *mut f32,
+pub(crate) struct Shared<'a, T> {
+    start: *mut T,
     len: usize,
-    values: PhantomData<&'a mut [f32]>,
+    values: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: `part` leaves it to its callers that no two have the same part.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(values: &'a mut [f32]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(values: &'a mut [T]) -> Self {
         Self { start: values.as_mut_ptr(), len: values.len(), values: PhantomData }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// # Safety
     /// `range` lies inside, and nobody else has any of it.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the callers' parts are disjoint")]
-    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [f32] {
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
         debug_assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: the caller's promise; the whole is borrowed for as long as `self` is.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
@@ -246,18 +236,6 @@ mod tests {
                 assert!(runs.iter().all(|runs| runs.load(Relaxed) == 1), "{count} threads, {tasks} tasks");
             }
         }
-    }
-
-    #[test]
-    fn chunks_are_disjoint_and_whole() {
-        let threads = Threads::new(3).unwrap();
-        let mut values = vec![0.0; 1_003];
-        threads.chunks(&mut values, 10, |index, chunk| {
-            for value in chunk {
-                *value += index as f32;
-            }
-        });
-        assert!(values.iter().enumerate().all(|(i, value)| *value == (i / 10) as f32));
     }
 
     #[test]

@@ -4,15 +4,16 @@
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
-use sconce_kernels::depthwise::depthwise;
+use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
+use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gates::{self, Function, Step};
-use sconce_kernels::gemm::{gemm, gemm_i8};
+use sconce_kernels::gemm::{Factors, gemm, gemm_i8};
 use sconce_kernels::half::{f16_to_f32, f32_to_f16};
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, global_average, pool};
 use sconce_kernels::quantise::{Scaling, quantise, quantise_dynamic};
 use sconce_kernels::rows::{AMPLE, Rows, Taps};
-use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Threads, Window};
+use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Out, Threads, Window};
 
 const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::Relu6];
 const EPSILON: f64 = f32::EPSILON as f64;
@@ -125,6 +126,20 @@ fn everywhere_from<T: Canary>(start: &[T], kernel: impl Fn(Cpu<'_>, &mut [T])) -
         }
     }
     first.expect("the portable instruction set is always there")
+}
+
+/// What a kernel writes as bytes, or as both, is what it writes as numbers, quantised.
+fn check_bytes(ys: &[f32], kernel: impl Fn(Cpu<'_>, Out<'_>)) {
+    let scaling = Scaling { scale: 0.013, zero_point: 100 };
+    let expected = everywhere(ys.len(), 9, |cpu, out| quantise(cpu.isa, ys, scaling, out));
+    let bytes = everywhere(ys.len(), 9, |cpu, out| kernel(cpu, Out::bytes(out, scaling)));
+    assert_eq!(bytes, expected);
+    let floats = everywhere(ys.len(), 7.0, |cpu, out| {
+        let mut bytes = Fenced::new(vec![9; out.len()]);
+        kernel(cpu, Out::both(out, bytes.inside_mut(), scaling));
+        assert_eq!(bytes.checked(), expected);
+    });
+    assert_eq!(floats, ys);
 }
 
 fn activate(y: f64, activation: Activation) -> f64 {
@@ -314,6 +329,7 @@ fn check_gemm(layout: Layout, outputs: usize, is_f16: bool, seed: u64) {
     let ys = everywhere(laid.rows.len() * outputs, 7.0, |cpu, out| {
         gemm(cpu, laid.rows(&layout), &packed, rest.epilogue(), out);
     });
+    check_bytes(&ys, |cpu, out| gemm(cpu, laid.rows(&layout), &packed, rest.epilogue(), out));
     for (row, xs) in laid.rows.iter().enumerate() {
         for output in 0..outputs {
             let mut sum = Sum::default();
@@ -358,6 +374,7 @@ fn check_gemm_i8(layout: Layout, outputs: usize, seed: u64) {
     let ys = everywhere(laid.rows.len() * outputs, 7.0, |cpu, out| {
         gemm_i8(cpu, laid.rows(&layout), &scalings, &packed, rest.epilogue(), out);
     });
+    check_bytes(&ys, |cpu, out| gemm_i8(cpu, laid.rows(&layout), &scalings, &packed, rest.epilogue(), out));
     if let Some(taps) = &laid.taps {
         // Whatever lies behind the ends.
         let followed = |values: &Fenced<u8>| [values.inside(), &[255; AMPLE]].concat();
@@ -411,6 +428,9 @@ proptest! {
         let ys = everywhere(batch * output.len(), 7.0, |cpu, out| {
             depthwise(cpu, &window, image, xs.inside(), weights.inside(), rest.epilogue(), out);
         });
+        check_bytes(&ys, |cpu, out| {
+            depthwise(cpu, &window, image, xs.inside(), weights.inside(), rest.epilogue(), out);
+        });
         let patches = xs.inside().chunks(image.len()).flat_map(|xs| patches(xs, image, &window, 0.0));
         for (pixel, patch) in patches.enumerate() {
             for channel in 0..image.channels {
@@ -420,6 +440,85 @@ proptest! {
                 let at = pixel * image.channels + channel;
                 rest.add_to(&mut sum, channel, at);
                 sum.check(ys[at], rest.activation);
+            }
+        }
+    }
+
+    #[test]
+    fn depthwise_convolution_of_bytes_is_exact((image, window) in image_and_window(), batch in 0..3usize, seed: u64) {
+        let random = &mut Random(seed);
+        let (xs, output) = (random.bytes(batch * image.len()), window.output(image));
+        let scaling = Scaling { scale: 0.02, zero_point: random.next() as u8 };
+        let weight = |_| (random.next() % 255) as f32 - 127.0;
+        let weights = Fenced::new((0..window.kernel[0] * window.kernel[1] * image.channels).map(weight).collect());
+        let scales = Fenced::new(random.floats(image.channels, 0.1));
+        let rest = Rest::new(random, image.channels, batch * output.len());
+        let (xs, weights, scales) = (xs.inside(), weights.inside(), scales.inside());
+        let ys = everywhere(batch * output.len(), 7.0, |cpu, out| {
+            depthwise_i8(cpu, &window, image, (xs, scaling), weights, scales, rest.epilogue(), out);
+        });
+        check_bytes(&ys, |cpu, out| {
+            depthwise_i8(cpu, &window, image, (xs, scaling), weights, scales, rest.epilogue(), out);
+        });
+        let patches = xs.chunks(image.len()).flat_map(|xs| patches(xs, image, &window, scaling.zero_point));
+        for (pixel, patch) in patches.enumerate() {
+            for channel in 0..image.channels {
+                let of_channel = patch.iter().zip(weights).skip(channel).step_by(image.channels);
+                let sum: i64 = of_channel.map(|(x, w)| (i64::from(*x) - i64::from(scaling.zero_point)) * *w as i64).sum();
+                let at = pixel * image.channels + channel;
+                let bias = rest.bias.as_ref().map_or(0.0, |bias| bias.inside()[channel]);
+                let residual = rest.residual.as_ref().map_or(0.0, |residual| residual.inside()[at]);
+                let y = (sum as f32).mul_add(scaling.scale * scales[channel], bias) + residual;
+                prop_assert_eq!(ys[at], activate(f64::from(y), rest.activation) as f32);
+            }
+        }
+    }
+
+    #[test]
+    fn convolution_with_its_pool_is_both_one_after_the_other(
+        ((image, window), pooled) in image_and_window().prop_flat_map(|(image, by)| {
+            (Just((image, by)), window(Image { channels: 1, ..by.output(image) }))
+        }),
+        outputs in 1..70usize, batch in 0..3usize, seed: u64,
+    ) {
+        let random = &mut Random(seed);
+        let convolved = Image { channels: outputs, ..window.output(image) };
+        let (taps, len) = (Taps::convolution(image, &window), convolved.height * convolved.width * outputs);
+        let depth = taps.taps() * taps.depth();
+        let (xs, weights) = (random.fenced(batch * image.len()), random.floats(outputs * depth, 1.0));
+        let bytes = random.bytes(batch * image.len());
+        let zeros = vec![0.0; taps.depth()];
+        let packed = Packed::f32(outputs, depth, |output, k| weights[output * depth + k]);
+        let packed_i8 = PackedI8::quantise(outputs, taps.taps(), taps.depth(), |output, k| weights[output * depth + k]);
+        let scaling = [Scaling { scale: 0.02, zero_point: 9 }];
+        let zero_point = vec![9; taps.depth()];
+        let bias = random.any().then(|| random.fenced(outputs));
+        let bias = bias.as_ref().map(Fenced::inside);
+        let activation = ACTIVATIONS[random.next() as usize % 3];
+        let epilogue = Epilogue { bias, activation, residual: None };
+        let both = [
+            Factors::Floats(Rows::indirect(xs.inside(), &taps, &zeros), &packed),
+            Factors::Bytes(Rows::indirect(bytes.inside(), &taps, &zero_point), &scaling, &packed_i8),
+        ];
+        for kind in [Pool::Max, Pool::Average, Pool::AverageWithPadding] {
+            let by = Pooled { pool: kind, window: pooled, image: convolved };
+            let after = by.window.output(convolved).len() * batch;
+            for factors in both {
+                let expected = everywhere(after, 7.0, |cpu, out| {
+                    let mut between = vec![7.0; batch * len];
+                    match factors {
+                        Factors::Floats(rows, packed) => gemm(cpu, rows, packed, epilogue, &mut between[..]),
+                        Factors::Bytes(rows, scalings, packed) => gemm_i8(cpu, rows, scalings, packed, epilogue, &mut between[..]),
+                    }
+                    pool(cpu, kind, &by.window, convolved, &between, out);
+                });
+                let run = |cpu: Cpu<'_>, out: Out<'_>| {
+                    let mut work = Fenced::new(vec![f32::NAN; batch * by.work()]);
+                    convolve_and_pool(cpu, factors, bias, activation, &by, work.inside_mut(), out);
+                    work.checked();
+                };
+                prop_assert_eq!(&everywhere(after, 7.0, |cpu, out| run(cpu, out.into())), &expected);
+                check_bytes(&expected, run);
             }
         }
     }

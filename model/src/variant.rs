@@ -5,6 +5,7 @@ use crate::network::{Network, WeightsError};
 use crate::ops::lend;
 use crate::plan::Plan;
 use candle_core::{DType, Device, Tensor};
+use sconce_kernels::depthwise::MAX_TAPS_I8;
 use sconce_kernels::pack::{self, MAX_DEPTH_I8};
 use sconce_kernels::quantise::Scaling;
 use std::collections::BTreeMap;
@@ -129,14 +130,13 @@ impl Variant {
 
 /// The products that may be computed with bytes: all but the last, whose sums are the answer.
 pub fn quantisable(graph: &Graph) -> impl Iterator<Item = &Node> {
-    let last = graph.nodes.iter().rposition(is_product).unwrap_or_default();
+    let last = graph.nodes.iter().rposition(|node| node.matrices().next().is_some()).unwrap_or_default();
     let depth = |parameter: &Parameter| parameter.shape[1..].iter().product::<usize>();
-    let fits = move |node: &Node| node.matrices().all(|parameter| depth(parameter) <= MAX_DEPTH_I8);
-    graph.nodes[..last].iter().filter(move |node| is_product(node) && fits(node))
-}
-
-fn is_product(node: &Node) -> bool {
-    matches!(node.op, Op::Conv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. } | Op::Recurrent(_))
+    let fits = move |node: &Node| {
+        let most = if matches!(node.op, Op::DepthwiseConv2d { .. }) { MAX_TAPS_I8 } else { MAX_DEPTH_I8 };
+        node.matrices().all(|parameter| depth(parameter) <= most)
+    };
+    graph.nodes[..last].iter().filter(move |node| node.matrices().next().is_some() && fits(node))
 }
 
 /// What is left of a weight as bytes, and their scales, one per output.

@@ -52,6 +52,9 @@ impl Isa for Avx2 {
         fn splat(x: f32) -> F { [_mm256_set1_ps(x); 2] }
         fn load(xs: &[f32; LANES]) -> F { both!(|i| _mm256_loadu_ps(xs.as_ptr().add(8 * i))) }
         fn load_f16(xs: &[u16; LANES]) -> F { both!(|i| _mm256_cvtph_ps(_mm_loadu_si128(xs.as_ptr().add(8 * i).cast()))) }
+        fn load_u8(xs: &[u8; LANES]) -> F {
+            both!(|i| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(xs.as_ptr().add(8 * i).cast()))))
+        }
         fn load_first(xs: &[f32], fill: f32) -> F {
             let masks = &MASKS[LANES - xs.len()..];
             both!(|i| {
@@ -91,7 +94,9 @@ impl Isa for Avx2 {
             })
         }
         fn to_u8(a: F) -> [u8; LANES] {
-            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+            // The first instruction gives 0 where `a` is NaN.
+            let kept = both!(|i| _mm256_min_ps(_mm256_max_ps(a[i], _mm256_setzero_ps()), _mm256_set1_ps(255.0)));
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(kept[0]), _mm256_cvtps_epi32(kept[1]));
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
             let packed = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             let mut bytes = [0; LANES];

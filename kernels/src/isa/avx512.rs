@@ -30,6 +30,9 @@ macro_rules! floats {
             fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
             fn load(xs: &[f32; LANES]) -> __m512 { _mm512_loadu_ps(xs.as_ptr()) }
             fn load_f16(xs: &[u16; LANES]) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(xs.as_ptr().cast())) }
+            fn load_u8(xs: &[u8; LANES]) -> __m512 {
+                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(xs.as_ptr().cast())))
+            }
             fn load_first(xs: &[f32], fill: f32) -> __m512 {
                 _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask(xs.len()), xs.as_ptr())
             }
@@ -55,9 +58,10 @@ macro_rules! floats {
                 _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
             }
             fn to_u8(a: __m512) -> [u8; LANES] {
-                let whole = _mm512_max_epi32(_mm512_cvtps_epi32(a), _mm512_setzero_si512());
+                // The first instruction gives 0 where `a` is NaN.
+                let kept = _mm512_min_ps(_mm512_max_ps(a, _mm512_setzero_ps()), _mm512_set1_ps(255.0));
                 let mut bytes = [0; LANES];
-                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtusepi32_epi8(whole));
+                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(kept)));
                 bytes
             }
         }

@@ -31,6 +31,7 @@ pub(crate) trait Isa: Copy {
     fn splat(self, x: f32) -> Self::F;
     fn load(self, xs: &[f32; LANES]) -> Self::F;
     fn load_f16(self, xs: &[u16; LANES]) -> Self::F;
+    fn load_u8(self, xs: &[u8; LANES]) -> Self::F;
     fn store(self, x: Self::F, ys: &mut [f32; LANES]);
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
@@ -46,7 +47,7 @@ pub(crate) trait Isa: Copy {
     fn round(self, a: Self::F) -> Self::F;
     /// 2ⁿ for whole `n` in -126..=127, and 0 for -127.
     fn pow2(self, n: Self::F) -> Self::F;
-    /// Whole numbers in 0..=255 as bytes; NaN becomes 0.
+    /// Whole numbers as bytes: what is less than 0 becomes 0, what is more than 255 becomes 255, and NaN becomes 0.
     fn to_u8(self, a: Self::F) -> [u8; LANES];
 
     fn zero(self) -> Self::Acc;
@@ -79,6 +80,21 @@ pub(crate) trait Isa: Copy {
         match xs.first_chunk() {
             Some(xs) => self.load(xs),
             None => self.load_first(xs, fill),
+        }
+    }
+
+    /// The first values of `xs`; lanes that it is too short for are 0.
+    #[inline(always)]
+    fn read_u8(self, xs: &[u8]) -> Self::F {
+        match xs.first_chunk() {
+            Some(xs) => self.load_u8(xs),
+            None => {
+                let mut all = [0; LANES];
+                for (lane, x) in all.iter_mut().zip(xs) {
+                    *lane = *x;
+                }
+                self.load_u8(&all)
+            }
         }
     }
 

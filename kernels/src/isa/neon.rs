@@ -61,6 +61,12 @@ macro_rules! common {
             fn splat(x: f32) -> F { [vdupq_n_f32(x); 4] }
             fn load(xs: &[f32; LANES]) -> F { four!(|i| vld1q_f32(xs.as_ptr().add(4 * i))) }
             fn load_f16(xs: &[u16; LANES]) -> F { four!(|i| widen_f16(vld1_u16(xs.as_ptr().add(4 * i)))) }
+            fn load_u8(xs: &[u8; LANES]) -> F {
+                let bytes = vld1q_u8(xs.as_ptr());
+                let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
+                let words = [vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)), vmovl_high_u16(high)];
+                four!(|i| vcvtq_f32_u32(words[i]))
+            }
             fn store(x: F, ys: &mut [f32; LANES]) {
                 for (i, x) in x.into_iter().enumerate() {
                     vst1q_f32(ys.as_mut_ptr().add(4 * i), x);

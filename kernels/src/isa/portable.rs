@@ -32,6 +32,10 @@ impl Isa for Portable {
         xs.map(f16_to_f32)
     }
     #[inline(always)]
+    fn load_u8(self, xs: &[u8; LANES]) -> F {
+        xs.map(f32::from)
+    }
+    #[inline(always)]
     fn store(self, x: F, ys: &mut F) {
         *ys = x;
     }

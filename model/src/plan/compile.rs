@@ -4,16 +4,19 @@ use super::buffers::Span;
 use super::fuse::{Fused, Norm, fuse};
 use super::recurrent::{Direction, Recurrence};
 use super::weights::{Packer, in_epilogue};
-use super::{Kernel, Plan, Step};
+use super::{Kernel, Plan, Product, Step, Writes};
 use crate::architecture::Activation;
 use crate::graph::{Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
 use crate::variant::{Arithmetic, STATE};
 use candle_core::Result;
+use sconce_kernels::conv_pool::{MOST_WEIGHTS, Pooled};
 use sconce_kernels::gates::Function;
 use sconce_kernels::pool::Pool;
+use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::Taps;
 use sconce_kernels::{Image, Window};
+use std::collections::BTreeSet;
 
 /// How the values of one input lie, where the graph has them row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ struct Compiler<'a> {
 
 pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan> {
     let graph: &Graph = network.graph();
-    let input = Span { at: 0, values: graph.input.iter().product() };
+    let input = Span::floats(0, graph.input.iter().product());
     let mut compiler = Compiler {
         network,
         graph,
@@ -82,10 +85,18 @@ pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan
         let width = graph.units();
         output = compiler.push(vec![compiler.name(last)], Kernel::Softmax(width), &[output], output.span.values);
     }
-    let steps = compiler.steps;
-    let largest_in_bytes = steps.iter().map(Step::in_bytes).max().unwrap_or_default();
+    let mut steps = compiler.steps;
     let ends = [input, output.span];
-    Ok(Plan { input: graph.input.clone(), output: graph.shape(last).to_vec(), steps, ends, largest_in_bytes })
+    leave_out(&mut steps, output.span);
+    Ok(Plan { input: graph.input.clone(), output: graph.shape(last).to_vec(), steps, ends })
+}
+
+/// Numbers that all who read them read as bytes.
+fn leave_out(steps: &mut [Step], output: Span) {
+    let read: BTreeSet<Span> = steps.iter().flat_map(|step| step.reads.iter().copied()).chain([output]).collect();
+    for writes in steps.iter_mut().map(|step| &mut step.writes).filter(|writes| writes.bytes.is_some()) {
+        writes.floats = writes.floats.filter(|floats| read.contains(floats));
+    }
 }
 
 impl Compiler<'_> {
@@ -96,8 +107,7 @@ impl Compiler<'_> {
             Op::Conv2d { .. } | Op::DepthwiseConv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. } => {
                 return self.fused(index);
             }
-            Op::MaxPool2d { size, stride, pad } => self.pool(node, Pool::Max, window(*size, *stride, *pad)),
-            Op::AvgPool2d { size, stride, pad } => self.pool(node, Pool::Average, window(*size, *stride, *pad)),
+            Op::MaxPool2d { .. } | Op::AvgPool2d { .. } => self.pool(node),
             Op::GlobalAvgPool => {
                 let (xs, image) = self.image_or_sequence(source);
                 self.push(vec![node.name.clone()], Kernel::GlobalAverage(image), &[xs], image.channels)
@@ -143,17 +153,26 @@ impl Compiler<'_> {
             3 => self.image(source).0,
             _ => self.as_graph(source),
         });
+        let mut pooled = None;
         let (xs, kernel, layout) = match &node.op {
             Op::Conv2d { kernel, stride, pad, .. } => {
                 let (xs, image) = self.image(source);
-                let (kernel, output) = self.convolution(node, image, window(*kernel, *stride, *pad), &fused)?;
-                (xs, kernel, Layout::ChannelsLast(output))
+                let (mut product, output) = self.convolution(node, image, window(*kernel, *stride, *pad), &fused)?;
+                let fits = fused.residual.is_none()
+                    && in_epilogue(fused.activation).is_some()
+                    && product.weights.bytes() <= MOST_WEIGHTS;
+                pooled = fused.pool.filter(|_| fits);
+                product.pooled = pooled
+                    .and_then(|index| pool_of(&self.graph.nodes[index]))
+                    .map(|(pool, window)| Pooled { pool, window, image: output });
+                let output = product.pooled.map_or(output, |pooled| pooled.window.output(output));
+                (xs, Kernel::Product(product), Layout::ChannelsLast(output))
             }
             Op::Conv1d { kernel, stride, pad, .. } => {
                 let (xs, image) = self.image_or_sequence(source);
                 let pad = Pad { top: pad.0, bottom: pad.1, ..Pad::default() };
-                let (kernel, _) = self.convolution(node, image, window((*kernel, 1), (*stride, 1), pad), &fused)?;
-                (xs, kernel, Layout::AsGraph)
+                let (product, _) = self.convolution(node, image, window((*kernel, 1), (*stride, 1), pad), &fused)?;
+                (xs, Kernel::Product(product), Layout::AsGraph)
             }
             Op::DepthwiseConv2d { kernel, stride, pad, .. } => {
                 let (xs, image) = self.image(source);
@@ -169,22 +188,25 @@ impl Compiler<'_> {
                 (xs, Kernel::Product(product), Layout::AsGraph)
             }
         };
-        let names = fused.nodes.iter().map(|index| self.graph.nodes[*index].name.clone()).collect();
-        let last = &self.graph.nodes[fused.nodes[fused.nodes.len() - 1]];
+        let mut nodes = fused.nodes;
+        nodes.extend(pooled);
+        let names = nodes.iter().map(|index| self.graph.nodes[*index].name.clone()).collect();
+        let last = &self.graph.nodes[nodes[nodes.len() - 1]];
+        let xs = self.as_read(self.name(source), xs, kernel.input());
         let reads: Vec<Value> = std::iter::once(xs).chain(residual).collect();
-        let ys = Value { layout, ..self.push(names, kernel, &reads, node.shape.iter().product()) };
+        let ys = Value { layout, ..self.push(names, kernel, &reads, last.shape.iter().product()) };
         let ys = if in_epilogue(fused.activation).is_some() {
             ys
         } else {
             self.activate(last.name.clone(), fused.activation, ys)
         };
-        for index in fused.nodes {
+        for index in nodes {
             self.outputs[index] = Some(ys);
         }
         Ok(())
     }
 
-    fn convolution(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<(Kernel, Image)> {
+    fn convolution(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<(Product, Image)> {
         let area = window.kernel[0] * window.kernel[1];
         let is_pointwise = (window.kernel, window.stride, window.padding) == ([1, 1], [1, 1], [0; 4]);
         let taps = (!is_pointwise).then(|| Taps::convolution(image, &window));
@@ -192,7 +214,7 @@ impl Compiler<'_> {
         let column = |k: usize| k % image.channels * area + k / image.channels;
         let product = self.packer.product(node, taps, area * image.channels, column, fused)?;
         let output = Image { channels: product.outputs(), ..window.output(image) };
-        Ok((Kernel::Product(product), output))
+        Ok((product, output))
     }
 
     /// For each layer the products of a whole sequence with the input's weights, then one step after the other.
@@ -215,7 +237,8 @@ impl Compiler<'_> {
             }
             let wide = directions.len();
             let projection = self.packer.dense(node, &of_input, if layer == 0 { input } else { states })?;
-            let projected = self.push(vec![name.clone()], Kernel::Product(projection), &[xs], time * wide * gates);
+            let read = self.as_read(name.clone(), xs, projection.input());
+            let projected = self.push(vec![name.clone()], Kernel::Product(projection), &[read], time * wide * gates);
             let every = return_sequences || layer + 1 < layers;
             let recurrence = Recurrence { cell, units, time, directions, every };
             let left = wide * units * if every { time } else { 1 };
@@ -224,8 +247,9 @@ impl Compiler<'_> {
         Ok(xs)
     }
 
-    fn pool(&mut self, node: &Node, pool: Pool, window: Window) -> Value {
+    fn pool(&mut self, node: &Node) -> Value {
         let (xs, image) = self.image(node.inputs[0]);
+        let (pool, window) = pool_of(node).expect("the caller saw a pool");
         let output = window.output(image);
         let ys = self.push(vec![node.name.clone()], Kernel::Pool { pool, window, image }, &[xs], output.len());
         Value { layout: Layout::ChannelsLast(output), ..ys }
@@ -318,6 +342,29 @@ impl Compiler<'_> {
         node.inputs.iter().map(in_order).collect()
     }
 
+    /// The value as a product reads it: as numbers, or as bytes that stand for so much. Those are left by the step that writes the
+    /// value, if it can and does not leave others.
+    fn as_read(&mut self, name: String, xs: Value, scaling: Option<Scaling>) -> Value {
+        let Some(scaling) = scaling else { return xs };
+        let Span { at, values, .. } = xs.span;
+        let bytes = Value { span: Span::bytes(at, values), ..xs };
+        if let Some(Step { kernel, writes, .. }) = at.checked_sub(1).map(|index| &mut self.steps[index]) {
+            if writes.bytes.is_none() && kernel.leaves_bytes() {
+                writes.bytes = Some((bytes.span, scaling));
+            }
+            if writes.bytes == Some((bytes.span, scaling)) {
+                return bytes;
+            }
+        }
+        let is_same =
+            |step: &&Step| step.reads[0] == xs.span && matches!(step.kernel, Kernel::Quantise(by) if by == scaling);
+        if let Some((span, _)) = self.steps.iter().find(is_same).and_then(|step| step.writes.bytes) {
+            return Value { span, ..xs };
+        }
+        let layout = xs.layout;
+        Value { layout, ..self.push(vec![name], Kernel::Quantise(scaling), &[xs], values) }
+    }
+
     /// One more step; what it leaves lies as what it reads does if it works in place or adds, else as the graph says.
     fn push(&mut self, nodes: Vec<String>, kernel: Kernel, reads: &[Value], values: usize) -> Value {
         let layout = match &kernel {
@@ -325,11 +372,26 @@ impl Compiler<'_> {
             kernel if kernel.is_in_place() => reads[0].layout,
             _ => Layout::AsGraph,
         };
-        let span = Span { at: self.steps.len() + 1, values };
+        let at = self.steps.len() + 1;
         let reads = reads.iter().map(|value| value.span).collect();
-        let work = Span { at: 0, values: kernel.work() };
-        self.steps.push(Step { nodes, kernel, reads, writes: span, work });
+        let (span, writes) = match kernel {
+            Kernel::Quantise(scaling) => {
+                let span = Span::bytes(at, values);
+                (span, Writes { floats: None, bytes: Some((span, scaling)) })
+            }
+            _ => (Span::floats(at, values), Writes { floats: Some(Span::floats(at, values)), bytes: None }),
+        };
+        let work = kernel.work();
+        self.steps.push(Step { nodes, kernel, reads, writes, work });
         Value { span, layout }
+    }
+}
+
+fn pool_of(node: &Node) -> Option<(Pool, Window)> {
+    match node.op {
+        Op::MaxPool2d { size, stride, pad } => Some((Pool::Max, window(size, stride, pad))),
+        Op::AvgPool2d { size, stride, pad } => Some((Pool::Average, window(size, stride, pad))),
+        _ => None,
     }
 }
 

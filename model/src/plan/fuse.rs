@@ -13,6 +13,8 @@ pub(super) struct Fused {
     pub norm: Option<Norm>,
     pub residual: Option<Source>,
     pub activation: Activation,
+    /// The pool behind all of that, if nobody else reads what it pools.
+    pub pool: Option<usize>,
 }
 
 /// A batch norm with its statistics: `x · scale + shift`, per channel.
@@ -40,7 +42,7 @@ pub(super) fn fuse(
 ) -> Result<Fused> {
     let graph: &Graph = network.graph();
     let activation = graph.nodes[index].op.activation();
-    let mut fused = Fused { nodes: vec![index], norm: None, residual: None, activation };
+    let mut fused = Fused { nodes: vec![index], norm: None, residual: None, activation, pool: None };
     let mut last = index;
     while fused.activation == Activation::None
         && let &[next] = &readers[last][..]
@@ -63,6 +65,11 @@ pub(super) fn fuse(
         fused.activation = node.op.activation();
         fused.nodes.push(next);
         last = next;
+    }
+    if let &[next] = &readers[last][..]
+        && matches!(graph.nodes[next].op, Op::MaxPool2d { .. } | Op::AvgPool2d { .. })
+    {
+        fused.pool = Some(next);
     }
     Ok(fused)
 }

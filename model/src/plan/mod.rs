@@ -15,10 +15,11 @@ pub use run::Scratch;
 use crate::network::Network;
 use crate::ops::lend;
 use crate::variant::Arithmetic;
-use buffers::{Layout, Span};
+use buffers::{Layout, Pair, Span};
 use candle_core::{Device, Result, Tensor};
 use recurrent::Recurrence;
 use sconce_kernels::cache;
+use sconce_kernels::conv_pool::Pooled;
 use sconce_kernels::gates::Function;
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::Pool;
@@ -36,8 +37,6 @@ pub struct Plan {
     steps: Vec<Step>,
     /// What is read first, and what is there after all steps.
     ends: [Span; 2],
-    /// Values of the largest activation that becomes bytes.
-    largest_in_bytes: usize,
 }
 
 /// One pass over the activations.
@@ -48,9 +47,22 @@ pub struct Step {
     kernel: Kernel,
     /// What it reads, the residual of a product last.
     reads: Vec<Span>,
-    writes: Span,
+    writes: Writes,
     /// What it needs beside.
-    work: Span,
+    work: Pair<Span>,
+}
+
+/// What a step leaves: what others read as numbers, as bytes, or each as one of them.
+#[derive(Clone, Copy, Debug)]
+struct Writes {
+    floats: Option<Span>,
+    bytes: Option<(Span, Scaling)>,
+}
+
+impl Writes {
+    fn spans(&self) -> impl Iterator<Item = Span> {
+        self.floats.into_iter().chain(self.bytes.map(|(span, _)| span))
+    }
 }
 
 #[derive(Debug)]
@@ -62,6 +74,8 @@ enum Kernel {
     Product(Product),
     Depthwise(Depthwise),
     Recurrence(Recurrence),
+    /// From numbers to bytes, where what wrote them could not.
+    Quantise(Scaling),
     Pool {
         pool: Pool,
         window: Window,
@@ -84,9 +98,28 @@ enum Kernel {
 }
 
 impl Kernel {
-    /// Values for one input that it needs beside what it reads and writes.
-    fn work(&self) -> usize {
-        if let Self::Recurrence(recurrence) = self { recurrence.work() } else { 0 }
+    /// What it needs for one row beside what it reads and writes.
+    fn work(&self) -> Pair<Span> {
+        let (floats, bytes) = match self {
+            Self::Product(Product { pooled: Some(pooled), .. }) => (pooled.work(), 0),
+            Self::Recurrence(recurrence) => recurrence.work(),
+            _ => (0, 0),
+        };
+        Pair { floats: Span::floats(0, floats), bytes: Span::bytes(0, bytes) }
+    }
+
+    /// What the bytes stand for that it reads first.
+    fn input(&self) -> Option<Scaling> {
+        match self {
+            Self::Product(product) => product.input(),
+            Self::Depthwise(convolution) => convolution.bytes.as_ref().map(|(input, _)| *input),
+            _ => None,
+        }
+    }
+
+    /// Whether it can leave bytes.
+    fn leaves_bytes(&self) -> bool {
+        matches!(self, Self::Product(_) | Self::Depthwise(_) | Self::Pool { .. } | Self::GlobalAverage(_))
     }
 
     fn is_in_place(&self) -> bool {
@@ -101,15 +134,18 @@ struct Product {
     weights: Weights,
     bias: Option<Vec<f32>>,
     activation: Activation,
+    /// What a convolution does with its lines before it leaves them.
+    pooled: Option<Pooled>,
 }
 
-/// Always f32: there is too little of it to gain by less.
 #[derive(Debug)]
 struct Depthwise {
     window: Window,
     image: Image,
-    /// `(kernel height, kernel width, channels)`.
+    /// `(kernel height, kernel width, channels)`. Whole numbers, if they are bytes.
     weights: Vec<f32>,
+    /// What bytes of the input stand for, and for each channel what 1 of the weights is.
+    bytes: Option<(Scaling, Vec<f32>)>,
     bias: Option<Vec<f32>>,
     activation: Activation,
 }
@@ -151,13 +187,12 @@ impl Plan {
 
     fn scratch_for(&self, rows: usize, cache: usize) -> Scratch {
         let segments = segments::split(&self.steps, self.ends[1], rows, cache);
-        Scratch::new(Layout::new(&self.steps, self.ends, rows, segments), self.largest_in_bytes * rows)
+        Scratch::new(Layout::new(&self.steps, self.ends, rows, segments))
     }
 
     /// Bytes of a [`Scratch`] for one row; for more on any CPU about so many times as much, or less.
     pub fn scratch_bytes(&self) -> usize {
-        let layout = Layout::new(&self.steps, self.ends, 1, segments::alone(0..self.steps.len(), 1));
-        layout.sizes.iter().sum::<usize>() * size_of::<f32>() + self.largest_in_bytes
+        Layout::new(&self.steps, self.ends, 1, segments::alone(0..self.steps.len(), 1)).size()
     }
 
     /// Answers several requests as one batch: each of `xs` is `(rows, ..input)`, its answer `(rows, ..output)`. The same row
@@ -188,17 +223,6 @@ impl Plan {
 }
 
 impl Step {
-    /// Values that it makes bytes of at once, for one input.
-    fn in_bytes(&self) -> usize {
-        match &self.kernel {
-            Kernel::Product(product) if product.is_of_bytes() => self.reads[0].values,
-            Kernel::Recurrence(recurrence) if recurrence.is_of_bytes() => recurrence.units,
-            _ => 0,
-        }
-    }
-}
-
-impl Step {
     /// Bytes of weights that it reads, each time.
     fn weight_bytes(&self) -> usize {
         match &self.kernel {
@@ -220,8 +244,12 @@ impl Weights {
 }
 
 impl Product {
-    fn is_of_bytes(&self) -> bool {
-        matches!(self.weights, Weights::Bytes { .. })
+    /// What the bytes stand for that it reads.
+    fn input(&self) -> Option<Scaling> {
+        match &self.weights {
+            Weights::Float { .. } => None,
+            Weights::Bytes { input, .. } => Some(*input),
+        }
     }
 
     fn outputs(&self) -> usize {
@@ -241,17 +269,24 @@ impl fmt::Display for Step {
             Kernel::ChannelsLast(_) => write!(f, "channels last"),
             Kernel::ChannelsFirst(_) => write!(f, "channels first"),
             Kernel::Product(product) => {
-                write!(f, "{product}{}{residual}{}", bias(&product.bias), activation(product.activation))
+                let pool = match product.pooled {
+                    Some(Pooled { pool: Pool::Max, .. }) => " + max pool",
+                    Some(_) => " + average pool",
+                    None => "",
+                };
+                write!(f, "{product}{}{residual}{}{pool}", bias(&product.bias), activation(product.activation))
             }
             Kernel::Depthwise(convolution) => write!(
                 f,
-                "depthwise convolution{}{residual}{}",
+                "depthwise convolution{}{}{residual}{}",
+                if convolution.bytes.is_some() { " of int8" } else { "" },
                 bias(&convolution.bias),
                 activation(convolution.activation)
             ),
             Kernel::Recurrence(recurrence) => write!(f, "{recurrence}"),
             Kernel::Pool { pool, .. } => write!(f, "{pool:?} pool"),
             Kernel::GlobalAverage(_) => write!(f, "global average"),
+            Kernel::Quantise(_) => write!(f, "quantised"),
             Kernel::Add => write!(f, "sum of {}", self.reads.len()),
             Kernel::MultiplyAdd { .. } => write!(f, "multiply-add"),
             Kernel::Clamp(most) if most.is_finite() => write!(f, "relu{most}"),
@@ -259,7 +294,11 @@ impl fmt::Display for Step {
             Kernel::Map(function) => write!(f, "{function:?}"),
             Kernel::Softmax(_) => write!(f, "softmax"),
         }?;
-        write!(f, ", {} values", self.writes.values)
+        match (self.writes.floats, self.writes.bytes) {
+            (Some(floats), None) => write!(f, ", {} values", floats.values),
+            (Some(floats), Some(_)) => write!(f, ", {} values and bytes", floats.values),
+            (None, bytes) => write!(f, ", {} bytes", bytes.map_or(0, |(bytes, _)| bytes.values)),
+        }
     }
 }
 

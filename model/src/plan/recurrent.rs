@@ -1,7 +1,9 @@
 //! The steps of a recurrent layer, whose products with the input are done already.
 
 use super::Product;
+use super::run::Values;
 use crate::graph::Cell;
+use sconce_kernels::quantise::quantise;
 use sconce_kernels::{Cpu, gates};
 
 #[derive(Debug)]
@@ -23,14 +25,11 @@ pub(super) struct Direction {
 }
 
 impl Recurrence {
-    /// Numbers for one input that a run needs beside what it reads and leaves: a state, a cell, and their products.
-    pub(super) fn work(&self) -> usize {
-        self.units * (2 + self.cell.gates())
-    }
-
-    /// States become bytes before they are multiplied; they stay f32 where they are remembered.
-    pub(super) fn is_of_bytes(&self) -> bool {
-        self.directions[0].product.is_of_bytes()
+    /// Numbers that a run needs for one row beside what it reads and leaves: a state, a cell, and their products; and bytes for a
+    /// state, if those are multiplied. It stays f32 where it is remembered.
+    pub(super) fn work(&self) -> (usize, usize) {
+        let is_of_bytes = self.directions[0].product.input().is_some();
+        (self.units * (2 + self.cell.gates()), if is_of_bytes { self.units } else { 0 })
     }
 
     /// That are read in all steps together.
@@ -44,8 +43,7 @@ impl Recurrence {
         cpu: Cpu<'_>,
         rows: usize,
         xs: &[f32],
-        work: &mut [f32],
-        bytes: &mut [u8],
+        (work, bytes): (&mut [f32], &mut [u8]),
         ys: &mut [f32],
     ) {
         let Self { cell, units, time, .. } = *self;
@@ -58,7 +56,14 @@ impl Recurrence {
             memory.fill(0.0);
             for step in 0..time {
                 let step = if *reverse { time - 1 - step } else { step };
-                product.run(cpu, state, bytes, None, products);
+                let read = match product.input() {
+                    Some(scaling) => {
+                        quantise(cpu.isa, state, scaling, &mut bytes[..state.len()]);
+                        Values::Bytes { buffer: bytes, len: state.len() }
+                    }
+                    None => Values::Floats(state),
+                };
+                product.run(cpu, read, None, &mut [], (&mut *products).into());
                 let inputs = &xs[(step * self.directions.len() + index) * gates..];
                 let gates = gates::Step { inputs, stride, recurrent: products };
                 match cell {

@@ -1,11 +1,13 @@
 //! Steps over a few buffers: each reads some and fills another, or works in place.
 
-use super::buffers::{Layout, Place, Places};
+use super::buffers::{Form, Layout, Pair, Place, Places};
 use super::segments::Segment;
-use super::{Depthwise, Kernel, Plan, Product, Step, Weights};
-use sconce_kernels::depthwise::depthwise;
+use super::{Depthwise, Kernel, Plan, Product, Step, Weights, Writes};
+use sconce_kernels::conv_pool::convolve_and_pool;
+use sconce_kernels::depthwise::{depthwise, depthwise_i8};
+use sconce_kernels::gemm::{self, Factors};
 use sconce_kernels::rows::{AMPLE, Rows};
-use sconce_kernels::{Cpu, Epilogue, gates, gemm, pool, quantise};
+use sconce_kernels::{Cpu, Epilogue, Out, gates, pool, quantise};
 use std::mem::take;
 use std::ops::Range;
 
@@ -13,21 +15,44 @@ use std::ops::Range;
 #[derive(Debug)]
 pub struct Scratch {
     layout: Layout,
-    buffers: Vec<Vec<f32>>,
-    /// What a product of bytes reads.
+    buffers: Buffers,
+}
+
+#[derive(Debug)]
+struct Buffers {
+    floats: Vec<Vec<f32>>,
+    /// A little longer than what lies in them, so that the ends of runs are read at once.
+    bytes: Vec<Vec<u8>>,
+}
+
+/// Buffers that one step has for itself.
+struct Taken {
+    floats: Vec<f32>,
     bytes: Vec<u8>,
 }
 
+/// What a product reads.
+#[derive(Clone, Copy)]
+pub(super) enum Values<'a> {
+    Floats(&'a [f32]),
+    /// The first `len` of a buffer.
+    Bytes {
+        buffer: &'a [u8],
+        len: usize,
+    },
+}
+
 impl Scratch {
-    pub(super) fn new(layout: Layout, bytes: usize) -> Self {
-        let buffers = layout.sizes.iter().map(|size| vec![0.0; *size]).collect();
-        Self { layout, buffers, bytes: vec![0; bytes + AMPLE] }
+    pub(super) fn new(layout: Layout) -> Self {
+        let floats = layout.sizes.floats.iter().map(|size| vec![0.0; *size]).collect();
+        let bytes = layout.sizes.bytes.iter().map(|size| vec![0; *size + AMPLE]).collect();
+        Self { layout, buffers: Buffers { floats, bytes } }
     }
 
     /// Takes the rows of an input, behind the `filled` values that are there; returns how many there are now.
     pub(super) fn fill(&mut self, filled: usize, xs: &[f32]) -> usize {
         let end = filled + xs.len();
-        self.buffers[self.layout.input.buffer][filled..end].copy_from_slice(xs);
+        self.buffers.floats[self.layout.input.buffer][filled..end].copy_from_slice(xs);
         end
     }
 
@@ -39,32 +64,76 @@ impl Scratch {
 
 /// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs.
 pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut Scratch) -> &'a [f32] {
-    let Scratch { layout, buffers, bytes } = scratch;
+    let Scratch { layout, buffers } = scratch;
     let rows = values / plan.input.iter().product::<usize>();
     for Segment { steps, group } in &layout.segments {
         for first in (0..rows).step_by(*group) {
             let rows = first..rows.min(first + group);
             for (step, places) in plan.steps[steps.clone()].iter().zip(&layout.steps[steps.clone()]) {
-                step.run(cpu, &rows, places, buffers, bytes);
+                // What a step writes is taken out meanwhile, so that it can read the others.
+                let (mut writes, mut work) = (buffers.take(&places.writes), buffers.take(&places.work));
+                step.run(cpu, &rows, places, buffers, writes.of(&places.writes, &rows), work.of(&places.work, &rows));
+                buffers.put(&places.writes, writes);
+                buffers.put(&places.work, work);
             }
         }
     }
-    &buffers[layout.output.buffer][layout.output.of(&(0..rows))]
+    &buffers.floats[layout.output.buffer][layout.output.of(&(0..rows))]
+}
+
+impl Buffers {
+    fn take(&mut self, places: &Pair<Option<Place>>) -> Taken {
+        let floats = places.floats.map(|place| take(&mut self.floats[place.buffer]));
+        let bytes = places.bytes.map(|place| take(&mut self.bytes[place.buffer]));
+        Taken { floats: floats.unwrap_or_default(), bytes: bytes.unwrap_or_default() }
+    }
+
+    fn put(&mut self, places: &Pair<Option<Place>>, taken: Taken) {
+        if let Some(place) = places.floats {
+            self.floats[place.buffer] = taken.floats;
+        }
+        if let Some(place) = places.bytes {
+            self.bytes[place.buffer] = taken.bytes;
+        }
+    }
+
+    fn floats(&self, place: Place, rows: &Range<usize>) -> &[f32] {
+        &self.floats[place.buffer][place.of(rows)]
+    }
+
+    fn values(&self, place: Place, rows: &Range<usize>) -> Values<'_> {
+        let range = place.of(rows);
+        match place.form {
+            Form::Floats => Values::Floats(&self.floats[place.buffer][range]),
+            Form::Bytes => Values::Bytes { buffer: &self.bytes[place.buffer][range.start..], len: range.len() },
+        }
+    }
+}
+
+impl Taken {
+    /// What these rows have of the buffers; nothing of one that is not there.
+    fn of(&mut self, places: &Pair<Option<Place>>, rows: &Range<usize>) -> (&mut [f32], &mut [u8]) {
+        let floats = places.floats.map_or(0..0, |place| place.of(rows));
+        let bytes = places.bytes.map_or(0..0, |place| place.of(rows));
+        (&mut self.floats[floats], &mut self.bytes[bytes])
+    }
 }
 
 impl Step {
     /// For these rows of the batch.
-    fn run(&self, cpu: Cpu<'_>, rows: &Range<usize>, places: &Places, buffers: &mut [Vec<f32>], bytes: &mut [u8]) {
-        // What a step writes is taken out meanwhile, so that it can read the others.
-        let mut written = take(&mut buffers[places.writes.buffer]);
-        let mut work = places.work.map(|work| take(&mut buffers[work.buffer]));
-        let ys = &mut written[places.writes.of(rows)];
-        let read = |index: usize| {
-            let place: Place = places.reads[index];
-            &buffers[place.buffer][place.of(rows)]
-        };
+    fn run(
+        &self,
+        cpu: Cpu<'_>,
+        rows: &Range<usize>,
+        places: &Places,
+        buffers: &Buffers,
+        (ys, bytes): (&mut [f32], &mut [u8]),
+        (work, work_bytes): (&mut [f32], &mut [u8]),
+    ) {
+        let read = |index: usize| buffers.floats(places.reads[index], rows);
+        let values = || buffers.values(places.reads[0], rows);
         let residual = || (self.reads.len() > 1).then(|| read(1));
-        if self.kernel.is_in_place() && places.reads[0] != places.writes {
+        if self.kernel.is_in_place() && Some(places.reads[0]) != places.writes.floats {
             ys.copy_from_slice(read(0));
         }
         match &self.kernel {
@@ -85,49 +154,67 @@ impl Step {
             }
             Kernel::ChannelsLast(image) => transpose(image.channels, image.height * image.width, read(0), ys),
             Kernel::ChannelsFirst(image) => transpose(image.height * image.width, image.channels, read(0), ys),
-            Kernel::Product(product) => product.run(cpu, read(0), bytes, residual(), ys),
-            Kernel::Depthwise(convolution) => convolution.run(cpu, read(0), residual(), ys),
-            Kernel::Pool { pool, window, image } => pool::pool(cpu, *pool, window, *image, read(0), ys),
-            Kernel::GlobalAverage(image) => pool::global_average(cpu, *image, read(0), ys),
-            Kernel::Recurrence(recurrence) => {
-                let work = places.work.iter().zip(&mut work).map(|(place, work)| &mut work[place.of(rows)]).next();
-                recurrence.run(cpu, rows.len(), read(0), work.unwrap_or_default(), bytes, ys);
+            Kernel::Quantise(scaling) => quantise::quantise(cpu.isa, read(0), *scaling, bytes),
+            Kernel::Product(product) => product.run(cpu, values(), residual(), work, self.writes.out(ys, bytes)),
+            Kernel::Depthwise(convolution) => convolution.run(cpu, values(), residual(), self.writes.out(ys, bytes)),
+            Kernel::Pool { pool, window, image } => {
+                pool::pool(cpu, *pool, window, *image, read(0), self.writes.out(ys, bytes));
             }
+            Kernel::GlobalAverage(image) => pool::global_average(cpu, *image, read(0), self.writes.out(ys, bytes)),
+            Kernel::Recurrence(recurrence) => recurrence.run(cpu, rows.len(), read(0), (work, work_bytes), ys),
         }
-        buffers[places.writes.buffer] = written;
-        if let Some((place, work)) = places.work.zip(work) {
-            buffers[place.buffer] = work;
+    }
+}
+
+impl Writes {
+    fn out<'a>(&self, ys: &'a mut [f32], bytes: &'a mut [u8]) -> Out<'a> {
+        match (self.floats, self.bytes) {
+            (_, None) => ys.into(),
+            (None, Some((_, scaling))) => Out::bytes(bytes, scaling),
+            (Some(_), Some((_, scaling))) => Out::both(ys, bytes, scaling),
         }
     }
 }
 
 impl Product {
-    pub(super) fn run(&self, cpu: Cpu<'_>, xs: &[f32], bytes: &mut [u8], residual: Option<&[f32]>, ys: &mut [f32]) {
-        let epilogue = Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual };
-        match &self.weights {
-            Weights::Float { packed, padding } => {
-                let rows = match &self.taps {
-                    Some(taps) => Rows::indirect(xs, taps, padding),
-                    None => Rows::dense(xs, packed.depth()),
-                };
-                gemm::gemm(cpu, rows, packed, epilogue, ys);
+    /// `work` is for the lines that are pooled.
+    pub(super) fn run(&self, cpu: Cpu<'_>, xs: Values<'_>, residual: Option<&[f32]>, work: &mut [f32], out: Out<'_>) {
+        let input = self.input();
+        let scaling = input.as_slice();
+        let factors = match (&self.weights, xs, &self.taps) {
+            (Weights::Float { packed, padding }, Values::Floats(xs), Some(taps)) => {
+                Factors::Floats(Rows::indirect(xs, taps, padding), packed)
             }
-            Weights::Bytes { packed, padding, input } => {
-                quantise::quantise(cpu.isa, xs, *input, &mut bytes[..xs.len()]);
-                let rows = match &self.taps {
-                    Some(taps) => Rows::ample(bytes, xs.len(), taps, padding),
-                    None => Rows::dense(&bytes[..xs.len()], packed.depth()),
-                };
-                gemm::gemm_i8(cpu, rows, &[*input], packed, epilogue, ys);
+            (Weights::Float { packed, .. }, Values::Floats(xs), None) => {
+                Factors::Floats(Rows::dense(xs, packed.depth()), packed)
             }
+            (Weights::Bytes { packed, padding, .. }, Values::Bytes { buffer, len }, Some(taps)) => {
+                Factors::Bytes(Rows::ample(buffer, len, taps, padding), scaling, packed)
+            }
+            (Weights::Bytes { packed, .. }, Values::Bytes { buffer, len }, None) => {
+                Factors::Bytes(Rows::dense(&buffer[..len], packed.depth()), scaling, packed)
+            }
+            _ => unreachable!("a product reads what its weights are"),
+        };
+        let (bias, activation) = (self.bias.as_deref(), self.activation);
+        match &self.pooled {
+            Some(pooled) => convolve_and_pool(cpu, factors, bias, activation, pooled, work, out),
+            None => gemm::multiply(cpu, factors, Epilogue { bias, activation, residual }, out),
         }
     }
 }
 
 impl Depthwise {
-    fn run(&self, cpu: Cpu<'_>, xs: &[f32], residual: Option<&[f32]>, ys: &mut [f32]) {
-        let epilogue = Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual };
-        depthwise(cpu, &self.window, self.image, xs, &self.weights, epilogue, ys);
+    fn run(&self, cpu: Cpu<'_>, xs: Values<'_>, residual: Option<&[f32]>, out: Out<'_>) {
+        let Self { window, image, weights, bytes, bias, activation } = self;
+        let epilogue = Epilogue { bias: bias.as_deref(), activation: *activation, residual };
+        match (xs, bytes) {
+            (Values::Floats(xs), None) => depthwise(cpu, window, *image, xs, weights, epilogue, out),
+            (Values::Bytes { buffer, len }, Some((scaling, scales))) => {
+                depthwise_i8(cpu, window, *image, (&buffer[..len], *scaling), weights, scales, epilogue, out);
+            }
+            _ => unreachable!("a convolution reads what its weights are"),
+        }
     }
 }
 

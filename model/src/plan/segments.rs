@@ -2,7 +2,7 @@
 
 use super::Step;
 use super::buffers::{Span, last_reads};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// What no second-level cache holds of one row is in the third-level one, and read faster by so much than what a batch left in
@@ -56,14 +56,14 @@ struct Cost<'a> {
     rows: usize,
     /// What of the cache is for activations; weights pass through the rest.
     cache: usize,
-    last_reads: &'a BTreeMap<usize, usize>,
+    last_reads: &'a BTreeMap<Span, usize>,
     steps: usize,
     /// Bytes of all weights.
     weights: usize,
     /// The most that one step reads and writes, for one row.
     largest: usize,
     /// What was written before the segment, for one row.
-    comes: BTreeMap<usize, usize>,
+    comes: BTreeSet<Span>,
     /// What is read behind it.
     leaves: usize,
     /// What steps read and write that no cache holds, not even for one row.
@@ -71,23 +71,26 @@ struct Cost<'a> {
 }
 
 impl<'a> Cost<'a> {
-    fn new(last_reads: &'a BTreeMap<usize, usize>, rows: usize, cache: usize) -> Self {
-        let comes = BTreeMap::new();
+    fn new(last_reads: &'a BTreeMap<Span, usize>, rows: usize, cache: usize) -> Self {
+        let comes = BTreeSet::new();
         Self { rows, cache: cache / 4 * 3, last_reads, steps: 0, weights: 0, largest: 0, comes, leaves: 0, spills: 0 }
     }
 
     /// One more step, before those that are there.
     fn take(&mut self, step: &Step, end: usize) {
-        let reads: BTreeMap<usize, usize> = step.reads.iter().map(|read| (read.at, read.bytes())).collect();
-        let activations = reads.values().sum::<usize>() + step.writes.bytes() + step.work.bytes();
+        let reads: BTreeSet<Span> = step.reads.iter().copied().collect();
+        let touched = reads.iter().copied().chain(step.writes.spans()).chain([step.work.floats, step.work.bytes]);
+        let activations = touched.map(|span| span.size()).sum::<usize>();
         self.steps += 1;
         self.weights += step.weight_bytes();
         self.largest = self.largest.max(activations);
         self.spills += if activations > self.cache { activations } else { 0 };
-        self.comes.remove(&step.writes.at);
         self.comes.extend(reads);
-        if self.last_reads.get(&step.writes.at).is_some_and(|last| *last >= end) {
-            self.leaves += step.writes.bytes();
+        for span in step.writes.spans() {
+            self.comes.remove(&span);
+            if self.last_reads.get(&span).is_some_and(|last| *last >= end) {
+                self.leaves += span.size();
+            }
         }
     }
 
@@ -99,7 +102,7 @@ impl<'a> Cost<'a> {
 
     /// That pass beyond the cache for a batch.
     fn bytes(&self) -> usize {
-        let crossing = self.comes.values().sum::<usize>() + self.leaves;
+        let crossing = self.comes.iter().map(Span::size).sum::<usize>() + self.leaves;
         let spills = if self.steps == 1 { 0 } else { self.spills / NEARER };
         self.weights * self.rows.div_ceil(self.group()) + (crossing + spills) * self.rows
     }

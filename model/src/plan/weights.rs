@@ -42,21 +42,26 @@ impl Packer<'_> {
         let depth = given.len() / bias.len();
         let bytes = input.map(|input| (input, &scales[..]));
         let weights = self.weights(bias.len(), (1, depth), |output, k| given[output * depth + k], |_| 1.0, bytes);
-        Ok(Product { taps: None, weights, bias: Some(bias), activation: Epilogue::None })
+        Ok(Product { taps: None, weights, bias: Some(bias), activation: Epilogue::None, pooled: None })
     }
 
     pub(super) fn depthwise(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<Depthwise> {
         let given = values(self.network.weight(node)?)?;
         let area = window.kernel[0] * window.kernel[1];
+        let factor = |channel: usize| fused.norm.as_ref().map_or(1.0, |norm| norm.scale[channel]);
+        let scales = self.scales(&node.weight());
+        let bytes = self.input(node).map(|input| {
+            (input, scales.iter().enumerate().map(|(channel, scale)| scale * factor(channel)).collect::<Vec<_>>())
+        });
         // From (channels, 1, height, width) to (height, width, channels).
         let weight = |at: usize| {
             let (tap, channel) = (at / image.channels, at % image.channels);
-            let scale = fused.norm.as_ref().map_or(1.0, |norm| norm.scale[channel]);
-            given[channel * area + tap] * scale
+            let weight = given[channel * area + tap];
+            if bytes.is_some() { f32::from(pack::byte(weight, scales[channel])) } else { weight * factor(channel) }
         };
         let weights = (0..given.len()).map(weight).collect();
         let activation = in_epilogue(fused.activation).unwrap_or_default();
-        Ok(Depthwise { window, image, weights, bias: self.bias(node, fused.norm.as_ref())?, activation })
+        Ok(Depthwise { window, image, weights, bytes, bias: self.bias(node, fused.norm.as_ref())?, activation })
     }
 
     /// The node's weights, packed: weight `k` of an output is the graph's `column(k)`.
@@ -76,7 +81,7 @@ impl Packer<'_> {
         let bytes = self.input(node).map(|input| (input, self.scales(&node.weight())));
         let weights = self.weights(outputs, runs, |output, k| given[output * depth + column(k)], factor, bytes);
         let activation = in_epilogue(fused.activation).unwrap_or_default();
-        Ok(Product { taps, weights, bias: self.bias(node, norm)?, activation })
+        Ok(Product { taps, weights, bias: self.bias(node, norm)?, activation, pooled: None })
     }
 
     /// Of a weight that is bytes.

@@ -57,7 +57,7 @@ fn sequences_and_blocks_give_the_same_bits_in_any_batch_on_any_cpu() {
 
 /// That one row takes.
 fn buffers(plan: &Plan) -> usize {
-    plan.scratch(1).layout().sizes.len()
+    plan.scratch(1).layout().sizes.floats.len()
 }
 
 fn steps(architecture: &Architecture) -> (Plan, Vec<String>) {
@@ -106,6 +106,24 @@ fn mobile_network_takes_a_pass_for_each_convolution() {
 }
 
 #[test]
+fn bytes_pass_from_convolution_to_convolution() {
+    let network = network(&resized(zoo::MOBILENET_V2, 32));
+    let plan = int8(&network, &inputs(&network, 1, 9)).unwrap().plan().unwrap();
+    let steps: Vec<String> = plan.steps().iter().map(ToString::to_string).collect();
+    // Numbers are left where a sum reads them.
+    let expected = [
+        "residual_2_2_expand + residual_2_2_expand_bn: product of int8 + bias + relu6, 9216 bytes",
+        "residual_2_2_depthwise + residual_2_2_depthwise_bn: depthwise convolution of int8 + bias + relu6, 9216 bytes",
+        "residual_2_2_project + residual_2_2_project_bn + residual_2_2_add: product of int8 + bias + residual, 1536 bytes",
+    ];
+    assert_eq!(steps[8..11], expected);
+    assert_eq!(
+        steps[7],
+        "residual_2_1_project + residual_2_1_project_bn: product of int8 + bias, 1536 values and bytes"
+    );
+}
+
+#[test]
 fn recurrent_layer_takes_two_passes_and_a_chain_two_buffers() {
     let (plan, passes) = steps(&zoo::read(zoo::GRU));
     let expected = [
@@ -120,10 +138,12 @@ fn recurrent_layer_takes_two_passes_and_a_chain_two_buffers() {
     let network = network(&zoo::read(zoo::GRU));
     let bytes = int8(&network, &inputs(&network, 1, 9)).unwrap().plan().unwrap();
     let expected = [
+        "gru_1 layer 1: quantised, 4000 bytes",
         "gru_1 layer 1: product of int8 + bias, 38400 values",
         "gru_1 layer 1: 100 steps of Gru of int8, 12800 values",
+        "gru_1 layer 2: quantised, 12800 bytes",
     ];
-    assert_eq!(bytes.steps().iter().take(2).map(ToString::to_string).collect::<Vec<_>>(), expected);
+    assert_eq!(bytes.steps().iter().take(4).map(ToString::to_string).collect::<Vec<_>>(), expected);
     // One more for the state and its products.
     assert_eq!(buffers(&plan), 3);
     for chain in [zoo::SEED_CNN, zoo::CONV1D, zoo::AUTOENCODER] {

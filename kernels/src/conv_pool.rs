@@ -1,0 +1,122 @@
+//! A convolution and the pool behind it in one pass: a line is pooled as soon as those under its window are there.
+
+use std::ops::Range;
+
+use crate::epilogue::{Activation, Epilogue};
+use crate::gemm::{Alone, Factors};
+use crate::out::Out;
+use crate::pool::{Line, Pool};
+use crate::shape::{Image, Window};
+use crate::threads::Shared;
+use crate::{Cpu, IsaToken};
+
+/// Products in one task of a thread, at least.
+const TASK: usize = 1 << 16;
+/// Tasks of one image, at most: each computes the lines again that its first window shares with the task before.
+const BANDS: usize = 4;
+
+/// More than this should not be read again for each line.
+pub const MOST_WEIGHTS: usize = 400_000;
+
+/// A pool over what a convolution gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Pooled {
+    pub pool: Pool,
+    pub window: Window,
+    /// What the convolution gives.
+    pub image: Image,
+}
+
+impl Pooled {
+    /// Lines of the convolution that one task holds at once.
+    fn held(&self) -> usize {
+        self.window.kernel[0].min(self.image.height)
+    }
+
+    /// Their values.
+    fn ring(&self) -> usize {
+        self.held() * self.image.width * self.image.channels
+    }
+
+    /// Lines of the output in one task.
+    fn band(&self, cost: usize) -> usize {
+        let output = self.window.output(self.image);
+        let line = cost.saturating_mul(self.image.width * self.window.stride[0]).max(1);
+        TASK.div_ceil(line).max(output.height.div_ceil(BANDS))
+    }
+
+    /// Values that [`convolve_and_pool`] needs beside its output, for one image.
+    pub fn work(&self) -> usize {
+        self.ring() * BANDS
+    }
+}
+
+/// As [`crate::gemm::gemm`] of a convolution's rows, with bias and activation, and then [`crate::pool::pool`]. What is in `work`
+/// does not matter; it is [`Pooled::work`] long for each image.
+///
+/// # Panics
+/// If a length differs.
+pub fn convolve_and_pool<'a>(
+    cpu: Cpu<'_>,
+    factors: Factors<'_>,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    pooled: &Pooled,
+    work: &mut [f32],
+    out: impl Into<Out<'a>>,
+) {
+    let Pooled { window, image, .. } = pooled;
+    let (output, out) = (window.output(*image), &out.into());
+    let rows = image.height * image.width;
+    assert!(factors.outputs() == image.channels && factors.rows().is_multiple_of(rows), "rows are those of {image:?}");
+    let images = factors.rows() / rows;
+    assert_eq!(out.len(), images * output.len(), "one output image per image");
+    assert!(work.len() >= images * pooled.work(), "a ring of lines for each task");
+    let epilogue = Epilogue { bias, activation, residual: None };
+    epilogue.check(image.channels, out.len());
+    let band = pooled.band(factors.cost());
+    let (bands, ring, work) = (output.height.div_ceil(band), pooled.ring(), Shared::new(work));
+    cpu.threads.run(images * bands, &|task| {
+        let (index, first) = (task / bands, task % bands * band);
+        let factors = factors.part(index * rows..(index + 1) * rows);
+        // SAFETY: there are as many rings as tasks, and each has its own.
+        let ring = unsafe { work.part(task * ring..(task + 1) * ring) };
+        let lines = first..output.height.min(first + band);
+        Band { isa: cpu.isa, factors, epilogue, pooled, out, before: index * output.height }.run(ring, lines);
+    });
+}
+
+/// Some lines of the output of one image.
+struct Band<'a> {
+    isa: IsaToken,
+    /// Those of the image.
+    factors: Factors<'a>,
+    epilogue: Epilogue<'a>,
+    pooled: &'a Pooled,
+    out: &'a Out<'a>,
+    /// Lines of the images before.
+    before: usize,
+}
+
+impl Band<'_> {
+    fn run(&self, ring: &mut [f32], lines: Range<usize>) {
+        let Pooled { pool, ref window, image } = *self.pooled;
+        let (held, line) = (self.pooled.held(), image.width * image.channels);
+        let mut there = 0;
+        for y in lines {
+            let (rows, top) = window.inside(0, y, image.height);
+            let end = top + rows.len();
+            let mut next = there.max(top);
+            while next < end {
+                // As far as the ring goes before it begins again.
+                let count = (end - next).min(held - next % held);
+                let convolved = &mut ring[next % held * line..][..count * line];
+                let factors = self.factors.part(next * image.width..(next + count) * image.width);
+                factors.with(self.epilogue, &Out::from(convolved), Alone { isa: self.isa });
+                next += count;
+            }
+            there = end;
+            Line { pool, window, image, xs: ring, held, y, line: self.before + y }.run(self.isa, self.out);
+        }
+    }
+}
