@@ -62,7 +62,7 @@ pub struct Fetch {
 #[derive(clap::Args, Debug)]
 pub struct Serve {
     /// Folder of an artifact, and the name that clients ask for; repeated for more models. With --name a folder alone.
-    #[arg(long, value_name = "NAME=DIR", required_unless_present = "model_repository")]
+    #[arg(long, value_name = "NAME=DIR", required_unless_present_any = ["model_repository", "test_models"])]
     pub model: Vec<String>,
     /// Name that clients ask for, of the one --model; in Kubernetes NAME.NAMESPACE.
     #[arg(long)]
@@ -81,6 +81,9 @@ pub struct Serve {
     /// Of the repository, from the start, where clients may load others; * is all.
     #[arg(long, value_name = "NAME", requires = "model_repository")]
     pub load_model: Vec<String>,
+    /// Also serve "simple", which Triton's public examples ask: two INT32 inputs, their sum and their difference.
+    #[arg(long)]
+    pub test_models: bool,
     /// Of each model.
     #[arg(long, default_value = "f32")]
     pub variant: String,
@@ -329,6 +332,7 @@ mod tests {
         check(&["--model", "/a=b", "--name", "digits"], &[("digits", "/a=b")]);
         check(&["--model", "a=/x", "--model", "b=/y=z"], &[("a", "/x"), ("b", "/y=z")]);
         check(&["--model-repository", "/models"], &[]);
+        check(&["--test-models"], &[]);
         for (args, expected) in [
             (&["--model", "/models"][..], "--model /models: need NAME=DIR, or --name beside it"),
             (&["--model", "=/models"], "--model =/models: need NAME=DIR"),

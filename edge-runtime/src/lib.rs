@@ -16,6 +16,7 @@ pub mod process;
 pub mod request;
 pub mod route;
 pub mod server;
+pub mod simple;
 pub mod statistics;
 pub mod stop;
 pub mod tls;

@@ -8,7 +8,7 @@ use sconce_edge_runtime::args::{
     Args, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Route, Serve, Verb,
 };
 use sconce_edge_runtime::batch::Policy;
-use sconce_edge_runtime::catalogue::{Catalogue, Control, Settings, Sources};
+use sconce_edge_runtime::catalogue::{Catalogue, Control, Model, Settings, Sources};
 use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
 use sconce_edge_runtime::metrics::{self, Metrics};
@@ -131,7 +131,7 @@ async fn run_serve(args: Serve) -> Result<()> {
     tracing::info!(models = models.running().count(), tls = tls.is_some(), grpc = %grpc.local_addr()?, rest = %rest.local_addr()?, metrics = %metrics_listener.local_addr()?, took = ?began.elapsed(), "ready");
     // What is loaded later may take larger ones.
     let largest = match args.model_control_mode {
-        ControlMode::None => models.running().map(|model| model.signature.largest_request()).max(),
+        ControlMode::None => models.running().map(|model| model.largest_request()).max(),
         ControlMode::Explicit => None,
     };
     let limits = Limits {
@@ -169,7 +169,11 @@ async fn catalogue(args: &Serve, metrics: Arc<Metrics>) -> Result<Arc<Catalogue>
             Execute::Thread => Some(Executor::Thread),
         },
     };
-    Ok(Catalogue::start(sources, &first, control, settings, metrics).await?)
+    let catalogue = Catalogue::start(sources, &first, control, settings, metrics).await?;
+    if args.test_models {
+        catalogue.add(Model::simple(catalogue.metrics()));
+    }
+    Ok(catalogue)
 }
 
 async fn run_route(args: Route) -> Result<()> {

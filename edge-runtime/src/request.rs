@@ -40,6 +40,10 @@ pub enum Contents {
     Raw(Bytes),
     /// As the message holds them.
     Numbers(Vec<f32>),
+    /// As the message holds them.
+    Integers(Vec<i32>),
+    /// As JSON holds them: of whichever type the input has.
+    Doubles(Vec<f64>),
     /// Elements of `BYTES`, each whole.
     Elements(Vec<Bytes>),
     /// Elements of `BYTES` as JSON has to write what is no text: in base64.
@@ -99,6 +103,8 @@ pub struct Answered {
 pub enum Values {
     /// Numbers of the model.
     Fp32(Vec<f32>),
+    /// Whole numbers.
+    Int32(Vec<i32>),
     /// Texts, such as classes.
     Bytes(Vec<String>),
 }
@@ -108,6 +114,7 @@ impl Values {
     pub fn datatype(&self) -> &'static str {
         match self {
             Values::Fp32(_) => "FP32",
+            Values::Int32(_) => "INT32",
             Values::Bytes(_) => "BYTES",
         }
     }
@@ -116,6 +123,7 @@ impl Values {
     pub fn raw(&self) -> Bytes {
         match self {
             Values::Fp32(values) => crate::wire::raw_fp32(values),
+            Values::Int32(values) => crate::wire::raw_int32(values),
             Values::Bytes(texts) => crate::wire::raw_bytes(texts),
         }
     }

@@ -12,6 +12,7 @@ mod inline {
     mod images;
     mod rest;
     mod serving;
+    mod simple;
     mod swapping;
 }
 

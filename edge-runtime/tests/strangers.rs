@@ -31,7 +31,8 @@ fn ask(args: impl FnOnce(&Process) -> Vec<String>) {
     let mut server = Process::serve(model.path());
     // Another one, which lets clients load and unload.
     let (folder, control) = (format!("{MODEL}={}", model.path().display()), "--model-control-mode");
-    let mut open = Process::start(&["serve", "--model", &folder, control, "explicit", "--rest", "127.0.0.1:0"]);
+    let mut open =
+        Process::start(&["serve", "--model", &folder, control, "explicit", "--test-models", "--rest", "127.0.0.1:0"]);
     let ended = Command::new(interpreter())
         .args(args(&server))
         .env("SCONCE_GRPC", server.grpc.to_string())

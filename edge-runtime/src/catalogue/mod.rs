@@ -8,7 +8,7 @@ mod models;
 mod room;
 mod sources;
 
-pub use model::{Model, Settings};
+pub use model::{Kind, Model, Network, Settings};
 pub use models::{Entry, Models, Unserved};
 pub use sources::{Source, SourceError, Sources};
 
@@ -93,6 +93,12 @@ impl Catalogue {
     /// Tells when that changes.
     pub fn watch(&self) -> watch::Receiver<Models<Arc<Model>>> {
         self.models.subscribe()
+    }
+
+    /// A model that comes from no source.
+    pub fn add(&self, model: Model) {
+        let mut ended = Vec::new();
+        self.models.send_modify(|models| ended = models.put(Arc::new(model), true));
     }
 
     pub fn settings(&self) -> &Settings {

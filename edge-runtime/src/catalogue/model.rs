@@ -7,15 +7,87 @@ use crate::encode::Identity;
 use crate::engine::{Engine, Executor};
 use crate::load::{LoadError, load};
 use crate::metrics::{Metrics, OfModel, Served};
+use crate::simple;
+use sconce_model::artifact::TensorSpec;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Whoever holds it can ask it; its owners end when nobody does.
 pub struct Model {
     pub identity: Identity,
+    pub kind: Kind,
+    pub metrics: Arc<OfModel>,
+}
+
+/// What answers.
+pub enum Kind {
+    /// Of an artifact.
+    Network(Box<Network>),
+    /// Triton's example, without one.
+    Simple,
+}
+
+/// What is asked batch by batch.
+pub struct Network {
     pub signature: Signature,
     pub engine: Engine,
-    pub metrics: Arc<OfModel>,
+}
+
+impl Model {
+    /// Triton's example.
+    pub fn simple(metrics: &Metrics) -> Self {
+        let identity = Identity { name: simple::NAME.into(), version: "1".into() };
+        let Identity { name: model, version } = &identity;
+        let metrics = metrics.of(Served { model, version, digest: "", variant: "", isa: "" });
+        Self { identity, kind: Kind::Simple, metrics }
+    }
+
+    /// The tensors, and where they are taken the encoded images that may be sent instead.
+    pub fn inputs(&self) -> Vec<TensorSpec> {
+        match &self.kind {
+            Kind::Network(network) => network.signature.inputs().collect(),
+            Kind::Simple => simple::INPUTS.map(simple::tensor).into(),
+        }
+    }
+
+    /// The tensor, where it is one.
+    pub fn input(&self) -> Option<&TensorSpec> {
+        match &self.kind {
+            Kind::Network(network) => Some(&network.signature.input),
+            Kind::Simple => None,
+        }
+    }
+
+    pub fn outputs(&self) -> Vec<TensorSpec> {
+        match &self.kind {
+            Kind::Network(network) => vec![network.signature.output.clone()],
+            Kind::Simple => simple::OUTPUTS.map(simple::tensor).into(),
+        }
+    }
+
+    /// Rows of one request, at most.
+    pub fn max_batch_size(&self) -> usize {
+        match &self.kind {
+            Kind::Network(network) => network.signature.max_batch_size,
+            Kind::Simple => simple::MAX_BATCH_SIZE,
+        }
+    }
+
+    /// What batches are made by, where they are.
+    pub fn policy(&self) -> Option<&Policy> {
+        match &self.kind {
+            Kind::Network(network) => Some(network.engine.policy()),
+            Kind::Simple => None,
+        }
+    }
+
+    /// More bytes than a request that the model takes can have.
+    pub fn largest_request(&self) -> usize {
+        match &self.kind {
+            Kind::Network(network) => network.signature.largest_request(),
+            Kind::Simple => 1 << 16,
+        }
+    }
 }
 
 /// How models are loaded and run; the same for all.
@@ -48,7 +120,8 @@ impl Settings {
         let engine = engine.map_err(LoadError::Threads)?;
         tracing::info!(model = name, version, isa, executor = executor.name(), one_row = ?loaded.one_row, took = ?began.elapsed(), "loaded");
         let identity = Identity { name: name.into(), version };
-        Ok(Model { identity, signature: loaded.signature, engine, metrics })
+        let network = Network { signature: loaded.signature, engine };
+        Ok(Model { identity, kind: Kind::Network(Box::new(network)), metrics })
     }
 }
 

@@ -42,7 +42,6 @@ pub fn grpc(message: ModelInferRequest) -> Result<Request, DecodeError> {
 fn typed(contents: InferTensorContents) -> Contents {
     let others = [
         ("bool_contents", contents.bool_contents.is_empty()),
-        ("int_contents", contents.int_contents.is_empty()),
         ("int64_contents", contents.int64_contents.is_empty()),
         ("uint_contents", contents.uint_contents.is_empty()),
         ("uint64_contents", contents.uint64_contents.is_empty()),
@@ -50,9 +49,12 @@ fn typed(contents: InferTensorContents) -> Contents {
     ];
     match others.into_iter().find(|(_, empty)| !empty) {
         Some((field, _)) => Contents::Other(field),
-        None if contents.bytes_contents.is_empty() => Contents::Numbers(contents.fp32_contents),
-        None if contents.fp32_contents.is_empty() => Contents::Elements(contents.bytes_contents),
-        None => Contents::Other("fp32_contents and bytes_contents"),
+        None => match (contents.fp32_contents, contents.int_contents, contents.bytes_contents) {
+            (numbers, integers, elements) if integers.is_empty() && elements.is_empty() => Contents::Numbers(numbers),
+            (numbers, integers, elements) if numbers.is_empty() && elements.is_empty() => Contents::Integers(integers),
+            (numbers, integers, elements) if numbers.is_empty() && integers.is_empty() => Contents::Elements(elements),
+            _ => Contents::Other("contents of two types"),
+        },
     }
 }
 

@@ -75,7 +75,9 @@ pub(super) fn check(input: Given, max_batch_size: usize) -> Result<Vec<Bytes>, D
                 got: format!("strings that are no base64 ({error})"),
             })?
         }
-        Contents::Numbers(_) => return Err(DecodeError::NoBytes { name: ENCODED, got: "numbers".into() }),
+        Contents::Numbers(_) | Contents::Integers(_) | Contents::Doubles(_) => {
+            return Err(DecodeError::NoBytes { name: ENCODED, got: "numbers".into() });
+        }
         Contents::Other(field) => return Err(DecodeError::NoBytes { name: ENCODED, got: field.into() }),
     };
     if images.len() != need {

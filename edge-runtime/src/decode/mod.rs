@@ -38,6 +38,12 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// The tensor, and where they are taken the encoded images that may be sent instead.
+    pub fn inputs(&self) -> impl Iterator<Item = TensorSpec> {
+        let encoded = || TensorSpec { name: ENCODED.into(), datatype: "BYTES".into(), shape: vec![-1, 1] };
+        std::iter::once(self.input.clone()).chain(self.images.as_ref().map(|_| encoded()))
+    }
+
     /// More bytes than a request that the model takes can have, as JSON too, with room for names and parameters.
     pub fn largest_request(&self) -> usize {
         const PER_NUMBER: usize = 32;
@@ -87,8 +93,8 @@ pub enum DecodeError {
     Both { name: String, raw: &'static str, typed: &'static str },
     #[error("{got} raw_input_contents for {need} inputs; send one for each")]
     RawCount { got: usize, need: usize },
-    #[error("input \"{name}\" has {got} bytes; shape {shape:?} of FP32 needs {need}")]
-    Bytes { name: String, got: usize, shape: Vec<i64>, need: usize },
+    #[error("input \"{name}\" has {got} bytes; shape {shape:?} of {datatype} needs {need}")]
+    Bytes { name: String, got: usize, shape: Vec<i64>, datatype: &'static str, need: usize },
     #[error("input \"{name}\" has {got} numbers; shape {shape:?} needs {need}")]
     Elements { name: String, got: usize, shape: Vec<i64>, need: usize },
     #[error("input \"{name}\" is nested as {got:?}; send it flat, or nested as its shape {shape:?}")]
@@ -97,6 +103,10 @@ pub enum DecodeError {
     Missing { name: String },
     #[error("input \"{name}\" holds {field}; an FP32 tensor is sent as numbers of 32 bits, or raw")]
     Field { name: String, field: &'static str },
+    #[error("input \"{name}\" has {got}; an INT32 tensor is sent as whole numbers of 32 bits, or raw")]
+    NoInteger { name: String, got: String },
+    #[error("a body without JSON is one input, and the model takes more; send JSON that says how long each is")]
+    Whole,
     #[error("input \"{name}\" has {value} at {index}; numbers must be finite")]
     NotFinite { name: String, index: usize, value: f32 },
     #[error("input \"{name}\" makes no tensor: {why}")]
@@ -159,19 +169,22 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
         Contents::Raw(bytes) => {
             let need = elements * size_of::<f32>();
             if bytes.len() != need {
-                return Err(DecodeError::Bytes { name: name(), got: bytes.len(), shape: input.shape, need });
+                let (got, datatype) = (bytes.len(), "FP32");
+                return Err(DecodeError::Bytes { name: name(), got, shape: input.shape, datatype, need });
             }
             bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
         }
-        Contents::Numbers(values) if values.len() != elements => {
-            let got = values.len();
-            return Err(DecodeError::Elements { name: name(), got, shape: input.shape, need: elements });
-        }
         Contents::Numbers(values) => values,
+        Contents::Doubles(values) => values.into_iter().map(|value| value as f32).collect(),
+        Contents::Integers(_) => return Err(DecodeError::Field { name: name(), field: "int_contents" }),
         Contents::Elements(_) => return Err(DecodeError::Field { name: name(), field: "bytes_contents" }),
         Contents::Base64(_) => return Err(DecodeError::Field { name: name(), field: "strings" }),
         Contents::Other(field) => return Err(DecodeError::Field { name: name(), field }),
     };
+    if values.len() != elements {
+        let got = values.len();
+        return Err(DecodeError::Elements { name: name(), got, shape: input.shape, need: elements });
+    }
     if let Some(index) = values.iter().position(|value| !value.is_finite()) {
         return Err(DecodeError::NotFinite { name: name(), index, value: values[index] });
     }

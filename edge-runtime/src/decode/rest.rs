@@ -1,9 +1,10 @@
 //! Requests that came over REST: JSON, with binary data behind it where its head says so, or one tensor alone.
 
-use super::{DecodeError, ENCODED, Signature, classes, flag, no_shared_memory, schedule, whole_number};
+use super::{DecodeError, ENCODED, classes, flag, no_shared_memory, schedule, whole_number};
 use crate::request::{Contents, Form, Given, Request, Wanted};
 use crate::wire::json::{InferRequest, InputTensor, Parameters};
 use bytes::Bytes;
+use sconce_model::artifact::TensorSpec;
 
 /// Parts a body where `Inference-Header-Content-Length` says that its JSON ends; without the header all of it is JSON. `body`
 /// is uncompressed.
@@ -45,8 +46,11 @@ pub fn rest(head: &[u8], mut binary: Bytes) -> Result<Request, DecodeError> {
 }
 
 /// The whole body is the model's one input, raw: as many rows as it has bytes for.
-pub fn whole(body: Bytes, signature: &Signature) -> Request {
-    let spec = &signature.input;
+///
+/// # Errors
+/// [`DecodeError`] if the model has not the one.
+pub fn whole(body: Bytes, input: Option<&TensorSpec>) -> Result<Request, DecodeError> {
+    let spec = input.ok_or(DecodeError::Whole)?;
     let each = spec.shape.get(1..).unwrap_or_default();
     let row_bytes = each.iter().map(|&size| size.unsigned_abs() as usize).product::<usize>() * size_of::<f32>();
     // What is no whole number of rows is told so by the check of its bytes.
@@ -57,7 +61,7 @@ pub fn whole(body: Bytes, signature: &Signature) -> Request {
         shape: std::iter::once(rows).chain(each.iter().copied()).collect(),
         contents: Contents::Raw(body),
     };
-    alone(input, Form::Raw)
+    Ok(alone(input, Form::Raw))
 }
 
 /// The whole body is one encoded image.
@@ -88,7 +92,7 @@ fn given(input: InputTensor, binary: &mut Bytes) -> Result<Given, DecodeError> {
             None if data.sizes.len() > 1 && !same(&data.sizes, &shape) => {
                 return Err(DecodeError::Nested { name, got: data.sizes, shape });
             }
-            None if data.texts.is_empty() => Contents::Numbers(data.values),
+            None if data.texts.is_empty() => Contents::Doubles(data.values),
             None => Contents::Base64(data.texts),
         },
     };

@@ -17,6 +17,9 @@ pub fn grpc(answer: Answer) -> ModelInferResponse {
             (Form::Typed, Values::Fp32(fp32_contents)) => {
                 Some(InferTensorContents { fp32_contents, ..Default::default() })
             }
+            (Form::Typed, Values::Int32(int_contents)) => {
+                Some(InferTensorContents { int_contents, ..Default::default() })
+            }
             (Form::Typed, Values::Bytes(texts)) => Some(InferTensorContents {
                 bytes_contents: texts.into_iter().map(Into::into).collect(),
                 ..Default::default()

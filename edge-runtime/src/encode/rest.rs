@@ -28,6 +28,7 @@ pub fn rest(answer: &Answer) -> serde_json::Result<(Vec<u8>, Option<usize>)> {
                 (Some(BinarySize { binary_data_size: size }), None)
             }
             (Form::Typed, Values::Fp32(values)) => (None, Some(Elements::Fp32(values))),
+            (Form::Typed, Values::Int32(values)) => (None, Some(Elements::Int32(values))),
             (Form::Typed, Values::Bytes(texts)) => (None, Some(Elements::Bytes(texts))),
         };
         OutputTensor { name: &output.name, datatype: output.values.datatype(), shape: &output.shape, parameters, data }

@@ -3,7 +3,7 @@
 use super::{Refusal, Service};
 use crate::batch::{DEFAULT_LEVEL, LEVELS};
 use crate::catalogue::{Model, Unserved};
-use crate::decode::{ENCODED, Signature};
+use crate::decode::ENCODED;
 use crate::encode::Identity;
 use crate::statistics::Spent;
 use crate::wire::model_instance_group::Kind;
@@ -56,29 +56,23 @@ impl Service {
             name: name.into(),
             versions: versions.map(|model| model.identity.version.clone()).collect(),
             platform: PLATFORM.into(),
-            inputs: inputs(&model.signature).map(described).collect(),
-            outputs: vec![described(model.signature.output.clone())],
+            inputs: model.inputs().into_iter().map(described).collect(),
+            outputs: model.outputs().into_iter().map(described).collect(),
             properties: Default::default(),
         })
     }
 
     pub(super) fn model_config(&self, name: &str, version: &str) -> Result<ModelConfig, Refusal> {
         let model = self.catalogue.named(name, version)?;
-        let output = &model.signature.output;
-        let policy = model.engine.policy();
         Ok(ModelConfig {
             name: name.into(),
             platform: PLATFORM.into(),
             backend: "sconce".into(),
-            max_batch_size: model.signature.max_batch_size as i32,
-            input: inputs(&model.signature).map(config_input).collect(),
-            output: vec![ModelOutput {
-                name: output.name.clone(),
-                data_type: data_type(&output.datatype).into(),
-                dims: of_row(output),
-            }],
+            max_batch_size: model.max_batch_size() as i32,
+            input: model.inputs().into_iter().map(config_input).collect(),
+            output: model.outputs().into_iter().map(config_output).collect(),
             instance_group: vec![ModelInstanceGroup { name: name.into(), count: 1, kind: Kind::Cpu.into() }],
-            dynamic_batching: Some(ModelDynamicBatching {
+            dynamic_batching: model.policy().map(|policy| ModelDynamicBatching {
                 preferred_batch_size: Vec::new(),
                 max_queue_delay_microseconds: policy.max_queue_delay.as_micros() as u64,
                 priority_levels: LEVELS.into(),
@@ -145,12 +139,6 @@ impl Service {
 
 const READY: &str = "READY";
 
-/// The tensor, and where they are taken the encoded images that may be sent instead.
-fn inputs(signature: &Signature) -> impl Iterator<Item = TensorSpec> {
-    let encoded = || TensorSpec { name: ENCODED.into(), datatype: "BYTES".into(), shape: vec![-1, 1] };
-    std::iter::once(signature.input.clone()).chain(signature.images.as_ref().map(|_| encoded()))
-}
-
 fn statistics(model: &Model) -> ModelStatistics {
     let totals = model.metrics.statistics.totals();
     let since_1970 = totals.last_inference.and_then(|last| last.duration_since(UNIX_EPOCH).ok());
@@ -193,6 +181,10 @@ fn config_input(tensor: TensorSpec) -> ModelInput {
         dims: of_row(&tensor),
         name: tensor.name,
     }
+}
+
+fn config_output(tensor: TensorSpec) -> ModelOutput {
+    ModelOutput { data_type: data_type(&tensor.datatype).into(), dims: of_row(&tensor), name: tensor.name }
 }
 
 /// The shape without the batch.

@@ -122,7 +122,7 @@ impl Service {
     ) -> Result<ModelInferResponse, Refusal> {
         let (name, version) = (std::mem::take(&mut message.model_name), std::mem::take(&mut message.model_version));
         let model = self.asked(&name, &version)?;
-        let answer = self.infer(&model, (arrived, deadline), |_| decode::grpc(message)).await?;
+        let answer = self.infer(&model, (arrived, deadline), || decode::grpc(message)).await?;
         Ok(encode::grpc(answer))
     }
 

@@ -10,12 +10,13 @@ mod rest;
 pub use refusal::Refusal;
 
 use crate::batch::level;
-use crate::catalogue::{Catalogue, Model};
-use crate::decode::{Checked, DecodeError, Signature, check};
+use crate::catalogue::{Catalogue, Kind, Model, Network};
+use crate::decode::{Checked, DecodeError, check};
 use crate::encode::{Identity, answered};
 use crate::engine::Terms;
 use crate::metrics::{OfModel, Stage};
-use crate::request::{Answer, Request, Wanted};
+use crate::request::{Answer, Answered, Form, Given, Request, Wanted};
+use crate::simple;
 use crate::tls::Tls;
 use accept::incoming;
 use preparing::Preparing;
@@ -124,7 +125,7 @@ impl Service {
         &self,
         model: &Model,
         (arrived, deadline): (Instant, Option<Instant>),
-        read: impl FnOnce(&Signature) -> Result<Request, DecodeError>,
+        read: impl FnOnce() -> Result<Request, DecodeError>,
     ) -> Result<Answer, Refusal> {
         let answer = self.answer(model, (arrived, deadline), read).await;
         let took = arrived.elapsed();
@@ -143,19 +144,34 @@ impl Service {
         &self,
         model: &Model,
         (arrived, deadline): (Instant, Option<Instant>),
-        read: impl FnOnce(&Signature) -> Result<Request, DecodeError>,
+        read: impl FnOnce() -> Result<Request, DecodeError>,
     ) -> Result<Answer, Refusal> {
-        let (signature, metrics) = (&model.signature, &model.metrics);
-        let Request { id, inputs, outputs, form, priority, timeout } = read(signature)?;
+        let Request { id, inputs, outputs, form, priority, timeout } = read()?;
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
         let terms = Terms { deadline, expires, level: level(priority) };
+        let asked = Asked { inputs, outputs, form, arrived };
+        let outputs = match &model.kind {
+            Kind::Network(network) => self.inferred(network, &model.metrics, asked, terms).await?,
+            Kind::Simple => calculated(&model.metrics, asked)?,
+        };
+        let Identity { name: model, version } = model.identity.clone();
+        Ok(Answer { model, version, id, outputs })
+    }
+
+    async fn inferred(
+        &self,
+        Network { signature, engine }: &Network,
+        metrics: &OfModel,
+        Asked { inputs, outputs, form, arrived }: Asked,
+        terms: Terms,
+    ) -> Result<Vec<Answered>, Refusal> {
         let input = match check(inputs, &outputs, signature)? {
             Checked::Tensor(input) => input,
             Checked::Images(images, encoded) => self.preparing.input(images, encoded, terms).await?,
         };
         let decoding = arrived.elapsed();
         metrics.stage(Stage::Decode, decoding);
-        let output = model.engine.submit(input, terms).await?;
+        let output = engine.submit(input, terms).await?;
         let encoded = Instant::now();
         let whole = || vec![Wanted { name: signature.output.name.clone(), classes: None, form }];
         let wanted = if outputs.is_empty() { whole() } else { outputs };
@@ -164,9 +180,26 @@ impl Service {
         let encoding = encoded.elapsed();
         metrics.stage(Stage::Encode, encoding);
         metrics.statistics.succeeded(arrived.elapsed(), decoding, encoding);
-        let Identity { name: model, version } = model.identity.clone();
-        Ok(Answer { model, version, id, outputs })
+        Ok(outputs)
     }
+}
+
+/// What is asked of a model, once it is read.
+struct Asked {
+    inputs: Vec<Given>,
+    outputs: Vec<Wanted>,
+    form: Form,
+    arrived: Instant,
+}
+
+/// By Triton's example, at once.
+fn calculated(metrics: &OfModel, Asked { inputs, outputs, form, arrived }: Asked) -> Result<Vec<Answered>, Refusal> {
+    let (decoding, began) = (arrived.elapsed(), Instant::now());
+    let outputs = simple::answer(inputs, outputs, form)?;
+    let rows = outputs.first().and_then(|output| output.shape.first()).map_or(1, |rows| rows.unsigned_abs() as usize);
+    metrics.statistics.executed(rows, &[Duration::ZERO], began.elapsed());
+    metrics.statistics.succeeded(arrived.elapsed(), decoding, Duration::ZERO);
+    Ok(outputs)
 }
 
 fn count(metrics: &OfModel, refusal: &Refusal) {

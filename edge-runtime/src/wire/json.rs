@@ -1,4 +1,4 @@
-//! The protocol's messages over REST. Numbers are read straight into `f32`: no tree of JSON values is built.
+//! The protocol's messages over REST. Numbers are read straight into one list: no tree of JSON values is built.
 
 #![warn(clippy::all)]
 
@@ -81,6 +81,7 @@ pub struct BinarySize {
 #[serde(untagged)]
 pub enum Elements<'a> {
     Fp32(&'a [f32]),
+    Int32(&'a [i32]),
     Bytes(&'a [String]),
 }
 
@@ -157,7 +158,8 @@ impl<'de> Deserialize<'de> for Parameter {
 /// The elements of a tensor, flat or nested.
 #[derive(Debug, Default, PartialEq)]
 pub struct Data {
-    pub values: Vec<f32>,
+    /// Exact for every type of 32 bits.
+    pub values: Vec<f64>,
     /// Where strings are the elements.
     pub texts: Vec<String>,
     /// How many elements a list has, by depth: one size if the data is flat, the shape if it is nested.
@@ -242,15 +244,15 @@ impl<'de> Visitor<'de> for List<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.element(Unexpected::Float(value), |data| data.values.push(value as f32))
+        self.element(Unexpected::Float(value), |data| data.values.push(value))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.element(Unexpected::Signed(value), |data| data.values.push(value as f32))
+        self.element(Unexpected::Signed(value), |data| data.values.push(value as f64))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.element(Unexpected::Unsigned(value), |data| data.values.push(value as f32))
+        self.element(Unexpected::Unsigned(value), |data| data.values.push(value as f64))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
@@ -273,7 +275,7 @@ mod tests {
                 .map(|data| (data.values, data.sizes, data.other))
                 .map_err(|error| error.to_string())
         };
-        let check = |text: &str, values: &[f32], sizes: &[usize]| {
+        let check = |text: &str, values: &[f64], sizes: &[usize]| {
             assert_eq!(read(text), Ok((values.to_vec(), sizes.to_vec(), None)), "{text}");
         };
         check("[1, 2.5, -3e2]", &[1.0, 2.5, -300.0], &[3]);

@@ -14,6 +14,11 @@ pub fn raw_fp32(values: &[f32]) -> bytes::Bytes {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
+/// Raw contents of an `INT32` tensor.
+pub fn raw_int32(values: &[i32]) -> bytes::Bytes {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
 /// Raw contents of a `BYTES` tensor: before each element its length, 32 bits, little-endian.
 pub fn raw_bytes(elements: &[String]) -> bytes::Bytes {
     elements.iter().flat_map(|text| (text.len() as u32).to_le_bytes().into_iter().chain(text.bytes())).collect()

@@ -125,7 +125,7 @@ class Open:
     def states(self):
         index = self.client.get_model_repository_index()
         models = index if isinstance(index, list) else [{"name": m.name, "state": m.state} for m in index.models]
-        return [(model["name"], model["state"]) for model in models]
+        return [(model["name"], model["state"]) for model in models if model["name"] == MODEL]
 
     def test_models_come_and_go(self):
         self.client.unload_model(MODEL)
@@ -135,6 +135,21 @@ class Open:
         self.assertTrue(self.client.is_model_ready(MODEL))
         self.assertEqual(self.states(), [(MODEL, "READY")])
         self.client.infer(MODEL, inputs(self.wire))
+
+    def test_simple_adds_and_subtracts(self):
+        """As in Triton's examples simple_http_infer_client.py and simple_grpc_infer_client.py."""
+        first = np.arange(16, dtype=np.int32).reshape(1, 16)
+        second = np.full((1, 16), -1, dtype=np.int32)
+        tensors = [self.wire.InferInput(name, [1, 16], "INT32") for name in ("INPUT0", "INPUT1")]
+        tensors[0].set_data_from_numpy(first)
+        tensors[1].set_data_from_numpy(second)
+        outputs = [self.wire.InferRequestedOutput(name) for name in ("OUTPUT0", "OUTPUT1")]
+        for named in None, outputs:
+            results = self.client.infer("simple", tensors, outputs=named)
+            np.testing.assert_array_equal(results.as_numpy("OUTPUT0"), first + second)
+            np.testing.assert_array_equal(results.as_numpy("OUTPUT1"), first - second)
+        with self.assertRaisesRegex(InferenceServerException, 'input "INPUT1" has neither data'):
+            self.client.infer("simple", tensors[:1])
 
     def test_what_cannot_be_loaded(self):
         with self.assertRaisesRegex(InferenceServerException, 'no model "other" to load'):

@@ -213,9 +213,9 @@ async fn infer(State(Door { service, limits }): State<Door>, asked: Asked, reque
     let body = body::read(&head.headers, body, &limits).await.inspect_err(|_| model.metrics.refused("unreadable"))?;
     let header = head.headers.get(HEADER_LENGTH).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let read = |signature: &_| match header.as_deref().map(str::trim) {
+    let read = || match header.as_deref().map(str::trim) {
         None if content_type.starts_with(b"image/") => Ok(decode::image(body)),
-        Some("0") => Ok(decode::whole(body, signature)),
+        Some("0") => decode::whole(body, model.input()),
         header => decode::split(body, header).and_then(|(head, binary)| decode::rest(&head, binary)),
     };
     let answer = service.infer(&model, (Instant::now(), None), read).await?;
