@@ -12,6 +12,8 @@ use crate::{Cpu, IsaToken};
 
 /// Products in one task of a thread, at least.
 const TASK: usize = 1 << 16;
+/// Values of lines that are held together, about: half of a first-level cache.
+const RING: usize = 6 << 10;
 /// Tasks of one image, at most: each computes the lines again that its first window shares with the task before.
 const BANDS: usize = 4;
 
@@ -28,9 +30,15 @@ pub struct Pooled {
 }
 
 impl Pooled {
-    /// Lines of the convolution that one task holds at once.
+    /// Lines of the output that are pooled at once: as many as leave what they read in the first-level cache.
+    fn at_once(&self) -> usize {
+        let fit = RING / (self.image.width * self.image.channels).max(1);
+        fit.saturating_sub(self.window.kernel[0]) / self.window.stride[0] + 1
+    }
+
+    /// Lines of the convolution that one task holds for that.
     fn held(&self) -> usize {
-        self.window.kernel[0].min(self.image.height)
+        ((self.at_once() - 1) * self.window.stride[0] + self.window.kernel[0]).min(self.image.height)
     }
 
     /// Their values.
@@ -101,12 +109,13 @@ struct Band<'a> {
 impl Band<'_> {
     fn run(&self, ring: &mut [f32], lines: Range<usize>) {
         let Pooled { pool, ref window, image } = *self.pooled;
-        let (held, line) = (self.pooled.held(), image.width * image.channels);
+        let (held, at_once, line) = (self.pooled.held(), self.pooled.at_once(), image.width * image.channels);
         let mut there = 0;
-        for y in lines {
-            let (rows, top) = window.inside(0, y, image.height);
+        for first in lines.clone().step_by(at_once) {
+            let last = lines.end.min(first + at_once) - 1;
+            let (rows, top) = window.inside(0, last, image.height);
             let end = top + rows.len();
-            let mut next = there.max(top);
+            let mut next = there.max(window.inside(0, first, image.height).1);
             while next < end {
                 // As far as the ring goes before it begins again.
                 let count = (end - next).min(held - next % held);
@@ -116,7 +125,9 @@ impl Band<'_> {
                 next += count;
             }
             there = end;
-            Line { pool, window, image, xs: ring, held, y, line: self.before + y }.run(self.isa, self.out);
+            for y in first..=last {
+                Line { pool, window, image, xs: ring, held, y, line: self.before + y }.run(self.isa, self.out);
+            }
         }
     }
 }

@@ -210,13 +210,13 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
                 if to > from + 1 && n == LANES {
                     let sums = self.abreast::<I, S>(isa, start, &inside, from * S - padding, channel, bias);
                     for (i, sum) in sums.iter().enumerate() {
-                        self.store(isa, isa.load(sum), at + i * channels, n);
+                        self.store(isa, &epilogue, isa.load(sum), at + i * channels, n);
                     }
                     continue;
                 }
                 for i in 0..to - from {
                     let sum = self.single(isa, start, &inside, from + i, channel..channel + n);
-                    self.store(isa, xs.finish(isa, sum, bias, channel), at + i * channels, n);
+                    self.store(isa, &epilogue, xs.finish(isa, sum, bias, channel), at + i * channels, n);
                 }
             }
             x = to;
@@ -224,8 +224,8 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
     }
 
     #[inline(always)]
-    fn store<I: Isa>(&self, isa: I, sum: I::F, at: usize, n: usize) {
-        let y = self.convolution.epilogue.finish(isa, sum, at, n);
+    fn store<I: Isa>(&self, isa: I, epilogue: &Epilogue<'_>, sum: I::F, at: usize, n: usize) {
+        let y = epilogue.finish(isa, sum, at, n);
         // SAFETY: the line is inside, and this body's alone.
         unsafe { self.out.write(isa, y, at..at + n) };
     }

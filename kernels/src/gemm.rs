@@ -382,6 +382,8 @@ unsafe fn store_to<I: Isa, const R: usize, const P: usize>(
     (row, panel): (usize, usize),
     outputs: usize,
 ) {
+    // A copy, which no store can change: it need not be read again after each.
+    let epilogue = *epilogue;
     for (r, ys) in ys.iter().enumerate() {
         for (p, y) in ys.iter().enumerate() {
             let channel = (panel + p) * LANES;

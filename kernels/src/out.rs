@@ -46,8 +46,8 @@ impl<'a> Out<'a> {
     }
 
     /// The numbers, if nothing else is written: so it is not asked again for each vector.
-    pub(crate) fn only_floats(&self) -> Option<&Shared<'a, f32>> {
-        self.floats.as_ref().filter(|_| self.bytes.is_none())
+    pub(crate) fn only_floats(&self) -> Option<Shared<'a, f32>> {
+        self.floats.filter(|_| self.bytes.is_none())
     }
 }
 
@@ -62,9 +62,9 @@ pub(crate) trait Sink: Copy + Sync {
     unsafe fn write<I: Isa>(self, isa: I, y: I::F, range: Range<usize>);
 }
 
-impl Sink for &Shared<'_, f32> {
+impl Sink for Shared<'_, f32> {
     fn len(self) -> usize {
-        Shared::len(self)
+        Shared::len(&self)
     }
 
     #[inline(always)]

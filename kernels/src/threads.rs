@@ -191,6 +191,7 @@ impl State {
 }
 
 /// A slice of which several threads write disjoint parts.
+#[derive(Clone, Copy)]
 pub(crate) struct Shared<'a, T> {
     start: *mut T,
     len: usize,

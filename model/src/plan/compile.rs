@@ -1,10 +1,12 @@
 //! From a graph with weights to steps. Pure: every choice is here, none at run time.
 
+mod values;
+
 use super::buffers::Span;
 use super::fuse::{Fused, Norm, fuse};
 use super::recurrent::{Direction, Recurrence};
 use super::weights::{Packer, in_epilogue};
-use super::{Kernel, Plan, Product, Step, Writes};
+use super::{Kernel, Plan, Product, Step};
 use crate::architecture::Activation;
 use crate::graph::{Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
@@ -13,43 +15,10 @@ use candle_core::Result;
 use sconce_kernels::conv_pool::{MOST_WEIGHTS, Pooled};
 use sconce_kernels::gates::Function;
 use sconce_kernels::pool::Pool;
-use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::Taps;
 use sconce_kernels::{Image, Window};
 use std::collections::BTreeSet;
-
-/// How the values of one input lie, where the graph has them row by row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
-    AsGraph,
-    /// An image whose channels lie last; flattened or not, to the graph they lie first.
-    ChannelsLast(Image),
-}
-
-impl Layout {
-    /// Where the graph has what lies at `k`.
-    fn place(self, k: usize) -> usize {
-        match self {
-            Layout::AsGraph => k,
-            Layout::ChannelsLast(image) => k % image.channels * (image.height * image.width) + k / image.channels,
-        }
-    }
-
-    /// Whether both orders are the same.
-    fn is_trivial(self) -> bool {
-        match self {
-            Layout::AsGraph => true,
-            Layout::ChannelsLast(image) => image.channels == 1 || image.height * image.width == 1,
-        }
-    }
-}
-
-/// What a step leaves for others, or the input.
-#[derive(Clone, Copy)]
-struct Value {
-    span: Span,
-    layout: Layout,
-}
+use values::{Layout, Value};
 
 struct Compiler<'a> {
     network: &'a Network,
@@ -266,124 +235,6 @@ impl Compiler<'_> {
             Activation::Sigmoid => Kernel::Map(Function::Sigmoid),
         };
         Value { layout: xs.layout, ..self.push(vec![name], kernel, &[xs], xs.span.values) }
-    }
-
-    fn value(&self, source: Source) -> Value {
-        let known = match source {
-            Source::Input => Some(self.input),
-            Source::Node(index) => self.outputs[index],
-        };
-        known.expect("nodes are computed in the order of the graph")
-    }
-
-    fn name(&self, source: Source) -> String {
-        match source {
-            Source::Input => "input".into(),
-            Source::Node(index) => self.graph.nodes[index].name.clone(),
-        }
-    }
-
-    /// From now on the source lies like this.
-    fn lies(&mut self, source: Source, value: Value) -> Value {
-        match source {
-            Source::Input => self.input = value,
-            Source::Node(index) => self.outputs[index] = Some(value),
-        }
-        value
-    }
-
-    /// An image that a kernel reads, channels last.
-    fn image(&mut self, source: Source) -> (Value, Image) {
-        let value = self.value(source);
-        if let Layout::ChannelsLast(image) = value.layout {
-            return (value, image);
-        }
-        let [channels, height, width] = *self.graph.shape(source) else {
-            unreachable!("shape inference lets images alone come here")
-        };
-        let image = Image { height, width, channels };
-        let layout = Layout::ChannelsLast(image);
-        let value = if layout.is_trivial() {
-            value
-        } else {
-            self.push(vec![self.name(source)], Kernel::ChannelsLast(image), &[value], image.len())
-        };
-        (self.lies(source, Value { layout, ..value }), image)
-    }
-
-    /// An image, or a sequence as an image of one column, whose channels are the features.
-    fn image_or_sequence(&mut self, source: Source) -> (Value, Image) {
-        match *self.graph.shape(source) {
-            [time, features] => (self.as_graph(source), Image { height: time, width: 1, channels: features }),
-            _ => self.image(source),
-        }
-    }
-
-    fn as_graph(&mut self, source: Source) -> Value {
-        let value = self.value(source);
-        let ordered = match value.layout {
-            Layout::ChannelsLast(image) if !value.layout.is_trivial() => {
-                self.push(vec![self.name(source)], Kernel::ChannelsFirst(image), &[value], image.len())
-            }
-            _ => value,
-        };
-        self.lies(source, Value { layout: Layout::AsGraph, ..ordered })
-    }
-
-    /// All that the node reads, in one order.
-    fn alike(&mut self, node: &Node) -> Vec<Value> {
-        let first = self.value(node.inputs[0]).layout;
-        let are_alike = node.inputs.iter().all(|source| self.value(*source).layout == first);
-        let in_order = |source: &Source| match node.shape.len() {
-            3 => self.image(*source).0,
-            _ if are_alike => self.value(*source),
-            _ => self.as_graph(*source),
-        };
-        node.inputs.iter().map(in_order).collect()
-    }
-
-    /// The value as a product reads it: as numbers, or as bytes that stand for so much. Those are left by the step that writes the
-    /// value, if it can and does not leave others.
-    fn as_read(&mut self, name: String, xs: Value, scaling: Option<Scaling>) -> Value {
-        let Some(scaling) = scaling else { return xs };
-        let Span { at, values, .. } = xs.span;
-        let bytes = Value { span: Span::bytes(at, values), ..xs };
-        if let Some(Step { kernel, writes, .. }) = at.checked_sub(1).map(|index| &mut self.steps[index]) {
-            if writes.bytes.is_none() && kernel.leaves_bytes() {
-                writes.bytes = Some((bytes.span, scaling));
-            }
-            if writes.bytes == Some((bytes.span, scaling)) {
-                return bytes;
-            }
-        }
-        let is_same =
-            |step: &&Step| step.reads[0] == xs.span && matches!(step.kernel, Kernel::Quantise(by) if by == scaling);
-        if let Some((span, _)) = self.steps.iter().find(is_same).and_then(|step| step.writes.bytes) {
-            return Value { span, ..xs };
-        }
-        let layout = xs.layout;
-        Value { layout, ..self.push(vec![name], Kernel::Quantise(scaling), &[xs], values) }
-    }
-
-    /// One more step; what it leaves lies as what it reads does if it works in place or adds, else as the graph says.
-    fn push(&mut self, nodes: Vec<String>, kernel: Kernel, reads: &[Value], values: usize) -> Value {
-        let layout = match &kernel {
-            Kernel::Add => reads[0].layout,
-            kernel if kernel.is_in_place() => reads[0].layout,
-            _ => Layout::AsGraph,
-        };
-        let at = self.steps.len() + 1;
-        let reads = reads.iter().map(|value| value.span).collect();
-        let (span, writes) = match kernel {
-            Kernel::Quantise(scaling) => {
-                let span = Span::bytes(at, values);
-                (span, Writes { floats: None, bytes: Some((span, scaling)) })
-            }
-            _ => (Span::floats(at, values), Writes { floats: Some(Span::floats(at, values)), bytes: None }),
-        };
-        let work = kernel.work();
-        self.steps.push(Step { nodes, kernel, reads, writes, work });
-        Value { span, layout }
     }
 }
 

@@ -146,7 +146,23 @@ fn recurrent_layer_takes_two_passes_and_a_chain_two_buffers() {
     assert_eq!(bytes.steps().iter().take(4).map(ToString::to_string).collect::<Vec<_>>(), expected);
     // One more for the state and its products.
     assert_eq!(buffers(&plan), 3);
-    for chain in [zoo::SEED_CNN, zoo::CONV1D, zoo::AUTOENCODER] {
+    for chain in [zoo::CONV1D, zoo::AUTOENCODER] {
         assert_eq!(buffers(&steps(&zoo::read(chain)).0), 2);
     }
+    // One more for the lines that are pooled.
+    assert_eq!(buffers(&steps(&zoo::read(zoo::SEED_CNN)).0), 3);
+}
+
+#[test]
+fn batch_takes_large_images_in_groups_and_many_weights_at_once() {
+    let plan = steps(&zoo::read(zoo::MOBILENET_V2)).0;
+    let segments = |cache: usize| plan.scratch_for(8, cache).layout().segments.clone();
+    for cache in [0, 1 << 20, 1 << 30] {
+        let steps: Vec<usize> = segments(cache).into_iter().flat_map(|segment| segment.steps).collect();
+        assert_eq!(steps, (0..plan.steps().len()).collect::<Vec<_>>());
+    }
+    let group = |step: usize| segments(1 << 20).iter().find(|segment| segment.steps.contains(&step)).unwrap().group;
+    // A depthwise convolution of 112 × 112 × 96 values, and the dense layer.
+    assert_eq!((group(5), group(54)), (1, 8));
+    assert!(segments(1 << 30).iter().all(|segment| segment.group == 8));
 }
