@@ -145,7 +145,8 @@ async fn one_variant_is_fetched_without_the_others() {
             std::fs::read_dir(to.path().join("weights")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(weights, [variant]);
         let plan = load(to.path(), Some(&registry.digest()), variant, 4, 1).unwrap().runner.plan;
-        assert!(plan.steps()[0].to_string().contains(passes), "{}", plan.steps()[0]);
+        let steps: Vec<_> = plan.steps().iter().map(ToString::to_string).collect();
+        assert!(steps.iter().any(|step| step.contains(passes)), "{steps:#?}");
     }
 }
 
