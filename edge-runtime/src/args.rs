@@ -75,7 +75,7 @@ pub struct Serve {
     /// who name none.
     #[arg(long, value_name = "DIR")]
     pub model_repository: Option<PathBuf>,
-    /// Whether clients may load and unload models.
+    /// Whether clients may load and unload models, and change the level of the log.
     #[arg(long, value_enum, default_value = "none")]
     pub model_control_mode: ControlMode,
     /// Of the repository, from the start, where clients may load others; * is all.

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod fetch;
 pub mod inspect;
 pub mod load;
+pub mod logs;
 pub mod metrics;
 pub mod process;
 pub mod request;

@@ -11,6 +11,7 @@ use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::catalogue::{Catalogue, Control, Model, Settings, Sources};
 use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
+use sconce_edge_runtime::logs::Logs;
 use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::tls::Tls;
@@ -22,6 +23,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,21 +32,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match args.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
+    let logs = logs(args.log_format);
     let last_words = match &args.verb {
         Verb::Fetch(args) => Some(args.termination_log.clone()),
         Verb::Serve(args) => Some(args.termination_log.clone()),
         Verb::Route(_) | Verb::Bench(_) | Verb::Inspect(_) => None,
     };
-    let Err(error) = run(args.verb) else { return ExitCode::SUCCESS };
+    let Err(error) = run(args.verb, logs) else { return ExitCode::SUCCESS };
     // The first word is the reason, where there is a table of them; Kubernetes shows the file as the container's last words.
     eprintln!("{error:#}");
     if let Some(file) = last_words {
@@ -54,7 +49,33 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(verb: Verb) -> Result<()> {
+/// Begins to log, at the level that RUST_LOG says.
+fn logs(format: LogFormat) -> Logs {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let level = filter.max_level_hint().unwrap_or(LevelFilter::INFO);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // What RUST_LOG says of single modules ends with the first change.
+    let changed = |level: LevelFilter| EnvFilter::default().add_directive(level.into());
+    match format {
+        LogFormat::Text => {
+            let logs = logs.with_filter_reloading();
+            let handle = logs.reload_handle();
+            logs.init();
+            Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
+        }
+        LogFormat::Json => {
+            let logs = logs.json().with_filter_reloading();
+            let handle = logs.reload_handle();
+            logs.init();
+            Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
+        }
+    }
+}
+
+fn run(verb: Verb, logs: Logs) -> Result<()> {
     let mut runtime = match &verb {
         Verb::Serve(serve) => {
             start_with_little_memory()?;
@@ -69,7 +90,7 @@ fn run(verb: Verb) -> Result<()> {
     runtime.enable_all().build()?.block_on(async {
         match verb {
             Verb::Fetch(args) => run_fetch(args).await,
-            Verb::Serve(args) => run_serve(*args).await,
+            Verb::Serve(args) => run_serve(*args, logs).await,
             Verb::Route(args) => run_route(args).await,
             Verb::Bench(args) => bench::run(&args).await,
             Verb::Inspect(args) => run_inspect(&args),
@@ -119,7 +140,7 @@ async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-async fn run_serve(args: Serve) -> Result<()> {
+async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
     let began = Instant::now();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
@@ -142,7 +163,7 @@ async fn run_serve(args: Serve) -> Result<()> {
     };
     let stop = async { drop(stop::requested().await) }.shared();
     tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));
-    server::serve(Listeners { grpc, rest, tls }, Service::new(catalogue), limits, stop).await
+    server::serve(Listeners { grpc, rest, tls }, Service::new(catalogue).with_logs(logs), limits, stop).await
 }
 
 /// With all that is to be served from the start.

@@ -6,7 +6,9 @@ mod common;
 
 use common::process::{Process, tiny};
 use common::{MODEL, client, request};
-use sconce_edge_runtime::wire::ModelInferRequest;
+use sconce_edge_runtime::wire::log_settings_request::SettingValue;
+use sconce_edge_runtime::wire::log_settings_request::setting_value::ParameterChoice;
+use sconce_edge_runtime::wire::{LogSettingsRequest, ModelInferRequest};
 use sconce_model::digest::sha256;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -234,6 +236,11 @@ async fn several_models_are_served_and_swapped_while_they_are_asked() {
     assert_eq!(answered("alone").await.unwrap(), "1");
     assert_eq!(answered(MODEL).await.unwrap(), "2");
     assert_eq!(answered("later").await.unwrap_err().code(), Code::NotFound);
+    // Really changed, or this would be an error.
+    let verbose = SettingValue { parameter_choice: Some(ParameterChoice::Uint32Param(1)) };
+    let settings = [("log_verbose_level".to_owned(), verbose)].into();
+    let told = client(server.grpc).await.log_settings(LogSettingsRequest { settings }).await.unwrap().into_inner();
+    assert!(format!("{:?}", told.settings["log_verbose_level"]).contains("Uint32Param(1)"), "{told:?}");
     let (target, metrics) = (server.grpc.to_string(), server.metrics.to_string());
     let bench = |model: &str| {
         let mut bench = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));

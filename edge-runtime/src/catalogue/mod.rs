@@ -101,6 +101,11 @@ impl Catalogue {
         self.models.send_modify(|models| ended = models.put(Arc::new(model), true));
     }
 
+    /// Whether clients may change what this process does.
+    pub fn control(&self) -> Control {
+        self.control
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -1,9 +1,12 @@
 //! Requests that came over gRPC.
 
 use super::{DecodeError, classes, no_shared_memory, schedule};
+use crate::logs::Settings;
 use crate::request::{Contents, Form, Given, Parameter, Request, Wanted};
 use crate::wire::infer_parameter::ParameterChoice;
-use crate::wire::{InferParameter, InferTensorContents, ModelInferRequest};
+use crate::wire::log_settings_request::SettingValue;
+use crate::wire::log_settings_request::setting_value::ParameterChoice as Choice;
+use crate::wire::{InferParameter, InferTensorContents, LogSettingsRequest, ModelInferRequest};
 use std::collections::HashMap;
 
 /// The answer will be raw if the request was.
@@ -37,6 +40,17 @@ pub fn grpc(message: ModelInferRequest) -> Result<Request, DecodeError> {
         Ok(Wanted { classes: classes(&find)?, name: output.name, form })
     });
     Ok(Request { id: message.id, inputs, outputs: outputs.collect::<Result<_, _>>()?, form, priority, timeout })
+}
+
+/// Settings of the log. A setting without a value is an empty text, which none of them takes.
+pub fn log(message: LogSettingsRequest) -> Settings {
+    let value = |value: SettingValue| match value.parameter_choice {
+        Some(Choice::BoolParam(value)) => Parameter::Bool(value),
+        Some(Choice::Uint32Param(value)) => Parameter::Uint(value.into()),
+        Some(Choice::StringParam(value)) => Parameter::Text(value),
+        None => Parameter::Text(String::new()),
+    };
+    message.settings.into_iter().map(|(name, setting)| (name, value(setting))).collect()
 }
 
 fn typed(contents: InferTensorContents) -> Contents {

@@ -6,7 +6,7 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
-pub use grpc::grpc;
+pub use grpc::{grpc, log};
 pub use images::{Images, MAX_PIXELS};
 pub use rest::{image, rest, split, whole};
 

@@ -1,8 +1,11 @@
 //! Answers over gRPC.
 
-use crate::request::{Answer, Form, Values};
+use crate::logs::Settings;
+use crate::request::{Answer, Form, Parameter, Values};
+use crate::wire::log_settings_response::SettingValue;
+use crate::wire::log_settings_response::setting_value::ParameterChoice;
 use crate::wire::model_infer_response::InferOutputTensor;
-use crate::wire::{InferTensorContents, ModelInferResponse};
+use crate::wire::{InferTensorContents, LogSettingsResponse, ModelInferResponse};
 
 /// All outputs are raw, or none is: so the protocol has it.
 pub fn grpc(answer: Answer) -> ModelInferResponse {
@@ -36,4 +39,16 @@ pub fn grpc(answer: Answer) -> ModelInferResponse {
         outputs,
         raw_output_contents,
     }
+}
+
+/// Settings of the log.
+pub fn log(settings: Settings) -> LogSettingsResponse {
+    let choice = |value: Parameter| match value {
+        Parameter::Bool(value) => Some(ParameterChoice::BoolParam(value)),
+        Parameter::Uint(value) => u32::try_from(value).ok().map(ParameterChoice::Uint32Param),
+        Parameter::Text(value) => Some(ParameterChoice::StringParam(value)),
+        Parameter::Int(_) | Parameter::Float(_) => None,
+    };
+    let setting = |(name, value)| (name, SettingValue { parameter_choice: choice(value) });
+    LogSettingsResponse { settings: settings.into_iter().map(setting).collect() }
 }

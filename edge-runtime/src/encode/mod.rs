@@ -3,7 +3,7 @@
 mod grpc;
 mod rest;
 
-pub use grpc::grpc;
+pub use grpc::{grpc, log};
 pub use rest::rest;
 
 use crate::decode::Signature;

@@ -2,9 +2,10 @@
 
 use super::{Refusal, Service};
 use crate::batch::{DEFAULT_LEVEL, LEVELS};
-use crate::catalogue::{Model, Unserved};
+use crate::catalogue::{Control, Model, Unserved};
 use crate::decode::ENCODED;
 use crate::encode::Identity;
+use crate::logs::{LogsError, Settings};
 use crate::statistics::Spent;
 use crate::wire::model_instance_group::Kind;
 use crate::wire::model_metadata_response::TensorMetadata;
@@ -19,9 +20,10 @@ use std::time::UNIX_EPOCH;
 
 const PLATFORM: &str = "sconce_candle";
 /// Of the protocol, as far as they are served.
-const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 8] = [
     "binary_tensor_data",
     "classification",
+    "logging",
     "model_configuration",
     "model_repository",
     "parameters",
@@ -110,6 +112,17 @@ impl Service {
             ModelIndex { name, version, state: state.into(), reason: reason.into() }
         });
         Ok(RepositoryIndexResponse { models: models.filter(|model| !only_ready || model.state == READY).collect() })
+    }
+
+    /// The log's settings, once those that are named are changed.
+    pub(super) fn log(&self, wanted: &Settings) -> Result<Settings, Refusal> {
+        if !wanted.is_empty() {
+            if self.catalogue.control() == Control::None {
+                return Err(LogsError::Denied.into());
+            }
+            self.logs.change(wanted)?;
+        }
+        Ok(self.logs.settings())
     }
 
     /// A model is what its artifact says: nothing else can be said when it is loaded.

@@ -14,6 +14,7 @@ use crate::catalogue::{Catalogue, Kind, Model, Network};
 use crate::decode::{Checked, DecodeError, check};
 use crate::encode::{Identity, answered};
 use crate::engine::Terms;
+use crate::logs::Logs;
 use crate::metrics::{OfModel, Stage};
 use crate::request::{Answer, Answered, Form, Given, Request, Wanted};
 use crate::simple;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 pub struct Service {
     catalogue: Arc<Catalogue>,
     preparing: Preparing,
+    logs: Logs,
     /// Until told to stop.
     ready: watch::Sender<bool>,
 }
@@ -103,7 +105,12 @@ pub async fn serve(
 impl Service {
     /// Ready at once: what the catalogue has is warm.
     pub fn new(catalogue: Arc<Catalogue>) -> Self {
-        Self { catalogue, preparing: Preparing::new(), ready: watch::Sender::new(true) }
+        Self { catalogue, preparing: Preparing::new(), logs: Logs::default(), ready: watch::Sender::new(true) }
+    }
+
+    /// With a log that clients may change, where they may load models.
+    pub fn with_logs(self, logs: Logs) -> Self {
+        Self { logs, ..self }
     }
 
     /// Completes when the server has been told to stop.

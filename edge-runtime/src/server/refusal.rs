@@ -3,6 +3,7 @@
 use crate::catalogue::{CatalogueError, SourceError, Unserved};
 use crate::decode::DecodeError;
 use crate::engine::EngineError;
+use crate::logs::LogsError;
 use http::StatusCode;
 use thiserror::Error;
 use tonic::{Code, Status};
@@ -22,6 +23,8 @@ pub enum Refusal {
     Draining,
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
+    #[error(transparent)]
+    Logs(#[from] LogsError),
     #[error("{verb} takes no parameter \"{name}\"; a model is what its artifact says")]
     Parameter { verb: &'static str, name: String },
 }
@@ -35,7 +38,9 @@ impl Refusal {
                 CatalogueError::Unknown { .. } | CatalogueError::Source(SourceError::Unknown { .. }),
             ) => Code::NotFound,
             Refusal::Decode(DecodeError::SharedMemory) => Code::Unimplemented,
-            Refusal::Decode(_) | Refusal::Parameter { .. } => Code::InvalidArgument,
+            Refusal::Logs(LogsError::Denied) => Code::PermissionDenied,
+            Refusal::Logs(LogsError::Failed { .. }) => Code::Internal,
+            Refusal::Decode(_) | Refusal::Parameter { .. } | Refusal::Logs(_) => Code::InvalidArgument,
             Refusal::Engine(EngineError::QueueFull { .. } | EngineError::Expired | EngineError::Closed)
             | Refusal::Unserved(Unserved::Unavailable { .. })
             | Refusal::Draining => Code::Unavailable,
@@ -74,6 +79,7 @@ impl Refusal {
             Refusal::Engine(EngineError::Failed { .. })
             | Refusal::Encode { .. }
             | Refusal::Catalogue(_)
+            | Refusal::Logs(_)
             | Refusal::Parameter { .. } => None,
         }
     }

@@ -4,7 +4,7 @@
 
 use crate::request::Parameter;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -118,6 +118,18 @@ impl<'de> Deserialize<'de> for Parameters {
             }
         }
         from.deserialize_map(Each)
+    }
+}
+
+impl Serialize for Parameter {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Parameter::Bool(value) => to.serialize_bool(*value),
+            Parameter::Int(value) => to.serialize_i64(*value),
+            Parameter::Uint(value) => to.serialize_u64(*value),
+            Parameter::Float(value) => to.serialize_f64(*value),
+            Parameter::Text(value) => to.serialize_str(value),
+        }
     }
 }
 

@@ -262,12 +262,13 @@ async fn malformed_requests_are_told_what_was_expected() {
     }
     let whole = text.as_bytes();
     type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], u16, &'a str);
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         ("POST", "/v2/models/other/infer", &[], whole, 404, "no model \"other\" here; this server has \"tiny.test\""),
         ("POST", "/v2/models/tiny.test/versions/v9/infer", &[], whole, 404, "no version \"v9\" of \"tiny.test\" here"),
         ("GET", "/v2/models/other", &[], b"", 404, "no model \"other\" here"),
         ("GET", "/v2/models/other/ready", &[], b"", 404, "no model \"other\" here"),
         ("GET", "/v3", &[], b"", 404, "no /v3 here"),
+        ("POST", "/v2/logging", &[], br#"{"log_info": false}"#, 403, "clients cannot change the log here"),
         ("GET", "/v2/systemsharedmemory/status", &[], b"", 501, "belongs to an extension that is not served here"),
         ("GET", INFER, &[], b"", 405, "cannot be asked by GET; infer, index, load and unload are asked by POST"),
         ("POST", INFER, &[(LENGTH, "9999")], whole, 400, "Inference-Header-Content-Length is 9999; the body has"),

@@ -71,6 +71,6 @@ async fn it_is_told_and_counted_as_any_other() {
     let whole = ModelInferRequest { model_name: "simple".into(), inputs, ..Default::default() };
     client.model_infer(whole).await.unwrap();
     let statistics = client.model_statistics(ModelStatisticsRequest::default()).await.unwrap().into_inner();
-    let stages = statistics.model_stats[0].inference_stats.clone().unwrap();
+    let stages = statistics.model_stats[0].inference_stats.unwrap();
     assert_eq!((stages.success.unwrap().count, stages.fail.unwrap().count), (1, 1));
 }

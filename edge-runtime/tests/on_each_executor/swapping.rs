@@ -230,6 +230,8 @@ async fn models_come_and_go_where_that_is_allowed() {
         let told = (reply.status, reply.error());
         assert!(told.0 == status && told.1.contains(expected), "{path}: {told:?}");
     }
+    let told = post("/v2/logging", br#"{"log_colour": true}"#).await;
+    assert!(told.status == 400 && told.error().contains("\"log_colour\" is no setting of the log"), "{}", told.error());
     let parameter = ModelRepositoryParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
     let strange = RepositoryModelLoadRequest { parameters: [("x".into(), parameter)].into(), ..load(MODEL) };
     assert_eq!(client.repository_model_load(strange).await.unwrap_err().code(), Code::InvalidArgument);

@@ -151,6 +151,18 @@ class Open:
         with self.assertRaisesRegex(InferenceServerException, 'input "INPUT1" has neither data'):
             self.client.infer("simple", tensors[:1])
 
+    def test_the_log_is_told_and_changed(self):
+        def verbosity(settings):
+            if isinstance(settings, dict):
+                return settings["log_verbose_level"]
+            return settings.settings["log_verbose_level"].uint32_param
+
+        self.assertEqual(verbosity(self.client.get_log_settings()), 0)
+        self.assertEqual(verbosity(self.client.update_log_settings({"log_verbose_level": 1})), 1)
+        self.assertEqual(verbosity(self.client.update_log_settings({"log_verbose_level": 0})), 0)
+        with self.assertRaisesRegex(InferenceServerException, '"log_file" is no setting'):
+            self.client.update_log_settings({"log_file": "/tmp/log"})
+
     def test_what_cannot_be_loaded(self):
         with self.assertRaisesRegex(InferenceServerException, 'no model "other" to load'):
             self.client.load_model("other")
@@ -305,7 +317,7 @@ class TestRest(Wire, unittest.TestCase):
         for status, call in [
             ("404", lambda: self.client.infer("other", inputs(self.wire))),
             ("403", lambda: self.client.load_model("other")),
-            ("501", self.client.get_log_settings),
+            ("403", lambda: self.client.update_log_settings({"log_info": False})),
             ("501", self.client.get_trace_settings),
             ("501", self.client.get_system_shared_memory_status),
             ("503", lambda: self.infer(timeout=1)),

@@ -7,7 +7,8 @@ use super::accept::Io;
 use super::{Limits, Refusal, Service};
 use crate::decode;
 use crate::encode;
-use crate::wire::json::{ControlRequest, IndexRequest};
+use crate::logs::Settings;
+use crate::wire::json::{ControlRequest, IndexRequest, Parameters};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
@@ -33,8 +34,7 @@ use trouble::Trouble;
 /// How long the JSON is that binary data follows; 0: all of it is one tensor.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 /// Of the protocol's extensions, those that are not served.
-const UNSERVED: [&str; 7] = [
-    "/v2/logging",
+const UNSERVED: [&str; 6] = [
     "/v2/trace/setting",
     "/v2/models/{model}/trace/setting",
     "/v2/models/{model}/generate",
@@ -80,6 +80,7 @@ fn router(service: Arc<Service>, limits: Limits) -> Router {
         .route("/v2/health/ready", get(server_ready))
         .route("/v2/models", get(models))
         .route("/v2/models/stats", get(all_statistics))
+        .route("/v2/logging", get(log).post(set_log))
         .route("/v2/repository/index", post(index))
         .route("/v2/repository/models/{model}/load", post(load))
         .route("/v2/repository/models/{model}/unload", post(unload));
@@ -178,6 +179,15 @@ async fn all_statistics(State(door): State<Door>) -> Answer {
 async fn index(State(door): State<Door>, request: Request) -> Answer {
     let asked: IndexRequest = json_body(request, &door.limits).await?;
     told(&door.service.index(asked.ready).await?.models)
+}
+
+async fn log(State(door): State<Door>) -> Answer {
+    told(&door.service.log(&Settings::new())?)
+}
+
+async fn set_log(State(door): State<Door>, request: Request) -> Answer {
+    let wanted: Parameters = json_body(request, &door.limits).await?;
+    told(&door.service.log(&wanted.0)?)
 }
 
 async fn load(State(door): State<Door>, asked: Asked, request: Request) -> Answer {
