@@ -462,13 +462,13 @@ proptest! {
         });
         let patches = xs.chunks(image.len()).flat_map(|xs| patches(xs, image, &window, scaling.zero_point));
         for (pixel, patch) in patches.enumerate() {
-            for channel in 0..image.channels {
+            for (channel, scale) in scales.iter().enumerate() {
                 let of_channel = patch.iter().zip(weights).skip(channel).step_by(image.channels);
                 let sum: i64 = of_channel.map(|(x, w)| (i64::from(*x) - i64::from(scaling.zero_point)) * *w as i64).sum();
                 let at = pixel * image.channels + channel;
                 let bias = rest.bias.as_ref().map_or(0.0, |bias| bias.inside()[channel]);
                 let residual = rest.residual.as_ref().map_or(0.0, |residual| residual.inside()[at]);
-                let y = (sum as f32).mul_add(scaling.scale * scales[channel], bias) + residual;
+                let y = (sum as f32).mul_add(scaling.scale * scale, bias) + residual;
                 prop_assert_eq!(ys[at], activate(f64::from(y), rest.activation) as f32);
             }
         }
