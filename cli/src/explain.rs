@@ -176,24 +176,15 @@ fn is_news(condition: &Condition) -> bool {
 
 /// `edge/int8 on gw-a`.
 pub fn home(decision: &Decision) -> String {
-    let tier = decision.tier.to_string().to_lowercase();
-    let on = decision.nodes.first().map_or_else(String::new, |node| format!(" on {node}"));
-    format!("{tier}/{}{on}", decision.variant)
+    text::place(decision.tier, decision.nodes.first().map(String::as_str), &decision.variant)
 }
 
 fn terms(prediction: &Prediction) -> String {
     let Prediction { link, transfer, queue, compute, .. } = prediction;
     let named = [("link", link), ("transfer", transfer), ("queue", queue), ("compute", compute)];
-    let term = |(name, term): &(&str, &Term)| format!("{name} {} {}", time(&term.p99), short(term.basis));
+    let term =
+        |(name, term): &(&str, &Term)| format!("{name} {} {}", time(&term.p99), term.basis.to_string().to_lowercase());
     named.iter().map(term).collect::<Vec<_>>().join(" · ")
-}
-
-fn short(basis: Basis) -> &'static str {
-    match basis {
-        Basis::Measured => "measured",
-        Basis::Estimated => "estimated",
-        Basis::Assumed => "assumed",
-    }
 }
 
 pub fn round_trip_text(round_trip: &RoundTrip) -> String {

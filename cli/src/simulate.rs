@@ -3,7 +3,6 @@
 use crate::print::{BAD, STRONG, columns, styled};
 use anyhow::{Result, bail};
 use kube::ResourceExt as _;
-use sconce_api::Tier;
 use sconce_operator::observe::World;
 use sconce_operator::pass::{Plans, plans};
 use sconce_operator::plan::{Placement, Plan, text};
@@ -105,13 +104,8 @@ fn of_site(site: &str, plan: &Plan) -> Vec<((String, String), Word)> {
 }
 
 fn place(placement: &Placement) -> Place {
-    let home = match (placement.tier, &placement.node) {
-        (Tier::Edge, Some(node)) => format!("edge/{} on {node}", placement.variant),
-        (Tier::Edge, None) => format!("edge/{}", placement.variant),
-        (Tier::Cloud, _) => format!("cloud/{}", placement.variant),
-    };
     Place {
-        home,
+        home: text::place(placement.tier, placement.node.as_deref(), &placement.variant),
         replicas: placement.replicas,
         p99_us: placement.predicted.as_ref().map(|predicted| predicted.p99_us),
         cost_millis: placement.cost_millis,

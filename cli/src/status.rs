@@ -2,9 +2,8 @@
 
 use crate::explain::{home, round_trip_text, time};
 use crate::print::{BAD, GOOD, STRONG, styled};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
-use sconce_api::{EdgePlacement, RoundTrip};
+use sconce_api::{EdgePlacement, RoundTrip, condition};
 use sconce_operator::observe::World;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -54,7 +53,7 @@ fn sites(world: &World, fleet: &str) -> Vec<Site> {
         let status = site.status.clone().unwrap_or_default();
         Site {
             name: site.name_any(),
-            connected: named(&status.conditions, "Connected").is_some_and(|condition| condition.status == "True"),
+            connected: condition(&status.conditions, "Connected").is_some_and(|condition| condition.status == "True"),
             round_trip: status.link.map(|link| link.round_trip),
             models: rows(world, &site.name_any()),
         }
@@ -69,7 +68,7 @@ fn rows(world: &World, site: &str) -> Vec<Row> {
 
 fn row(placement: &EdgePlacement) -> Row {
     let status = placement.status.clone().unwrap_or_default();
-    let ready = named(&status.conditions, "Ready").cloned();
+    let ready = condition(&status.conditions, "Ready").cloned();
     Row {
         model: format!("{}/{}", placement.namespace().unwrap_or_default(), placement.spec.model_ref.name),
         home: status.decision.as_ref().map(home),
@@ -79,10 +78,6 @@ fn row(placement: &EdgePlacement) -> Row {
         reason: ready.as_ref().map(|ready| ready.reason.clone()).unwrap_or_default(),
         message: ready.map(|ready| ready.message).unwrap_or_default(),
     }
-}
-
-fn named<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.type_ == type_)
 }
 
 impl Display for Status {

@@ -8,4 +8,5 @@ mod placements;
 pub use bed::{Bed, Spec, Training, placement_name, program, root, tool};
 pub use client::{Answers, ClientRun};
 pub use command::Command;
-pub use placements::{NAMESPACE, condition, serves_from, stands, tier};
+pub use placements::{NAMESPACE, serves_from, stands, tier};
+pub use sconce_api::condition;

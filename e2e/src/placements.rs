@@ -2,9 +2,8 @@
 
 use crate::bed::{Bed, placement_name};
 use anyhow::{Context as _, Result};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::Api;
-use sconce_api::{EdgePlacement, Tier};
+use sconce_api::{EdgePlacement, Tier, condition};
 use std::time::Duration;
 
 /// Namespace of the examples.
@@ -12,10 +11,6 @@ pub const NAMESPACE: &str = "vision";
 
 /// Long enough for an image pull, a fetch over a slow link and a warm-up on a busy machine.
 const LIMIT: Duration = Duration::from_secs(150);
-
-pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind)
-}
 
 /// `True/Reason` of a placement's condition; empty where it has none.
 pub fn stands(placement: &EdgePlacement, kind: &str) -> String {

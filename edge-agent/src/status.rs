@@ -4,7 +4,7 @@ use crate::link::Link;
 use crate::round::{duration_text, moved, two_digits};
 use crate::window::{P99_FROM, Summary};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use sconce_api::{Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, Reason, RoundTrip};
+use sconce_api::{Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, Reason, RoundTrip, condition};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ pub fn next(
     last_write: Option<Duration>,
     clock: Time,
 ) -> Option<EdgeNodeStatus> {
-    let old_ready = old.and_then(|old| old.conditions.iter().find(|condition| condition.type_ == "Ready"));
+    let old_ready = old.and_then(|old| condition(&old.conditions, "Ready"));
     let measured = probed(link).map(|round_trip| NodeLink {
         round_trip: RoundTrip {
             p50: duration_text(round_trip.p50),

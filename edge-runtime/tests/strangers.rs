@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
 mod common;
+#[path = "../../model/examples/against_onnx_runtime/python.rs"]
+mod python;
 
 use common::MODEL;
 use common::process::{Process, tiny};
-use common::python::python;
+use python::python;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;

@@ -5,7 +5,7 @@
 //! against_public_servers -- --help`. What the columns mean is in `docs/performance.md`.
 
 mod bench;
-#[path = "../../tests/common/python.rs"]
+#[path = "../../../model/examples/against_onnx_runtime/python.rs"]
 mod python;
 mod running;
 mod servers;

@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod process;
-pub mod python;
 
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;

@@ -29,6 +29,8 @@ const ALIKE: f32 = 1e-4;
 
 const BATCHES: [usize; 2] = [1, draw::ROWS];
 
+const REQUIREMENTS: &str = include_str!("requirements.txt");
+
 /// As typed.
 const NETWORKS: [(&str, &str); 4] = [
     ("seed_cnn", include_str!("../../zoo/seed_cnn.json")),
@@ -44,10 +46,12 @@ fn main() -> Result<()> {
     if let Some(only) = &only {
         ensure!(known.contains(&only.as_str()), "network \"{only}\" is not known; known are {}", known.join(", "));
     }
-    let python = python::python()?;
+    // Beside the program: in the folder of builds.
+    let folder = std::env::current_exe()?.with_file_name("against_onnx_runtime_python");
+    let python = python::python(&folder, REQUIREMENTS)?;
     let (isa, threads) = (IsaToken::detect()?, Threads::one());
     println!("{}; ours uses {}; one thread each", machine::cpu()?, isa.name());
-    println!("{} rounds; Python with {}\n", rounds, python::REQUIREMENTS.trim().replace('\n', ", "));
+    println!("{} rounds; Python with {}\n", rounds, REQUIREMENTS.trim().replace('\n', ", "));
     println!("{}", table::HEAD);
     let mut notes = Vec::new();
     for (name, typed) in NETWORKS.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name)) {

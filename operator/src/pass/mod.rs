@@ -15,7 +15,7 @@ use crate::status;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
-use sconce_api::Tier;
+use sconce_api::{Tier, condition};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -174,7 +174,7 @@ where
 {
     let changed = |kind: &&'static str| {
         let now = new.iter().find(|condition| condition.type_ == *kind && condition.status != "Unknown")?;
-        let before = old.iter().find(|condition| condition.type_ == *kind);
+        let before = condition(old, kind);
         let same = before.is_some_and(|before| before.status == now.status && before.reason == now.reason);
         (!same).then(|| News {
             about: about.object_ref(&()),

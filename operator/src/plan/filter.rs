@@ -43,10 +43,8 @@ impl Candidate<'_> {
 }
 
 fn name(node: Option<&Node>, variant: &str) -> String {
-    match node {
-        Some(node) => format!("edge/{variant} on {}", node.name),
-        None => format!("cloud/{variant}"),
-    }
+    let tier = if node.is_some() { Tier::Edge } else { Tier::Cloud };
+    text::place(tier, node.map(|node| node.name.as_str()), variant)
 }
 
 /// What our models may take of a node.

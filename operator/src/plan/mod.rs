@@ -59,11 +59,7 @@ fn unreachable(snapshot: &Snapshot) -> bool {
 
 /// The current home, as it is. Of another version than the model's the digest is not known here: it stays empty.
 fn kept(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
-    let place = match (home.tier, &home.node) {
-        (Tier::Edge, Some(node)) => format!("edge/{} on {node}", home.variant),
-        (Tier::Edge, None) => format!("edge/{}", home.variant),
-        (Tier::Cloud, _) => format!("cloud/{}", home.variant),
-    };
+    let place = text::place(home.tier, home.node.as_deref(), &home.variant);
     Placement {
         model: model.name.clone(),
         version: home.version.clone(),

@@ -1,7 +1,7 @@
 //! Numbers as people read them: two digits, so that jitter does not change a sentence.
 
 use super::{ModelName, Node};
-use sconce_api::{Operator, Requirement};
+use sconce_api::{Operator, Requirement, Tier};
 
 /// Rounds to two digits, half up.
 pub(super) fn two_digits(number: u64) -> u64 {
@@ -48,6 +48,15 @@ fn scaled(number: u64, names: &[&str]) -> String {
     format!("{} {}", decimal(number, 1_000_u64.pow(step as u32)), names[step])
 }
 
+/// `edge/int8 on gw-a`, `cloud/int8`.
+pub fn place(tier: Tier, node: Option<&str>, variant: &str) -> String {
+    match (tier, node) {
+        (Tier::Edge, Some(node)) => format!("edge/{variant} on {node}"),
+        (Tier::Edge, None) => format!("edge/{variant}"),
+        (Tier::Cloud, _) => format!("cloud/{variant}"),
+    }
+}
+
 /// `27 Mi`, rounded up: what is needed.
 pub(super) fn mebibytes_up(bytes: u64) -> String {
     format!("{} Mi", bytes.div_ceil(1 << 20))
@@ -59,7 +68,7 @@ pub(super) fn mebibytes_down(bytes: u64) -> String {
 }
 
 /// `97.5%`.
-pub fn percent(millis: u64) -> String {
+pub(super) fn percent(millis: u64) -> String {
     format!("{}%", decimal(millis, 1_000))
 }
 

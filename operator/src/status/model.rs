@@ -7,7 +7,7 @@ use crate::render;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sconce_api::{
     DesiredVersion, EdgeModel, EdgeModelStatus, EdgeModelVersion, EdgeModelVersionStatus, ModelSiteCounts, Reason,
-    SiteTrouble, Tier, VariantFacts,
+    SiteTrouble, Tier, VariantFacts, condition,
 };
 
 /// Where `spec.model` stands.
@@ -148,7 +148,7 @@ fn undecided(kind: &'static str) -> Claim {
 
 /// While a first version is asked for there is nothing to place.
 fn kept(old: &EdgeModelStatus, kind: &'static str) -> Claim {
-    let known = old.conditions.iter().find(|condition| condition.type_ == kind);
+    let known = condition(&old.conditions, kind);
     let told = known.map_or("waits for the model to be resolved", |known| known.message.as_str());
     let truth = known.map_or(Truth::Unknown, |known| match known.status.as_str() {
         "True" => Truth::True,
