@@ -3,6 +3,7 @@
 use crate::suite::bed;
 use anyhow::{Context as _, Result};
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -29,20 +30,28 @@ async fn deployment_uid(bed: &Bed, site: &str) -> Result<String> {
     deployments.get(&placement_name("digits", site)).await?.uid().context("a stored object has a UID")
 }
 
-/// Follows a client's log to its next summary: those after it say nothing of what was before.
-async fn until_summary(bed: &Bed, pod: &str) -> Result<()> {
+/// When a client next sums up: what it tells after that says nothing of what was before.
+async fn next_summary(bed: &Bed, pod: &str) -> Result<Timestamp> {
     let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    let from_now = LogParams { follow: true, since_time: Some(jiff::Timestamp::now()), ..LogParams::default() };
-    let mut lines = pods.log_stream(pod, &from_now).await?.lines();
-    let summary = async {
+    let now = Timestamp::now();
+    // Since this second: the API counts no parts of one, so each line's own time decides.
+    let follow = LogParams { follow: true, timestamps: true, since_time: Some(now), ..LogParams::default() };
+    let mut lines = pods.log_stream(pod, &follow).await?.lines();
+    let waiting = async {
         while let Some(line) = lines.try_next().await? {
-            if line.contains("failed") {
-                return Ok(());
+            if let Some((told, _)) = summary(&line).filter(|(told, _)| *told > now) {
+                return Ok(told);
             }
         }
         anyhow::bail!("the client's log ended")
     };
-    tokio::time::timeout(LIMIT, summary).await.context("the client says nothing")?
+    tokio::time::timeout(LIMIT, waiting).await.context("the client says nothing")?
+}
+
+/// A client's summary and when it was told, of a line that begins with its time.
+fn summary(line: &str) -> Option<(Timestamp, &str)> {
+    let (told, line) = line.split_once(' ').filter(|(_, line)| line.contains("failed"))?;
+    Some((told.parse().ok()?, line))
 }
 
 #[tokio::test]
@@ -72,16 +81,17 @@ async fn cut_link_leaves_connected_clients_served_and_moves_nothing() -> Result<
     let bed = bed().await?;
     let before = deployment_uid(&bed, "site-a").await?;
     let pod = bed.client_pod("site-a-1").await?;
-    until_summary(&bed, &pod).await?;
-    let cut = jiff::Timestamp::now().to_string();
+    let before_cut = next_summary(&bed, &pod).await?;
     bed.link("site-a-1", &["--down"]).await?;
     until_connected(&bed, "site-a", "False").await?;
     // The site's client has been streaming to its router all the while; its log is read once the link is back.
     bed.link("site-a-1", &[]).await?;
     until_connected(&bed, "site-a", "True").await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
-    let log = bed.kubectl().args(["logs", "-n", NAMESPACE, &pod, "--since-time", &cut]).output().await?;
-    let summaries: Vec<&str> = log.lines().filter(|line| line.contains("failed")).collect();
+    let since = format!("--since-time={before_cut}");
+    let log = bed.kubectl().args(["logs", "-n", NAMESPACE, &pod, "--timestamps", &since]).output().await?;
+    let after = log.lines().filter_map(summary).filter(|(told, _)| *told > before_cut);
+    let summaries: Vec<&str> = after.map(|(_, line)| line).collect();
     assert!(!summaries.is_empty(), "the client's log has no summaries: {log}");
     assert!(summaries.iter().all(|line| line.contains("failed 0") || line.contains("failed=0")), "{summaries:#?}");
     assert_eq!(deployment_uid(&bed, "site-a").await?, before, "nothing was deleted");
