@@ -5,9 +5,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
 use sconce_kernels::depthwise::depthwise;
 use sconce_kernels::gates::{Step, gru};
-use sconce_kernels::gemm::{gemm, gemm_i8};
+use sconce_kernels::gemm::{Factors, gemm, gemm_i8};
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, pool};
 use sconce_kernels::quantise::{Scaling, quantise_dynamic};
@@ -43,11 +44,11 @@ fn convolution(cpu: Cpu<'_>, line: &Line<'_>) {
     let image = Image { height: 28, width: 28, channels: 1 };
     let window = Window { kernel: [3, 3], stride: [1, 1], padding: [0; 4] };
     let (xs, weights, bias) = (values(784), values(9 * 32), values(32));
-    let (taps, packed) = (Taps::convolution(image, &window), Packed::f32(32, 9, |output, k| weights[output * 9 + k]));
+    let (taps, floats) = (Taps::convolution(image, &window), Packed::f32(32, 9, |output, k| weights[output * 9 + k]));
     let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::default() };
     let (mut ys, mut pooled) = (vec![0.0; 26 * 26 * 32], vec![0.0; 13 * 13 * 32]);
     line("conv 3x3x1 -> 32 on 28x28", 2 * 26 * 26 * 32 * 9, &mut || {
-        gemm(cpu, Rows::indirect(&xs, &taps, &[0.0; 3]), &packed, epilogue, &mut ys);
+        gemm(cpu, Rows::indirect(&xs, &taps, &[0.0; 3]), &floats, epilogue, &mut ys);
     });
     let (packed, scaling) =
         (PackedI8::quantise(32, 3, 3, |output, k| weights[output * 9 + k]), Scaling { scale: 0.01, zero_point: 9 });
@@ -57,9 +58,20 @@ fn convolution(cpu: Cpu<'_>, line: &Line<'_>) {
         gemm_i8(cpu, rows, &[scaling], &packed, epilogue, &mut ys);
     });
     let halves = Window { kernel: [2, 2], stride: [2, 2], padding: [0; 4] };
+    let convolved = Image { height: 26, width: 26, channels: 32 };
     line("max pool 2x2 of 26x26x32", 13 * 13 * 32 * 4, &mut || {
-        pool(cpu, Pool::Max, &halves, Image { height: 26, width: 26, channels: 32 }, &ys, &mut pooled);
+        pool(cpu, Pool::Max, &halves, convolved, &ys, &mut pooled);
     });
+    let by = Pooled { pool: Pool::Max, window: halves, image: convolved, depth: 9 };
+    let taps = by.taps(image, &window);
+    let mut both = |what: &str, factors: Factors<'_>| {
+        line(what, 2 * 26 * 26 * 32 * 9, &mut || {
+            convolve_and_pool(cpu, factors, Some(&bias), Activation::Relu, &by, &mut [], &mut pooled);
+        });
+    };
+    both("convolution and pool in one", Factors::Floats(Rows::indirect(&xs, &taps, &[0.0; 3]), &floats));
+    let rows = Rows::ample(&bytes, 784, &taps, &[9; 3 + AMPLE]);
+    both("the same, i8", Factors::Bytes(rows, &[scaling], &packed));
 }
 
 /// The seed CNN's large dense layer, with each kind of weights.

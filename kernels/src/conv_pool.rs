@@ -1,11 +1,13 @@
-//! A convolution and the pool behind it in one pass: a line is pooled as soon as those under its window are there.
+//! A convolution and the pool behind it in one pass. Where windows of four pixels lie side by side, these are under way at once,
+//! and their greatest alone leaves the registers; else a line is pooled as soon as those under its window are there.
 
 use std::ops::Range;
 
 use crate::epilogue::{Activation, Epilogue};
-use crate::gemm::{Alone, Factors};
+use crate::gemm::{self, Alone, Factors, Keep, To};
 use crate::out::Out;
 use crate::pool::{Line, Pool};
+use crate::rows::Taps;
 use crate::shape::{Image, Window};
 use crate::threads::Shared;
 use crate::{Cpu, IsaToken};
@@ -18,7 +20,10 @@ const RING: usize = 6 << 10;
 const BANDS: usize = 4;
 
 /// More than this should not be read again for each line.
-pub const MOST_WEIGHTS: usize = 400_000;
+const MOST_WEIGHTS: usize = 100_000;
+
+/// Tiles of four rows are slower than larger ones by a tenth; so short a row gains more from leaving one pixel of four.
+const SHORT: usize = 128;
 
 /// A pool over what a convolution gives.
 #[derive(Clone, Copy, Debug)]
@@ -27,9 +32,31 @@ pub struct Pooled {
     pub window: Window,
     /// What the convolution gives.
     pub image: Image,
+    /// Values in a row of it.
+    pub depth: usize,
 }
 
 impl Pooled {
+    /// Whether the greatest of four pixels is taken in registers: where no other window has them, and rows are short.
+    fn is_of_four(&self) -> bool {
+        let Window { kernel, stride, padding } = self.window;
+        self.depth <= SHORT && self.pool == Pool::Max && kernel == [2, 2] && stride == kernel && padding == [0; 4]
+    }
+
+    /// From where the convolution takes its rows, `window` being its own: one for each pixel that is pooled.
+    ///
+    /// # Panics
+    /// As [`Taps::convolution`].
+    pub fn taps(&self, image: Image, window: &Window) -> Taps {
+        if !self.is_of_four() {
+            return Taps::convolution(image, window);
+        }
+        let Image { height, width, .. } = self.window.output(self.image);
+        let windows = (0..height).flat_map(|y| (0..width).map(move |x| (2 * y, 2 * x)));
+        let pixels = windows.flat_map(|(y, x)| [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)]);
+        Taps::of_pixels(image, window, pixels)
+    }
+
     /// Lines of the output that are pooled at once: as many as leave what they read in the first-level cache.
     fn at_once(&self) -> usize {
         let fit = RING / (self.image.width * self.image.channels).max(1);
@@ -55,12 +82,17 @@ impl Pooled {
 
     /// Values that [`convolve_and_pool`] needs beside its output, for one image.
     pub fn work(&self) -> usize {
-        self.ring() * BANDS
+        if self.is_of_four() { 0 } else { self.ring() * BANDS }
+    }
+
+    /// Whether so many weights are few enough to be read for each line again; where four pixels are pooled at once they are not.
+    pub fn suits(&self, weights: usize) -> bool {
+        self.is_of_four() || weights <= MOST_WEIGHTS
     }
 }
 
-/// As [`crate::gemm::gemm`] of a convolution's rows, with bias and activation, and then [`crate::pool::pool`]. What is in `work`
-/// does not matter; it is [`Pooled::work`] long for each image.
+/// As [`crate::gemm::gemm`] of a convolution's rows, which [`Pooled::taps`] put together, with bias and activation, and then
+/// [`crate::pool::pool`]. What is in `work` does not matter; it is [`Pooled::work`] long for each image.
 ///
 /// # Panics
 /// If a length differs.
@@ -75,12 +107,16 @@ pub fn convolve_and_pool<'a>(
 ) {
     let Pooled { window, image, .. } = pooled;
     let (output, out) = (window.output(*image), &out.into());
+    let epilogue = Epilogue { bias, activation, residual: None };
+    if pooled.is_of_four() {
+        assert_eq!(factors.outputs(), image.channels, "outputs are the channels of {image:?}");
+        return gemm::work(cpu, factors, To { epilogue, keep: Keep::GreatestOfFour, out });
+    }
     let rows = image.height * image.width;
     assert!(factors.outputs() == image.channels && factors.rows().is_multiple_of(rows), "rows are those of {image:?}");
     let images = factors.rows() / rows;
     assert_eq!(out.len(), images * output.len(), "one output image per image");
     assert!(work.len() >= images * pooled.work(), "a ring of lines for each task");
-    let epilogue = Epilogue { bias, activation, residual: None };
     epilogue.check(image.channels, out.len());
     let band = pooled.band(factors.cost());
     let (bands, ring, work) = (output.height.div_ceil(band), pooled.ring(), Shared::new(work));
@@ -108,7 +144,7 @@ struct Band<'a> {
 
 impl Band<'_> {
     fn run(&self, ring: &mut [f32], lines: Range<usize>) {
-        let Pooled { pool, ref window, image } = *self.pooled;
+        let Pooled { pool, ref window, image, .. } = *self.pooled;
         let (held, at_once, line) = (self.pooled.held(), self.pooled.at_once(), image.width * image.channels);
         let mut there = 0;
         for first in lines.clone().step_by(at_once) {
@@ -121,7 +157,8 @@ impl Band<'_> {
                 let count = (end - next).min(held - next % held);
                 let convolved = &mut ring[next % held * line..][..count * line];
                 let factors = self.factors.part(next * image.width..(next + count) * image.width);
-                factors.with(self.epilogue, &Out::from(convolved), Alone { isa: self.isa });
+                let to = To { epilogue: self.epilogue, keep: Keep::Each, out: &convolved.into() };
+                factors.with(to, Alone { isa: self.isa });
                 next += count;
             }
             there = end;

@@ -59,10 +59,46 @@ pub fn gemm_i8<'a>(
 /// # Panics
 /// If a length differs.
 pub fn multiply<'a>(cpu: Cpu<'_>, factors: Factors<'_>, epilogue: Epilogue<'_>, out: impl Into<Out<'a>>) {
-    let out = &out.into();
-    assert_eq!(factors.rows().checked_mul(factors.outputs()), Some(out.len()), "rows times outputs are the output");
+    work(cpu, factors, To { epilogue, keep: Keep::Each, out: &out.into() });
+}
+
+/// Not generic: what it calls is large, and compiled once.
+///
+/// # Panics
+/// If a length differs.
+pub(crate) fn work(cpu: Cpu<'_>, factors: Factors<'_>, to: To<'_>) {
+    let To { epilogue, keep, out } = to;
+    let (rows, kept) = (factors.rows(), keep.rows());
+    assert!(rows.is_multiple_of(kept), "{rows} rows, of which {kept} leave one");
+    assert_eq!((rows / kept).checked_mul(factors.outputs()), Some(out.len()), "rows times outputs are the output");
     epilogue.check(factors.outputs(), out.len());
-    factors.with(epilogue, out, Split { cpu });
+    factors.with(to, Split { cpu });
+}
+
+/// What becomes of sums, and where it goes.
+#[derive(Clone, Copy)]
+pub(crate) struct To<'a> {
+    pub epilogue: Epilogue<'a>,
+    pub keep: Keep,
+    pub out: &'a Out<'a>,
+}
+
+/// Which rows leave something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Each,
+    /// Of each four that follow each other, for each output.
+    GreatestOfFour,
+}
+
+impl Keep {
+    /// That leave one.
+    fn rows(self) -> usize {
+        match self {
+            Self::Each => 1,
+            Self::GreatestOfFour => 4,
+        }
+    }
 }
 
 impl<'a> Factors<'a> {
@@ -103,14 +139,14 @@ impl<'a> Factors<'a> {
     ///
     /// # Panics
     /// If a length differs.
-    pub(crate) fn with(self, epilogue: Epilogue<'_>, out: &Out<'_>, by: impl By) {
+    pub(crate) fn with(self, to: To<'_>, by: impl By) {
         match self {
             Self::Floats(rows, weights) => {
                 assert_eq!(rows.taps() * rows.depth(), weights.depth, "a row is as long as the weights of an output");
                 let outputs = weights.outputs;
                 match &weights.panels {
-                    Panels::F32(panels) => by.work(&Float { rows, panels: panels.values(), epilogue, outputs, out }),
-                    Panels::F16(panels) => by.work(&Float { rows, panels: panels.values(), epilogue, outputs, out }),
+                    Panels::F32(panels) => by.work(&Float { rows, panels: panels.values(), outputs, to }),
+                    Panels::F16(panels) => by.work(&Float { rows, panels: panels.values(), outputs, to }),
                 }
             }
             Self::Bytes(rows, scalings, weights) => {
@@ -124,7 +160,7 @@ impl<'a> Factors<'a> {
                     "scalings: each of as many rows"
                 );
                 let rows_per_scaling = (rows.count() / scalings.len()).max(1);
-                by.work(&Bytes { rows, scalings, rows_per_scaling, weights, epilogue, out });
+                by.work(&Bytes { rows, scalings, rows_per_scaling, weights, to });
             }
         }
     }
@@ -166,13 +202,18 @@ pub(crate) trait Product: Sync {
     fn outputs(&self) -> usize;
     fn panel_bytes(&self) -> usize;
     fn depth(&self) -> usize;
+    fn to(&self) -> &To<'_>;
 
-    /// Works off one tile.
+    /// The sums of one tile, with the bias.
     ///
     /// # Safety
-    /// Those rows and panels exist, and nobody else touches these outputs.
-    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize);
+    /// Those rows and panels exist.
+    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize) -> Tile<R, P>;
 }
+
+/// For each row, for each panel. In memory: the loop that stores it is too long to be unrolled, and what a loop indexes does not
+/// stay in registers, not even before it.
+type Tile<const R: usize, const P: usize> = [[[f32; LANES]; P]; R];
 
 /// Splits the outputs by size: along the side that gives more parts, but never so that large weights are read for each of them.
 fn run(cpu: Cpu<'_>, product: &impl Product) {
@@ -210,7 +251,11 @@ impl<T: Product> Body for Walk<'_, T> {
             _ if product.panel_bytes() * 4 > LARGE_PANELS => 2,
             _ => 4,
         };
-        let group = at_once(&[8, 4, 3, 2, 1], most.min(sums / rows.len().clamp(1, 6)));
+        let keep = product.to().keep;
+        let group = match keep {
+            Keep::Each => at_once(&[8, 4, 3, 2, 1], most.min(sums / rows.len().clamp(1, 6))),
+            Keep::GreatestOfFour => at_once(&[2, 1], sums / 4),
+        };
         for first in rows.clone().step_by(block) {
             let last = (first + block).min(rows.end);
             let mut panel = panels.start;
@@ -218,8 +263,12 @@ impl<T: Product> Body for Walk<'_, T> {
                 let wide = at_once(&[8, 4, 3, 2, 1], group.min(panels.end - panel));
                 let mut row = first;
                 while row < last {
-                    let high = at_once(&[12, 8, 6, 4, 2, 1], (sums / wide).min(last - row));
-                    // SAFETY: the tile lies inside the rows and panels, which are nobody else's.
+                    let high = match keep {
+                        Keep::Each => at_once(&[12, 8, 6, 4, 2, 1], (sums / wide).min(last - row)),
+                        Keep::GreatestOfFour => 4,
+                    };
+                    // SAFETY: the tile lies inside the rows and panels, which are nobody else's. Where four rows leave one, all
+                    // are a multiple of four, and so is each part of them.
                     unsafe { tile::<I, T>(isa, product, (row, panel), (high, wide)) };
                     row += high;
                 }
@@ -238,7 +287,7 @@ fn at_once(sizes: &[usize], limit: usize) -> usize {
 /// From the size of a tile to the code for it. Tiles that the registers cannot hold are not compiled.
 ///
 /// # Safety
-/// As [`Product::tile`].
+/// Those rows and panels exist, and nobody else touches these outputs.
 #[inline(always)]
 unsafe fn tile<I: Isa, T: Product>(isa: I, product: &T, (row, panel): (usize, usize), size: (usize, usize)) {
     macro_rules! tiles {
@@ -246,8 +295,16 @@ unsafe fn tile<I: Isa, T: Product>(isa: I, product: &T, (row, panel): (usize, us
             match size {
                 // SAFETY: the caller's promise.
                 $(($rows, $panels) if $rows * $panels <= product.sums::<I>() => unsafe {
-                    product.tile::<I, $rows, $panels>(isa, row, panel);
+                    let ys = product.tile::<I, $rows, $panels>(isa, row, panel);
+                    store(isa, &ys, product.to(), (row, panel), product.outputs());
                 },)*
+                // Two by two, where the registers cannot hold the sums of four.
+                // SAFETY: the caller's promise.
+                (4, 1) => unsafe {
+                    let [first, second] = product.tile::<I, 2, 1>(isa, row, panel);
+                    let [third, fourth] = product.tile::<I, 2, 1>(isa, row + 2, panel);
+                    store(isa, &[first, second, third, fourth], product.to(), (row, panel), product.outputs());
+                },
                 _ => unreachable!("a tile of {size:?}"),
             }
         };
@@ -259,6 +316,20 @@ unsafe fn tile<I: Isa, T: Product>(isa: I, product: &T, (row, panel): (usize, us
         (1, 4) (2, 4) (4, 4) (6, 4)
         (1, 8)
     }
+}
+
+/// In the order of a pool, which decides between zeros.
+#[inline(always)]
+fn greatest<I: Isa, const R: usize, const P: usize>(isa: I, ys: &Tile<R, P>) -> [[f32; LANES]; P] {
+    let mut greatest = ys[0];
+    for (p, greatest) in greatest.iter_mut().enumerate() {
+        let mut y = isa.load(greatest);
+        for ys in &ys[1..] {
+            y = isa.max(isa.load(&ys[p]), y);
+        }
+        isa.store(y, greatest);
+    }
+    greatest
 }
 
 /// How a weight lies in memory; it is multiplied as `f32`.
@@ -283,9 +354,8 @@ impl Stored for u16 {
 struct Float<'a, W> {
     rows: Rows<'a, f32>,
     panels: &'a [W],
-    epilogue: Epilogue<'a>,
     outputs: usize,
-    out: &'a Out<'a>,
+    to: To<'a>,
 }
 
 impl<W: Stored> Product for Float<'_, W> {
@@ -307,10 +377,14 @@ impl<W: Stored> Product for Float<'_, W> {
     fn depth(&self) -> usize {
         self.rows.taps() * self.rows.depth()
     }
+    #[inline(always)]
+    fn to(&self) -> &To<'_> {
+        &self.to
+    }
 
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
-    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize) {
+    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize) -> Tile<R, P> {
         let (taps, depth) = (self.rows.taps(), self.rows.depth());
         let panel_len = taps * depth * LANES;
         let mut sums = [[isa.splat(0.0); P]; R];
@@ -336,37 +410,37 @@ impl<W: Stored> Product for Float<'_, W> {
                 }
             }
         }
-        let bias = self.epilogue.biases::<I, P>(isa, panel * LANES);
+        let bias = self.to.epilogue.biases::<I, P>(isa, panel * LANES);
         let mut ys = [[[0.0; LANES]; P]; R];
         for r in 0..R {
             for p in 0..P {
                 isa.store(isa.add(sums[r][p], isa.load(&bias[p])), &mut ys[r][p]);
             }
         }
-        // SAFETY: the rows and panels exist, and nobody else touches their outputs.
-        unsafe { store(isa, &ys, &self.epilogue, self.out, (row, panel), self.outputs) };
+        ys
     }
 }
 
-/// Finishes and stores a tile. Its sums come in memory: this loop is too long to be unrolled, and what a loop indexes does not
-/// stay in registers, not even before it.
+/// Finishes and stores a tile, or what four rows leave.
 ///
 /// # Safety
-/// Those rows and panels exist, and nobody else touches these outputs.
+/// Those rows and panels exist, and nobody else touches what they leave.
 #[inline(always)]
 unsafe fn store<I: Isa, const R: usize, const P: usize>(
     isa: I,
-    ys: &[[[f32; LANES]; P]; R],
-    epilogue: &Epilogue<'_>,
-    out: &Out<'_>,
-    at: (usize, usize),
+    ys: &Tile<R, P>,
+    To { epilogue, keep, out }: &To<'_>,
+    (row, panel): (usize, usize),
     outputs: usize,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
+        if R == 4 && P <= 2 && *keep == Keep::GreatestOfFour {
+            return store_to(isa, &[greatest(isa, ys)], epilogue, *out, (row / 4, panel), outputs);
+        }
         match out.only_floats() {
-            Some(floats) => store_to(isa, ys, epilogue, floats, at, outputs),
-            None => store_to(isa, ys, epilogue, out, at, outputs),
+            Some(floats) => store_to(isa, ys, epilogue, floats, (row, panel), outputs),
+            None => store_to(isa, ys, epilogue, *out, (row, panel), outputs),
         }
     }
 }
@@ -376,7 +450,7 @@ unsafe fn store<I: Isa, const R: usize, const P: usize>(
 #[inline(always)]
 unsafe fn store_to<I: Isa, const R: usize, const P: usize>(
     isa: I,
-    ys: &[[[f32; LANES]; P]; R],
+    ys: &Tile<R, P>,
     epilogue: &Epilogue<'_>,
     out: impl Sink,
     (row, panel): (usize, usize),
@@ -401,8 +475,7 @@ struct Bytes<'a> {
     scalings: &'a [Scaling],
     rows_per_scaling: usize,
     weights: &'a PackedI8,
-    epilogue: Epilogue<'a>,
-    out: &'a Out<'a>,
+    to: To<'a>,
 }
 
 impl Product for Bytes<'_> {
@@ -424,10 +497,14 @@ impl Product for Bytes<'_> {
     fn depth(&self) -> usize {
         self.weights.taps * self.weights.depth.next_multiple_of(4)
     }
+    #[inline(always)]
+    fn to(&self) -> &To<'_> {
+        &self.to
+    }
 
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
-    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize) {
+    unsafe fn tile<I: Isa, const R: usize, const P: usize>(&self, isa: I, row: usize, panel: usize) -> Tile<R, P> {
         let (taps, depth) = (self.weights.taps, self.weights.depth);
         let panel_len = self.panel_bytes();
         let mut accs = [[isa.zero(); P]; R];
@@ -452,7 +529,7 @@ impl Product for Bytes<'_> {
                 }
             }
         }
-        let bias = self.epilogue.biases::<I, P>(isa, panel * LANES);
+        let bias = self.to.epilogue.biases::<I, P>(isa, panel * LANES);
         let mut factors = [(0.0, 0); R];
         let (mut index, mut within) = (row / self.rows_per_scaling, row % self.rows_per_scaling);
         for factor in &mut factors {
@@ -475,8 +552,7 @@ impl Product for Bytes<'_> {
                 isa.store(isa.fma(sum, scale, isa.load(&bias[p])), &mut ys[r][p]);
             }
         }
-        // SAFETY: the rows and panels exist, and nobody else touches their outputs.
-        unsafe { store(isa, &ys, &self.epilogue, self.out, (row, panel), self.weights.outputs) };
+        ys
     }
 }
 

@@ -192,23 +192,27 @@ impl Taps {
     /// # Panics
     /// As [`Window::output`], or if an image has 2³² values or more.
     pub fn convolution(image: Image, window: &Window) -> Self {
-        assert!(u32::try_from(image.len()).is_ok_and(|len| len < PADDING), "{image:?} is too large");
         let output = window.output(image);
+        let pixels = (0..output.height).flat_map(|y| (0..output.width).map(move |x| (y, x)));
+        Self::of_pixels(image, window, pixels)
+    }
+
+    /// The same, one row for each of these pixels `(y, x)` of the output.
+    pub(crate) fn of_pixels(image: Image, window: &Window, pixels: impl Iterator<Item = (usize, usize)>) -> Self {
+        assert!(u32::try_from(image.len()).is_ok_and(|len| len < PADDING), "{image:?} is too large");
         let run = if window.padding[1] + window.padding[3] == 0 { window.kernel[1] } else { 1 };
-        let mut offsets = Vec::with_capacity(output.height * output.width * window.kernel[0] * window.kernel[1] / run);
-        for y in 0..output.height {
-            for x in 0..output.width {
-                for tap in 0..window.kernel[0] {
-                    for column in (0..window.kernel[1]).step_by(run) {
-                        let row = (y * window.stride[0] + tap).checked_sub(window.padding[0]);
-                        let column = (x * window.stride[1] + column).checked_sub(window.padding[1]);
-                        offsets.push(match (row, column) {
-                            (Some(row), Some(column)) if row < image.height && column < image.width => {
-                                ((row * image.width + column) * image.channels) as u32
-                            }
-                            _ => PADDING,
-                        });
-                    }
+        let mut offsets = Vec::new();
+        for (y, x) in pixels {
+            for tap in 0..window.kernel[0] {
+                for column in (0..window.kernel[1]).step_by(run) {
+                    let row = (y * window.stride[0] + tap).checked_sub(window.padding[0]);
+                    let column = (x * window.stride[1] + column).checked_sub(window.padding[1]);
+                    offsets.push(match (row, column) {
+                        (Some(row), Some(column)) if row < image.height && column < image.width => {
+                            ((row * image.width + column) * image.channels) as u32
+                        }
+                        _ => PADDING,
+                    });
                 }
             }
         }

@@ -484,6 +484,8 @@ proptest! {
         let random = &mut Random(seed);
         let convolved = Image { channels: outputs, ..window.output(image) };
         let (taps, len) = (Taps::convolution(image, &window), convolved.height * convolved.width * outputs);
+        let halves = Window { kernel: [2, 2], stride: [2, 2], padding: [0; 4] };
+        let pooled = if random.any() && convolved.height.min(convolved.width) > 1 { halves } else { pooled };
         let depth = taps.taps() * taps.depth();
         let (xs, weights) = (random.fenced(batch * image.len()), random.floats(outputs * depth, 1.0));
         let bytes = random.bytes(batch * image.len());
@@ -496,17 +498,17 @@ proptest! {
         let bias = bias.as_ref().map(Fenced::inside);
         let activation = ACTIVATIONS[random.next() as usize % 3];
         let epilogue = Epilogue { bias, activation, residual: None };
-        let both = [
-            Factors::Floats(Rows::indirect(xs.inside(), &taps, &zeros), &packed),
-            Factors::Bytes(Rows::indirect(bytes.inside(), &taps, &zero_point), &scaling, &packed_i8),
-        ];
         for kind in [Pool::Max, Pool::Average, Pool::AverageWithPadding] {
-            let by = Pooled { pool: kind, window: pooled, image: convolved };
-            let after = by.window.output(convolved).len() * batch;
-            for factors in both {
+            let by = Pooled { pool: kind, window: pooled, image: convolved, depth };
+            let (after, by_pool) = (by.window.output(convolved).len() * batch, by.taps(image, &window));
+            for of_bytes in [false, true] {
+                let factors = |taps| match of_bytes {
+                    false => Factors::Floats(Rows::indirect(xs.inside(), taps, &zeros), &packed),
+                    true => Factors::Bytes(Rows::indirect(bytes.inside(), taps, &zero_point), &scaling, &packed_i8),
+                };
                 let expected = everywhere(after, 7.0, |cpu, out| {
                     let mut between = vec![7.0; batch * len];
-                    match factors {
+                    match factors(&taps) {
                         Factors::Floats(rows, packed) => gemm(cpu, rows, packed, epilogue, &mut between[..]),
                         Factors::Bytes(rows, scalings, packed) => gemm_i8(cpu, rows, scalings, packed, epilogue, &mut between[..]),
                     }
@@ -514,7 +516,7 @@ proptest! {
                 });
                 let run = |cpu: Cpu<'_>, out: Out<'_>| {
                     let mut work = Fenced::new(vec![f32::NAN; batch * by.work()]);
-                    convolve_and_pool(cpu, factors, bias, activation, &by, work.inside_mut(), out);
+                    convolve_and_pool(cpu, factors(&by_pool), bias, activation, &by, work.inside_mut(), out);
                     work.checked();
                 };
                 prop_assert_eq!(&everywhere(after, 7.0, |cpu, out| run(cpu, out.into())), &expected);

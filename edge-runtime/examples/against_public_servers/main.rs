@@ -23,6 +23,8 @@ use std::process::Command;
 /// Largest difference of a probability, between f32 and f32.
 const ALIKE: f32 = 1e-4;
 const SEED_CNN: &str = include_str!("../../../model/zoo/seed_cnn.json");
+/// Of which one answer takes long beside its request.
+const RESNET_18: &str = include_str!("../../../model/zoo/resnet_18.json");
 const SEED: u64 = 7;
 
 /// Our server beside those of others.
@@ -42,7 +44,7 @@ struct Args {
     /// How many times what it answers ours is offered in the end.
     #[arg(long, default_value = "10")]
     overload: u16,
-    /// Of each request then: enough that the load generator can offer so much.
+    /// Of each request for the seed's network then: enough that the load generator can offer so much.
     #[arg(long, default_value = "16")]
     overload_rows: u16,
 }
@@ -75,10 +77,15 @@ async fn main() -> Result<()> {
         }
     }
     println!("{}", table::servers(&ours_f32.name, &contenders, &rounds)?);
-    let server = Running::start(&ours_f32, args.server_cpu).await?;
-    let overload = load.overload(&server, args.overload, args.overload_rows)?;
-    server.stop().await?;
-    println!("\n{}", table::overload(&overload, args.overload, args.overload_rows));
+    let large = folder.path().join("resnet_18");
+    write_drawn(&large, serde_json::from_str(RESNET_18)?, SEED)?;
+    let mut overloads = Vec::new();
+    for (network, artifact, rows) in [("seed CNN", &artifact, args.overload_rows), ("ResNet-18", &large, 1)] {
+        let server = Running::start(&Server::ours(network, &program, artifact, "f32"), args.server_cpu).await?;
+        overloads.push((network, rows, load.overload(&server, args.overload, rows)?));
+        server.stop().await?;
+    }
+    println!("\n{}", table::overload(&overloads, args.overload));
     Ok(())
 }
 

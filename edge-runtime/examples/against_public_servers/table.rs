@@ -54,21 +54,28 @@ pub fn servers(ours: &str, others: &[Server], rounds: &[Vec<Round>]) -> Result<S
     Ok(text)
 }
 
-pub fn overload(told: &Overload, factor: u16, rows: u16) -> String {
+/// A row for each network, with the rows of its requests.
+pub fn overload(told: &[(&str, u16, Overload)], factor: u16) -> String {
     let waited = |waited: &Waited| format!("{} / {}", shown(waited.p50_ms), shown(waited.p99_ms));
-    let refused = told.refused.iter().map(|(code, refused)| format!("{}, {code}", waited(refused)));
-    let refused = refused.reduce(|all, one| format!("{all}; {one}")).unwrap_or_else(|| "none".into());
-    format!(
-        "Asked for {factor} times what it can, {rows} rows a request:\n\n\
-         | can, requests/s | offered, requests/s | answered ÷ can | answered after ms, p50 / p99 | refused after ms, p50 / p99 | load's CPU |\n\
-         |--:|--:|--:|--:|--:|--:|\n\
-         | {} | {} | {:.2} | {} | {refused} | {:.2} |",
-        shown(told.capacity_per_second),
-        shown(told.offered_per_second),
-        told.goodput_ratio,
-        waited(&told.answered),
-        told.bench_cpus,
-    )
+    let mut text = format!(
+        "Asked for {factor} times what it can:\n\n\
+         | network, rows of a request | can, requests/s | offered, requests/s | answered ÷ can | answered after ms, p50 / p99 | refused after ms, p50 / p99 | load's CPU |\n\
+         |---|--:|--:|--:|--:|--:|--:|"
+    );
+    for (network, rows, told) in told {
+        let refused = told.refused.iter().map(|(code, refused)| format!("{}, {code}", waited(refused)));
+        let refused = refused.reduce(|all, one| format!("{all}; {one}")).unwrap_or_else(|| "none".into());
+        let row = format!(
+            "\n| {network}, {rows} | {} | {} | {:.2} | {} | {refused} | {:.2} |",
+            shown(told.capacity_per_second),
+            shown(told.offered_per_second),
+            told.goodput_ratio,
+            waited(&told.answered),
+            told.bench_cpus,
+        );
+        text += &row;
+    }
+    text
 }
 
 /// Of the other to ours.

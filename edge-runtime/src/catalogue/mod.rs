@@ -85,6 +85,16 @@ impl Catalogue {
         self.models.borrow().named(name, version).cloned()
     }
 
+    /// The model, if there is one alone, and it takes no more requests.
+    pub fn full(&self) -> Option<Arc<Model>> {
+        let models = self.models.borrow();
+        let mut running = models.running();
+        match (running.next(), running.next()) {
+            (Some(only), None) if only.is_full() => Some(only.clone()),
+            _ => None,
+        }
+    }
+
     /// What is there at this moment.
     pub fn models(&self) -> Models<Arc<Model>> {
         self.models.borrow().clone()

@@ -81,6 +81,14 @@ impl Model {
         }
     }
 
+    /// Whether one more request would be refused, whatever it is.
+    pub fn is_full(&self) -> bool {
+        match &self.kind {
+            Kind::Network(network) => network.engine.is_full(),
+            Kind::Simple => false,
+        }
+    }
+
     /// More bytes than a request that the model takes can have.
     pub fn largest_request(&self) -> usize {
         match &self.kind {

@@ -96,6 +96,11 @@ impl Engine {
         &self.policy
     }
 
+    /// Whether one more request would be refused.
+    pub fn is_full(&self) -> bool {
+        self.queue.is_full()
+    }
+
     /// Waits for the answer to one request. Dropped before that, it leaves the queue at once.
     ///
     /// # Errors

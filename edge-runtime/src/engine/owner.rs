@@ -18,21 +18,32 @@ pub(super) async fn own(queue: Arc<Queue>, runner: Arc<Runner>, policy: Policy) 
     let mut until = None;
     loop {
         queue.called(until).await;
+        let left = Instant::now();
         // What this thread can read from its sockets joins the batch.
         tokio::task::yield_now().await;
-        until = match queue.step(&policy) {
-            Step::Run(batch) => {
-                if !batch.is_empty() {
-                    infer(&queue, &runner, &mut scratch, batch);
+        // What it reads once the queue is full is refused: the model has most of the time then.
+        let (back, is_full) = (Instant::now(), queue.is_full());
+        let own = if is_full { SHARE * (back - left) } else { Duration::ZERO };
+        until = loop {
+            match queue.step(&policy) {
+                Step::Run(batch) => {
+                    if !batch.is_empty() {
+                        infer(&queue, &runner, &mut scratch, batch);
+                    }
+                    if back.elapsed() >= own {
+                        break None;
+                    }
                 }
-                None
+                Step::Wait(until) => break Some(until),
+                Step::Idle => break None,
+                Step::End => return,
             }
-            Step::Wait(until) => Some(until),
-            Step::Idle => None,
-            Step::End => return,
         };
     }
 }
+
+/// So many times as long as it took to read runs a model whose queue is full before its thread reads again.
+const SHARE: u32 = 9;
 
 /// The owner ends, perhaps with its thread.
 struct End<'a>(&'a Queue);

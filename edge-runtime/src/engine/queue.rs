@@ -78,6 +78,10 @@ impl Queue {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn is_full(&self) -> bool {
+        self.lock().jobs.len() >= self.limit
+    }
+
     /// Puts a request into the queue; its ticket names it there.
     pub fn enqueue(&self, input: Input, terms: Terms, reply: Reply) -> Result<u64, EngineError> {
         let Input { xs, rows } = input;

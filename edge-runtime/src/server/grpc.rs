@@ -1,8 +1,9 @@
 //! The door of gRPC: inference, health and reflection.
 
 use super::accept::Io;
+use super::admission::Admission;
 use super::{Limits, Refusal, Service};
-use crate::catalogue::{Model, Models};
+use crate::catalogue::{Model, Models, Settings};
 use crate::deadline::deadline;
 use crate::decode;
 use crate::encode;
@@ -55,12 +56,18 @@ pub(super) async fn serve(
         told.stopped().await;
     };
     // Answers are not compressed: many clients offer to read that without wanting it, and they are small.
-    let inference = GrpcInferenceServiceServer::new(Door(service))
+    let inference = GrpcInferenceServiceServer::new(Door(service.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
+    // As many as can wait and run, and as many that are told that they cannot: what a client asks beyond that waits with the
+    // client, and takes no memory here.
+    let Settings { policy, queue_size, .. } = service.catalogue.settings();
+    let streams = u32::try_from(2 * (queue_size + policy.max_batch_size)).unwrap_or(u32::MAX);
+    let inference = Admission { service, limit: limits.max_message_bytes, inner: inference };
     Server::builder()
+        .max_concurrent_streams(streams)
         // Room for one large tensor without waiting for round trips.
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)

@@ -2,6 +2,7 @@
 
 mod about;
 mod accept;
+mod admission;
 mod grpc;
 mod preparing;
 mod refusal;
@@ -13,7 +14,7 @@ use crate::batch::level;
 use crate::catalogue::{Catalogue, Kind, Model, Network};
 use crate::decode::{Checked, DecodeError, check};
 use crate::encode::{Identity, answered};
-use crate::engine::Terms;
+use crate::engine::{EngineError, Terms};
 use crate::logs::Logs;
 use crate::metrics::{OfModel, Stage};
 use crate::request::{Answer, Answered, Form, Given, Request, Wanted};
@@ -117,6 +118,17 @@ impl Service {
     fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut ready = self.ready.subscribe();
         async move { drop(ready.wait_for(|ready| !ready).await) }
+    }
+
+    /// Before it is read what is asked, where that can be one model only.
+    ///
+    /// # Errors
+    /// If its queue is full.
+    fn admit(&self) -> Result<(), Refusal> {
+        let Some(model) = self.catalogue.full() else { return Ok(()) };
+        let refusal = Refusal::Engine(EngineError::QueueFull { limit: self.catalogue.settings().queue_size });
+        count(&model.metrics, &refusal);
+        Err(refusal)
     }
 
     /// The model that is asked, for a request that ends with the answer. Whoever holds it is answered by it, whatever is loaded

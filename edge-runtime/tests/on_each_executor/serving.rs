@@ -1,7 +1,7 @@
 //! One server: what it answers, and what it says to those who ask wrongly.
 
 use super::EXECUTOR;
-use crate::common::{MODEL, PIXELS, SERVED, Server, request};
+use crate::common::{LIMITS, LOOPBACK, MODEL, PIXELS, SERVED, Server, request};
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::decode::{Checked, Input, check, grpc};
@@ -11,9 +11,9 @@ use sconce_edge_runtime::metrics::Metrics;
 use sconce_edge_runtime::wire::infer_parameter::ParameterChoice;
 use sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor;
 use sconce_edge_runtime::wire::{
-    DataType, InferParameter, InferTensorContents, ModelConfigRequest, ModelInferRequest, ModelMetadataRequest,
-    ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest, StatisticDuration,
-    raw_fp32,
+    DataType, InferParameter, InferTensorContents, ModelConfigRequest, ModelInferRequest, ModelInferResponse,
+    ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest,
+    RepositoryModelLoadRequest, StatisticDuration, raw_fp32,
 };
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
@@ -326,6 +326,26 @@ async fn a_full_queue_answers_at_once() {
     let served = answers.iter().filter(|answer| answer.is_ok()).count();
     assert_eq!(refused + served, 40, "others: {answers:?}");
     assert!(refused > 0 && served > 0, "refused {refused}, served {served}");
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_before_the_body_has_come() {
+    let policy = Policy { max_batch_size: 4, max_queue_delay: HOUR };
+    let server = Server::start_with(EXECUTOR, LOOPBACK.parse().unwrap(), policy, 1, LIMITS).await;
+    let (mut one, mut other) = (server.client().await, server.client().await);
+    // Whichever comes first waits for others.
+    let both = (Box::pin(one.model_infer(request(1))), Box::pin(other.model_infer(request(1))));
+    let (refused, _waits) = futures::future::select(both.0, both.1).await.factor_first();
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+    let channel = Channel::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let never = Request::new(futures::stream::pending::<ModelInferRequest>());
+    let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
+    let codec = tonic_prost::ProstCodec::<_, ModelInferResponse>::default();
+    let refused = client.client_streaming(never, path, codec).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("queue is full (1 requests wait)"), "{refused}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::graph::{Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
 use crate::variant::{Arithmetic, STATE};
 use candle_core::Result;
-use sconce_kernels::conv_pool::{MOST_WEIGHTS, Pooled};
+use sconce_kernels::conv_pool::Pooled;
 use sconce_kernels::gates::Function;
 use sconce_kernels::pool::Pool;
 use sconce_kernels::rows::Taps;
@@ -126,21 +126,20 @@ impl Compiler<'_> {
         let (xs, kernel, layout) = match &node.op {
             Op::Conv2d { kernel, stride, pad, .. } => {
                 let (xs, image) = self.image(source);
-                let (mut product, output) = self.convolution(node, image, window(*kernel, *stride, *pad), &fused)?;
-                let fits = fused.residual.is_none()
-                    && in_epilogue(fused.activation).is_some()
-                    && product.weights.bytes() <= MOST_WEIGHTS;
-                pooled = fused.pool.filter(|_| fits);
-                product.pooled = pooled
-                    .and_then(|index| pool_of(&self.graph.nodes[index]))
-                    .map(|(pool, window)| Pooled { pool, window, image: output });
+                let fits = fused.residual.is_none() && in_epilogue(fused.activation).is_some();
+                let pool = fused.pool.filter(|_| fits);
+                let of_pool = pool.and_then(|index| pool_of(&self.graph.nodes[index]));
+                let window = window(*kernel, *stride, *pad);
+                let (product, output) = self.convolution(node, image, window, &fused, of_pool)?;
+                pooled = pool.filter(|_| product.pooled.is_some());
                 let output = product.pooled.map_or(output, |pooled| pooled.window.output(output));
                 (xs, Kernel::Product(product), Layout::ChannelsLast(output))
             }
             Op::Conv1d { kernel, stride, pad, .. } => {
                 let (xs, image) = self.image_or_sequence(source);
                 let pad = Pad { top: pad.0, bottom: pad.1, ..Pad::default() };
-                let (product, _) = self.convolution(node, image, window((*kernel, 1), (*stride, 1), pad), &fused)?;
+                let window = window((*kernel, 1), (*stride, 1), pad);
+                let (product, _) = self.convolution(node, image, window, &fused, None)?;
                 (xs, Kernel::Product(product), Layout::AsGraph)
             }
             Op::DepthwiseConv2d { kernel, stride, pad, .. } => {
@@ -175,15 +174,29 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn convolution(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<(Product, Image)> {
+    /// With the pool behind it, if one pass suits both.
+    fn convolution(
+        &self,
+        node: &Node,
+        image: Image,
+        window: Window,
+        fused: &Fused,
+        pool: Option<(Pool, Window)>,
+    ) -> Result<(Product, Image)> {
         let area = window.kernel[0] * window.kernel[1];
         let is_pointwise = (window.kernel, window.stride, window.padding) == ([1, 1], [1, 1], [0; 4]);
-        let taps = (!is_pointwise).then(|| Taps::convolution(image, &window));
+        let (outputs, depth) = (self.network.weight(node)?.dims()[0], area * image.channels);
+        let output = Image { channels: outputs, ..window.output(image) };
+        let pooled = pool.map(|(pool, window)| Pooled { pool, window, image: output, depth });
+        let pooled = pooled.filter(|pooled| pooled.suits(depth * outputs));
+        let taps = match pooled {
+            Some(pooled) => Some(pooled.taps(image, &window)),
+            None => (!is_pointwise).then(|| Taps::convolution(image, &window)),
+        };
         // The graph's weight is (filters, channels, height, width); a row of taps is (height, width, channels).
         let column = |k: usize| k % image.channels * area + k / image.channels;
-        let product = self.packer.product(node, taps, area * image.channels, column, fused)?;
-        let output = Image { channels: product.outputs(), ..window.output(image) };
-        Ok((product, output))
+        let product = self.packer.product(node, taps, depth, column, fused)?;
+        Ok((Product { pooled, ..product }, output))
     }
 
     /// For each layer the products of a whole sequence with the input's weights, then one step after the other.

@@ -251,13 +251,6 @@ impl Product {
             Weights::Bytes { input, .. } => Some(*input),
         }
     }
-
-    fn outputs(&self) -> usize {
-        match &self.weights {
-            Weights::Float { packed, .. } => packed.outputs(),
-            Weights::Bytes { packed, .. } => packed.outputs(),
-        }
-    }
 }
 
 impl fmt::Display for Step {
