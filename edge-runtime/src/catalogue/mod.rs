@@ -85,14 +85,12 @@ impl Catalogue {
         self.models.borrow().named(name, version).cloned()
     }
 
-    /// The model, if there is one alone, and it takes no more requests.
-    pub fn full(&self) -> Option<Arc<Model>> {
+    /// The model that runs, if there is one alone.
+    pub fn only(&self) -> Option<Arc<Model>> {
         let models = self.models.borrow();
         let mut running = models.running();
-        match (running.next(), running.next()) {
-            (Some(only), None) if only.is_full() => Some(only.clone()),
-            _ => None,
-        }
+        let only = running.next().filter(|_| running.next().is_none());
+        only.cloned()
     }
 
     /// What is there at this moment.

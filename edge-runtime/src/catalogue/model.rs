@@ -4,7 +4,7 @@ use super::Source;
 use crate::batch::Policy;
 use crate::decode::Signature;
 use crate::encode::Identity;
-use crate::engine::{Engine, Executor};
+use crate::engine::{Engine, EngineError, Executor};
 use crate::load::{LoadError, load};
 use crate::metrics::{Metrics, OfModel, Served};
 use crate::simple;
@@ -81,11 +81,14 @@ impl Model {
         }
     }
 
-    /// Whether one more request would be refused, whatever it is.
-    pub fn is_full(&self) -> bool {
+    /// Whether one more request may come, whatever it is.
+    ///
+    /// # Errors
+    /// [`EngineError`] that it would be refused with.
+    pub fn admit(&self) -> Result<(), EngineError> {
         match &self.kind {
-            Kind::Network(network) => network.engine.is_full(),
-            Kind::Simple => false,
+            Kind::Network(network) => network.engine.admit(),
+            Kind::Simple => Ok(()),
         }
     }
 

@@ -96,9 +96,12 @@ impl Engine {
         &self.policy
     }
 
-    /// Whether one more request would be refused.
-    pub fn is_full(&self) -> bool {
-        self.queue.is_full()
+    /// Whether one more request may wait at this moment.
+    ///
+    /// # Errors
+    /// [`EngineError`] that [`submit`](Self::submit) would return at once.
+    pub fn admit(&self) -> Result<(), EngineError> {
+        self.queue.admit()
     }
 
     /// Waits for the answer to one request. Dropped before that, it leaves the queue at once.

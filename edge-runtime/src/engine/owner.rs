@@ -21,12 +21,12 @@ pub(super) async fn own(queue: Arc<Queue>, runner: Arc<Runner>, policy: Policy) 
         let left = Instant::now();
         // What this thread can read from its sockets joins the batch.
         tokio::task::yield_now().await;
-        // What it reads once the queue is full is refused: the model has most of the time then.
-        let (back, is_full) = (Instant::now(), queue.is_full());
-        let own = if is_full { (SHARE * (back - left)).min(LONGEST) } else { Duration::ZERO };
+        let back = Instant::now();
+        let mut own = None;
         until = loop {
             match queue.step(&policy) {
-                Step::Run(batch) => {
+                Step::Run { batch, was_full } => {
+                    let own = *own.get_or_insert_with(|| share(back - left, was_full));
                     if !batch.is_empty() {
                         infer(&queue, &runner, &mut scratch, batch);
                     }
@@ -46,6 +46,11 @@ pub(super) async fn own(queue: Arc<Queue>, runner: Arc<Runner>, policy: Policy) 
 const SHARE: u32 = 9;
 /// Then at the latest its answers are sent, and clients are heard: others' models are counted as reading, too.
 const LONGEST: Duration = Duration::from_millis(10);
+
+/// How long a model begins batches before its thread reads again: one alone, unless what is read would be refused.
+fn share(reading: Duration, was_full: bool) -> Duration {
+    if was_full { (SHARE * reading).min(LONGEST) } else { Duration::ZERO }
+}
 
 /// The owner ends, perhaps with its thread.
 struct End<'a>(&'a Queue);
@@ -85,5 +90,18 @@ fn infer(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>)
                 drop(job.reply.send(Err(EngineError::Failed { why: why.clone() })));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_whose_queue_is_full_has_most_of_the_time_but_not_for_long() {
+        let (short, long) = (Duration::from_micros(50), Duration::from_secs(1));
+        assert_eq!(share(short, false), Duration::ZERO);
+        assert_eq!(share(short, true), Duration::from_micros(450));
+        assert_eq!(share(long, true), LONGEST);
     }
 }

@@ -34,6 +34,15 @@ struct Jobs {
 }
 
 impl Jobs {
+    /// Whether one more may wait.
+    fn admit(&self, limit: usize) -> Result<(), EngineError> {
+        match self {
+            Self { closed: true, .. } => Err(EngineError::Closed),
+            Self { jobs, .. } if jobs.len() >= limit => Err(EngineError::QueueFull { limit }),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes as many jobs as there are fates; those that run are returned.
     fn split(&mut self, fates: &[Fate]) -> Vec<Job> {
         let mut batch = Vec::with_capacity(fates.len());
@@ -58,8 +67,8 @@ pub(super) struct Queue {
 
 /// What an owner of the model does now.
 pub(super) enum Step {
-    /// The batch; empty where nobody waits for any of it.
-    Run(Vec<Job>),
+    /// The batch, empty where nobody waits for any of it, and whether it made room in a full queue.
+    Run { batch: Vec<Job>, was_full: bool },
     /// Look again when somebody arrives, and then at the latest.
     Wait(Instant),
     /// Look again when somebody arrives.
@@ -78,20 +87,16 @@ impl Queue {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn is_full(&self) -> bool {
-        self.lock().jobs.len() >= self.limit
+    /// Refuses what [`enqueue`](Self::enqueue) would refuse at this moment.
+    pub fn admit(&self) -> Result<(), EngineError> {
+        self.lock().admit(self.limit)
     }
 
     /// Puts a request into the queue; its ticket names it there.
     pub fn enqueue(&self, input: Input, terms: Terms, reply: Reply) -> Result<u64, EngineError> {
         let Input { xs, rows } = input;
         let mut queue = self.lock();
-        if queue.closed {
-            return Err(EngineError::Closed);
-        }
-        if queue.jobs.len() >= self.limit {
-            return Err(EngineError::QueueFull { limit: self.limit });
-        }
+        queue.admit(self.limit)?;
         queue.tickets += 1;
         let ticket = queue.tickets;
         let place = place(queue.jobs.iter().map(|job| job.terms.level), terms.level);
@@ -150,11 +155,12 @@ impl Queue {
         });
         match next(waiting, false, policy, Instant::now()) {
             Decision::Take(fates) => {
+                let was_full = queue.jobs.len() >= self.limit;
                 let batch = queue.split(&fates);
                 if !queue.jobs.is_empty() {
                     self.call(queue);
                 }
-                Step::Run(batch)
+                Step::Run { batch, was_full }
             }
             Decision::Wait(until) => Step::Wait(until),
             Decision::Idle if queue.closed => {

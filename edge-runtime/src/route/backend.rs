@@ -3,6 +3,7 @@
 //! A backend that fails is put aside and asked last, until a probe of its health gets through: no client's request is the probe.
 
 use super::routes::Address;
+use crate::wire::http2;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Collected, Full};
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ pub struct Backend {
     pub tier: String,
     pub address: SocketAddr,
     channel: Channel,
+    /// Of its own, and not opened before there is a doubt: requests that wait can take all the places of a connection.
+    probes: Channel,
     outstanding: AtomicUsize,
     aside: AtomicBool,
     probed: AtomicBool,
@@ -54,12 +57,13 @@ impl Backend {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20);
+            .initial_stream_window_size(http2::STREAM_WINDOW)
+            .initial_connection_window_size(http2::CONNECTION_WINDOW);
         Ok(Self {
             tier: address.tier.clone(),
             address: address.address,
             channel: endpoint.connect_lazy(),
+            probes: endpoint.connect_lazy(),
             outstanding: AtomicUsize::new(0),
             aside: AtomicBool::new(false),
             probed: AtomicBool::new(false),
@@ -120,7 +124,7 @@ impl Backend {
 
     async fn healthy(&self) -> bool {
         let check = HealthCheckRequest { service: String::new() };
-        match tokio::time::timeout(PROBE_TIMEOUT, HealthClient::new(self.channel.clone()).check(check)).await {
+        match tokio::time::timeout(PROBE_TIMEOUT, HealthClient::new(self.probes.clone()).check(check)).await {
             Ok(Ok(response)) => response.into_inner().status == tonic_health::ServingStatus::Serving as i32,
             // A server that knows no health has answered.
             Ok(Err(status)) => status.code() == Code::Unimplemented,

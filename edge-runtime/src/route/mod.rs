@@ -12,6 +12,7 @@ pub use service::{Router, RouterMetrics};
 pub use watch::{Table, watch};
 
 use crate::metrics;
+use crate::wire::http2;
 use prometheus_client::registry::Registry;
 use std::future::Future;
 use std::path::Path;
@@ -23,8 +24,6 @@ use tonic::transport::server::TcpIncoming;
 
 /// Longer than any request waits here; a client that watches health never ends by itself.
 const DRAIN: Duration = Duration::from_secs(20);
-/// Requests of one connection that are under way, at most: what a client asks beyond that waits with the client.
-const STREAMS: u32 = 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -56,9 +55,9 @@ pub async fn run(
     // Healthy before there are routes: the router is, and agents measure the link by asking it.
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let grpc = Server::builder()
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
+        .max_concurrent_streams(http2::STREAMS)
+        .initial_stream_window_size(http2::STREAM_WINDOW)
+        .initial_connection_window_size(http2::CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_service(health_service)
         .add_service(router)

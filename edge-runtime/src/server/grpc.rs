@@ -8,6 +8,7 @@ use crate::deadline::deadline;
 use crate::decode;
 use crate::encode;
 use crate::wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
+use crate::wire::http2;
 use crate::wire::{
     DESCRIPTORS, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
     ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
@@ -62,15 +63,14 @@ pub(super) async fn serve(
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
     // As many as can wait and run, and as many that are told that they cannot: what a client asks beyond that waits with the
-    // client, and takes no memory here.
+    // client, and takes no memory here. Streams that last, and other models, have their room in the least.
     let Settings { policy, queue_size, .. } = service.catalogue.settings();
-    let streams = u32::try_from(2 * (queue_size + policy.max_batch_size)).unwrap_or(u32::MAX);
+    let streams = u32::try_from(2 * (queue_size + policy.max_batch_size)).unwrap_or(u32::MAX).max(http2::STREAMS);
     let inference = Admission { service, limits, inner: inference };
     Server::builder()
         .max_concurrent_streams(streams)
-        // Room for one large tensor without waiting for round trips.
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
+        .initial_stream_window_size(http2::STREAM_WINDOW)
+        .initial_connection_window_size(http2::CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

@@ -14,7 +14,7 @@ use crate::batch::level;
 use crate::catalogue::{Catalogue, Kind, Model, Network};
 use crate::decode::{Checked, DecodeError, check};
 use crate::encode::{Identity, answered};
-use crate::engine::{EngineError, Terms};
+use crate::engine::Terms;
 use crate::logs::Logs;
 use crate::metrics::{OfModel, Stage};
 use crate::request::{Answer, Answered, Form, Given, Request, Wanted};
@@ -125,10 +125,8 @@ impl Service {
     /// # Errors
     /// If its queue is full.
     fn admit(&self) -> Result<(), Refusal> {
-        let Some(model) = self.catalogue.full() else { return Ok(()) };
-        let refusal = Refusal::Engine(EngineError::QueueFull { limit: self.catalogue.settings().queue_size });
-        refused(&model, Duration::ZERO, &refusal);
-        Err(refusal)
+        let Some(model) = self.catalogue.only() else { return Ok(()) };
+        model.admit().map_err(Refusal::from).inspect_err(|refusal| refused(&model, Duration::ZERO, refusal))
     }
 
     /// The model that is asked, for a request that ends with the answer. Whoever holds it is answered by it, whatever is loaded

@@ -2,6 +2,7 @@
 
 #![allow(clippy::all, missing_docs)]
 
+pub mod http2;
 pub mod json;
 
 tonic::include_proto!("inference");

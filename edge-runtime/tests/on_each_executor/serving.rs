@@ -1,9 +1,10 @@
 //! One server: what it answers, and what it says to those who ask wrongly.
 
 use super::EXECUTOR;
-use crate::common::{LIMITS, LOOPBACK, MODEL, PIXELS, SERVED, Server, request};
+use crate::common::{LIMITS, LOOPBACK, MODEL, PIXELS, SERVED, Server, request, settings, start, tiny};
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
+use sconce_edge_runtime::catalogue::{Control, Settings, Source, Sources};
 use sconce_edge_runtime::decode::{Checked, Input, check, grpc};
 use sconce_edge_runtime::engine::{Engine, EngineError, Terms};
 use sconce_edge_runtime::load::load;
@@ -13,11 +14,12 @@ use sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor;
 use sconce_edge_runtime::wire::{
     DataType, InferParameter, InferTensorContents, ModelConfigRequest, ModelInferRequest, ModelInferResponse,
     ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest,
-    RepositoryModelLoadRequest, StatisticDuration, raw_fp32,
+    RepositoryModelLoadRequest, ServerLiveRequest, StatisticDuration, raw_fp32,
 };
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -319,33 +321,95 @@ async fn a_full_queue_answers_at_once() {
     let client = server.client().await;
     let flood = (0..40).map(|_| {
         let mut client = client.clone();
-        async move { client.model_infer(request(1)).await.map(drop).map_err(|status| status.code()) }
+        async move { client.model_infer(request(1)).await.map(drop).map_err(|status| status.message().to_owned()) }
     });
     let answers = futures::future::join_all(flood).await;
-    let refused = answers.iter().filter(|answer| **answer == Err(Code::Unavailable)).count();
+    let full = |answer: &&Result<(), String>| answer.as_ref().is_err_and(|why| why.starts_with(FULL));
+    let refused = answers.iter().filter(full).count();
     let served = answers.iter().filter(|answer| answer.is_ok()).count();
     assert_eq!(refused + served, 40, "others: {answers:?}");
     assert!(refused > 0 && served > 0, "refused {refused}, served {served}");
 }
 
-#[tokio::test]
-async fn a_full_queue_is_told_before_the_body_has_come() {
+const FULL: &str = "the queue is full (1 requests wait)";
+
+/// A server whose queue is full for good, its model the only one or one of two, and who waits there.
+async fn full(others: &[&str]) -> (Server, impl Future<Output = Result<Response<ModelInferResponse>, Status>>) {
     let policy = Policy { max_batch_size: 4, max_queue_delay: HOUR };
-    let server = Server::start_with(EXECUTOR, LOOPBACK.parse().unwrap(), policy, 1, LIMITS).await;
+    let folder = tiny(7);
+    let source = Source { version: None, folder: folder.path().into(), digest: None };
+    let sources = [MODEL].iter().chain(others).map(|name| ((*name).to_owned(), source.clone()));
+    let sources = Sources::new(sources, None).unwrap();
+    let catalogue = start(sources, Control::None, Settings { policy, queue_size: 1, ..settings(EXECUTOR) }).await;
+    let server = Server::of(catalogue, TcpListener::bind(LOOPBACK).await.unwrap(), None, LIMITS).await;
     let (mut one, mut other) = (server.client().await, server.client().await);
     // Whichever comes first waits for others.
-    let both = (Box::pin(one.model_infer(request(1))), Box::pin(other.model_infer(request(1))));
-    let (refused, _waits) = futures::future::select(both.0, both.1).await.factor_first();
-    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+    let first = Box::pin(async move { one.model_infer(request(1)).await });
+    let second = Box::pin(async move { other.model_infer(request(1)).await });
+    let (refused, waits) = soon(futures::future::select(first, second)).await.factor_first();
+    assert!(refused.unwrap_err().message().starts_with(FULL));
+    (server, waits)
+}
+
+/// What comes within a minute, if at all.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("within a minute")
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_before_the_body_has_come() {
+    let (server, _waits) = full(&[]).await;
     let channel = Channel::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.unwrap();
     let never = Request::new(futures::stream::pending::<ModelInferRequest>());
     let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
     let codec = tonic_prost::ProstCodec::<_, ModelInferResponse>::default();
-    let refused = client.client_streaming(never, path, codec).await.unwrap_err();
+    let refused = soon(client.client_streaming(never, path, codec)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
-    assert!(refused.message().contains("queue is full (1 requests wait)"), "{refused}");
+    assert!(refused.message().starts_with(FULL), "{refused}");
+}
+
+/// More than a connection would live through if their bodies were not read, and all of them are counted.
+#[tokio::test]
+async fn whoever_is_told_before_the_body_has_come_can_ask_again() {
+    let (server, _waits) = full(&[]).await;
+    let mut client = server.client().await;
+    for _ in 0..1_200 {
+        let refused = soon(client.model_infer(request(4))).await.unwrap_err();
+        assert!(refused.message().starts_with(FULL), "{refused}");
+    }
+    let statistics = client.model_statistics(ModelStatisticsRequest::default()).await.unwrap().into_inner();
+    let failed = statistics.model_stats[0].inference_stats.as_ref().unwrap().fail.as_ref().unwrap();
+    assert_eq!(failed.count, 1_201);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_no_other_models_concern() {
+    let (server, _waits) = full(&["other"]).await;
+    let mut client = server.client().await;
+    let unknown = ModelInferRequest { model_name: "nobody".into(), ..request(1) };
+    assert_eq!(soon(client.model_infer(unknown)).await.unwrap_err().code(), Code::NotFound);
+    // A whole batch waits for nobody.
+    let other = ModelInferRequest { model_name: "other".into(), ..request(4) };
+    soon(client.model_infer(other)).await.unwrap();
+}
+
+/// However small the queue is.
+#[tokio::test]
+async fn streams_that_last_leave_room_on_their_connection() {
+    let server = Server::start(EXECUTOR, 1, 1).await;
+    let mut client = server.client().await;
+    let mut open = Vec::new();
+    for _ in 0..500 {
+        let (asks, asked) = futures::channel::mpsc::unbounded();
+        asks.unbounded_send(request(1)).unwrap();
+        let mut answers = soon(client.model_stream_infer(asked)).await.unwrap().into_inner();
+        let answer = soon(answers.message()).await.unwrap().unwrap();
+        assert_eq!(answer.error_message, "");
+        open.push((asks, answers));
+    }
+    assert!(soon(client.server_live(ServerLiveRequest {})).await.unwrap().into_inner().live);
 }
 
 #[tokio::test]
