@@ -370,7 +370,7 @@ async fn a_full_queue_is_told_before_the_body_has_come() {
     assert!(refused.message().starts_with(FULL), "{refused}");
 }
 
-/// More than a connection would live through if their bodies were not read, and all of them are counted.
+/// Their bodies, of 100 KB, are not read; all of them are counted.
 #[tokio::test]
 async fn whoever_is_told_before_the_body_has_come_can_ask_again() {
     let (server, _waits) = full(&[]).await;
@@ -378,7 +378,7 @@ async fn whoever_is_told_before_the_body_has_come_can_ask_again() {
     for _ in 0..30 {
         let asked = (0..40).map(|_| {
             let mut client = client.clone();
-            async move { client.model_infer(request(4)).await.unwrap_err() }
+            async move { client.model_infer(request(400)).await.unwrap_err() }
         });
         for refused in soon(futures::future::join_all(asked)).await {
             assert!(refused.message().starts_with(FULL), "{refused}");
