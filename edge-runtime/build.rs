@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler.include_imports(true).open_file("open_inference.proto")?;
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("inference.bin");
     std::fs::write(descriptors, compiler.encode_file_descriptor_set())?;
-    let mut builder = tonic_prost_build::configure().bytes(".");
+    let mut builder = tonic_prost_build::configure().bytes(".").codec_path("crate::wire::Codec");
     for message in SERIALIZED {
         builder = builder.message_attribute(format!(".inference.{message}"), "#[derive(serde::Serialize)]");
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -17,9 +17,12 @@ use tonic::transport::server::Connected;
 /// How long to wait for file descriptors to become free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// What is read of a plain connection at once. HTTP/2 would ask the system for two small requests at a time.
+const READ: usize = 32 << 10;
+
 /// A connection that a client has made.
 pub(super) enum Io {
-    Plain(TcpStream),
+    Plain(BufReader<TcpStream>),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -31,7 +34,8 @@ pub(super) fn incoming(
     handshake_timeout: Duration,
 ) -> Pin<Box<dyn Stream<Item = Io> + Send>> {
     let Some(tls) = tls else {
-        let accepted = |listener| async move { Some((Io::Plain(accept(&listener).await), listener)) };
+        let plain = |stream| Io::Plain(BufReader::with_capacity(READ, stream));
+        let accepted = move |listener| async move { Some((plain(accept(&listener).await), listener)) };
         return Box::pin(stream::unfold(listener, accepted));
     };
     let (sender, mut shaken) = mpsc::channel(1);

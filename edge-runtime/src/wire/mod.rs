@@ -2,8 +2,11 @@
 
 #![allow(clippy::all, missing_docs)]
 
+mod codec;
 pub mod http2;
 pub mod json;
+
+pub use codec::Codec;
 
 tonic::include_proto!("inference");
 
