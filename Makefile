@@ -61,8 +61,9 @@ bench: ## Time our plans and ONNX Runtime in turn, on one core (docs/performance
 .PHONY: bench-serving
 bench-serving: ## Our server and public ones in turn, on one core, asked from core 0 (docs/performance.md); CPU=N names the servers'
 	@e2e/setup.sh bench
-	@cargo build --release -p sconce-edge-runtime --bin edge-runtime --example against_public_servers
-	@taskset --cpu-list 0 $(BIN)/examples/against_public_servers --server-cpu $(or $(CPU),$$(($$(nproc) - 1)))
+	@cargo build --profile dist -p sconce-edge-runtime --bin edge-runtime
+	@cargo build --release -p sconce-edge-runtime --example against_public_servers
+	@taskset --cpu-list 0 $(BIN)/examples/against_public_servers --program $(CARGO_TARGET_DIR)/$(HOST)/dist/edge-runtime --server-cpu $(or $(CPU),$$(($$(nproc) - 1)))
 
 .PHONY: bench-train
 bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR

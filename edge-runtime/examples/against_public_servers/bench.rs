@@ -14,6 +14,8 @@ pub struct Load {
     pub program: PathBuf,
     pub cpu: usize,
     pub seconds: u16,
+    /// Requests under way where there are many.
+    pub in_flight: u16,
 }
 
 /// What a pair of servers did, ours first.

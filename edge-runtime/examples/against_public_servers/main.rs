@@ -38,6 +38,12 @@ struct Args {
     /// The core that all servers share.
     #[arg(long, default_value = "1")]
     server_cpu: usize,
+    /// Requests under way where it is measured what a server can.
+    #[arg(long, default_value = "64", value_parser = clap::value_parser!(u16).range(1..))]
+    in_flight: u16,
+    /// Our server, and what asks all of them; as it is shipped, it is built by `make sizes`.
+    #[arg(long, value_name = "EDGE_RUNTIME")]
+    program: Option<PathBuf>,
     /// The core of the load generator.
     #[arg(long, default_value = "0")]
     load_cpu: usize,
@@ -61,8 +67,8 @@ async fn main() -> Result<()> {
     let (artifact, onnx) = (folder.path().join("artifact"), folder.path().join("network.onnx"));
     write_drawn(&artifact, serde_json::from_str(SEED_CNN)?, SEED)?;
     export(&artifact, &onnx)?;
-    let program = program()?;
-    let load = Load { program: program.clone(), cpu: args.load_cpu, seconds: args.seconds };
+    let program = args.program.clone().map_or_else(beside, Ok)?;
+    let load = Load { program: program.clone(), cpu: args.load_cpu, seconds: args.seconds, in_flight: args.in_flight };
     let ours = |name: &str, variant| Server::ours(name, &program, &artifact, variant);
     let ours_f32 = ours("Sconce f32", "f32");
     let mut contenders = vec![ours("Sconce f32 again (null)", "f32"), ours("Sconce int8", "int8")];
@@ -85,7 +91,7 @@ async fn main() -> Result<()> {
         overloads.push((network, rows, load.overload(&server, args.overload, rows)?));
         server.stop().await?;
     }
-    println!("\n{}", table::overload(&overloads, args.overload));
+    println!("\n{}", table::overload(&overloads, args.overload)?);
     Ok(())
 }
 
@@ -117,7 +123,7 @@ async fn tried(peer: &Peer, onnx: &Path, cpu: usize) -> Result<(Server, Running)
 /// Both are started, asked in turn, and stopped.
 async fn pair(ours: &Server, other: &Server, load: &Load, cpu: usize) -> Result<Round> {
     let (ours, theirs) = (Running::start(ours, cpu).await?, Running::start(other, cpu).await?);
-    let (many, one) = (load.both(&ours, &theirs, 16)?, load.both(&ours, &theirs, 1)?);
+    let (many, one) = (load.both(&ours, &theirs, load.in_flight)?, load.both(&ours, &theirs, 1)?);
     let round = Round { ready: [ours.ready, theirs.ready], many, one };
     ours.stop().await?;
     theirs.stop().await?;
@@ -153,7 +159,7 @@ fn environment(key: &str, requirements: &str) -> Result<PathBuf> {
 }
 
 /// `edge-runtime`, as it lies beside the folder of examples.
-fn program() -> Result<PathBuf> {
+fn beside() -> Result<PathBuf> {
     let examples = std::env::current_exe()?;
     let program = examples.ancestors().nth(2).context("a folder of builds")?.join("edge-runtime");
     if !program.is_file() {
@@ -173,5 +179,8 @@ fn about(args: &Args) {
     for peer in servers::PEERS {
         println!("{}: {}", peer.name, table::list(peer.requirements));
     }
-    println!("{} rounds of {} s for each measurement\n", args.rounds, args.seconds);
+    let Args { rounds, seconds, in_flight, .. } = args;
+    println!(
+        "{rounds} rounds of {seconds} s for each measurement, with {in_flight} requests under way, then with one\n"
+    );
 }

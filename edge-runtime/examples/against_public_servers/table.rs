@@ -55,7 +55,7 @@ pub fn servers(ours: &str, others: &[Server], rounds: &[Vec<Round>]) -> Result<S
 }
 
 /// A row for each network, with the rows of its requests.
-pub fn overload(told: &[(&str, u16, Overload)], factor: u16) -> String {
+pub fn overload(told: &[(&str, u16, Overload)], factor: u16) -> Result<String> {
     let waited = |waited: &Waited| format!("{} / {}", shown(waited.p50_ms), shown(waited.p99_ms));
     let mut text = format!(
         "Asked for {factor} times what it can:\n\n\
@@ -65,17 +65,17 @@ pub fn overload(told: &[(&str, u16, Overload)], factor: u16) -> String {
     for (network, rows, told) in told {
         let refused = told.refused.iter().map(|(code, refused)| format!("{}, {code}", waited(refused)));
         let refused = refused.reduce(|all, one| format!("{all}; {one}")).unwrap_or_else(|| "none".into());
-        let row = format!(
+        write!(
+            text,
             "\n| {network}, {rows} | {} | {} | {:.2} | {} | {refused} | {:.2} |",
             shown(told.capacity_per_second),
             shown(told.offered_per_second),
             told.goodput_ratio,
             waited(&told.answered),
             told.bench_cpus,
-        );
-        text += &row;
+        )?;
     }
-    text
+    Ok(text)
 }
 
 /// Of the other to ours.

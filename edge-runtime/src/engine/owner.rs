@@ -45,7 +45,7 @@ pub(super) async fn own(queue: Arc<Queue>, runner: Arc<Runner>, policy: Policy) 
 /// So many times as long as it took to read runs a model whose queue is full before its thread reads again.
 const SHARE: u32 = 9;
 /// Then at the latest its answers are sent, and clients are heard: others' models are counted as reading, too.
-const LONGEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_millis(50);
 
 /// How long a model begins batches before its thread reads again: one alone, unless what is read would be refused.
 fn share(reading: Duration, was_full: bool) -> Duration {
