@@ -340,6 +340,26 @@ fn strip(schema: &mut JSONSchemaProps) {
     }
 }
 
+/// What clients waited in the last five minutes, from a request's arrival at their router to its whole answer.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Waited {
+    /// Median; absent where nothing was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50: Option<DurationText>,
+    /// 99th percentile, from 100 answers on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99: Option<DurationText>,
+    /// Requests that were answered.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// Requests that failed through no fault of the client's.
+    #[schemars(range(min = 0))]
+    pub errors: i64,
+    /// Requests per second.
+    pub rps: Amount,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,11 @@ pub struct EdgeNodeStatus {
     /// The node's link to the Service sconce-cloud; absent on a node that has not reached it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<NodeLink>,
+    /// What clients of the node's router waited in the last five minutes, by model and the tier that answered; the busiest
+    /// first, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub models: Vec<ObservedModel>,
     /// Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
@@ -74,4 +79,19 @@ pub struct Hardware {
 #[serde(rename_all = "camelCase")]
 pub struct NodeLink {
     pub round_trip: RoundTrip,
+}
+
+/// What a node's clients waited for one model, as the router saw it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedModel {
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// That answered; absent for requests that nobody answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    #[serde(flatten)]
+    pub waited: Waited,
 }

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Variant", type_ = "string", json_path = ".status.decision.variant"),
     printcolumn(name = "P99", type_ = "string", json_path = ".status.predicted.p99"),
     printcolumn(name = "Bound", type_ = "string", json_path = ".status.predicted.bound"),
+    printcolumn(name = "Observed", type_ = "string", json_path = ".status.observed.p99"),
     printcolumn(name = "Budget", type_ = "string", json_path = ".status.budget"),
     printcolumn(name = "Basis", type_ = "string", json_path = ".status.predicted.basis"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -64,6 +65,9 @@ pub struct EdgePlacementStatus {
     /// What a client at the site is predicted to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Prediction>,
+    /// What clients of the site's routers waited for answers of the decided tier: the worst node's quantiles, all nodes' requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Waited>,
     /// Cost of the decision in points per hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Amount>,
@@ -75,7 +79,7 @@ pub struct EdgePlacementStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub rejected: Vec<Rejection>,
-    /// Ready, Placed, Serving; Reconciling only while true.
+    /// Ready, Placed, Serving, WithinBudget; Reconciling only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

@@ -101,6 +101,11 @@ reasons! {
     OutOfMemory,
     /// Fewer sites serve than asked for.
     NotEnoughSites,
+    // WithinBudget
+    /// What clients waited keeps the budget.
+    Within,
+    /// Too few requests to tell what clients wait.
+    TooFewSamples,
     // Connected
     /// A node of the site is Ready.
     Connected,

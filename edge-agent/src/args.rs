@@ -38,6 +38,10 @@ pub struct Run {
     #[arg(long, default_value = "15s", value_parser = probe_interval)]
     pub probe_interval: Duration,
 
+    /// Where the router beside us tells its metrics.
+    #[arg(long, default_value = "http://127.0.0.1:8002/metrics", value_name = "URL")]
+    pub router_metrics: axum::http::Uri,
+
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:8083")]
     pub health: SocketAddr,

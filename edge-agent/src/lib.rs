@@ -10,9 +10,11 @@ mod link;
 mod metrics;
 mod node;
 mod round;
+mod router;
 mod routes;
 mod run;
 mod status;
+mod waits;
 mod watch;
 mod window;
 

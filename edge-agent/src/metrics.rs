@@ -33,6 +33,7 @@ pub struct Metrics {
     status_writes: Counter,
     routes_writes: Counter,
     routes_models: Gauge,
+    router_lost: Counter,
 }
 
 impl Default for Metrics {
@@ -46,6 +47,7 @@ impl Default for Metrics {
             status_writes: Counter::default(),
             routes_writes: Counter::default(),
             routes_models: Gauge::default(),
+            router_lost: Counter::default(),
         };
         registry.register("probes", "Probes of the cloud tier", metrics.probes.clone());
         registry.register(
@@ -57,12 +59,17 @@ impl Default for Metrics {
         registry.register("status_writes", "Writes of the EdgeNode's status", metrics.status_writes.clone());
         registry.register("routes_writes", "Writes of the routes file", metrics.routes_writes.clone());
         registry.register("routes_models", "Models in the routes file", metrics.routes_models.clone());
+        registry.register("router_lost", "Readings of the router's metrics that failed", metrics.router_lost.clone());
         metrics.registry = Arc::new(registry);
         metrics
     }
 }
 
 impl Metrics {
+    pub fn router_lost(&self) {
+        self.router_lost.inc();
+    }
+
     pub fn probe_answered(&self) {
         self.probes.get_or_create(&Outcome { outcome: "answered" }).inc();
     }

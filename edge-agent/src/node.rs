@@ -2,7 +2,8 @@
 
 use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::status::{self, Cloud};
+use crate::router::Waits;
+use crate::status::{self, Cloud, Measured};
 use crate::watch::Scope;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -39,13 +40,19 @@ impl Error {
     }
 }
 
+/// What is reported.
+pub struct Seen {
+    pub hardware: Hardware,
+    pub link: watch::Receiver<Link>,
+    pub waits: watch::Receiver<Waits>,
+}
+
 /// Writes the EdgeNode of one node.
 pub struct Reporter {
     pub name: String,
-    pub hardware: Hardware,
+    pub seen: Seen,
     pub nodes: Api<Node>,
     pub edge_nodes: Api<EdgeNode>,
-    pub link: watch::Receiver<Link>,
     pub scope: watch::Sender<Option<Scope>>,
     pub interval: Duration,
     pub metrics: Metrics,
@@ -58,18 +65,16 @@ impl Reporter {
     pub fn new(
         client: Client,
         name: String,
-        hardware: Hardware,
-        link: watch::Receiver<Link>,
+        seen: Seen,
         scope: watch::Sender<Option<Scope>>,
         interval: Duration,
         metrics: Metrics,
     ) -> Self {
         Self {
             name,
-            hardware,
+            seen,
             nodes: Api::all(client.clone()),
             edge_nodes: Api::all(client),
-            link,
             scope,
             interval,
             metrics,
@@ -126,11 +131,13 @@ impl Reporter {
                 true
             }
         });
-        let (link, now) = (*self.link.borrow(), Instant::now());
+        let (link, now) = (*self.seen.link.borrow(), Instant::now());
+        let waits = self.seen.waits.borrow().clone();
         let cloud = Cloud::of(&link, self.started, now);
         let last_write = self.written.map(|written| now.duration_since(written));
         let old = edge_node.status.as_ref();
-        if let Some(new) = status::next(old, &self.hardware, &link, cloud, last_write, Time(Timestamp::now())) {
+        let measured = Measured { hardware: &self.seen.hardware, link: &link, waits };
+        if let Some(new) = status::next(old, measured, cloud, last_write, Time(Timestamp::now())) {
             self.write(&new).await?;
             self.written = Some(now);
         }

@@ -5,7 +5,8 @@ use crate::hardware;
 use crate::health::Health;
 use crate::link::{self, Link};
 use crate::metrics::Metrics;
-use crate::node::Reporter;
+use crate::node::{Reporter, Seen};
+use crate::router;
 use crate::watch::Keeper;
 use kube::{Client, Config};
 use std::time::Duration;
@@ -49,15 +50,17 @@ pub async fn run(args: Run) -> Result<(), Error> {
     tracing::info!(class = hardware.class, gflops = hardware.gflops, memory = %hardware.memory, "hardware measured");
 
     let (link_sender, link) = watch::channel(Link::default());
+    let (waits_sender, waits) = watch::channel(None);
     let (scope_sender, scope) = watch::channel(None);
-    let reporter =
-        Reporter::new(client, args.node_name, hardware, link, scope_sender, args.probe_interval, metrics.clone());
+    let seen = Seen { hardware, link, waits };
+    let reporter = Reporter::new(client, args.node_name, seen, scope_sender, args.probe_interval, metrics.clone());
     let keeper = Keeper::new(args.routes, metrics.clone());
     let (turned, routed) = (health.clone(), health.clone());
     let server = axum::serve(listener, health.router());
     // None of these ends; SIGTERM drops them all. A routes file is written in one go, so that none is cut off half way.
     tokio::select! {
-        () = link::probe(endpoint, args.probe_interval, link_sender, metrics) => {}
+        () = link::probe(endpoint, args.probe_interval, link_sender, metrics.clone()) => {}
+        () = router::read(args.router_metrics, args.probe_interval, waits_sender, metrics) => {}
         () = reporter.report(|reported| turned.turned(reported)) => {}
         () = keeper.keep(watching, scope, || routed.routed()) => {}
         _ = server.into_future() => {}

@@ -2,9 +2,12 @@
 
 use crate::link::Link;
 use crate::round::{duration_text, moved, two_digits};
+use crate::router::Waits;
 use crate::window::{P99_FROM, Summary};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use sconce_api::{Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, Reason, RoundTrip, condition};
+use sconce_api::{
+    Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, ObservedModel, Reason, RoundTrip, Waited, condition,
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -35,6 +38,13 @@ impl Cloud {
     }
 }
 
+/// What a status is made of.
+pub struct Measured<'a> {
+    pub hardware: &'a Hardware,
+    pub link: &'a Link,
+    pub waits: Waits,
+}
+
 /// The round trip, once enough probes tell its tail.
 fn probed(link: &Link) -> Option<Summary> {
     link.round_trip.filter(|round_trip| round_trip.samples >= P99_FROM)
@@ -44,8 +54,7 @@ fn probed(link: &Link) -> Option<Summary> {
 /// hardware does not wait for the link: a site with a far cloud can be planned while its probes run.
 pub fn next(
     old: Option<&EdgeNodeStatus>,
-    hardware: &Hardware,
-    link: &Link,
+    Measured { hardware, link, waits }: Measured<'_>,
     cloud: Cloud,
     last_write: Option<Duration>,
     clock: Time,
@@ -64,12 +73,15 @@ pub fn next(
         hardware: Some(hardware.clone()),
         // Not probed since this start: what was measured before stays.
         link: measured.or_else(|| old.and_then(|old| old.link.clone())),
+        models: waits.or_else(|| old.map(|old| old.models.clone())).unwrap_or_default(),
         conditions: vec![ready(cloud, old_ready, clock)],
     };
     let ready_changed = old_ready.is_none_or(|ready| ready.status != new.conditions[0].status);
     let due = last_write.is_none_or(|ago| ago >= APART);
     let changed = old.is_none_or(|old| {
-        hardware_changed(old.hardware.as_ref(), hardware) || link_moved(old.link.as_ref(), new.link.as_ref())
+        hardware_changed(old.hardware.as_ref(), hardware)
+            || link_moved(old.link.as_ref(), new.link.as_ref())
+            || waits_moved(&old.models, &new.models)
     });
     (ready_changed || (changed && due)).then_some(new)
 }
@@ -117,6 +129,27 @@ fn link_moved(old: Option<&NodeLink>, new: Option<&NodeLink>) -> bool {
     p99 || moved(micros(&old.p50), micros(&new.p50)) || moved(old.samples as u64, new.samples as u64)
 }
 
+/// Likewise; the order does not matter.
+fn waits_moved(old: &[ObservedModel], new: &[ObservedModel]) -> bool {
+    let of = |rows: &[ObservedModel], row: &ObservedModel| {
+        rows.iter()
+            .find(|other| (&other.namespace, &other.name, other.tier) == (&row.namespace, &row.name, row.tier))
+            .cloned()
+    };
+    let micros = |text: &Option<DurationText>| {
+        text.as_ref().and_then(DurationText::parse).map_or(0, |duration| duration.as_micros() as u64)
+    };
+    let numbers = |Waited { p50, p99, count, errors, .. }: &Waited| {
+        [micros(p50), micros(p99), count.unsigned_abs(), errors.unsigned_abs()]
+    };
+    let differs = |row: &ObservedModel| {
+        of(old, row).is_none_or(|old| {
+            numbers(&old.waited).into_iter().zip(numbers(&row.waited)).any(|(old, new)| moved(old, new))
+        })
+    };
+    old.len() != new.len() || new.iter().any(differs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +174,18 @@ mod tests {
             samples,
         };
         Link { round_trip: Some(round_trip), contact: None }
+    }
+
+    /// Of a router that says nothing yet.
+    fn next(
+        old: Option<&EdgeNodeStatus>,
+        hardware: &Hardware,
+        link: &Link,
+        cloud: Cloud,
+        last_write: Option<Duration>,
+        clock: Time,
+    ) -> Option<EdgeNodeStatus> {
+        super::next(old, Measured { hardware, link, waits: None }, cloud, last_write, clock)
     }
 
     fn clock(second: i64) -> Time {
@@ -173,6 +218,7 @@ mod tests {
                     basis: Basis::Measured,
                 },
             }),
+            models: Vec::new(),
             conditions: vec![Condition {
                 type_: "Ready".into(),
                 status: "True".into(),
@@ -209,6 +255,28 @@ mod tests {
         assert!(write(20, 50, 4096));
         assert!(write(20, 30, 4096));
         assert!(!write(90, 0, 480), "what was measured before stands until enough is measured anew");
+    }
+
+    #[test]
+    fn what_clients_wait_is_told_when_it_moves() {
+        let (hardware, link) = (hardware(), link(20, 40, 500));
+        let row = |p99: &str, count| ObservedModel {
+            namespace: "vision".into(),
+            name: "digits".into(),
+            tier: Some(sconce_api::Tier::Edge),
+            waited: Waited { p50: Some("2ms".into()), p99: Some(p99.into()), count, errors: 0, rps: "5".into() },
+        };
+        let write = |old: &EdgeNodeStatus, waits| {
+            let measured = Measured { hardware: &hardware, link: &link, waits };
+            super::next(Some(old), measured, Cloud::Answers, None, clock(8))
+        };
+        let first = write(&first(&link, Cloud::Answers), Some(vec![row("4ms", 1500)])).unwrap();
+        assert_eq!(first.models.len(), 1);
+        assert_eq!(write(&first, Some(vec![row("4900us", 1400)])), None);
+        assert!(write(&first, Some(vec![row("5ms", 1500)])).is_some());
+        assert!(write(&first, Some(vec![row("4ms", 1000)])).is_some());
+        assert_eq!(write(&first, None), None, "a restarted agent goes on from what was told");
+        assert_eq!(write(&first, Some(Vec::new())).unwrap().models, []);
     }
 
     #[test]

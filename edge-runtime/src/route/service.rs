@@ -33,6 +33,8 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// How soon backends are tried again that all have just failed; then twice as long each time.
 const AGAIN: Duration = Duration::from_millis(50);
 
+const INFER: &str = "ModelInfer";
+
 #[derive(Clone)]
 pub struct Router {
     table: watch::Receiver<Arc<Table>>,
@@ -130,9 +132,11 @@ impl Router {
         let arrived = Instant::now();
         let (head, body) = request.into_parts();
         let method = head.uri.path().rsplit('/').next().unwrap_or_default();
-        if !["ModelInfer", "ModelMetadata", "ModelReady", "ModelConfig", "ModelStatistics"].contains(&method) {
+        if ![INFER, "ModelMetadata", "ModelReady", "ModelConfig", "ModelStatistics"].contains(&method) {
             return own(method);
         }
+        // What is asked about a model is no wait for it.
+        let counted = (method == INFER).then(|| self.metrics.clone());
         let limit = self.max_message_bytes;
         let body = Limited::new(body, limit).collect().await;
         let body = body
@@ -152,14 +156,18 @@ impl Router {
         };
         match answered {
             Ok((answer, tier)) => {
-                self.metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
+                if let Some(metrics) = counted {
+                    metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
+                }
                 let (head, body) = answer.into_parts();
                 Ok(http::Response::from_parts(head, Body::new(body)))
             }
             Err(status) => {
                 // Names that nobody routes are the clients' invention: they make no series.
                 let name = if status.code() == Code::NotFound { "unknown" } else { &name };
-                self.metrics.answered(name, "none", status.code(), arrived.elapsed());
+                if let Some(metrics) = counted {
+                    metrics.answered(name, "none", status.code(), arrived.elapsed());
+                }
                 Err(status)
             }
         }
