@@ -187,7 +187,7 @@ pub struct EdgeModelStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub worst: Vec<SiteTrouble>,
-    /// Ready, Resolved, Placed, Serving; Reconciling and Stalled only while true.
+    /// Ready, Resolved, Placed, Serving, WithinBudget; Reconciling and Stalled only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

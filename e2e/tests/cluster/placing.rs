@@ -68,6 +68,31 @@ async fn moving_between_tiers_under_load_fails_no_request() -> Result<()> {
     Ok(())
 }
 
+/// By the router's histogram alone: the agent tells it within two minutes, the operator compares it with the budget.
+#[tokio::test]
+async fn what_clients_wait_is_told_and_held_against_the_budget() -> Result<()> {
+    let bed = bed().await?;
+    bed.until_served("digits", "site-a", Tier::Edge).await?;
+    let answers = bed.ask("site-a-1", &ClientRun::of(MODEL).rate(50).duration("20s")).await?;
+    assert_eq!(answers.failed, 0, "{:?}", answers.errors);
+    let observed = |ep: &EdgePlacement| ep.status.as_ref().and_then(|status| status.observed.clone());
+    let told = bed
+        .until_placement("digits", "site-a", "what clients waited is told", |ep| {
+            stands(ep, "WithinBudget") == "True/Within" && observed(ep).is_some_and(|waited| waited.count >= 500)
+        })
+        .await?;
+    let waited = observed(&told).and_then(|waited| waited.p99).and_then(|p99| p99.parse()).expect("a p99");
+    println!("observed p99 {waited:?}, the client's own {} ms", answers.p99_ms);
+    // Sent to the cloud whatever that takes, clients wait for the link.
+    wish(&bed, json!({"placement": {"tier": "Cloud"}})).await?;
+    bed.until_served("digits", "site-a", Tier::Cloud).await?;
+    bed.ask("site-a-1", &ClientRun::of(MODEL).rate(50).duration("20s")).await?;
+    let over = |ep: &EdgePlacement| stands(ep, "WithinBudget") == "False/OverBudget";
+    let told = bed.until_placement("digits", "site-a", "the budget is not kept", over).await?;
+    println!("{:?}", observed(&told));
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_is_simulated_is_what_then_happens_and_is_explained() -> Result<()> {
     let bed = bed().await?;

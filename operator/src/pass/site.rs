@@ -4,7 +4,7 @@ use super::prune::{Decided as PruneInput, prune};
 use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
-use crate::observe::{FleetView, Key, World, fleet_snapshot, owner_model, site_snapshot};
+use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, owner_model, site_snapshot};
 use crate::plan::{self, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods, RETIRE_AT};
 use crate::retire::Fate;
@@ -71,7 +71,8 @@ pub fn decide(
         for (site, plan) in &sites {
             let Some(decided) = of_model(plan, model) else { continue };
             let name = names::placement(&model.name_any(), site);
-            let (place, outcome) = at_site(input, *resolved, site, decided, &pools, &mut wanted, steps);
+            let (place, outcome) =
+                at_site(input, *resolved, (site, &view.sites[*site]), decided, &pools, &mut wanted, steps);
             let keeps_routes =
                 matches!(decided, Decided::Placed(placement) if placement.reason == Reason::KeptUnreachable);
             let endpoints = if keeps_routes {
@@ -95,7 +96,7 @@ pub fn decide(
 fn at_site(
     input: &Input<'_>,
     (model, version): Resolved<'_>,
-    site: &str,
+    (site, view): (&str, &SiteView),
     decided: Decided<'_>,
     pools: &[PoolView],
     wanted: &mut BTreeSet<(Kind, String)>,
@@ -137,7 +138,8 @@ fn at_site(
         let runs = placement.map_or(&*version.name_any(), |placement| &placement.version).to_owned();
         steps.apply(world, render::placement(model, site, &runs, placement.map(|placement| placement.tier)));
     }
-    let (new, outcome) = status::edge_placement(world, live.map(AsRef::as_ref), model, site, decided, &place);
+    let waited = placement.and_then(|placement| status::waited(world, &view.nodes, model, placement.tier));
+    let (new, outcome) = status::edge_placement(world, live.map(AsRef::as_ref), model, site, decided, &place, waited);
     if let Some(live) = live {
         let news = news(live.as_ref(), &["Placed"], conditions(&live.status, |s| &s.conditions), &new.conditions);
         steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);

@@ -205,6 +205,41 @@ fn a_model_comes_to_the_edge_and_then_nothing_is_written() {
     assert_eq!(model.address.as_deref(), Some("digits.vision"));
 }
 
+/// The router of the site's node tells what its clients waited for answers of this tier.
+fn waits(world: &mut World, tier: &str, p99: &str) {
+    let at = (String::new(), "a-1".to_owned());
+    let mut told = world.edge_nodes[&at].as_ref().clone();
+    let row = json!({"namespace": "vision", "name": "digits", "tier": tier,
+        "p50": "2ms", "p99": p99, "count": 1500, "errors": 0, "rps": "5"});
+    told.status.get_or_insert_default().models = vec![serde_json::from_value(row).unwrap()];
+    world.edge_nodes.insert(at, Arc::new(told));
+}
+
+#[test]
+fn what_clients_wait_decides_whether_the_budget_is_kept() {
+    let mut world = settled(scene("25ms"));
+    assert_eq!(stands(&world, "WithinBudget"), "Unknown/TooFewSamples");
+    let model = |world: &World| {
+        let conditions = world.models.values().next().unwrap().status.clone().unwrap().conditions;
+        conditions.into_iter().find(|condition| condition.type_ == "WithinBudget").unwrap()
+    };
+    waits(&mut world, "Edge", "4ms");
+    world = settled(world);
+    assert_eq!((stands(&world, "WithinBudget").as_str(), model(&world).reason.as_str()), ("True/Within", "Within"));
+    waits(&mut world, "Edge", "31ms");
+    world = settled(world);
+    assert_eq!(stands(&world, "WithinBudget"), "False/OverBudget");
+    let told =
+        "1 of 1 sites are over it; site-a: clients waited 31ms (p99) of 25ms; 1500 answers in the last five minutes";
+    assert_eq!(model(&world).message, told);
+    waits(&mut world, "Cloud", "45ms");
+    assert_eq!(
+        stands(&settled(world), "WithinBudget"),
+        "Unknown/TooFewSamples",
+        "the place that was left says nothing"
+    );
+}
+
 #[test]
 fn the_edge_serves_on_until_the_cloud_answers_and_then_drains() {
     let mut world = settled(scene("25ms"));
@@ -286,7 +321,7 @@ fn sites_without_contact_are_counted_and_not_failed() {
     let sites = model.sites.unwrap();
     assert_eq!((sites.serving.as_str(), sites.offline), ("1/2", 1));
     let said: Vec<_> = model.conditions.iter().map(|said| format!("{}={}", said.type_, said.status)).collect();
-    assert_eq!(said, ["Ready=True", "Resolved=True", "Placed=True", "Serving=True"]);
+    assert_eq!(said, ["Ready=True", "Resolved=True", "Placed=True", "Serving=True", "WithinBudget=Unknown"]);
 }
 
 #[test]

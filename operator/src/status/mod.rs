@@ -1,11 +1,13 @@
 //! The status step: what is so, in the words of the API. Pure; the time comes with the world.
 
+mod budget;
 mod fleet;
 mod model;
 mod place;
 mod placement;
 mod pods;
 
+pub use budget::waited;
 pub use fleet::{edge_fleet, edge_site, site_link};
 pub use model::{Resolving, edge_model, edge_model_version};
 pub use place::{Place, PoolView, answers, places};

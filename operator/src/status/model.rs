@@ -1,6 +1,6 @@
 //! The status of an EdgeModel and of its versions.
 
-use super::{Claim, Outcome, Truth, conditions, ready, shortened};
+use super::{Claim, Outcome, Truth, budget, conditions, ready, shortened};
 use crate::artifact::{Artifact, Failure};
 use crate::observe::World;
 use crate::render;
@@ -31,10 +31,10 @@ pub fn edge_model(
     let generation = model.metadata.generation;
     let moved = old.desired != desired;
     let resolved = resolved(world, model, desired.as_ref(), resolving);
-    let (placed, serving) = match outcomes {
-        Some(outcomes) => (placed(model, outcomes), serving(outcomes)),
-        None if !fleet_found => (undecided("Placed"), undecided("Serving")),
-        None => (kept(&old, "Placed"), kept(&old, "Serving")),
+    let [placed, serving, within] = match outcomes {
+        Some(outcomes) => [placed(model, outcomes), serving(outcomes), budget::of_model(outcomes)],
+        None if !fleet_found => ["Placed", "Serving", "WithinBudget"].map(undecided),
+        None => ["Placed", "Serving", "WithinBudget"].map(|kind| kept(&old, kind)),
     };
     let stalled = (!fleet_found).then(|| stalled(world, model));
     let every_site = outcomes.into_iter().flatten().find(|outcome| !outcome.offline && !outcome.ready.holds());
@@ -54,7 +54,7 @@ pub fn edge_model(
             if matches!(resolving, Resolving::Asking) { resolved.message.clone() } else { ready.message.clone() };
         Claim::new("Reconciling", true, Reason::Progressing, told)
     });
-    let claims = [ready, resolved, placed, serving].into_iter().chain(reconciling).chain(stalled).collect();
+    let claims = [ready, resolved, placed, serving, within].into_iter().chain(reconciling).chain(stalled).collect();
     EdgeModelStatus {
         observed_generation: generation,
         resolved_at: if moved { desired.as_ref().map(|_| Time(world.now)) } else { old.resolved_at.clone() },

@@ -1,12 +1,12 @@
 //! The status of an EdgePlacement.
 
 use super::place::Place;
-use super::{Claim, Truth, conditions, ready, shortened};
+use super::{Claim, Truth, budget, conditions, ready, shortened};
 use crate::observe::World;
 use crate::plan::{self, Prediction};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sconce_api::{
-    Amount, Decision, DurationText, EdgeModel, EdgePlacement, EdgePlacementStatus, Reason, Rejection, Tier,
+    Amount, Decision, DurationText, EdgeModel, EdgePlacement, EdgePlacementStatus, Reason, Rejection, Tier, Waited,
 };
 
 /// What the model's own status counts.
@@ -18,6 +18,8 @@ pub struct Outcome {
     pub placed: Claim,
     pub serving: Claim,
     pub ready: Claim,
+    /// Whether clients get what the budget promises.
+    pub within: Claim,
     pub reconciling: bool,
 }
 
@@ -35,6 +37,7 @@ pub fn edge_placement(
     site: &str,
     decided: Decided<'_>,
     place: &Place,
+    waited: Option<Waited>,
 ) -> (EdgePlacementStatus, Outcome) {
     let old = live.and_then(|live| live.status.clone()).unwrap_or_default();
     let generation = live.and_then(|live| live.metadata.generation);
@@ -51,9 +54,11 @@ pub fn edge_placement(
             status.cost.clone_from(&old.cost);
             status.rejected.clone_from(&old.rejected);
             status.endpoints.clone_from(&old.endpoints);
+            status.observed.clone_from(&old.observed);
             let silent = format!("no node of {site} is Ready; it may well serve on");
             Claims {
                 placed: Claim::new("Placed", true, placement.reason, &*placement.message),
+                within: budget::untold(Reason::NoContact, &*silent),
                 serving: Claim::new("Serving", Truth::Unknown, Reason::NoContact, silent),
                 rolled: None,
                 reconciling: None,
@@ -65,13 +70,16 @@ pub fn edge_placement(
             status.cost = placement.cost_millis.map(points);
             status.rejected = placement.rejected.iter().map(rejection).collect();
             status.endpoints.clone_from(&place.endpoints);
+            status.observed = waited;
             let served = old.conditions.iter().any(|old| old.type_ == "Serving" && old.status == "True");
-            placed_claims(placement, place, served)
+            let within = budget::of_placement(status.observed.as_ref(), &model.spec.latency_budget);
+            placed_claims(placement, place, served, within)
         }
         Decided::Unplaced(unplaced) => {
             status.rejected = unplaced.rejected.iter().map(rejection).collect();
             Claims {
                 placed: Claim::new("Placed", false, unplaced.reason, &*unplaced.message),
+                within: budget::untold(unplaced.reason, "the model has no place for this site"),
                 serving: Claim::new("Serving", false, unplaced.reason, "the model has no place for this site"),
                 rolled: None,
                 reconciling: None,
@@ -87,9 +95,10 @@ pub fn edge_placement(
         placed: claims.placed.clone(),
         serving: claims.serving.clone(),
         ready: ready.clone(),
+        within: claims.within.clone(),
         reconciling: claims.reconciling.is_some(),
     };
-    let all = [ready, claims.placed, claims.serving].into_iter().chain(claims.reconciling).collect();
+    let all = [ready, claims.placed, claims.serving, claims.within].into_iter().chain(claims.reconciling).collect();
     status.conditions = conditions(all, &old.conditions, generation, world.now);
     (status, outcome)
 }
@@ -97,12 +106,13 @@ pub fn edge_placement(
 struct Claims {
     placed: Claim,
     serving: Claim,
+    within: Claim,
     /// Only while what was decided does not answer.
     rolled: Option<Claim>,
     reconciling: Option<Claim>,
 }
 
-fn placed_claims(placement: &plan::Placement, place: &Place, served: bool) -> Claims {
+fn placed_claims(placement: &plan::Placement, place: &Place, served: bool, within: Claim) -> Claims {
     let (reason, told, _) = &place.trouble;
     let whence = match (&placement.node, placement.tier) {
         (Some(node), Tier::Edge) => format!("on {node}"),
@@ -132,7 +142,8 @@ fn placed_claims(placement: &plan::Placement, place: &Place, served: bool) -> Cl
     } else {
         Some(Claim::new("Reconciling", true, *reason, &**told))
     };
-    Claims { placed: Claim::new("Placed", true, placement.reason, &*placement.message), serving, rolled, reconciling }
+    let placed = Claim::new("Placed", true, placement.reason, &*placement.message);
+    Claims { placed, serving, within, rolled, reconciling }
 }
 
 /// The time changes with the place, not with the version that runs there.
