@@ -12,6 +12,7 @@ mod python;
 use common::MODEL;
 use common::process::{Process, tiny};
 use python::{Nothing, python};
+use serde_json::json;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,23 +47,34 @@ fn file(name: &str) -> String {
     format!("{}/tests/strangers/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a program of theirs against a server of its own.
+/// One that lets clients load and unload, and has what Triton's examples ask.
+fn open(model: &Path) -> Process {
+    let folder = format!("{MODEL}={}", model.display());
+    let model = ["--model", &folder, "--model-control-mode", "explicit"];
+    Process::start(&[&["serve", "--rest", "127.0.0.1:0", "--test-models", "--id", "triton"][..], &model].concat())
+}
+
+/// One that routes to `server`, as a file in `scratch` says.
+fn router(server: &Process, scratch: &Path) -> Process {
+    let routes = scratch.join("routes.json");
+    let backend = json!({"tier": "Edge", "address": server.grpc});
+    std::fs::write(&routes, json!({"schema": 1, "models": {MODEL: {"backends": [backend]}}}).to_string()).unwrap();
+    Process::start(&["route", "--routes", routes.to_str().unwrap()])
+}
+
+/// Runs a program of theirs against servers of its own.
 fn ask(args: impl FnOnce(&Process) -> Vec<String>) {
     let Some(interpreter) = interpreter() else { return };
     let (model, scratch) = (tiny(), tempfile::tempdir().unwrap());
-    let mut server = Process::serve(model.path());
-    // Another one, which lets clients load and unload, and has what Triton's examples ask.
-    let (folder, control) = (format!("{MODEL}={}", model.path().display()), ["--model-control-mode", "explicit"]);
-    let examples = ["--test-models", "--id", "triton"];
-    let mut open = Process::start(
-        &[&["serve", "--model", &folder, "--rest", "127.0.0.1:0"], &control[..], &examples[..]].concat(),
-    );
+    let (mut server, mut open) = (Process::serve(model.path()), open(model.path()));
+    let mut router = router(&server, scratch.path());
     let ended = Command::new(interpreter)
         .args(args(&server))
         .env("SCONCE_GRPC", server.grpc.to_string())
         .env("SCONCE_REST", server.rest.unwrap().to_string())
         .env("SCONCE_OPEN_GRPC", open.grpc.to_string())
         .env("SCONCE_OPEN_REST", open.rest.unwrap().to_string())
+        .env("SCONCE_ROUTED", router.grpc.to_string())
         .env("SCONCE_MODEL", MODEL)
         .current_dir(scratch.path())
         .output()
@@ -70,7 +82,7 @@ fn ask(args: impl FnOnce(&Process) -> Vec<String>) {
     let told = [ended.stdout, ended.stderr].map(|told| String::from_utf8_lossy(&told).into_owned()).concat();
     println!("{told}");
     assert!(ended.status.success(), "{told}");
-    assert_eq!((server.terminate(), open.terminate()), (Some(0), Some(0)));
+    assert_eq!([&mut router, &mut server, &mut open].map(Process::terminate), [Some(0); 3]);
 }
 
 #[test]
