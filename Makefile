@@ -41,11 +41,13 @@ check: setup ## Cheap checks: formatting, lints, shell
 	@cargo clippy --release --workspace --all-targets -- -D warnings
 
 .PHONY: test
-test: setup ## Run all tests: units, integration, and the e2e suite on its own Kubernetes
+test: ## Run all tests: units, integration, and the e2e suite on its own Kubernetes
+	@e2e/setup.sh test
 	@e2e/test.sh
 
 .PHONY: test-strangers
-test-strangers: setup ## Ask a server with clients that others wrote; needs python3 with venv, and PyPI
+test-strangers: ## Ask a server with clients that others wrote, from PyPI alone: part of `make test`, too
+	@e2e/setup.sh strangers
 	@cargo test --release --workspace --features sconce-edge-runtime/strangers --test strangers
 
 .PHONY: fuzz

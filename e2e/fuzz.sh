@@ -17,7 +17,7 @@ while read -r package tests; do
 	echo "$package $tests: $runs runs of $PROPTEST_CASES cases and more for each test, $SECONDS s, nothing broken"
 done <<-TARGETS
 	sconce-edge-runtime decode::tests
-	sconce-edge-runtime decode::images
+	sconce-edge-runtime decode::elements
 	sconce-model preprocess::tests
 	sconce-model artifact::tests::spoilt
 	sconce-model architecture::tests

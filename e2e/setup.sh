@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing, saying which and why; checks for Rust and Go. `setup.sh bench` installs what
-# `make bench` needs beside.
+# Installs the Debian packages that are missing, saying which and why; checks for Rust and Go. `setup.sh bench` and `setup.sh
+# strangers` install what these need beside; `setup.sh test` tries to.
 set -euo pipefail
 
 declare -A why=(
@@ -15,23 +15,29 @@ declare -A why=(
   [util-linux]="enters the nodes' namespaces"
   [ca-certificates]="HTTPS to module and package registries"
 )
-case ${1:-} in
-  "") ;;
-  bench) why[python3-venv]="runs ONNX Runtime from PyPI" ;;
-  *) echo "setup: $1 is not known; known is bench" >&2; exit 2 ;;
-esac
-missing=()
-for package in "${!why[@]}"; do
-  dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")
-done
-if ((${#missing[@]})); then
+install() {
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed$' || missing+=("$package")
+  done
+  if ((!${#missing[@]})); then return; fi
   for package in "${missing[@]}"; do echo "setup: installing $package: ${why[$package]}"; done
   if ((EUID != 0)); then
     echo "setup: not root. Install them yourself: apt-get install ${missing[*]}" >&2
-    exit 1
+    return 1
   fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+  apt-get update -qq &&
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+install "${!why[@]}"
+why[python3-venv]="runs packages from PyPI: ONNX Runtime and other peers, and clients that others wrote"
+case ${1:-} in
+  "") ;;
+  bench | strangers) install python3-venv ;;
+  # The tests say so where it is missing.
+  test) install python3-venv || echo "setup: going on without python3-venv" >&2 ;;
+  *) echo "setup: $1 is not known; known are bench, strangers and test" >&2; exit 2 ;;
+esac
 command -v cargo >/dev/null || { echo "setup: cargo is missing. Install Rust 1.95 or newer with rustup, then try again" >&2; exit 1; }
 command -v go >/dev/null || { echo "setup: go is missing. Install Go 1.26 or newer, then try again" >&2; exit 1; }

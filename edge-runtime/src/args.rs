@@ -81,9 +81,13 @@ pub struct Serve {
     /// Of the repository, from the start, where clients may load others; * is all.
     #[arg(long, value_name = "NAME", requires = "model_repository")]
     pub load_model: Vec<String>,
-    /// Also serve "simple", which Triton's public examples ask: two INT32 inputs, their sum and their difference.
+    /// Also serve what Triton's public examples ask: "simple", sums and differences of whole numbers, "simple_string", the same
+    /// of texts, and "simple_identity", which gives back what it gets.
     #[arg(long)]
     pub test_models: bool,
+    /// Name of the server in its metadata, as Triton's flag has it; some of its examples look for "triton".
+    #[arg(long, value_name = "NAME", default_value = "sconce")]
+    pub id: String,
     /// Of each model.
     #[arg(long, default_value = "f32")]
     pub variant: String,

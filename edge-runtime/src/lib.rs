@@ -3,6 +3,7 @@
 pub mod args;
 pub mod batch;
 pub mod bench;
+pub mod builtin;
 pub mod catalogue;
 pub mod deadline;
 pub mod decode;
@@ -17,7 +18,6 @@ pub mod process;
 pub mod request;
 pub mod route;
 pub mod server;
-pub mod simple;
 pub mod statistics;
 pub mod stop;
 pub mod tls;

@@ -8,6 +8,7 @@ use sconce_edge_runtime::args::{
     Args, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Route, Serve, Verb,
 };
 use sconce_edge_runtime::batch::Policy;
+use sconce_edge_runtime::builtin::Builtin;
 use sconce_edge_runtime::catalogue::{Catalogue, Control, Model, Settings, Sources};
 use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
@@ -163,7 +164,8 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
     };
     let stop = async { drop(stop::requested().await) }.shared();
     tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));
-    server::serve(Listeners { grpc, rest, tls }, Service::new(catalogue).with_logs(logs), limits, stop).await
+    let service = Service::new(catalogue).with_logs(logs).with_name(args.id);
+    server::serve(Listeners { grpc, rest, tls }, service, limits, stop).await
 }
 
 /// With all that is to be served from the start.
@@ -191,9 +193,8 @@ async fn catalogue(args: &Serve, metrics: Arc<Metrics>) -> Result<Arc<Catalogue>
         },
     };
     let catalogue = Catalogue::start(sources, &first, control, settings, metrics).await?;
-    if args.test_models {
-        catalogue.add(Model::simple(catalogue.metrics()));
-    }
+    let builtins = Builtin::ALL.into_iter().filter(|_| args.test_models);
+    builtins.for_each(|builtin| catalogue.add(Model::builtin(builtin, catalogue.metrics())));
     Ok(catalogue)
 }
 

@@ -46,8 +46,8 @@ pub enum Contents {
     Doubles(Vec<f64>),
     /// Elements of `BYTES`, each whole.
     Elements(Vec<Bytes>),
-    /// Elements of `BYTES` as JSON has to write what is no text: in base64.
-    Base64(Vec<String>),
+    /// Elements of `BYTES` as JSON holds them; whether they are base64, the input says.
+    Strings(Vec<String>),
     /// What no number is sent in, as its wire names it.
     Other(&'static str),
 }
@@ -105,8 +105,8 @@ pub enum Values {
     Fp32(Vec<f32>),
     /// Whole numbers.
     Int32(Vec<i32>),
-    /// Texts, such as classes.
-    Bytes(Vec<String>),
+    /// Mostly texts, such as classes.
+    Bytes(Vec<Bytes>),
 }
 
 impl Values {
@@ -124,7 +124,7 @@ impl Values {
         match self {
             Values::Fp32(values) => crate::wire::raw_fp32(values),
             Values::Int32(values) => crate::wire::raw_int32(values),
-            Values::Bytes(texts) => crate::wire::raw_bytes(texts),
+            Values::Bytes(elements) => crate::wire::raw_bytes(elements),
         }
     }
 }

@@ -9,10 +9,10 @@ mod common;
 mod inline {
     const EXECUTOR: sconce_edge_runtime::engine::Executor = sconce_edge_runtime::engine::Executor::Inline;
 
+    mod builtin;
     mod images;
     mod rest;
     mod serving;
-    mod simple;
     mod swapping;
 }
 
@@ -20,6 +20,7 @@ mod inline {
 mod thread {
     const EXECUTOR: sconce_edge_runtime::engine::Executor = sconce_edge_runtime::engine::Executor::Thread;
 
+    mod builtin;
     mod images;
     mod rest;
     mod serving;

@@ -4,10 +4,14 @@
 
 mod common;
 
+use axum::body::HttpBody as _;
+use bytes::Bytes;
 use common::{Client, MODEL, Server, client, request};
+use http_body_util::Full;
+use prost::Message as _;
 use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::route::{self, Limits};
-use sconce_edge_runtime::wire::{ModelConfigRequest, ModelMetadataRequest, ServerLiveRequest};
+use sconce_edge_runtime::wire::{ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ServerLiveRequest};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +20,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tonic::Code;
+use tonic::body::Body;
+use tonic::transport::Channel;
+use tower::ServiceExt as _;
 
 const LIMITS: Limits = Limits { max_message_bytes: 1 << 20, attempt_timeout: Duration::from_secs(1) };
 
@@ -57,6 +64,24 @@ use futures::FutureExt as _;
 fn write(folder: &Path, text: &str) {
     std::fs::write(folder.join("routes.json.new"), text).unwrap();
     std::fs::rename(folder.join("routes.json.new"), folder.join("routes.json")).unwrap();
+}
+
+/// Clients on gRPC's C core saw no status in what a backend refused: an empty body followed the head.
+#[tokio::test]
+async fn what_a_backend_refuses_is_a_head_alone() {
+    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start().await);
+    router.routes(&[("Edge", server.address)]);
+    let message = ModelInferRequest { model_version: "9".into(), ..request(1) }.encode_to_vec();
+    let frame = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+    let address = format!("http://{}", router.address);
+    let asked = http::Request::post(format!("{address}/inference.GRPCInferenceService/ModelInfer"))
+        .header("content-type", "application/grpc")
+        .body(Body::new(Full::new(Bytes::from(frame))))
+        .unwrap();
+    let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
+    let answer = channel.oneshot(asked).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "5");
+    assert!(answer.body().is_end_stream());
 }
 
 #[tokio::test]

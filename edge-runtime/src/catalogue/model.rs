@@ -2,12 +2,12 @@
 
 use super::Source;
 use crate::batch::Policy;
+use crate::builtin::{self, Builtin};
 use crate::decode::Signature;
 use crate::encode::Identity;
 use crate::engine::{Engine, EngineError, Executor};
 use crate::load::{LoadError, load};
 use crate::metrics::{Metrics, OfModel, Served};
-use crate::simple;
 use sconce_model::artifact::TensorSpec;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,8 +23,8 @@ pub struct Model {
 pub enum Kind {
     /// Of an artifact.
     Network(Box<Network>),
-    /// Triton's example, without one.
-    Simple,
+    /// One of Triton's examples, without one.
+    Builtin(Builtin),
 }
 
 /// What is asked batch by batch.
@@ -34,19 +34,19 @@ pub struct Network {
 }
 
 impl Model {
-    /// Triton's example.
-    pub fn simple(metrics: &Metrics) -> Self {
-        let identity = Identity { name: simple::NAME.into(), version: "1".into() };
+    /// One of Triton's examples.
+    pub fn builtin(builtin: Builtin, metrics: &Metrics) -> Self {
+        let identity = Identity { name: builtin.name().into(), version: "1".into() };
         let Identity { name: model, version } = &identity;
         let metrics = metrics.of(Served { model, version, digest: "", variant: "", isa: "" });
-        Self { identity, kind: Kind::Simple, metrics }
+        Self { identity, kind: Kind::Builtin(builtin), metrics }
     }
 
     /// The tensors, and where they are taken the encoded images that may be sent instead.
     pub fn inputs(&self) -> Vec<TensorSpec> {
         match &self.kind {
             Kind::Network(network) => network.signature.inputs().collect(),
-            Kind::Simple => simple::INPUTS.map(simple::tensor).into(),
+            Kind::Builtin(builtin) => builtin.inputs(),
         }
     }
 
@@ -54,14 +54,14 @@ impl Model {
     pub fn input(&self) -> Option<&TensorSpec> {
         match &self.kind {
             Kind::Network(network) => Some(&network.signature.input),
-            Kind::Simple => None,
+            Kind::Builtin(_) => None,
         }
     }
 
     pub fn outputs(&self) -> Vec<TensorSpec> {
         match &self.kind {
             Kind::Network(network) => vec![network.signature.output.clone()],
-            Kind::Simple => simple::OUTPUTS.map(simple::tensor).into(),
+            Kind::Builtin(builtin) => builtin.outputs(),
         }
     }
 
@@ -69,7 +69,7 @@ impl Model {
     pub fn max_batch_size(&self) -> usize {
         match &self.kind {
             Kind::Network(network) => network.signature.max_batch_size,
-            Kind::Simple => simple::MAX_BATCH_SIZE,
+            Kind::Builtin(_) => builtin::MAX_BATCH_SIZE,
         }
     }
 
@@ -77,7 +77,7 @@ impl Model {
     pub fn policy(&self) -> Option<&Policy> {
         match &self.kind {
             Kind::Network(network) => Some(network.engine.policy()),
-            Kind::Simple => None,
+            Kind::Builtin(_) => None,
         }
     }
 
@@ -88,7 +88,7 @@ impl Model {
     pub fn admit(&self) -> Result<(), EngineError> {
         match &self.kind {
             Kind::Network(network) => network.engine.admit(),
-            Kind::Simple => Ok(()),
+            Kind::Builtin(_) => Ok(()),
         }
     }
 
@@ -96,7 +96,7 @@ impl Model {
     pub fn largest_request(&self) -> usize {
         match &self.kind {
             Kind::Network(network) => network.signature.largest_request(),
-            Kind::Simple => 1 << 16,
+            Kind::Builtin(builtin) => builtin.largest_request(),
         }
     }
 }

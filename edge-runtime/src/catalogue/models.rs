@@ -22,7 +22,7 @@ pub struct Entry<M> {
 /// Why there is nobody to ask.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Unserved {
-    #[error("no model \"{asked}\" here; this server has {known}")]
+    #[error("Request for unknown model: no model \"{asked}\" here; this server has {known}")]
     Model { asked: String, known: String },
     #[error("no version \"{asked}\" of \"{model}\" here; this server has {known}")]
     Version { asked: String, model: String, known: String },
@@ -195,7 +195,10 @@ mod tests {
         assert_eq!(models.named("a", ""), Ok(&Run("10", 1)));
         assert_eq!(models.named("a", "9"), Ok(&Run("9", 1)));
         let told = |error: Result<&Run, Unserved>| error.unwrap_err().to_string();
-        assert_eq!(told(models.named("b", "")), "no model \"b\" here; this server has \"a\"");
+        assert_eq!(
+            told(models.named("b", "")),
+            "Request for unknown model: no model \"b\" here; this server has \"a\""
+        );
         assert_eq!(
             told(models.named("a", "7")),
             "no version \"7\" of \"a\" here; this server has \"2\", \"9\", \"10\""

@@ -1,10 +1,8 @@
 //! Encoded images, in the place of the tensor that they become.
 
-use super::{DecodeError, ENCODED, Input};
-use crate::request::{Contents, Given};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use bytes::{Buf as _, Bytes};
+use super::{DecodeError, ENCODED, Input, Strings, elements};
+use crate::request::Given;
+use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use sconce_model::preprocess::Preprocess;
 
@@ -62,47 +60,17 @@ pub(super) fn check(input: Given, max_batch_size: usize) -> Result<Vec<Bytes>, D
     let Some(need) = rows else {
         return Err(DecodeError::Shape { name: ENCODED.into(), got: shape, need: vec![-1, 1], max: max_batch_size });
     };
-    let images = match contents {
-        Contents::Raw(bytes) => {
-            let whole = bytes.len();
-            elements(bytes).ok_or(DecodeError::Lengths { name: ENCODED, bytes: whole })?
-        }
-        Contents::Elements(elements) => elements,
-        Contents::Base64(texts) => {
-            let decoded = texts.iter().map(|text| BASE64_STANDARD.decode(text).map(Bytes::from));
-            decoded.collect::<Result<_, _>>().map_err(|error| DecodeError::NoBytes {
-                name: ENCODED,
-                got: format!("strings that are no base64 ({error})"),
-            })?
-        }
-        Contents::Numbers(_) | Contents::Integers(_) | Contents::Doubles(_) => {
-            return Err(DecodeError::NoBytes { name: ENCODED, got: "numbers".into() });
-        }
-        Contents::Other(field) => return Err(DecodeError::NoBytes { name: ENCODED, got: field.into() }),
-    };
+    let images = elements(ENCODED, contents, Strings::Base64)?;
     if images.len() != need {
-        return Err(DecodeError::Images { name: ENCODED, got: images.len(), shape, need });
+        return Err(DecodeError::Count { name: ENCODED, got: images.len(), shape, need });
     }
     Ok(images)
-}
-
-/// Raw contents of `BYTES`: before each element its length, 32 bits, little-endian. `None` if that does not add up.
-fn elements(mut raw: Bytes) -> Option<Vec<Bytes>> {
-    let mut elements = Vec::new();
-    while !raw.is_empty() {
-        let length = raw.try_get_u32_le().ok()? as usize;
-        if length > raw.len() {
-            return None;
-        }
-        elements.push(raw.split_to(length));
-    }
-    Some(elements)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::request::Contents;
 
     fn given(shape: &[i64], contents: Contents) -> Given {
         Given { name: ENCODED.into(), datatype: "BYTES".into(), shape: shape.into(), contents }
@@ -114,32 +82,11 @@ mod tests {
         let one = || Contents::Elements(vec![Bytes::from_static(b"a")]);
         assert_eq!(check(given(&[1], one()), 4).unwrap(), check(given(&[1, 1], one()), 4).unwrap());
         assert_eq!(told(&[2], one()), "input \"encoded\" has 1 elements; shape [2] needs 2");
-        let shape = "input \"encoded\" has shape [5, 1]; the model takes [-1, 1], -1 being 1 to 4";
+        let shape = "input \"encoded\" has shape [5, 1]; the model takes [-1, 1], the first being 1 to 4";
         assert_eq!(told(&[5, 1], one()), shape);
         assert_eq!(
             told(&[1], Contents::Raw(Bytes::from_static(&[2, 0, 0, 0, 7]))),
             "input \"encoded\": the lengths before its elements, 32 bits each, do not add up to its 5 bytes"
         );
-        assert_eq!(
-            told(&[1], Contents::Base64(vec!["?".into()])),
-            "input \"encoded\" has strings that are no base64 (Invalid symbol 63, offset 0.) as elements; BYTES are sent \
-             raw, as bytes_contents, or in JSON as base64"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn raw_elements_are_read_as_they_were_written(texts in prop::collection::vec(".{0,9}", 0..5)) {
-            let read = elements(crate::wire::raw_bytes(&texts)).unwrap();
-            prop_assert_eq!(read, texts.into_iter().map(Bytes::from).collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn any_raw_bytes_are_refused_or_parted(raw in prop::collection::vec(any::<u8>(), 0..64)) {
-            let whole = raw.len();
-            if let Some(parts) = elements(raw.into()) {
-                prop_assert_eq!(parts.iter().map(|part| part.len() + 4).sum::<usize>(), whole);
-            }
-        }
     }
 }

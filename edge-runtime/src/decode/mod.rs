@@ -1,11 +1,13 @@
 //! From a request to a tensor: every byte is checked here, once, whichever wire brought it.
 
+mod elements;
 mod grpc;
 mod images;
 mod rest;
 #[cfg(test)]
 mod tests;
 
+pub use elements::{Strings, elements};
 pub use grpc::{grpc, log};
 pub use images::{Images, MAX_PIXELS};
 pub use rest::{image, rest, split, whole};
@@ -87,7 +89,7 @@ pub enum DecodeError {
     Twice { what: &'static str, name: String },
     #[error("input \"{name}\" has datatype {got:?}; the model takes {need}")]
     Datatype { name: String, got: String, need: String },
-    #[error("input \"{name}\" has shape {got:?}; the model takes {need:?}, -1 being 1 to {max}")]
+    #[error("input \"{name}\" has shape {got:?}; the model takes {need:?}, the first being 1 to {max}")]
     Shape { name: String, got: Vec<i64>, need: Vec<i64>, max: usize },
     #[error("input \"{name}\": both {raw} and {typed} are set; the protocol allows one of them")]
     Both { name: String, raw: &'static str, typed: &'static str },
@@ -112,11 +114,13 @@ pub enum DecodeError {
     #[error("input \"{name}\" makes no tensor: {why}")]
     Tensor { name: String, why: String },
     #[error("input \"{name}\" has {got} elements; shape {shape:?} needs {need}")]
-    Images { name: &'static str, got: usize, shape: Vec<i64>, need: usize },
+    Count { name: &'static str, got: usize, shape: Vec<i64>, need: usize },
     #[error("input \"{name}\": the lengths before its elements, 32 bits each, do not add up to its {bytes} bytes")]
     Lengths { name: &'static str, bytes: usize },
-    #[error("input \"{name}\" has {got} as elements; BYTES are sent raw, as bytes_contents, or in JSON as base64")]
-    NoBytes { name: &'static str, got: String },
+    #[error("input \"{name}\" has {got} as elements; BYTES are sent raw, as bytes_contents, or in JSON as {strings}")]
+    NoBytes { name: &'static str, got: String, strings: &'static str },
+    #[error("input \"{name}\" has {got:?} at {index}; whole numbers of 32 bits are needed, in decimal")]
+    NoDecimal { name: &'static str, index: usize, got: String },
     #[error("input \"{name}\" at {index}: {fault}")]
     Image { name: &'static str, index: usize, fault: PreprocessError },
     #[error("parameter \"{name}\" is {got}; {need} is needed")]
@@ -178,7 +182,7 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
         Contents::Doubles(values) => values.into_iter().map(|value| value as f32).collect(),
         Contents::Integers(_) => return Err(DecodeError::Field { name: name(), field: "int_contents" }),
         Contents::Elements(_) => return Err(DecodeError::Field { name: name(), field: "bytes_contents" }),
-        Contents::Base64(_) => return Err(DecodeError::Field { name: name(), field: "strings" }),
+        Contents::Strings(_) => return Err(DecodeError::Field { name: name(), field: "strings" }),
         Contents::Other(field) => return Err(DecodeError::Field { name: name(), field }),
     };
     if values.len() != elements {
@@ -193,7 +197,7 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
     Ok(Checked::Tensor(Input { xs, rows }))
 }
 
-fn once<'a>(what: &'static str, names: impl ExactSizeIterator<Item = &'a str>) -> Result<(), DecodeError> {
+pub(crate) fn once<'a>(what: &'static str, names: impl ExactSizeIterator<Item = &'a str>) -> Result<(), DecodeError> {
     if names.len() < 2 {
         return Ok(());
     }

@@ -93,7 +93,7 @@ fn given(input: InputTensor, binary: &mut Bytes) -> Result<Given, DecodeError> {
                 return Err(DecodeError::Nested { name, got: data.sizes, shape });
             }
             None if data.texts.is_empty() => Contents::Doubles(data.values),
-            None => Contents::Base64(data.texts),
+            None => Contents::Strings(data.texts),
         },
     };
     Ok(Given { name, datatype, shape, contents })

@@ -23,10 +23,9 @@ pub fn grpc(answer: Answer) -> ModelInferResponse {
             (Form::Typed, Values::Int32(int_contents)) => {
                 Some(InferTensorContents { int_contents, ..Default::default() })
             }
-            (Form::Typed, Values::Bytes(texts)) => Some(InferTensorContents {
-                bytes_contents: texts.into_iter().map(Into::into).collect(),
-                ..Default::default()
-            }),
+            (Form::Typed, Values::Bytes(bytes_contents)) => {
+                Some(InferTensorContents { bytes_contents, ..Default::default() })
+            }
         };
         InferOutputTensor { name: output.name, datatype, shape: output.shape, parameters: Default::default(), contents }
     });

@@ -43,9 +43,9 @@ pub fn answered(output: &Output, wanted: Vec<Wanted>, signature: &Signature) -> 
         },
         Some(classes) => {
             let of_row = numbers.len() / rows.max(1);
-            let best = numbers.chunks(of_row.max(1)).flat_map(|row| best(row, classes, &signature.labels)).collect();
+            let best = numbers.chunks(of_row.max(1)).flat_map(|row| best(row, classes, &signature.labels));
             let shape = vec![rows as i64, classes.min(of_row) as i64];
-            Answered { name, shape, values: Values::Bytes(best), form }
+            Answered { name, shape, values: Values::Bytes(best.map(Into::into).collect()), form }
         }
     });
     Ok(each.collect())

@@ -159,8 +159,7 @@ impl Router {
                 if let Some(metrics) = counted {
                     metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
                 }
-                let (head, body) = answer.into_parts();
-                Ok(http::Response::from_parts(head, Body::new(body)))
+                Ok(passed_on(answer))
             }
             Err(status) => {
                 // Names that nobody routes are the clients' invention: they make no series.
@@ -243,6 +242,13 @@ impl From<PeekError> for Status {
             PeekError::Frame => Status::invalid_argument(error.to_string()),
         }
     }
+}
+
+/// A refusal is a head alone and stays so: clients on gRPC's C core see no status where a body follows, were it empty.
+fn passed_on(answer: Answer) -> http::Response<Body> {
+    let (head, body) = answer.into_parts();
+    let body = if head.headers.contains_key("grpc-status") { Body::empty() } else { Body::new(body) };
+    http::Response::from_parts(head, body)
 }
 
 /// What the router answers itself: it lives.

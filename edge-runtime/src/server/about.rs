@@ -38,7 +38,7 @@ impl Service {
 
     pub(super) fn server_metadata(&self) -> ServerMetadataResponse {
         let extensions = EXTENSIONS.map(String::from).into();
-        ServerMetadataResponse { name: "sconce".into(), version: env!("CARGO_PKG_VERSION").into(), extensions }
+        ServerMetadataResponse { name: self.name.clone(), version: env!("CARGO_PKG_VERSION").into(), extensions }
     }
 
     /// Whether it can be asked now; one that is known and does not run cannot.

@@ -11,6 +11,7 @@ mod rest;
 pub use refusal::Refusal;
 
 use crate::batch::level;
+use crate::builtin::Builtin;
 use crate::catalogue::{Catalogue, Kind, Model, Network};
 use crate::decode::{Checked, DecodeError, check};
 use crate::encode::{Identity, answered};
@@ -18,7 +19,6 @@ use crate::engine::Terms;
 use crate::logs::Logs;
 use crate::metrics::{OfModel, Stage};
 use crate::request::{Answer, Answered, Form, Given, Request, Wanted};
-use crate::simple;
 use crate::tls::Tls;
 use accept::incoming;
 use preparing::Preparing;
@@ -33,6 +33,8 @@ pub struct Service {
     catalogue: Arc<Catalogue>,
     preparing: Preparing,
     logs: Logs,
+    /// Of the server, as its metadata tells it.
+    name: String,
     /// Until told to stop.
     ready: watch::Sender<bool>,
 }
@@ -106,12 +108,18 @@ pub async fn serve(
 impl Service {
     /// Ready at once: what the catalogue has is warm.
     pub fn new(catalogue: Arc<Catalogue>) -> Self {
-        Self { catalogue, preparing: Preparing::new(), logs: Logs::default(), ready: watch::Sender::new(true) }
+        let (preparing, logs, ready) = (Preparing::new(), Logs::default(), watch::Sender::new(true));
+        Self { catalogue, preparing, logs, name: "sconce".into(), ready }
     }
 
     /// With a log that clients may change, where they may load models.
     pub fn with_logs(self, logs: Logs) -> Self {
         Self { logs, ..self }
+    }
+
+    /// Under another name than ours: some clients look for one.
+    pub fn with_name(self, name: String) -> Self {
+        Self { name, ..self }
     }
 
     /// Completes when the server has been told to stop.
@@ -168,7 +176,7 @@ impl Service {
         let asked = Asked { inputs, outputs, form, arrived };
         let outputs = match &model.kind {
             Kind::Network(network) => self.inferred(network, &model.metrics, asked, terms).await?,
-            Kind::Simple => calculated(&model.metrics, asked)?,
+            Kind::Builtin(builtin) => calculated(*builtin, &model.metrics, asked)?,
         };
         let Identity { name: model, version } = model.identity.clone();
         Ok(Answer { model, version, id, outputs })
@@ -208,10 +216,14 @@ struct Asked {
     arrived: Instant,
 }
 
-/// By Triton's example, at once.
-fn calculated(metrics: &OfModel, Asked { inputs, outputs, form, arrived }: Asked) -> Result<Vec<Answered>, Refusal> {
+/// By a model that is built in, at once.
+fn calculated(
+    builtin: Builtin,
+    metrics: &OfModel,
+    Asked { inputs, outputs, form, arrived }: Asked,
+) -> Result<Vec<Answered>, Refusal> {
     let (decoding, began) = (arrived.elapsed(), Instant::now());
-    let outputs = simple::answer(inputs, outputs, form)?;
+    let outputs = builtin.answer(inputs, outputs, form)?;
     let rows = outputs.first().and_then(|output| output.shape.first()).map_or(1, |rows| rows.unsigned_abs() as usize);
     metrics.statistics.executed(rows, &[Duration::ZERO], began.elapsed());
     metrics.statistics.succeeded(arrived.elapsed(), decoding, Duration::ZERO);

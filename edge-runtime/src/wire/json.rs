@@ -82,7 +82,7 @@ pub struct BinarySize {
 pub enum Elements<'a> {
     Fp32(&'a [f32]),
     Int32(&'a [i32]),
-    Bytes(&'a [String]),
+    Bytes(Vec<&'a str>),
 }
 
 /// Free parameters; more than [`Parameters::LIMIT`] are refused.

@@ -24,8 +24,9 @@ pub fn raw_int32(values: &[i32]) -> bytes::Bytes {
 }
 
 /// Raw contents of a `BYTES` tensor: before each element its length, 32 bits, little-endian.
-pub fn raw_bytes(elements: &[String]) -> bytes::Bytes {
-    elements.iter().flat_map(|text| (text.len() as u32).to_le_bytes().into_iter().chain(text.bytes())).collect()
+pub fn raw_bytes(elements: &[bytes::Bytes]) -> bytes::Bytes {
+    let each = |element: &bytes::Bytes| [&(element.len() as u32).to_le_bytes()[..], element].concat();
+    elements.iter().flat_map(each).collect()
 }
 
 /// Numbers of enumerations, as JSON names them.

@@ -94,7 +94,7 @@ async fn what_is_no_image_of_the_model_is_told() {
         (&[2, 1], vec![good.clone(), good[..50].to_vec()], "input \"encoded\" at 1: it is no PNG or JPEG"),
         (&[1, 1], vec![png(&[0; 70], 10)], "an image of [7, 10] becomes [1, 7, 10], the input is [1, 8, 8]; send one"),
         (&[2, 1], vec![good.clone()], "input \"encoded\" has 1 elements; shape [2, 1] needs 2"),
-        (&[9, 1], vec![], "input \"encoded\" has shape [9, 1]; the model takes [-1, 1], -1 being 1 to 4"),
+        (&[9, 1], vec![], "input \"encoded\" has shape [9, 1]; the model takes [-1, 1], the first being 1 to 4"),
     ] {
         let status = client.model_infer(of_images(shape, &images)).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);

@@ -99,7 +99,7 @@ async fn malformed_requests_are_told_what_was_expected() {
         (
             with(&|r| r.model_name = "other".into()),
             Code::NotFound,
-            "no model \"other\" here; this server has \"tiny.test\"",
+            "Request for unknown model: no model \"other\" here; this server has \"tiny.test\"",
         ),
         (
             with(&|r| {
@@ -118,11 +118,11 @@ async fn malformed_requests_are_told_what_was_expected() {
         (
             with(&|r| r.inputs[0].shape = vec![1, 8, 8]),
             Code::InvalidArgument,
-            "has shape [1, 8, 8]; the model takes [-1, 1, 8, 8], -1 being 1 to 4",
+            "has shape [1, 8, 8]; the model takes [-1, 1, 8, 8], the first being 1 to 4",
         ),
-        (with(&|r| r.inputs[0].shape = vec![5, 1, 8, 8]), Code::InvalidArgument, "-1 being 1 to 4"),
+        (with(&|r| r.inputs[0].shape = vec![5, 1, 8, 8]), Code::InvalidArgument, "the first being 1 to 4"),
         (with(&|r| r.inputs[0].shape = vec![-1, 1, 8, 8]), Code::InvalidArgument, "has shape [-1, 1, 8, 8]"),
-        (with(&|r| r.inputs[0].shape = vec![i64::MAX, 1, 8, 8]), Code::InvalidArgument, "-1 being 1 to 4"),
+        (with(&|r| r.inputs[0].shape = vec![i64::MAX, 1, 8, 8]), Code::InvalidArgument, "the first being 1 to 4"),
         (
             with(&|r| r.raw_input_contents[0].truncate(255)),
             Code::InvalidArgument,
@@ -186,7 +186,7 @@ async fn a_stream_answers_in_order_and_errors_stay_in_it() {
         let response = answer.infer_response.unwrap();
         assert_eq!(response.id, index.to_string());
         if index % 5 == 3 {
-            assert!(answer.error_message.contains("-1 being 1 to 4"), "{}", answer.error_message);
+            assert!(answer.error_message.contains("the first being 1 to 4"), "{}", answer.error_message);
         } else {
             assert_eq!((answer.error_message.as_str(), response.raw_output_contents[0].len()), ("", 12));
         }

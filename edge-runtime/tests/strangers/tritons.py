@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 GRPC, REST, MODEL = (os.environ[name] for name in ("SCONCE_GRPC", "SCONCE_REST", "SCONCE_MODEL"))
 OPEN_GRPC, OPEN_REST = (os.environ[name] for name in ("SCONCE_OPEN_GRPC", "SCONCE_OPEN_REST"))
+ROUTED = os.environ["SCONCE_ROUTED"]
 IMAGES = (np.arange(2 * 64, dtype=np.float32).reshape(2, 1, 8, 8) % 11) / 11
 
 
@@ -23,8 +24,8 @@ def inputs(wire, images=IMAGES, **form):
     return [tensor]
 
 
-class Wire:
-    """What holds over both wires; a subclass says which."""
+class Asked:
+    """What holds over both wires, and through a router; a subclass says which."""
 
     def setUp(self):
         self.client = self.wire.InferenceServerClient(self.address)
@@ -97,18 +98,24 @@ class Wire:
             np.testing.assert_allclose(answer.as_numpy("output"), self.expected, rtol=1e-5)
 
     def test_refusals_say_what_was_expected(self):
-        self.refused('no model "other" here', self.client.infer, "other", inputs(self.wire))
         self.refused('no version "9"', self.infer, model_version="9")
         small = inputs(self.wire, np.zeros((1, 8, 8), np.float32))
         self.refused("the model takes [-1, 1, 8, 8]", self.client.infer, MODEL, small)
         many = inputs(self.wire, np.zeros((9, 1, 8, 8), np.float32))
-        self.refused("-1 being 1 to 4", self.client.infer, MODEL, many)
+        self.refused("the first being 1 to 4", self.client.infer, MODEL, many)
         holed = inputs(self.wire, np.full((1, 1, 8, 8), np.nan, np.float32))
         self.refused("has NaN at 0; numbers must be finite", self.client.infer, MODEL, holed)
         wide = self.wire.InferInput("input", [1, 1, 8, 8], "FP64")
         wide.set_data_from_numpy(np.zeros((1, 1, 8, 8)))
         self.refused('has datatype "FP64"; the model takes FP32', self.client.infer, MODEL, [wide])
         self.refused("is given twice", self.client.infer, MODEL, inputs(self.wire) * 2)
+
+
+class Wire(Asked):
+    """What holds over both wires."""
+
+    def test_who_is_not_there(self):
+        self.refused('no model "other" here', self.client.infer, "other", inputs(self.wire))
 
     def test_models_are_loaded_only_where_that_is_allowed(self):
         self.refused("clients cannot load models here", self.client.load_model, "other")
@@ -135,21 +142,6 @@ class Open:
         self.assertTrue(self.client.is_model_ready(MODEL))
         self.assertEqual(self.states(), [(MODEL, "READY")])
         self.client.infer(MODEL, inputs(self.wire))
-
-    def test_simple_adds_and_subtracts(self):
-        """As in Triton's examples simple_http_infer_client.py and simple_grpc_infer_client.py."""
-        first = np.arange(16, dtype=np.int32).reshape(1, 16)
-        second = np.full((1, 16), -1, dtype=np.int32)
-        tensors = [self.wire.InferInput(name, [1, 16], "INT32") for name in ("INPUT0", "INPUT1")]
-        tensors[0].set_data_from_numpy(first)
-        tensors[1].set_data_from_numpy(second)
-        outputs = [self.wire.InferRequestedOutput(name) for name in ("OUTPUT0", "OUTPUT1")]
-        for named in None, outputs:
-            results = self.client.infer("simple", tensors, outputs=named)
-            np.testing.assert_array_equal(results.as_numpy("OUTPUT0"), first + second)
-            np.testing.assert_array_equal(results.as_numpy("OUTPUT1"), first - second)
-        with self.assertRaisesRegex(InferenceServerException, 'input "INPUT1" has neither data'):
-            self.client.infer("simple", tensors[:1])
 
     def test_the_log_is_told_and_changed(self):
         def verbosity(settings):
@@ -251,6 +243,23 @@ class TestGrpc(Wire, unittest.TestCase):
         self.assertEqual(len(answers), 11)
         for answer in answers:
             np.testing.assert_allclose(answer.as_numpy("output"), self.expected, rtol=1e-5)
+
+
+class TestRouted(Asked, unittest.TestCase):
+    wire, address = tritonclient.grpc, ROUTED
+
+    def test_the_model_is_told(self):
+        metadata = self.client.get_model_metadata(MODEL)
+        self.assertEqual(list(metadata.inputs[0].shape), [-1, 1, 8, 8])
+        self.assertEqual(self.client.get_model_config(MODEL).config.max_batch_size, 4)
+
+    def test_who_is_not_there(self):
+        error = self.refused('no model "other" is routed here', self.client.infer, "other", inputs(self.wire))
+        self.assertEqual(error.status(), "StatusCode.NOT_FOUND")
+
+    def test_compressed_requests(self):
+        error = self.refused("send them uncompressed", self.infer, compression_algorithm="gzip")
+        self.assertEqual(error.status(), "StatusCode.UNIMPLEMENTED")
 
 
 class TestRest(Wire, unittest.TestCase):

@@ -1,4 +1,4 @@
-//! Known networks through our plans and through ONNX Runtime, in turn: first that both say the same, then how long they take.
+//! Known networks through our plans, ONNX Runtime and OpenVINO, in turn: first that all say the same, then how long they take.
 //!
 //! `make bench`, which keeps both on one core, or `cargo run --release -p sconce-model --example against_onnx_runtime [ROUNDS]
 //! [NETWORK]`. What the columns mean is in `docs/performance.md`.
@@ -14,10 +14,10 @@ mod table;
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use ours::{Ours, Plans};
-use peer::{Peer, Precision};
+use peer::{ONNX_RUNTIME, OPENVINO, Peer, Precision, Program};
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::ops::values;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use table::Round;
 
@@ -28,8 +28,6 @@ const SLICE: Duration = Duration::from_millis(100);
 const ALIKE: f32 = 1e-4;
 
 const BATCHES: [usize; 2] = [1, draw::ROWS];
-
-const REQUIREMENTS: &str = include_str!("requirements.txt");
 
 /// As typed.
 const NETWORKS: [(&str, &str); 4] = [
@@ -46,63 +44,111 @@ fn main() -> Result<()> {
     if let Some(only) = &only {
         ensure!(known.contains(&only.as_str()), "network \"{only}\" is not known; known are {}", known.join(", "));
     }
-    // Beside the program: in the folder of builds.
-    let folder = std::env::current_exe()?.with_file_name("against_onnx_runtime_python");
-    let python = python::python(&folder, REQUIREMENTS)?;
+    let pythons = Pythons { onnx_runtime: python(&ONNX_RUNTIME)?, openvino: python(&OPENVINO) };
     let (isa, threads) = (IsaToken::detect()?, Threads::one());
     println!("{}; ours uses {}; one thread each", machine::cpu()?, isa.name());
-    println!("{} rounds; Python with {}\n", rounds, REQUIREMENTS.trim().replace('\n', ", "));
+    println!("{rounds} rounds; Python with {}", listed(&ONNX_RUNTIME));
+    match &pythons.openvino {
+        Ok(_) => println!("OpenVINO (OV) in one with {}\n", listed(&OPENVINO)),
+        Err(why) => println!("without OpenVINO (OV), which cannot be installed here: {why:#}\n"),
+    }
     println!("{}", table::HEAD);
     let mut notes = Vec::new();
     for (name, typed) in NETWORKS.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name)) {
-        let note = network(name, typed, Cpu { isa, threads: &threads }, &python, rounds);
+        let note = network(name, typed, Cpu { isa, threads: &threads }, &pythons, rounds);
         notes.push(note.with_context(|| format!("network \"{name}\""))?);
     }
     println!("\n{}", notes.join("\n"));
     Ok(())
 }
 
+/// The interpreters of each.
+struct Pythons {
+    onnx_runtime: PathBuf,
+    /// Or why there is none.
+    openvino: Result<PathBuf>,
+}
+
+/// Beside the program: in the folder of builds.
+fn python(program: &Program) -> Result<PathBuf> {
+    let folder = Path::new(program.path).file_stem().context("a program has a name")?;
+    let folder = std::env::current_exe()?.with_file_name("against_onnx_runtime_python").join(folder);
+    python::python(&folder, program.requirements)
+}
+
+fn listed(program: &Program) -> String {
+    program.requirements.trim().replace('\n', ", ")
+}
+
+/// Whom ours is timed beside.
+struct Peers {
+    onnx_runtime: Peer,
+    openvino: Option<Peer>,
+}
+
+impl Peers {
+    fn all(&mut self) -> impl Iterator<Item = &mut Peer> {
+        std::iter::once(&mut self.onnx_runtime).chain(&mut self.openvino)
+    }
+}
+
 /// Prints the rows of one network; returns what else is to be said of it.
-fn network(name: &str, typed: &str, cpu: Cpu<'_>, python: &Path, rounds: usize) -> Result<String> {
+fn network(name: &str, typed: &str, cpu: Cpu<'_>, pythons: &Pythons, rounds: usize) -> Result<String> {
     let (network, xs) = draw::network(typed)?;
     let plans = Plans::compile(&network, &xs)?;
-    let mut peer = Peer::start(python, &network, &xs)?;
-    let mut note = format!("{name}: {}", alike(&plans, &mut peer, cpu, &xs)?);
+    let folder = peer::folder(&network, &xs)?;
+    let start = |program, python: &PathBuf| Peer::start(program, python, folder.path());
+    let onnx_runtime = start(&ONNX_RUNTIME, &pythons.onnx_runtime)?;
+    let openvino = pythons.openvino.as_ref().ok().map(|python| start(&OPENVINO, python)).transpose()?;
+    let mut peers = Peers { onnx_runtime, openvino };
+    let mut note = format!("{name}: {}", alike(&plans, &mut peers, cpu, &xs)?);
     for batch in BATCHES {
         let xs = xs.narrow(0, 0, batch)?;
-        println!("{}", table::row(name, batch, &turns(&plans, &mut peer, cpu, &xs, rounds)?));
+        println!("{}", table::row(name, batch, &turns(&plans, &mut peers, cpu, &xs, rounds)?));
     }
-    if let Some(why) = &peer.about.no_int8 {
-        note += &format!("; no int8 of ONNX Runtime: {why}");
+    for Peer { name, about, .. } in peers.all() {
+        if let Some(why) = &about.no_int8 {
+            note += &format!("; no int8 of {name}: {why}");
+        }
+        note += &format!("; an empty call of {name} takes {:.1} us", about.empty_call);
     }
-    note += &format!("; an empty call of ONNX Runtime takes {:.1} us", peer.about.empty_call);
-    peer.stop()?;
+    peers.onnx_runtime.stop()?;
+    peers.openvino.map_or(Ok(()), Peer::stop)?;
     Ok(note)
 }
 
 /// How far the answers lie from those of ONNX Runtime in f32, as shares of the largest.
 ///
 /// # Errors
-/// If ours in f32 lie too far.
-fn alike(plans: &Plans, peer: &mut Peer, cpu: Cpu<'_>, xs: &Tensor) -> Result<String> {
+/// If any in f32 lie too far.
+fn alike(plans: &Plans, peers: &mut Peers, cpu: Cpu<'_>, xs: &Tensor) -> Result<String> {
     let rows = xs.dims()[0];
-    let expected = peer.infer(Precision::F32, rows)?;
+    let expected = peers.onnx_runtime.infer(Precision::F32, rows)?;
     let apart = |got: &[f32]| -> Result<f32> {
         ensure!(got.len() == expected.len(), "{} values, ONNX Runtime has {}", got.len(), expected.len());
         let largest = expected.iter().fold(0.0, |largest: f32, y| largest.max(y.abs()));
         let differences = got.iter().zip(&expected).map(|(got, expected)| (got - expected).abs());
         Ok(differences.fold(0.0, f32::max) / largest)
     };
-    let f32 = apart(&values(&Ours::of(&plans.f32, rows).infer(cpu, xs)?)?)?;
-    ensure!(f32 <= ALIKE, "answers in f32 lie {f32:.1e} of the largest from ONNX Runtime's, more than {ALIKE:.0e}");
+    let close = |whose: &str, got: &[f32]| -> Result<f32> {
+        let far = apart(got)?;
+        ensure!(far <= ALIKE, "{whose} in f32 lie {far:.1e} of the largest from ONNX Runtime's, more than {ALIKE:.0e}");
+        Ok(far)
+    };
+    let f32 = close("answers", &values(&Ours::of(&plans.f32, rows).infer(cpu, xs)?)?)?;
     let mut said = format!("answers lie {f32:.1e} of the largest from ONNX Runtime's in f32");
     let f16 = apart(&values(&Ours::of(&plans.f16, rows).infer(cpu, xs)?)?)?;
     said += &format!("; from the same, our f16 {f16:.1e}");
     if let Some(plan) = &plans.int8 {
         said += &format!(", our int8 {:.1e}", apart(&values(&Ours::of(plan, rows).infer(cpu, xs)?)?)?);
     }
-    if peer.about.no_int8.is_none() {
-        said += &format!(", its int8 {:.1e}", apart(&peer.infer(Precision::Int8, rows)?)?);
+    if let Some(openvino) = &mut peers.openvino {
+        said +=
+            &format!(", OpenVINO's f32 {:.1e}", close("OpenVINO's answers", &openvino.infer(Precision::F32, rows)?)?);
+    }
+    for peer in peers.all().filter(|peer| peer.has(Precision::Int8)) {
+        let far = apart(&peer.infer(Precision::Int8, rows)?)?;
+        said += &format!(", int8 of {} {far:.1e}", peer.name);
     }
     // What is the same for all rows would hide a layer that no longer looks.
     let row = expected.len() / rows;
@@ -112,11 +158,19 @@ fn alike(plans: &Plans, peer: &mut Peer, cpu: Cpu<'_>, xs: &Tensor) -> Result<St
 }
 
 /// All that run a batch, one slice each, in turn; every other round backwards.
-fn turns(plans: &Plans, peer: &mut Peer, cpu: Cpu<'_>, xs: &Tensor, rounds: usize) -> Result<Vec<Round>> {
+fn turns(plans: &Plans, peers: &mut Peers, cpu: Cpu<'_>, xs: &Tensor, rounds: usize) -> Result<Vec<Round>> {
     let batch = xs.dims()[0];
-    let has_int8 = peer.about.no_int8.is_none();
     let mut ours = [Some(&plans.f32), Some(&plans.f16), plans.int8.as_ref()].map(|plan| Some(Ours::of(plan?, batch)));
-    let mut turns = vec![Turn::Ours(0), Turn::Theirs, Turn::Ours(1), Turn::Ours(2), Turn::TheirInt8, Turn::Again];
+    let mut turns = vec![
+        Turn::Ours(0),
+        Turn::Theirs,
+        Turn::Ours(1),
+        Turn::OpenVino(Precision::F32),
+        Turn::Ours(2),
+        Turn::TheirInt8,
+        Turn::OpenVino(Precision::Int8),
+        Turn::Again,
+    ];
     let mut all = Vec::with_capacity(rounds);
     for _ in 0..rounds {
         let mut round = Round::default();
@@ -126,12 +180,13 @@ fn turns(plans: &Plans, peer: &mut Peer, cpu: Cpu<'_>, xs: &Tensor, rounds: usiz
                     let time = ours[*at].as_mut().map(|ours| ours.slice(cpu, xs, SLICE)).transpose()?;
                     round.ours[*at] = time;
                 }
-                Turn::Theirs => round.theirs = Some(peer.slice(Precision::F32, batch, SLICE)?),
-                Turn::Again => round.again = Some(peer.slice(Precision::F32, batch, SLICE)?),
-                Turn::TheirInt8 if has_int8 => {
-                    round.their_int8 = Some(peer.slice(Precision::Int8, batch, SLICE)?);
+                Turn::Theirs => round.theirs = peers.onnx_runtime.slice(Precision::F32, batch, SLICE)?,
+                Turn::Again => round.again = peers.onnx_runtime.slice(Precision::F32, batch, SLICE)?,
+                Turn::TheirInt8 => round.their_int8 = peers.onnx_runtime.slice(Precision::Int8, batch, SLICE)?,
+                Turn::OpenVino(precision) => {
+                    let time = peers.openvino.as_mut().map(|peer| peer.slice(*precision, batch, SLICE)).transpose()?;
+                    round.openvino[*precision as usize] = time.flatten();
                 }
-                Turn::TheirInt8 => {}
             }
         }
         all.push(round);
@@ -146,6 +201,7 @@ enum Turn {
     Ours(usize),
     Theirs,
     TheirInt8,
+    OpenVino(Precision),
     /// ONNX Runtime in f32 once more: how far apart two times of the same thing are.
     Again,
 }

@@ -1,14 +1,10 @@
-"""A network in ONNX Runtime: reads graph.json, weights.safetensors and input.safetensors of a folder, says a line of JSON about
-itself, then answers each line: `infer PRECISION BATCH` by the outputs, `slice PRECISION BATCH MILLISECONDS` by the microseconds
-of a call."""
+"""A network in ONNX Runtime: reads graph.json, weights.safetensors and input.safetensors of a folder, and leaves there what it
+makes of them. What is asked and answered is as in answers.py."""
 
 import functools
-import gc
 import json
 import pathlib
-import statistics
 import sys
-import time
 
 import numpy as np
 import onnx
@@ -18,6 +14,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.registry import QDQRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from safetensors.numpy import load_file
+
+from answers import fastest, serve, slice_of
 
 OPSET = 17
 PRODUCTS = {"Conv", "Gemm", "GRU"}
@@ -168,33 +166,18 @@ class Session:
         binding.bind_ortvalue_output(output.name, self.ys)
         self.bound = functools.partial(session.run_with_iobinding, binding)
         given = functools.partial(session.run, None, {"input": xs})
-        self.fastest = min(self.bound, given, key=lambda run: slice_of(run, 100))
+        self.run = fastest(self.bound, given)
 
     def infer(self):
         self.bound()
         return self.ys.numpy().ravel().tolist()
-
-    def slice(self, milliseconds):
-        return slice_of(self.fastest, milliseconds)
-
-
-def slice_of(run, milliseconds):
-    """Microseconds: the median of the calls that begin within this time, at least three, after one that is not counted."""
-    run()
-    clock, times = time.perf_counter_ns, []
-    end = clock() + milliseconds * 1_000_000
-    while len(times) < 3 or clock() < end:
-        began = clock()
-        run()
-        times.append(clock() - began)
-    return statistics.median(times) / 1000
 
 
 def empty_call(path):
     graph = Graph({})
     output = graph.add("Identity", ["input"])
     graph.save(path, [("input", ["batch", 1])], [(output, ["batch", 1])])
-    return Session(path, np.zeros((1, 1), np.float32)).slice(100)
+    return slice_of(Session(path, np.zeros((1, 1), np.float32)).run, 100)
 
 
 def main():
@@ -204,14 +187,8 @@ def main():
     files = {precision: folder / f"{precision}.onnx" for precision in ("f32", "int8")}
     export(described, load_file(folder / "weights.safetensors"), files["f32"])
     no_int8 = quantise(files["f32"], xs, files["int8"])
-    session = functools.cache(lambda precision, batch: Session(files[precision], xs[: int(batch)]))
-    gc.disable()
-    print(json.dumps({"empty_call": empty_call(folder / "empty.onnx"), "no_int8": no_int8}), flush=True)
-    for line in sys.stdin:
-        verb, precision, batch, *rest = line.split()
-        asked = session(precision, batch)
-        answer = asked.slice(int(rest[0])) if verb == "slice" else asked.infer()
-        print(json.dumps(answer), flush=True)
+    about = {"empty_call": empty_call(folder / "empty.onnx"), "no_int8": no_int8}
+    serve(about, lambda precision, batch: Session(files[precision], xs[:batch]))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,13 @@ async fn a_failed_request_is_told_and_ends_with_1() {
     let (code, told) =
         json(client(folder.path(), &address, &["run", "-o", "json", "--model", "other.test", "--count", "8"])).await;
     assert_eq!((code, &told["failed"], told["errors"].as_array().unwrap().len()), (Some(1), &8.into(), 5));
-    assert!(told["errors"][0].as_str().unwrap().starts_with("NotFound: no model \"other.test\" here"), "{told}");
+    assert!(
+        told["errors"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("NotFound: Request for unknown model: no model \"other.test\" here"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

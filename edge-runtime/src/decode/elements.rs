@@ -1,0 +1,104 @@
+//! Elements of `BYTES`.
+
+use super::DecodeError;
+use crate::request::Contents;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Buf as _, Bytes};
+
+/// What strings of JSON are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strings {
+    /// The elements, as they stand.
+    Text,
+    /// What is no text, and can be written in JSON in no other way.
+    Base64,
+}
+
+impl Strings {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "strings",
+            Self::Base64 => "base64",
+        }
+    }
+
+    fn read(self, text: String) -> Result<Bytes, String> {
+        match self {
+            Self::Text => Ok(text.into()),
+            Self::Base64 => match BASE64_STANDARD.decode(text) {
+                Ok(bytes) => Ok(bytes.into()),
+                Err(error) => Err(format!("strings that are no base64 ({error})")),
+            },
+        }
+    }
+}
+
+/// As many as there are.
+///
+/// # Errors
+/// [`DecodeError`] says what was expected.
+pub fn elements(name: &'static str, contents: Contents, strings: Strings) -> Result<Vec<Bytes>, DecodeError> {
+    let no = |got| DecodeError::NoBytes { name, got, strings: strings.name() };
+    match contents {
+        Contents::Raw(bytes) => {
+            let whole = bytes.len();
+            parted(bytes).ok_or(DecodeError::Lengths { name, bytes: whole })
+        }
+        Contents::Elements(elements) => Ok(elements),
+        Contents::Strings(texts) => {
+            texts.into_iter().map(|text| strings.read(text)).collect::<Result<_, _>>().map_err(no)
+        }
+        Contents::Numbers(values) if values.is_empty() => Ok(Vec::new()),
+        Contents::Doubles(values) if values.is_empty() => Ok(Vec::new()),
+        Contents::Numbers(_) | Contents::Integers(_) | Contents::Doubles(_) => Err(no("numbers".into())),
+        Contents::Other(field) => Err(no(field.into())),
+    }
+}
+
+/// Raw contents: before each element its length, 32 bits, little-endian. `None` if that does not add up.
+fn parted(mut raw: Bytes) -> Option<Vec<Bytes>> {
+    let mut elements = Vec::new();
+    while !raw.is_empty() {
+        let length = raw.try_get_u32_le().ok()? as usize;
+        if length > raw.len() {
+            return None;
+        }
+        elements.push(raw.split_to(length));
+    }
+    Some(elements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn strings_of_json_are_texts_or_base64() {
+        let read = |text: &str, strings| elements("x", Contents::Strings(vec![text.into()]), strings);
+        assert_eq!(read("aGk=", Strings::Text).unwrap(), ["aGk="]);
+        assert_eq!(read("aGk=", Strings::Base64).unwrap(), ["hi"]);
+        assert_eq!(
+            read("?", Strings::Base64).unwrap_err().to_string(),
+            "input \"x\" has strings that are no base64 (Invalid symbol 63, offset 0.) as elements; BYTES are sent raw, as \
+             bytes_contents, or in JSON as base64"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn raw_elements_are_read_as_they_were_written(texts in prop::collection::vec(any::<Vec<u8>>(), 0..5)) {
+            let texts: Vec<Bytes> = texts.into_iter().map(Bytes::from).collect();
+            prop_assert_eq!(parted(crate::wire::raw_bytes(&texts)).unwrap(), texts);
+        }
+
+        #[test]
+        fn any_raw_bytes_are_refused_or_parted(raw in prop::collection::vec(any::<u8>(), 0..64)) {
+            let whole = raw.len();
+            if let Some(parts) = parted(raw.into()) {
+                prop_assert_eq!(parts.iter().map(|part| part.len() + 4).sum::<usize>(), whole);
+            }
+        }
+    }
+}
