@@ -5,12 +5,12 @@ use clap::Parser as _;
 use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::args::{
-    Args, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Route, Serve, Verb,
+    Args, Asked, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Place, Route, Serve, Verb,
 };
 use sconce_edge_runtime::batch::Policy;
-use sconce_edge_runtime::catalogue::{Catalogue, Control, Model, Settings, Sources};
+use sconce_edge_runtime::catalogue::{self, Catalogue, Control, Model, Settings, Sources};
 use sconce_edge_runtime::engine::Executor;
-use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
+use sconce_edge_runtime::fetch::{FetchError, Source, Store, fetch};
 use sconce_edge_runtime::logs::Logs;
 use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
@@ -123,8 +123,8 @@ fn start_with_little_memory() -> Result<()> {
 }
 
 async fn run_fetch(args: Fetch) -> Result<()> {
-    let source = Source::new(&args.from, &args.insecure_registry).map_err(FetchError::from)?;
-    Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.patience).await?)
+    let source = Source::new(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
+    Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.registries.patience).await?)
 }
 
 fn run_inspect(args: &Inspect) -> Result<()> {
@@ -166,9 +166,26 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
     server::serve(Listeners { grpc, rest, tls }, Service::new(catalogue).with_logs(logs), limits, stop).await
 }
 
+/// Of the models that have a place of their own; those of registries are fetched.
+async fn folders(args: &Serve) -> Result<Vec<(String, catalogue::Source)>> {
+    let mut folders = Vec::new();
+    for Asked { name, place, digest } in args.models().map_err(Error::msg)? {
+        let (folder, digest) = match place {
+            Place::Folder(folder) => (folder, digest),
+            Place::Registry(source) => {
+                let store = Store::new(args.model_store().map_err(Error::msg)?);
+                let kept = store.bring(&source, digest.as_deref(), &args.variant, args.registries.patience).await?;
+                (kept.folder, Some(kept.digest))
+            }
+        };
+        folders.push((name, catalogue::Source { version: None, folder, digest }));
+    }
+    Ok(folders)
+}
+
 /// With all that is to be served from the start.
 async fn catalogue(args: &Serve, metrics: Arc<Metrics>) -> Result<Arc<Catalogue>> {
-    let sources = Sources::new(args.folders().map_err(Error::msg)?, args.model_repository.clone())?;
+    let sources = Sources::new(folders(args).await?, args.model_repository.clone())?;
     let (control, first) = match args.model_control_mode {
         ControlMode::None if !args.load_model.is_empty() => {
             bail!("--load-model chooses what is loaded first; it needs --model-control-mode explicit")
