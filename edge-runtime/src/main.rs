@@ -14,6 +14,7 @@ use sconce_edge_runtime::fetch::{FetchError, Source, Store, fetch};
 use sconce_edge_runtime::logs::Logs;
 use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
+use sconce_edge_runtime::spans::{self, Exporter};
 use sconce_edge_runtime::tls::Tls;
 use sconce_edge_runtime::{bench, inspect, route, stop};
 use std::io::{IsTerminal as _, Write as _};
@@ -22,9 +23,11 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,13 +35,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
-    let logs = logs(args.log_format);
     let last_words = match &args.verb {
         Verb::Fetch(args) => Some(args.termination_log.clone()),
         Verb::Serve(args) => Some(args.termination_log.clone()),
         Verb::Route(_) | Verb::Bench(_) | Verb::Inspect(_) => None,
     };
-    let Err(error) = run(args.verb, logs) else { return ExitCode::SUCCESS };
+    let Err(error) = run(args) else { return ExitCode::SUCCESS };
     // The first word is the reason, where there is a table of them; Kubernetes shows the file as the container's last words.
     eprintln!("{error:#}");
     if let Some(file) = last_words {
@@ -49,34 +51,48 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Begins to log, at the level that RUST_LOG says.
-fn logs(format: LogFormat) -> Logs {
+/// Begins to log, at the level that RUST_LOG says, and to tell spans, where they are sent.
+fn logs(format: LogFormat, exporter: Option<&Exporter>) -> Logs {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let level = filter.max_level_hint().unwrap_or(LevelFilter::INFO);
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans::layer(exporter)).init();
     // What RUST_LOG says of single modules ends with the first change.
     let changed = |level: LevelFilter| EnvFilter::default().add_directive(level.into());
-    match format {
-        LogFormat::Text => {
-            let logs = logs.with_filter_reloading();
-            let handle = logs.reload_handle();
-            logs.init();
-            Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
-        }
-        LogFormat::Json => {
-            let logs = logs.json().with_filter_reloading();
-            let handle = logs.reload_handle();
-            logs.init();
-            Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
-        }
-    }
+    Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
 }
 
-fn run(verb: Verb, logs: Logs) -> Result<()> {
-    let mut runtime = match &verb {
+fn run(Args { verb, log_format }: Args) -> Result<()> {
+    let runtime = runtime(&verb)?;
+    let inside = runtime.enter();
+    let exporter = match &verb {
+        Verb::Serve(_) => Exporter::start()?,
+        _ => None,
+    };
+    drop(inside);
+    let logs = logs(log_format, exporter.as_ref());
+    runtime.block_on(async {
+        let ended = match verb {
+            Verb::Fetch(args) => run_fetch(args).await,
+            Verb::Serve(args) => run_serve(*args, logs).await,
+            Verb::Route(args) => run_route(args).await,
+            Verb::Bench(args) => bench::run(&args).await,
+            Verb::Inspect(args) => run_inspect(&args),
+        };
+        if let Some(exporter) = exporter {
+            exporter.end().await;
+        }
+        ended
+    })
+}
+
+fn runtime(verb: &Verb) -> Result<Runtime> {
+    let mut runtime = match verb {
         Verb::Serve(serve) => {
             start_with_little_memory()?;
             workers(serve.threads())
@@ -87,15 +103,7 @@ fn run(verb: Verb, logs: Logs) -> Result<()> {
         }
         _ => Builder::new_multi_thread(),
     };
-    runtime.enable_all().build()?.block_on(async {
-        match verb {
-            Verb::Fetch(args) => run_fetch(args).await,
-            Verb::Serve(args) => run_serve(*args, logs).await,
-            Verb::Route(args) => run_route(args).await,
-            Verb::Bench(args) => bench::run(&args).await,
-            Verb::Inspect(args) => run_inspect(&args),
-        }
-    })
+    Ok(runtime.enable_all().build()?)
 }
 
 /// A runtime of one thread has nothing to share and nobody to wake.

@@ -7,6 +7,7 @@ use crate::catalogue::{Model, Models, Settings};
 use crate::deadline::deadline;
 use crate::decode;
 use crate::encode;
+use crate::spans;
 use crate::wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::wire::{
     DESCRIPTORS, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
@@ -65,7 +66,7 @@ pub(super) async fn serve(
     // client, and takes no memory here.
     let Settings { policy, queue_size, .. } = service.catalogue.settings();
     let streams = u32::try_from(2 * (queue_size + policy.max_batch_size)).unwrap_or(u32::MAX);
-    let inference = Admission { service, limit: limits.max_message_bytes, inner: inference };
+    let inference = spans::door(Admission { service, limit: limits.max_message_bytes, inner: inference });
     Server::builder()
         .max_concurrent_streams(streams)
         // Room for one large tensor without waiting for round trips.
