@@ -2,6 +2,7 @@
 //!
 //! Files that are there already with the right bytes cost no network: after a reboot an offline node fetches nothing.
 
+mod attempts;
 mod place;
 mod store;
 
@@ -9,7 +10,7 @@ pub use place::{Source, SourceError, is_sha256};
 pub use store::{Kept, Store};
 
 use crate::load::{FILE_PATH, Layer, MANIFEST, Manifest, digest_of};
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use attempts::Attempts;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use oci_client::Reference;
@@ -23,8 +24,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
@@ -101,57 +101,6 @@ pub async fn resolve(source: &Source, patience: Duration) -> Result<String, Fetc
     let tag = source.source.repository();
     let bytes = source.retried(&tag.whole(), || pull_manifest(source, tag)).await?;
     Ok(sha256(&bytes))
-}
-
-/// A source, and how long it may bring nothing.
-struct Attempts<'a> {
-    source: &'a Source,
-    patience: Duration,
-    /// How many bytes of a file there were at best, over its attempts.
-    furthest: AtomicU64,
-}
-
-impl<'a> Attempts<'a> {
-    fn new(source: &'a Source, patience: Duration) -> Self {
-        Self { source, patience, furthest: AtomicU64::new(0) }
-    }
-
-    /// A registry is asked again while it gets further now and then; one that gives wrong bytes, three times.
-    async fn retried<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Result<T, FetchError>
-    where
-        F: Future<Output = Result<T, FetchError>>,
-    {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(200))
-            .with_max_delay(Duration::from_secs(10))
-            .without_max_times()
-            .with_jitter();
-        let (mut waits, mut since, mut wrong) = (backoff.build(), Instant::now(), 0);
-        self.furthest.store(0, Ordering::Relaxed);
-        loop {
-            let before = self.furthest.load(Ordering::Relaxed);
-            let error = match attempt().await {
-                Ok(fetched) => return Ok(fetched),
-                Err(error) => error,
-            };
-            wrong += u32::from(matches!(error, FetchError::Digest { .. }));
-            if self.furthest.load(Ordering::Relaxed) > before {
-                (waits, since) = (backoff.build(), Instant::now());
-            }
-            let wait = waits.next().unwrap_or(self.patience);
-            if !error.passes() || wrong == 3 || since.elapsed() + wait > self.patience {
-                return Err(error);
-            }
-            tracing::warn!(what, %error, after = ?wait, "trying again");
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// The registry's next word.
-    async fn heard<T>(&self, what: &str, word: impl Future<Output = T>) -> Result<T, FetchError> {
-        let silent = |_| FetchError::Registry { what: what.into(), why: format!("silent for {:?}", self.patience) };
-        tokio::time::timeout(self.patience, word).await.map_err(silent)
-    }
 }
 
 async fn fetch_manifest(source: &Attempts<'_>, digest: &str, folder: &Path) -> Result<Manifest, FetchError> {
@@ -282,7 +231,7 @@ async fn download(source: &Attempts<'_>, layer: &Layer, path: &str, target: &Pat
                 hasher.update(chunk);
                 file.write_all(chunk).await.map_err(failed)?;
                 have += chunk.len() as u64;
-                source.furthest.fetch_max(have, Ordering::Relaxed);
+                source.has(have);
             }
             Some(Err(error)) => cut = Some(causes(&error)),
             None => cut = Some("it ended".to_owned()),
