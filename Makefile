@@ -39,6 +39,7 @@ demo-down: ## Remove the demo without trace
 check: setup ## Cheap checks: formatting, lints, shell
 	@cargo fmt --all --check
 	@cargo clippy --release --workspace --all-targets -- -D warnings
+	@cargo clippy --release --workspace --all-targets --features sconce-edge-runtime/otlp -- -D warnings
 
 .PHONY: test
 test: ## Run all tests: units, integration, and the e2e suite on its own Kubernetes
@@ -49,6 +50,10 @@ test: ## Run all tests: units, integration, and the e2e suite on its own Kuberne
 test-strangers: ## Ask a server with clients that others wrote, from PyPI alone: part of `make test`, too
 	@e2e/setup.sh strangers
 	@cargo test --release --workspace --features sconce-edge-runtime/strangers --test strangers
+
+.PHONY: test-otlp
+test-otlp: setup ## Hold the spans of a server, built with the feature otlp, against a receiver of OTLP
+	@cargo test --release --workspace --features sconce-edge-runtime/otlp --test otlp
 
 .PHONY: fuzz
 fuzz: setup ## Break what comes from outside at random: requests, images, artifacts, architectures; MINUTES=10 for each

@@ -18,6 +18,7 @@ pub mod process;
 pub mod request;
 pub mod route;
 pub mod server;
+pub mod spans;
 pub mod statistics;
 pub mod stop;
 pub mod tls;

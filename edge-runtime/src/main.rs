@@ -5,16 +5,17 @@ use clap::Parser as _;
 use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::args::{
-    Args, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Route, Serve, Verb,
+    Args, Asked, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Place, Route, Serve, Verb,
 };
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::builtin::Builtin;
-use sconce_edge_runtime::catalogue::{Catalogue, Control, Model, Settings, Sources};
+use sconce_edge_runtime::catalogue::{self, Catalogue, Control, Model, Settings, Sources};
 use sconce_edge_runtime::engine::Executor;
-use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
+use sconce_edge_runtime::fetch::{FetchError, Source, Store, fetch};
 use sconce_edge_runtime::logs::Logs;
 use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
+use sconce_edge_runtime::spans::{self, Exporter};
 use sconce_edge_runtime::tls::Tls;
 use sconce_edge_runtime::{bench, inspect, route, stop};
 use std::io::{IsTerminal as _, Write as _};
@@ -23,9 +24,11 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -33,13 +36,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
-    let logs = logs(args.log_format);
     let last_words = match &args.verb {
         Verb::Fetch(args) => Some(args.termination_log.clone()),
         Verb::Serve(args) => Some(args.termination_log.clone()),
         Verb::Route(_) | Verb::Bench(_) | Verb::Inspect(_) => None,
     };
-    let Err(error) = run(args.verb, logs) else { return ExitCode::SUCCESS };
+    let Err(error) = run(args) else { return ExitCode::SUCCESS };
     // The first word is the reason, where there is a table of them; Kubernetes shows the file as the container's last words.
     eprintln!("{error:#}");
     if let Some(file) = last_words {
@@ -50,34 +52,48 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Begins to log, at the level that RUST_LOG says.
-fn logs(format: LogFormat) -> Logs {
+/// Begins to log, at the level that RUST_LOG says, and to tell spans, where they are sent.
+fn logs(format: LogFormat, exporter: Option<&Exporter>) -> Logs {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let level = filter.max_level_hint().unwrap_or(LevelFilter::INFO);
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans::layer(exporter)).init();
     // What RUST_LOG says of single modules ends with the first change.
     let changed = |level: LevelFilter| EnvFilter::default().add_directive(level.into());
-    match format {
-        LogFormat::Text => {
-            let logs = logs.with_filter_reloading();
-            let handle = logs.reload_handle();
-            logs.init();
-            Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
-        }
-        LogFormat::Json => {
-            let logs = logs.json().with_filter_reloading();
-            let handle = logs.reload_handle();
-            logs.init();
-            Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
-        }
-    }
+    Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
 }
 
-fn run(verb: Verb, logs: Logs) -> Result<()> {
-    let mut runtime = match &verb {
+fn run(Args { verb, log_format }: Args) -> Result<()> {
+    let runtime = runtime(&verb)?;
+    let inside = runtime.enter();
+    let exporter = match &verb {
+        Verb::Serve(_) => Exporter::start()?,
+        _ => None,
+    };
+    drop(inside);
+    let logs = logs(log_format, exporter.as_ref());
+    runtime.block_on(async {
+        let ended = match verb {
+            Verb::Fetch(args) => run_fetch(args).await,
+            Verb::Serve(args) => run_serve(*args, logs).await,
+            Verb::Route(args) => run_route(args).await,
+            Verb::Bench(args) => bench::run(&args).await,
+            Verb::Inspect(args) => run_inspect(&args),
+        };
+        if let Some(exporter) = exporter {
+            exporter.end().await;
+        }
+        ended
+    })
+}
+
+fn runtime(verb: &Verb) -> Result<Runtime> {
+    let mut runtime = match verb {
         Verb::Serve(serve) => {
             start_with_little_memory()?;
             workers(serve.threads())
@@ -88,15 +104,7 @@ fn run(verb: Verb, logs: Logs) -> Result<()> {
         }
         _ => Builder::new_multi_thread(),
     };
-    runtime.enable_all().build()?.block_on(async {
-        match verb {
-            Verb::Fetch(args) => run_fetch(args).await,
-            Verb::Serve(args) => run_serve(*args, logs).await,
-            Verb::Route(args) => run_route(args).await,
-            Verb::Bench(args) => bench::run(&args).await,
-            Verb::Inspect(args) => run_inspect(&args),
-        }
-    })
+    Ok(runtime.enable_all().build()?)
 }
 
 /// A runtime of one thread has nothing to share and nobody to wake.
@@ -124,8 +132,8 @@ fn start_with_little_memory() -> Result<()> {
 }
 
 async fn run_fetch(args: Fetch) -> Result<()> {
-    let source = Source::new(&args.from, &args.insecure_registry).map_err(FetchError::from)?;
-    Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.patience).await?)
+    let source = Source::new(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
+    Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.registries.patience).await?)
 }
 
 fn run_inspect(args: &Inspect) -> Result<()> {
@@ -168,9 +176,26 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
     server::serve(Listeners { grpc, rest, tls }, service, limits, stop).await
 }
 
+/// Of the models that have a place of their own; those of registries are fetched.
+async fn folders(args: &Serve) -> Result<Vec<(String, catalogue::Source)>> {
+    let mut folders = Vec::new();
+    for Asked { name, place, digest } in args.models().map_err(Error::msg)? {
+        let (folder, digest) = match place {
+            Place::Folder(folder) => (folder, digest),
+            Place::Registry(source) => {
+                let store = Store::new(args.model_store().map_err(Error::msg)?);
+                let kept = store.bring(&source, digest.as_deref(), &args.variant, args.registries.patience).await?;
+                (kept.folder, Some(kept.digest))
+            }
+        };
+        folders.push((name, catalogue::Source { version: None, folder, digest }));
+    }
+    Ok(folders)
+}
+
 /// With all that is to be served from the start.
 async fn catalogue(args: &Serve, metrics: Arc<Metrics>) -> Result<Arc<Catalogue>> {
-    let sources = Sources::new(args.folders().map_err(Error::msg)?, args.model_repository.clone())?;
+    let sources = Sources::new(folders(args).await?, args.model_repository.clone())?;
     let (control, first) = match args.model_control_mode {
         ControlMode::None if !args.load_model.is_empty() => {
             bail!("--load-model chooses what is loaded first; it needs --model-control-mode explicit")

@@ -1,15 +1,21 @@
-//! Fetching from a registry that misbehaves: cut short, wrong bytes, not there for a moment.
+//! Fetching from a registry that misbehaves: cut short, wrong bytes, not there for a moment; and serving what it has.
 
 #![allow(clippy::unwrap_used, reason = "in tests")]
+
+mod common;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use sconce_edge_runtime::fetch::{FetchError, Source, fetch};
+use common::process::Process;
+use common::{client, request};
+use sconce_edge_runtime::fetch::{FetchError, Source, Store, fetch};
 use sconce_edge_runtime::load::{FILE_PATH, load};
+use sconce_edge_runtime::wire::ModelInferRequest;
 use sconce_model::digest::sha256;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -23,6 +29,9 @@ enum Mood {
     Cut,
     Wrong,
 }
+
+/// What the registry calls the version.
+const TAG: &str = "1.0";
 
 struct Registry {
     manifest: Vec<u8>,
@@ -69,7 +78,8 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
     }
     registry.asked.lock().unwrap().push(path.clone());
     let digest = path.rsplit('/').next().unwrap();
-    if path == format!("/v2/vision/tiny/manifests/{}", sha256(&registry.manifest)) {
+    let named = path.strip_prefix("/v2/vision/tiny/manifests/");
+    if named.is_some_and(|name| name == TAG || name == registry.digest()) {
         return ([("content-type", "application/vnd.oci.image.manifest.v1+json")], registry.manifest.clone())
             .into_response();
     }
@@ -97,6 +107,11 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
 impl Registry {
     fn digest(&self) -> String {
         sha256(&self.manifest)
+    }
+
+    /// So often a path was asked that ends so.
+    fn asked(&self, end: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| asked.ends_with(end)).count()
     }
 
     fn from(&self) -> Vec<String> {
@@ -211,4 +226,87 @@ async fn a_path_that_leads_out_of_the_folder_is_refused() {
         let error = fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap_err().to_string();
         assert!(error.contains("the manifest names the file"), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_is_served_out_of_a_registry_and_again_without_it() {
+    let (store, (registry, from)) = (folder(), registry(&[], same).await);
+    let serve = |model: &str| {
+        let store = ["--model-store", store.path().to_str().unwrap(), "--rest", common::LOOPBACK];
+        Process::start(&[&["serve", "--model", model, "--max-batch-size", "4"][..], &store].concat())
+    };
+    let version = async |server: &Process, name: &str| {
+        let asked = ModelInferRequest { model_name: name.into(), ..request(1) };
+        client(server.grpc).await.model_infer(asked).await.unwrap().into_inner().model_version
+    };
+    let expected = format!("sha256-{}", &registry.digest()["sha256:".len()..][..12]);
+    let mut first = serve(&format!("{from}:{TAG}"));
+    assert_eq!(version(&first, "tiny").await, expected);
+    assert_eq!((registry.asked(TAG), registry.asked(&registry.digest())), (1, 1));
+    assert_eq!(first.terminate(), Some(0));
+    // By its tag only that is asked again; by its digest nobody is, and nobody answers there.
+    let mut second = serve(&format!("other={from}:{TAG}"));
+    assert_eq!(version(&second, "other").await, expected);
+    assert_eq!((registry.asked(TAG), registry.asked(&registry.digest()), registry.from().len()), (2, 1, 1));
+    assert_eq!(second.terminate(), Some(0));
+    let mut third = serve(&format!("oci://127.0.0.1:1/vision/tiny@{}", registry.digest()));
+    assert_eq!(version(&third, "tiny").await, expected);
+    assert_eq!(third.terminate(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_served_out_of_a_registry_is_said_with_what_to_do() {
+    let (folder, (registry, from)) = (folder(), registry(&[], same).await);
+    let store = folder.path().join("models");
+    let check = |args: &[&str], expected: &[&str]| {
+        let ended = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
+            .args(["serve", "--patience", "300ms", "--model-store", store.to_str().unwrap()])
+            .args(args)
+            .output()
+            .unwrap();
+        let told = String::from_utf8(ended.stderr).unwrap();
+        let last = told.lines().last().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{told}");
+        assert!(last.starts_with(expected[0]) && expected.iter().all(|part| last.contains(part)), "{last}");
+    };
+    check(
+        &["--model", "oci://127.0.0.1:1/vision/tiny:1.0"],
+        &["RegistryUnreachable: cannot fetch ", "oci://127.0.0.1:1/vision/tiny@sha256:HEX", store.to_str().unwrap()],
+    );
+    let address = |end: &str| format!("{from}{end}");
+    check(&["--model", &address(":2.0")], &["ArtifactMissing: ", "/vision/tiny:2.0 is not in the registry"]);
+    let other = sha256(b"another");
+    check(&["--model", &address(&format!("@{other}"))], &["ArtifactMissing: ", &other]);
+    check(
+        &["--model", &address(":1.0"), "--variant", "int3"],
+        &["UnknownArchitecture: no variant \"int3\", it has f32"],
+    );
+    check(&["--model", "oci://r.example.com/tiny@sha256:00"], &["FetchFailed: "]);
+    let digest = format!("@{}", registry.digest());
+    let taken = ["--model", &address(&digest), "--name", "a", "--digest", &other];
+    check(&taken, &["--model ", "names another digest than --digest sha256:"]);
+}
+
+#[tokio::test]
+async fn two_who_bring_the_same_fetch_it_once() {
+    let (store, (registry, from)) = (folder(), registry(&[Mood::Busy], same).await);
+    let bring = async || {
+        let source = Source::new(&format!("{from}:{TAG}"), &[]).unwrap();
+        Store::new(store.path().join("models")).bring(&source, None, "f32", MINUTE).await.unwrap()
+    };
+    let (one, other) = tokio::join!(bring(), bring());
+    assert_eq!((&one, &one.digest), (&other, &registry.digest()));
+    // The busy answer, and the file.
+    assert_eq!(registry.from().len(), 2);
+    load(&one.folder, Some(&one.digest), "f32", 4, 1).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_is_said() {
+    let (folder, (_, from)) = (folder(), registry(&[], same).await);
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let source = Source::new(&format!("{from}:{TAG}"), &[]).unwrap();
+    let error = Store::new(file.clone()).bring(&source, None, "f32", MINUTE).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("FetchFailed: cannot write {}/sha256-", file.display())), "{error}");
 }

@@ -2,13 +2,18 @@
 //!
 //! Files that are there already with the right bytes cost no network: after a reboot an offline node fetches nothing.
 
+mod attempts;
 mod place;
+mod store;
 
-pub use place::{Source, SourceError};
+pub use place::{Source, SourceError, is_sha256};
+pub use store::{Kept, Store};
 
 use crate::load::{FILE_PATH, Layer, MANIFEST, Manifest, digest_of};
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use attempts::Attempts;
+use bytes::Bytes;
 use futures::StreamExt as _;
+use oci_client::Reference;
 use oci_client::client::BlobResponse;
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
@@ -19,8 +24,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
@@ -29,7 +33,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 pub enum FetchError {
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("ArtifactMissing: {what} is not in the registry: was it pushed, and is the digest right?")]
+    #[error("ArtifactMissing: {what} is not in the registry: was it pushed, and is the digest, or the tag, right?")]
     Missing { what: String },
     #[error(
         "DigestMismatch: {what} is {got}, should be {need}: the registry or the way to it spoils bytes; push it again"
@@ -37,6 +41,11 @@ pub enum FetchError {
     Digest { what: String, got: String, need: String },
     #[error("RegistryUnreachable: cannot fetch {what}: {why}")]
     Registry { what: String, why: String },
+    #[error(
+        "{why}; only the registry knows what its tag stands for. What {} has from before is served without it by {uri}@sha256:HEX",
+        store.display()
+    )]
+    Tag { why: Box<FetchError>, uri: String, store: PathBuf },
     #[error("RegistryUnreachable: the registry lets nobody read {what} without a name and a password: {why}")]
     Unauthorized { what: String, why: String },
     #[error("UnknownArchitecture: {why}: is it a model of ours?")]
@@ -64,7 +73,7 @@ pub async fn fetch(
     folder: &Path,
     patience: Duration,
 ) -> Result<(), FetchError> {
-    let source = &Attempts { source, patience, furthest: AtomicU64::new(0) };
+    let source = &Attempts::new(source, patience);
     std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
     let manifest = source.retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
     let layers = layers(&manifest)?;
@@ -83,51 +92,15 @@ pub async fn fetch(
     Ok(())
 }
 
-/// A source, and how long it may bring nothing.
-struct Attempts<'a> {
-    source: &'a Source,
-    patience: Duration,
-    /// How many bytes of a file there were at best, over its attempts.
-    furthest: AtomicU64,
-}
-
-impl Attempts<'_> {
-    /// A registry is asked again while it gets further now and then; one that gives wrong bytes, three times.
-    async fn retried<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Result<T, FetchError>
-    where
-        F: Future<Output = Result<T, FetchError>>,
-    {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(200))
-            .with_max_delay(Duration::from_secs(10))
-            .without_max_times()
-            .with_jitter();
-        let (mut waits, mut since, mut wrong) = (backoff.build(), Instant::now(), 0);
-        self.furthest.store(0, Ordering::Relaxed);
-        loop {
-            let before = self.furthest.load(Ordering::Relaxed);
-            let error = match attempt().await {
-                Ok(fetched) => return Ok(fetched),
-                Err(error) => error,
-            };
-            wrong += u32::from(matches!(error, FetchError::Digest { .. }));
-            if self.furthest.load(Ordering::Relaxed) > before {
-                (waits, since) = (backoff.build(), Instant::now());
-            }
-            let wait = waits.next().unwrap_or(self.patience);
-            if !error.passes() || wrong == 3 || since.elapsed() + wait > self.patience {
-                return Err(error);
-            }
-            tracing::warn!(what, %error, after = ?wait, "trying again");
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// The registry's next word.
-    async fn heard<T>(&self, what: &str, word: impl Future<Output = T>) -> Result<T, FetchError> {
-        let silent = |_| FetchError::Registry { what: what.into(), why: format!("silent for {:?}", self.patience) };
-        tokio::time::timeout(self.patience, word).await.map_err(silent)
-    }
+/// The digest that the source's tag stands for at this moment.
+///
+/// # Errors
+/// [`FetchError`], once `patience` has passed without a word from the registry.
+pub async fn resolve(source: &Source, patience: Duration) -> Result<String, FetchError> {
+    let source = &Attempts::new(source, patience);
+    let tag = source.source.repository();
+    let bytes = source.retried(&tag.whole(), || pull_manifest(source, tag)).await?;
+    Ok(sha256(&bytes))
 }
 
 async fn fetch_manifest(source: &Attempts<'_>, digest: &str, folder: &Path) -> Result<Manifest, FetchError> {
@@ -135,11 +108,7 @@ async fn fetch_manifest(source: &Attempts<'_>, digest: &str, folder: &Path) -> R
     let bytes = match std::fs::read(&path) {
         Ok(bytes) if sha256(&bytes) == digest => bytes,
         _ => {
-            let (client, reference) = (source.source.client()?, source.source.by_digest(digest));
-            let accepted = ["application/vnd.oci.image.manifest.v1+json"];
-            let pulled = client.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, &accepted);
-            let (bytes, _) =
-                source.heard("the manifest", pulled).await?.map_err(|error| told(error, &reference.whole()))?;
+            let bytes = pull_manifest(source, &source.source.by_digest(digest)).await?;
             let got = sha256(&bytes);
             if got != digest {
                 return Err(FetchError::Digest { what: "the manifest".into(), got, need: digest.into() });
@@ -150,6 +119,14 @@ async fn fetch_manifest(source: &Attempts<'_>, digest: &str, folder: &Path) -> R
     };
     serde_json::from_slice(&bytes)
         .map_err(|error| FetchError::Artifact { why: format!("the manifest is none: {error}") })
+}
+
+/// A manifest as the registry has it, unverified.
+async fn pull_manifest(source: &Attempts<'_>, reference: &Reference) -> Result<Bytes, FetchError> {
+    let accepted = ["application/vnd.oci.image.manifest.v1+json"];
+    let pulled = source.source.client()?.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &accepted);
+    let (bytes, _) = source.heard("the manifest", pulled).await?.map_err(|error| told(error, &reference.whole()))?;
+    Ok(bytes)
 }
 
 /// The manifest's files. A path that leads out of the folder is an attack.
@@ -254,7 +231,7 @@ async fn download(source: &Attempts<'_>, layer: &Layer, path: &str, target: &Pat
                 hasher.update(chunk);
                 file.write_all(chunk).await.map_err(failed)?;
                 have += chunk.len() as u64;
-                source.furthest.fetch_max(have, Ordering::Relaxed);
+                source.has(have);
             }
             Some(Err(error)) => cut = Some(causes(&error)),
             None => cut = Some("it ended".to_owned()),

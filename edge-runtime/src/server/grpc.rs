@@ -7,6 +7,7 @@ use crate::catalogue::{Model, Models, Settings};
 use crate::deadline::deadline;
 use crate::decode;
 use crate::encode;
+use crate::spans;
 use crate::wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::wire::http2;
 use crate::wire::{
@@ -66,7 +67,7 @@ pub(super) async fn serve(
     // client, and takes no memory here. Streams that last, and other models, have their room in the least.
     let Settings { policy, queue_size, .. } = service.catalogue.settings();
     let streams = u32::try_from(2 * (queue_size + policy.max_batch_size)).unwrap_or(u32::MAX).max(http2::STREAMS);
-    let inference = Admission { service, inner: inference };
+    let inference = spans::door(Admission { service, inner: inference });
     Server::builder()
         .max_concurrent_streams(streams)
         // What still comes of a body after its request was refused is no fault of the client's.

@@ -19,6 +19,7 @@ use crate::engine::Terms;
 use crate::logs::Logs;
 use crate::metrics::{OfModel, Stage};
 use crate::request::{Answer, Answered, Form, Given, Request, Wanted};
+use crate::spans;
 use crate::tls::Tls;
 use accept::incoming;
 use preparing::Preparing;
@@ -140,6 +141,7 @@ impl Service {
     /// The model that is asked, for a request that ends with the answer. Whoever holds it is answered by it, whatever is loaded
     /// meanwhile.
     fn asked(&self, name: &str, version: &str) -> Result<Arc<Model>, Refusal> {
+        spans::asked(name, version);
         self.catalogue.named(name, version).map_err(Refusal::from).inspect_err(|refusal| {
             count(&self.catalogue.metrics().nobody, refusal);
         })

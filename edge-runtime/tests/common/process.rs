@@ -18,10 +18,16 @@ pub struct Process {
 impl Process {
     /// Started, and listening: its log says where.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// With these variables in its environment.
+    pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
         let ports = ["--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--log-format", "json"];
         let mut child = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
             .args(args)
             .args(ports)
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -8,6 +8,7 @@ use super::{Limits, Refusal, Service};
 use crate::decode;
 use crate::encode;
 use crate::logs::Settings;
+use crate::spans;
 use crate::wire::json::{ControlRequest, IndexRequest, Parameters};
 use axum::Router;
 use axum::body::Body;
@@ -45,7 +46,7 @@ const UNSERVED: [&str; 6] = [
 /// Serves until the service stops; what has begun is finished.
 pub(super) async fn serve(mut incoming: impl Stream<Item = Io> + Unpin, service: Arc<Service>, limits: Limits) {
     let mut stopping = pin!(service.stopping());
-    let router = TowerToHyperService::new(router(service.clone(), limits));
+    let router = TowerToHyperService::new(spans::door(router(service.clone(), limits)));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
     let connections = GracefulShutdown::new();

@@ -1,6 +1,10 @@
 //! The flags.
 
-use crate::catalogue::Source;
+mod models;
+
+pub use models::{Asked, Place};
+
+use crate::fetch::is_sha256;
 use crate::tls::Files;
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -48,29 +52,43 @@ pub struct Fetch {
     pub variant: String,
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
+    #[command(flatten)]
+    pub registries: Registries,
+    /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
+    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
+}
+
+/// How registries are asked.
+#[derive(clap::Args, Debug)]
+pub struct Registries {
     /// Registries without TLS, beside those on loopback addresses.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     pub insecure_registry: Vec<String>,
     /// How long the registry may bring nothing before this ends with the reason; what it has brought is kept.
     #[arg(long, default_value = "15s", value_parser = seconds)]
     pub patience: Duration,
-    /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
-    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
-    pub termination_log: PathBuf,
 }
 
 #[derive(clap::Args, Debug)]
 pub struct Serve {
-    /// Folder of an artifact, and the name that clients ask for; repeated for more models. With --name a folder alone.
-    #[arg(long, value_name = "NAME=DIR", required_unless_present_any = ["model_repository", "test_models"])]
+    /// An artifact, and the name that clients ask for: NAME=DIR, a folder, or NAME=oci://HOST/REPOSITORY[:TAG|@sha256:HEX], which
+    /// is fetched. Repeated for more models. Without NAME= the name is --name, or that of the repository.
+    #[arg(long, value_name = "NAME=DIR|oci://...", required_unless_present_any = ["model_repository", "test_models"])]
     pub model: Vec<String>,
     /// Name that clients ask for, of the one --model; in Kubernetes NAME.NAMESPACE.
     #[arg(long)]
     pub name: Option<String>,
-    /// The manifest's digest: what the folder of the one --model must hold. Without it a folder without manifest.json is served
-    /// as it is.
+    /// The manifest's digest: what the one --model must be. Without it a folder without manifest.json is served as it is, and of
+    /// a registry what the tag stands for at the start.
     #[arg(long, value_name = "sha256:HEX", value_parser = sha256, requires = "name")]
     pub digest: Option<String>,
+    /// Where models of registries are kept, by digest; what is there is not fetched again. Default: $XDG_CACHE_HOME/sconce/models,
+    /// or ~/.cache/sconce/models.
+    #[arg(long, value_name = "DIR")]
+    pub model_store: Option<PathBuf>,
+    #[command(flatten)]
+    pub registries: Registries,
     /// Folder of models, DIR/NAME/VERSION with an artifact in each, versions being numbers: all are served, the newest to those
     /// who name none.
     #[arg(long, value_name = "DIR")]
@@ -154,29 +172,6 @@ pub enum ControlMode {
 }
 
 impl Serve {
-    /// Models that have a folder of their own, by name.
-    ///
-    /// # Errors
-    /// If a name, or a folder, is missing.
-    pub fn folders(&self) -> Result<Vec<(String, Source)>, String> {
-        let source = |folder: &str, digest| Source { version: None, folder: folder.into(), digest };
-        match (&self.name, &self.model[..]) {
-            (Some(name), [folder]) => Ok(vec![(name.clone(), source(folder, self.digest.clone()))]),
-            (Some(_), models) => {
-                Err(format!("--name is of one --model, and there are {}; without it each is NAME=DIR", models.len()))
-            }
-            (None, models) => {
-                let parted = |model: &String| {
-                    let (name, folder) =
-                        model.split_once('=').filter(|(name, folder)| !name.is_empty() && !folder.is_empty())?;
-                    Some((name.to_owned(), source(folder, None)))
-                };
-                let missing = |model: &String| format!("--model {model}: need NAME=DIR, or --name beside it");
-                models.iter().map(|model| parted(model).ok_or_else(|| missing(model))).collect()
-            }
-        }
-    }
-
     pub fn tls(&self) -> Option<Files> {
         let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
         Some(Files { cert, key, client_ca: self.tls_client_ca.clone() })
@@ -293,9 +288,7 @@ pub enum OutputFormat {
 
 /// `sha256:` and 64 hexadecimal digits.
 fn sha256(text: &str) -> Result<String, String> {
-    let hex = text.strip_prefix("sha256:").unwrap_or_default();
-    let digits = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    digits.then(|| text.to_owned()).ok_or_else(|| "need sha256: and 64 hexadecimal digits".into())
+    is_sha256(text).then(|| text.to_owned()).ok_or_else(|| "need sha256: and 64 hexadecimal digits".into())
 }
 
 /// `20s`, `250ms`, `2m`, `500us` or `0`.
@@ -310,42 +303,5 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         "m" => Ok(Duration::from_secs(count.saturating_mul(60))),
         "" if count == 0 => Ok(Duration::ZERO),
         unit => Err(format!("\"{text}\": unit \"{unit}\" is none of us, ms, s, m")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folders(args: &[&str]) -> Result<Vec<(String, String)>, String> {
-        let args = ["edge-runtime", "serve"].iter().chain(args);
-        let Verb::Serve(serve) = Args::try_parse_from(args).map_err(|error| error.to_string())?.verb else {
-            unreachable!("it is serve")
-        };
-        let told = |(name, source): (String, Source)| (name, source.folder.display().to_string());
-        Ok(serve.folders()?.into_iter().map(told).collect())
-    }
-
-    #[test]
-    fn a_model_has_a_name_and_a_folder() {
-        let check = |args: &[&str], expected: &[(&str, &str)]| {
-            let expected = expected.iter().map(|(name, folder)| ((*name).to_owned(), (*folder).to_owned()));
-            assert_eq!(folders(args), Ok(expected.collect()), "{args:?}");
-        };
-        check(&["--model", "/models", "--name", "digits"], &[("digits", "/models")]);
-        check(&["--model", "/a=b", "--name", "digits"], &[("digits", "/a=b")]);
-        check(&["--model", "a=/x", "--model", "b=/y=z"], &[("a", "/x"), ("b", "/y=z")]);
-        check(&["--model-repository", "/models"], &[]);
-        check(&["--test-models"], &[]);
-        for (args, expected) in [
-            (&["--model", "/models"][..], "--model /models: need NAME=DIR, or --name beside it"),
-            (&["--model", "=/models"], "--model =/models: need NAME=DIR"),
-            (&["--model", "a=/x", "--model", "b=/y", "--name", "c"], "--name is of one --model, and there are 2"),
-            (&[], "--model <NAME=DIR>"),
-            (&["--model", "a=/x", "--load-model", "a"], "--model-repository <DIR>"),
-        ] {
-            let told = folders(args).unwrap_err();
-            assert!(told.contains(expected), "{told}");
-        }
     }
 }
