@@ -48,8 +48,13 @@ pub enum Command {
     /// Shows fleets, their sites, and what runs there. Ends with 0; with --wait once all is as decided; with 3 if it is not so
     /// within --timeout; with 1 if it cannot be told, and with 2 if the flags make no sense.
     Status(Status),
-    /// Shows what clients wait now, by site and model: requests, p50 and p99 as the routers count them, beside the budget.
-    Top(Top),
+    /// Shows what clients waited in the last five minutes, by site and model: requests, p50 and p99 as the routers counted them,
+    /// beside the budget.
+    Top {
+        /// Only this site.
+        #[arg(long)]
+        site: Option<String>,
+    },
     /// Checks what Sconce needs of a cluster, and what it is there. Each failure names its cause and what to do. Ends with 1 if
     /// one fails.
     Check(Check),
@@ -80,16 +85,6 @@ pub struct Status {
     /// How long to wait.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration, requires = "wait")]
     pub timeout: Duration,
-}
-
-#[derive(Args, Debug)]
-pub struct Top {
-    /// Only this EdgeSite.
-    #[arg(long, value_name = "NAME")]
-    pub site: Option<String>,
-    /// How long requests are counted.
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
-    pub over: Duration,
 }
 
 #[derive(Args, Debug)]

@@ -5,7 +5,6 @@ mod check;
 mod explain;
 mod objects;
 mod print;
-mod routers;
 mod simulate;
 mod status;
 #[cfg(test)]
@@ -14,7 +13,7 @@ mod top;
 mod wait;
 
 use anyhow::{Context as _, Result, bail};
-use args::{Check, Cli, Command, Output, Snapshot, Source, Status, Top};
+use args::{Check, Cli, Command, Output, Snapshot, Source, Status};
 use check::Report;
 use clap::Parser as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -52,7 +51,10 @@ async fn ask(cli: Cli) -> Result<ExitCode> {
             print(output, &explanations)?;
         }
         Command::Status(status) => return ask_status(&source, output, status).await,
-        Command::Top(top) => ask_top(&source, output, &top).await?,
+        Command::Top { site } => {
+            let (objects, _) = read(&source).await?;
+            print(output, &top::top(&objects.world(), site.as_deref())?)?;
+        }
         Command::Check(check) => return ask_check(&source, output, &check).await,
         Command::Simulate { .. } => {
             let (objects, namespace) = read(&source).await?;
@@ -85,20 +87,6 @@ async fn ask_status(source: &Source, output: Output, args: Status) -> Result<Exi
         anstream::eprintln!("after {timeout:?} still not as decided: {what}: {reason}: {message}");
     }
     Ok(if pending.is_empty() { ExitCode::SUCCESS } else { TIMED_OUT.into() })
-}
-
-async fn ask_top(source: &Source, output: Output, Top { site, over }: &Top) -> Result<()> {
-    let (client, _) = cluster(source, "top").await?;
-    let world = Objects::of_cluster(&client).await?.world();
-    if let Some(site) = site.as_ref().filter(|site| !world.sites.contains_key(&(String::new(), (*site).clone()))) {
-        bail!("there is no EdgeSite {site} (kubectl get es lists them)");
-    }
-    let before = routers::ask(&client).await?;
-    let began = tokio::time::Instant::now();
-    // Rates are of a time; nothing is waited for.
-    tokio::time::sleep(*over).await;
-    let after = routers::ask(&client).await?;
-    print(output, &top::top(&world, site.as_deref(), &before, &after, began.elapsed()))
 }
 
 async fn ask_check(source: &Source, output: Output, args: &Check) -> Result<ExitCode> {

@@ -90,6 +90,9 @@ async fn what_clients_wait_is_told_and_held_against_the_budget() -> Result<()> {
     let over = |ep: &EdgePlacement| stands(ep, "WithinBudget") == "False/OverBudget";
     let told = bed.until_placement("digits", "site-a", "the budget is not kept", over).await?;
     println!("{:?}", observed(&told));
+    let top = bed.sconce()?.args(["top", "--site", "site-a", "-o", "json"]).output().await?;
+    let top: serde_json::Value = serde_json::from_str(&top)?;
+    assert_eq!((&top[0]["tier"], &top[0]["withinBudget"]), (&json!("Cloud"), &json!(false)), "{top}");
     Ok(())
 }
 
