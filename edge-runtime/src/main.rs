@@ -26,9 +26,10 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt, reload};
+use tracing_subscriber::{fmt, reload};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,17 +55,25 @@ fn main() -> ExitCode {
 
 /// Begins to log, at the level that RUST_LOG says, and to tell spans, where they are sent.
 fn logs(format: LogFormat, exporter: Option<&Exporter>) -> Logs {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let level = filter.max_level_hint().unwrap_or(LevelFilter::INFO);
-    let (filter, handle) = reload::Layer::new(filter);
+    let wanted = std::env::var("RUST_LOG").ok().map(|wanted| wanted.parse::<Targets>());
+    let (targets, wrong) = match wanted {
+        Some(Ok(targets)) => (targets, None),
+        Some(Err(error)) => (Targets::new().with_default(LevelFilter::INFO), Some(error)),
+        None => (Targets::new().with_default(LevelFilter::INFO), None),
+    };
+    let level = targets.default_level().unwrap_or(LevelFilter::OFF);
+    let (filter, handle) = reload::Layer::new(targets.clone());
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans::layer(exporter)).init();
-    // What RUST_LOG says of single modules ends with the first change.
-    let changed = |level: LevelFilter| EnvFilter::default().add_directive(level.into());
+    if let Some(error) = wrong {
+        tracing::warn!(%error, "RUST_LOG is not understood; such as info,h2=debug would be. Logging at info");
+    }
+    // What RUST_LOG says of single modules stays.
+    let changed = move |level| targets.clone().with_default(level);
     Logs::new(level, move |level| handle.reload(changed(level)).map_err(|error| error.to_string()))
 }
 
