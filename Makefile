@@ -78,6 +78,9 @@ bench-train: build ## Train the seed's network on real MNIST: make bench-train M
 	@$(BIN)/sconce-trainer train examples/digits/training.yaml --data "$(MNIST)" --output $(CARGO_TARGET_DIR)/bench-train
 
 .PHONY: sizes
-sizes: setup ## Build the shipped runtime with fat LTO and print its size
+sizes: setup ## Build the shipped runtime with fat LTO, print its size, and that of its image: the layer that a registry keeps
 	@cargo build --profile dist -p sconce-edge-runtime --bin edge-runtime
-	@ls -l --block-size=1 $(CARGO_TARGET_DIR)/$(HOST)/dist/edge-runtime | awk '{printf "edge-runtime (static, fat LTO): %.1f MB\n", $$5/1e6}'
+	@cd $(CARGO_TARGET_DIR)/$(HOST)/dist && mb() { awk '{printf "%.2f MB\n", $$1 / 1e6}'; } && layer() { tar --create edge-runtime | "$$@" | wc --bytes | mb; } && \
+	echo "edge-runtime (static, fat LTO): $$(wc --bytes < edge-runtime | mb)" && \
+	echo "its image, by gzip: $$(layer gzip -9)" && \
+	if type zstd >/dev/null 2>&1; then echo "its image, by zstd: $$(layer zstd -19)"; fi
