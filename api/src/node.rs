@@ -79,6 +79,9 @@ pub struct Hardware {
 #[serde(rename_all = "camelCase")]
 pub struct NodeLink {
     pub round_trip: RoundTrip,
+    /// Bits per second that the node sends, two digits, at most 1000M; absent until it is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<Amount>,
 }
 
 /// What a node's clients waited for one model, as the router saw it.

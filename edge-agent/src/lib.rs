@@ -14,6 +14,7 @@ mod router;
 mod routes;
 mod run;
 mod status;
+mod uplink;
 mod waits;
 mod watch;
 mod window;

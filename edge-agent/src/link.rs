@@ -30,6 +30,20 @@ pub struct Link {
     pub contact: Option<Instant>,
 }
 
+impl Link {
+    /// Enough probes tell the tail.
+    pub fn is_probed(&self) -> bool {
+        self.round_trip.is_some_and(|round_trip| round_trip.samples >= P99_FROM)
+    }
+
+    #[cfg(test)]
+    pub fn probed_now() -> Self {
+        let round_trip =
+            Summary { p50: Duration::from_millis(1), p99: Some(Duration::from_millis(1)), samples: P99_FROM };
+        Self { round_trip: Some(round_trip), contact: Some(Instant::now()) }
+    }
+}
+
 /// The address to probe, from HOST:PORT.
 ///
 /// # Errors

@@ -44,6 +44,7 @@ impl Error {
 pub struct Seen {
     pub hardware: Hardware,
     pub link: watch::Receiver<Link>,
+    pub uplink: watch::Receiver<Option<u64>>,
     pub waits: watch::Receiver<Waits>,
 }
 
@@ -132,11 +133,11 @@ impl Reporter {
             }
         });
         let (link, now) = (*self.seen.link.borrow(), Instant::now());
-        let waits = self.seen.waits.borrow().clone();
+        let (uplink, waits) = (*self.seen.uplink.borrow(), self.seen.waits.borrow().clone());
         let cloud = Cloud::of(&link, self.started, now);
         let last_write = self.written.map(|written| now.duration_since(written));
         let old = edge_node.status.as_ref();
-        let measured = Measured { hardware: &self.seen.hardware, link: &link, waits };
+        let measured = Measured { hardware: &self.seen.hardware, link: &link, uplink, waits };
         if let Some(new) = status::next(old, measured, cloud, last_write, Time(Timestamp::now())) {
             self.write(&new).await?;
             self.written = Some(now);

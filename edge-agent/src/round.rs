@@ -1,6 +1,6 @@
 //! Two significant digits, and what counts as a change: jitter must not become writes.
 
-use sconce_api::DurationText;
+use sconce_api::{Amount, DurationText};
 use std::time::Duration;
 
 /// Rounded to two significant digits, halves up: 41,499 becomes 41,000.
@@ -19,6 +19,15 @@ pub fn duration_text(duration: Duration) -> DurationText {
         us if us % 1_000_000 == 0 => format!("{}s", us / 1_000_000),
         us if us % 1_000 == 0 => format!("{}ms", us / 1_000),
         us => format!("{us}us"),
+    })
+}
+
+/// Bits per second with two significant digits and one unit, such as `9400k` or `12M`.
+pub fn rate_text(bits_per_second: u64) -> Amount {
+    Amount(match two_digits(bits_per_second.max(1)) {
+        rate if rate % 1_000_000 == 0 => format!("{}M", rate / 1_000_000),
+        rate if rate % 1_000 == 0 => format!("{}k", rate / 1_000),
+        rate => rate.to_string(),
     })
 }
 

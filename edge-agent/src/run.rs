@@ -6,8 +6,8 @@ use crate::health::Health;
 use crate::link::{self, Link};
 use crate::metrics::Metrics;
 use crate::node::{Reporter, Seen};
-use crate::router;
 use crate::watch::Keeper;
+use crate::{router, uplink};
 use kube::{Client, Config};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -50,16 +50,19 @@ pub async fn run(args: Run) -> Result<(), Error> {
     tracing::info!(class = hardware.class, gflops = hardware.gflops, memory = %hardware.memory, "hardware measured");
 
     let (link_sender, link) = watch::channel(Link::default());
+    let (uplink_sender, uplink) = watch::channel(None);
     let (waits_sender, waits) = watch::channel(None);
     let (scope_sender, scope) = watch::channel(None);
-    let seen = Seen { hardware, link, waits };
+    let probed = link.clone();
+    let seen = Seen { hardware, link, uplink, waits };
     let reporter = Reporter::new(client, args.node_name, seen, scope_sender, args.probe_interval, metrics.clone());
     let keeper = Keeper::new(args.routes, metrics.clone());
     let (turned, routed) = (health.clone(), health.clone());
     let server = axum::serve(listener, health.router());
     // None of these ends; SIGTERM drops them all. A routes file is written in one go, so that none is cut off half way.
     tokio::select! {
-        () = link::probe(endpoint, args.probe_interval, link_sender, metrics.clone()) => {}
+        () = link::probe(endpoint.clone(), args.probe_interval, link_sender, metrics.clone()) => {}
+        () = uplink::probe(endpoint, probed, uplink_sender) => {}
         () = router::read(args.router_metrics, args.probe_interval, waits_sender, metrics) => {}
         () = reporter.report(|reported| turned.turned(reported)) => {}
         () = keeper.keep(watching, scope, || routed.routed()) => {}

@@ -1,12 +1,13 @@
 //! What the EdgeNode's status says, and when that is worth a write. Pure.
 
 use crate::link::Link;
-use crate::round::{duration_text, moved, two_digits};
+use crate::round::{duration_text, moved, rate_text, two_digits};
 use crate::router::Waits;
-use crate::window::{P99_FROM, Summary};
+use crate::window::Summary;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sconce_api::{
-    Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, ObservedModel, Reason, RoundTrip, Waited, condition,
+    Amount, Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, ObservedModel, Reason, RoundTrip, Waited,
+    condition,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -42,24 +43,27 @@ impl Cloud {
 pub struct Measured<'a> {
     pub hardware: &'a Hardware,
     pub link: &'a Link,
+    /// Bits per second.
+    pub uplink: Option<u64>,
     pub waits: Waits,
 }
 
 /// The round trip, once enough probes tell its tail.
 fn probed(link: &Link) -> Option<Summary> {
-    link.round_trip.filter(|round_trip| round_trip.samples >= P99_FROM)
+    link.round_trip.filter(|_| link.is_probed())
 }
 
 /// The status to write over `old`, or `None` if nothing has changed by enough, or the last write was just now. The
 /// hardware does not wait for the link: a site with a far cloud can be planned while its probes run.
 pub fn next(
     old: Option<&EdgeNodeStatus>,
-    Measured { hardware, link, waits }: Measured<'_>,
+    Measured { hardware, link, uplink, waits }: Measured<'_>,
     cloud: Cloud,
     last_write: Option<Duration>,
     clock: Time,
 ) -> Option<EdgeNodeStatus> {
     let old_ready = old.and_then(|old| condition(&old.conditions, "Ready"));
+    let told = old.and_then(|old| old.link.as_ref());
     let measured = probed(link).map(|round_trip| NodeLink {
         round_trip: RoundTrip {
             p50: duration_text(round_trip.p50),
@@ -67,12 +71,13 @@ pub fn next(
             samples: two_digits(round_trip.samples as u64) as i64,
             basis: Basis::Measured,
         },
+        uplink: uplink.map(rate_text).or_else(|| told?.uplink.clone()),
     });
     let new = EdgeNodeStatus {
         observed_generation: None,
         hardware: Some(hardware.clone()),
         // Not probed since this start: what was measured before stays.
-        link: measured.or_else(|| old.and_then(|old| old.link.clone())),
+        link: measured.or_else(|| told.cloned()),
         models: waits.or_else(|| old.map(|old| old.models.clone())).unwrap_or_default(),
         conditions: vec![ready(cloud, old_ready, clock)],
     };
@@ -120,13 +125,15 @@ fn hardware_changed(old: Option<&Hardware>, new: &Hardware) -> bool {
 /// A quarter is a change; so is a number that was not there.
 fn link_moved(old: Option<&NodeLink>, new: Option<&NodeLink>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return old != new };
+    let bits = |link: &NodeLink| link.uplink.as_ref().and_then(Amount::units).unwrap_or(0);
+    let uplink = moved(bits(old), bits(new));
     let (old, new) = (&old.round_trip, &new.round_trip);
     let micros = |text: &DurationText| text.parse().map_or(0, |duration| duration.as_micros() as u64);
     let p99 = match (&old.p99, &new.p99) {
         (Some(old), Some(new)) => moved(micros(old), micros(new)),
         (old, new) => old != new,
     };
-    p99 || moved(micros(&old.p50), micros(&new.p50)) || moved(old.samples as u64, new.samples as u64)
+    uplink || p99 || moved(micros(&old.p50), micros(&new.p50)) || moved(old.samples as u64, new.samples as u64)
 }
 
 /// Likewise; the order does not matter.
@@ -153,6 +160,7 @@ fn waits_moved(old: &[ObservedModel], new: &[ObservedModel]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::P99_FROM;
     use k8s_openapi::jiff::Timestamp;
 
     fn hardware() -> Hardware {
@@ -185,7 +193,7 @@ mod tests {
         last_write: Option<Duration>,
         clock: Time,
     ) -> Option<EdgeNodeStatus> {
-        super::next(old, Measured { hardware, link, waits: None }, cloud, last_write, clock)
+        super::next(old, Measured { hardware, link, uplink: None, waits: None }, cloud, last_write, clock)
     }
 
     fn clock(second: i64) -> Time {
@@ -217,6 +225,7 @@ mod tests {
                     samples: 500,
                     basis: Basis::Measured,
                 },
+                uplink: None,
             }),
             models: Vec::new(),
             conditions: vec![Condition {
@@ -267,7 +276,7 @@ mod tests {
             waited: Waited { p50: Some("2ms".into()), p99: Some(p99.into()), count, errors: 0, rps: "5".into() },
         };
         let write = |old: &EdgeNodeStatus, waits| {
-            let measured = Measured { hardware: &hardware, link: &link, waits };
+            let measured = Measured { hardware: &hardware, link: &link, uplink: None, waits };
             super::next(Some(old), measured, Cloud::Answers, None, clock(8))
         };
         let first = write(&first(&link, Cloud::Answers), Some(vec![row("4ms", 1500)])).unwrap();
@@ -277,6 +286,22 @@ mod tests {
         assert!(write(&first, Some(vec![row("4ms", 1000)])).is_some());
         assert_eq!(write(&first, None), None, "a restarted agent goes on from what was told");
         assert_eq!(write(&first, Some(Vec::new())).unwrap().models, []);
+    }
+
+    #[test]
+    fn an_uplink_is_told_once_it_is_measured_and_then_stays() {
+        let (hardware, link) = (hardware(), link(20, 40, 500));
+        let write = |old: &EdgeNodeStatus, uplink| {
+            let measured = Measured { hardware: &hardware, link: &link, uplink, waits: None };
+            super::next(Some(old), measured, Cloud::Answers, None, clock(8))
+        };
+        let uplink = |status: &EdgeNodeStatus| status.link.as_ref().and_then(|link| link.uplink.clone());
+        let old = first(&link, Cloud::Answers);
+        assert_eq!((uplink(&old), write(&old, None)), (None, None));
+        let told = write(&old, Some(9_440_000)).unwrap();
+        assert_eq!(uplink(&told), Some("9400k".into()));
+        assert_eq!((write(&told, Some(10_900_000)), write(&told, None)), (None, None));
+        assert_eq!(uplink(&write(&told, Some(2_000_000)).unwrap()), Some("2M".into()));
     }
 
     #[test]

@@ -27,12 +27,14 @@ async fn budget_decides_the_tier_and_every_number_names_its_basis() -> Result<()
             && rejected.iter().any(|one| one.candidate.starts_with("cloud") && one.reason == "LinkTooSlow")
     })
     .await?;
-    let b =
-        bed.until_placement("digits", "site-b", "link measured", |ep| link_basis(ep) == Some(Basis::Measured)).await?;
+    let measured = |ep: &EdgePlacement| {
+        let predicted = ep.status.as_ref().and_then(|status| status.predicted.as_ref());
+        predicted.is_some_and(|terms| (terms.link.basis, terms.transfer.basis) == (Basis::Measured, Basis::Measured))
+    };
+    let b = bed.until_placement("digits", "site-b", "round trip and uplink measured", measured).await?;
     let predicted = b.status.and_then(|status| status.predicted).expect("a placed model has a prediction");
-    assert_eq!(predicted.transfer.basis, Basis::Assumed, "the uplink is the fleet's assumption");
     assert_eq!(predicted.compute.basis, Basis::Estimated, "service time comes from FLOPs and the node's speed");
-    assert_eq!(predicted.basis, Basis::Assumed, "the least trusted part names the whole");
+    assert_eq!(predicted.basis, Basis::Estimated, "the least trusted part names the whole");
 
     for node in ["site-a-1", "site-b-1"] {
         let answers = bed.ask(node, &ClientRun::of(MODEL).count(500)).await?;

@@ -57,7 +57,7 @@ pub fn site_snapshot(
     plan::Snapshot {
         site: name.to_owned(),
         nodes: site.nodes.iter().map(|node| plan_node(world, node)).collect(),
-        link: link(fleet, crate::status::site_link(world, fleet, site)),
+        link: link(crate::status::site_link(world, fleet, site)),
         prices: prices(fleet.spec.prices.clone().unwrap_or_default()),
         max_share_millis: fleet.spec.limits.clone().unwrap_or_default().max_share.millis().unwrap_or(80_000),
         models: models.iter().map(|(model, version)| plan_model(model, version, offers)).collect(),
@@ -215,15 +215,14 @@ fn deployed(deployment: &Deployment) -> Option<plan::Home> {
 }
 
 /// Without a measured p99 the median says too little of the tail: twice the median is assumed.
-fn link(fleet: &EdgeFleet, link: sconce_api::SiteLink) -> plan::Link {
-    let assumed = fleet.spec.link.clone().unwrap_or_default();
+fn link(link: sconce_api::SiteLink) -> plan::Link {
     let p50 = micros(&link.round_trip.p50);
     plan::Link {
         round_trip_p50_us: p50,
         round_trip_p99_us: link.round_trip.p99.as_ref().map_or(p50.saturating_mul(2), micros),
         round_trip_basis: if link.round_trip.p99.is_some() { link.round_trip.basis } else { Basis::Assumed },
         samples: count(link.round_trip.samples),
-        uplink_bits_per_second: assumed.assumed_uplink.units().unwrap_or(10_000_000),
+        uplink_bits_per_second: link.uplink.units().unwrap_or(10_000_000),
         uplink_basis: link.uplink_basis,
     }
 }

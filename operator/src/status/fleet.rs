@@ -5,8 +5,8 @@ use super::{Claim, conditions, ready};
 use crate::observe::{FleetView, SiteView, World, is_ready};
 use kube::ResourceExt;
 use sconce_api::{
-    Basis, DurationText, EdgeFleet, EdgeFleetStatus, EdgeSite, EdgeSiteStatus, FleetNodeCounts, FleetSiteCounts,
-    Reason, RoundTrip, SiteLink, SiteNodeCounts,
+    Amount, Basis, DurationText, EdgeFleet, EdgeFleetStatus, EdgeSite, EdgeSiteStatus, FleetNodeCounts,
+    FleetSiteCounts, Reason, RoundTrip, SiteLink, SiteNodeCounts,
 };
 
 pub fn edge_fleet(world: &World, view: &FleetView) -> EdgeFleetStatus {
@@ -62,36 +62,41 @@ pub fn edge_site(world: &World, fleet: &EdgeFleet, view: &SiteView, live: &EdgeS
     }
 }
 
-/// The median of the nodes' medians and the worst of their tails; what the fleet assumes until they have measured. A site
-/// without contact keeps what was known of it.
+/// The median of the nodes' medians, the worst of their tails and the slowest of their uplinks; what the fleet assumes until they
+/// have measured. A site without contact keeps what was known of it.
 pub fn site_link(world: &World, fleet: &EdgeFleet, view: &SiteView) -> SiteLink {
     let assumed = fleet.spec.link.clone().unwrap_or_default();
-    let link =
-        |round_trip| SiteLink { round_trip, uplink: assumed.assumed_uplink.clone(), uplink_basis: Basis::Assumed };
+    let link = |round_trip, uplink: Option<Amount>| SiteLink {
+        round_trip,
+        uplink_basis: if uplink.is_some() { Basis::Measured } else { Basis::Assumed },
+        uplink: uplink.unwrap_or_else(|| assumed.assumed_uplink.clone()),
+    };
     let known = view.object.as_ref().and_then(|site| site.status.as_ref()?.link.as_ref());
     if let Some(known) = known.filter(|_| view.is_unreachable()) {
-        return link(known.round_trip.clone());
+        let uplink = (known.uplink_basis == Basis::Measured).then(|| known.uplink.clone());
+        return link(known.round_trip.clone(), uplink);
     }
-    let measured = |name: String| {
-        world.edge_nodes.get(&(String::new(), name))?.status.as_ref()?.link.as_ref().map(|link| &link.round_trip)
-    };
-    let trips: Vec<&RoundTrip> =
+    let measured = |name: String| world.edge_nodes.get(&(String::new(), name))?.status.as_ref()?.link.as_ref();
+    let links: Vec<_> =
         view.nodes.iter().filter(|node| is_ready(node)).filter_map(|node| measured(node.name_any())).collect();
+    let uplink = links.iter().filter_map(|link| link.uplink.as_ref()).min_by_key(|uplink| uplink.units()).cloned();
+    let trips: Vec<&RoundTrip> = links.iter().map(|link| &link.round_trip).collect();
     let mut medians: Vec<u64> = trips.iter().filter_map(|trip| micros(&trip.p50)).collect();
     medians.sort_unstable();
     let Some(median) = medians.get(medians.len() / 2) else {
         let p50 = assumed.assumed_round_trip.clone();
-        return link(RoundTrip { p50, p99: None, samples: 0, basis: Basis::Assumed });
+        return link(RoundTrip { p50, p99: None, samples: 0, basis: Basis::Assumed }, uplink);
     };
     let worst = trips.iter().filter_map(|trip| micros(trip.p99.as_ref()?)).max();
     let basis = trips.iter().map(|trip| trip.basis).max().unwrap_or(Basis::Assumed);
-    link(RoundTrip {
+    let round_trip = RoundTrip {
         p50: duration_text(*median),
         p99: worst.map(duration_text),
         samples: trips.iter().map(|trip| trip.samples).max().unwrap_or(0),
         // Half a measurement decides nothing: decisions say Assumed until the tail is known.
         basis: if worst.is_some() { basis } else { Basis::Assumed },
-    })
+    };
+    link(round_trip, uplink)
 }
 
 fn micros(duration: &DurationText) -> Option<u64> {
