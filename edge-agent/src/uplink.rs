@@ -12,12 +12,13 @@ use tonic_health::pb::health_client::HealthClient;
 
 /// Bytes of the smaller probe: a round trip, and what a link's first window takes.
 const SMALL: usize = 4 << 10;
-/// The larger one, at first and at most: it grows while it is lost in the round trip. All probes of one measurement together
-/// send 4 MB, on a slow link a quarter of one.
+/// The larger one, at first and at most: it grows while round trips could be all of its time, since a window opens by one each.
+/// All probes of one measurement together send 5 MB, on a slow link a quarter of one.
 const LARGE: usize = 32 << 10;
 const LARGEST: usize = 512 << 10;
-/// A larger probe that takes so much longer tells the rate.
+/// A larger probe that takes so much longer than so many round trips tells the rate.
 const CLEAR: Duration = Duration::from_millis(50);
+const ROUND_TRIPS: u32 = 3;
 /// Pairs of probes, of which the median counts.
 const PAIRS: usize = 5;
 /// What is told of a link that is as fast, or faster: more is no use to anybody.
@@ -61,13 +62,13 @@ async fn measure(endpoint: &Endpoint) -> Result<u64, Box<dyn std::error::Error +
         }
     };
     let mut large = LARGE;
-    // The first of each size opens the window, and is not counted.
-    while {
+    loop {
+        // The first of each size opens the window.
         sent(large).await?;
-        sent(large).await?
-    } < sent(SMALL).await? + CLEAR
-        && large < LARGEST
-    {
+        let (more, less) = (sent(large).await?, sent(SMALL).await?);
+        if more >= ROUND_TRIPS * less + CLEAR || large >= LARGEST {
+            break;
+        }
         large *= 2;
     }
     let mut rates = Vec::new();
