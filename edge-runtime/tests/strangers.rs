@@ -31,7 +31,7 @@ fn interpreter() -> Option<&'static Path> {
         match (python(&folder, REQUIREMENTS), std::env::var_os(UNTRIED)) {
             (Ok(interpreter), _) => Some(interpreter),
             (Err(why), Some(file)) if why.is::<Nothing>() => {
-                let told = format!("clients that others wrote were NOT tried: {why:#}\n");
+                let told = format!("clients that others wrote were NOT tried: {Nothing}: {why}\n");
                 // Not by `eprintln`, which nobody sees of a test that passes.
                 std::io::stderr().write_all(told.as_bytes()).unwrap();
                 std::fs::write(file, told).unwrap();

@@ -75,7 +75,7 @@ async fn bytes_come_back_in_the_form_in_which_they_came() {
     assert_eq!((&answer.outputs[0].shape[..], answer.outputs[0].datatype.as_str()), (&[1, 3][..], "BYTES"));
     let raw = raw_bytes(&elements);
     let answer = client.model_infer(of(None, vec![raw.clone()])).await.unwrap().into_inner();
-    assert_eq!(answer.raw_output_contents, [raw.clone()]);
+    assert_eq!(answer.raw_output_contents, std::slice::from_ref(&raw));
 
     let infer = "/v2/models/simple_identity/infer";
     let body = |given: serde_json::Value, binary: bool| {

@@ -40,7 +40,9 @@ pub fn python(folder: &Path, requirements: &str) -> Result<PathBuf> {
     let asked = folder.join("asked.txt");
     std::fs::write(&asked, requirements)?;
     let installed = run(
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--retries", "2", "--requirement"]).arg(&asked),
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--no-compile", "--retries", "2", "--requirement"])
+            .arg(&asked),
         "PyPI, or a mirror of it that pip is configured for, must be reachable",
     );
     installed.map_err(|error| match error.to_string() {
