@@ -65,7 +65,7 @@ pub fn explain(world: &World, namespace: &str, model: &str, site: Option<&str>) 
 }
 
 /// That there is no such model, and where one of its name is.
-fn lacking(world: &World, namespace: &str, model: &str) -> String {
+pub fn lacking(world: &World, namespace: &str, model: &str) -> String {
     let homonyms = world.models.keys().filter(|(_, name)| name == model);
     let elsewhere: Vec<_> = homonyms.map(|(namespace, _)| namespace.as_str()).collect();
     match elsewhere.as_slice() {

@@ -1,27 +1,36 @@
 //! `sconce`, also `kubectl sconce`: asks where models run, why, and what would change.
 
 mod args;
+mod check;
 mod explain;
 mod objects;
 mod print;
+mod routers;
 mod simulate;
 mod status;
 #[cfg(test)]
 mod tests;
+mod top;
+mod wait;
 
 use anyhow::{Context as _, Result, bail};
-use args::{Cli, Command, Snapshot, Source};
+use args::{Check, Cli, Command, Output, Snapshot, Source, Status, Top};
+use check::Report;
 use clap::Parser as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use objects::Objects;
 use print::{print, write_file};
+use status::Selection;
 use std::process::ExitCode;
+
+/// Of a wait that ended before all was as decided.
+const TIMED_OUT: u8 = 3;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match ask(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             anstream::eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -29,41 +38,105 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn ask(cli: Cli) -> Result<()> {
+async fn ask(cli: Cli) -> Result<ExitCode> {
     let Cli { source, output, command } = cli;
     // Files that are to be read are read first: a mistake in one needs no cluster to be told.
     let changes = match &command {
         Command::Simulate { filename } => Objects::of_manifests(filename)?,
         _ => Objects::default(),
     };
-    let (objects, namespace) = read(&source).await?;
     match command {
         Command::Explain { model, site } => {
+            let (objects, namespace) = read(&source).await?;
             let explanations = explain::explain(&objects.world(), &namespace, &model, site.as_deref())?;
-            print(output, &explanations)
+            print(output, &explanations)?;
         }
-        Command::Status => print(output, &status::status(&objects.world())),
+        Command::Status(status) => return ask_status(&source, output, status).await,
+        Command::Top(top) => ask_top(&source, output, &top).await?,
+        Command::Check(check) => return ask_check(&source, output, &check).await,
         Command::Simulate { .. } => {
+            let (objects, namespace) = read(&source).await?;
             let before = objects.world();
             let after = objects.with(changes, &namespace)?.world();
-            print(output, &simulate::simulate(&before, &after)?)
+            print(output, &simulate::simulate(&before, &after)?)?;
         }
-        Command::Snapshot { command: Snapshot::Save { file } } => write_file(&file, &objects.to_list()?),
+        Command::Snapshot { command: Snapshot::Save { file } } => {
+            write_file(&file, &read(&source).await?.0.to_list()?)?;
+        }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask_status(source: &Source, output: Output, args: Status) -> Result<ExitCode> {
+    let Status { fleet, model, wait: waits, timeout } = args;
+    let selection = |namespace: String| Selection { fleet, model: model.map(|model| (namespace, model)) };
+    if !waits {
+        let (objects, namespace) = read(source).await?;
+        let world = objects.world();
+        let selection = selection(namespace).of(&world)?;
+        print(output, &status::status(&world, &selection))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (client, namespace) = cluster(source, "--wait").await?;
+    let selection = selection(namespace);
+    let (world, pending) = wait::wait(&client, selection.clone(), timeout).await?;
+    print(output, &status::status(&world, &selection))?;
+    for wait::Pending { what, reason, message } in &pending {
+        anstream::eprintln!("after {timeout:?} still not as decided: {what}: {reason}: {message}");
+    }
+    Ok(if pending.is_empty() { ExitCode::SUCCESS } else { TIMED_OUT.into() })
+}
+
+async fn ask_top(source: &Source, output: Output, Top { site, over }: &Top) -> Result<()> {
+    let (client, _) = cluster(source, "top").await?;
+    let world = Objects::of_cluster(&client).await?.world();
+    if let Some(site) = site.as_ref().filter(|site| !world.sites.contains_key(&(String::new(), (*site).clone()))) {
+        bail!("there is no EdgeSite {site} (kubectl get es lists them)");
+    }
+    let before = routers::ask(&client).await?;
+    let began = tokio::time::Instant::now();
+    // Rates are of a time; nothing is waited for.
+    tokio::time::sleep(*over).await;
+    let after = routers::ask(&client).await?;
+    print(output, &top::top(&world, site.as_deref(), &before, &after, began.elapsed()))
+}
+
+async fn ask_check(source: &Source, output: Output, args: &Check) -> Result<ExitCode> {
+    let (client, _) = cluster(source, "check").await?;
+    let findings = if args.pre {
+        check::before(&check::ask_before(&client, args.artifact.as_deref(), &args.insecure_registry).await)
+    } else {
+        check::installed(&check::ask_installed(&client).await)
+    };
+    let report = Report::new(findings);
+    print(output, &report)?;
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// All objects, and the namespace that is meant where none is named.
 async fn read(source: &Source) -> Result<(Objects, String)> {
-    let namespace = |default: &str| source.namespace.clone().unwrap_or_else(|| default.to_owned());
     if let Some(file) = &source.snapshot {
-        return Ok((Objects::of_snapshot(file)?, namespace("default")));
+        return Ok((Objects::of_snapshot(file)?, source.namespace.clone().unwrap_or_else(|| "default".into())));
     }
+    let (client, namespace) = connect(source).await?;
+    Ok((Objects::of_cluster(&client).await?, namespace))
+}
+
+/// A live one: a snapshot tells nothing new.
+async fn cluster(source: &Source, asked: &str) -> Result<(Client, String)> {
+    if source.snapshot.is_some() {
+        bail!("{asked} asks a cluster, and --snapshot is none: leave that out");
+    }
+    connect(source).await
+}
+
+async fn connect(source: &Source) -> Result<(Client, String)> {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         bail!("a second provider of cryptography is installed");
     }
     let config = config(source).await.context("finding the cluster (give --kubeconfig, or --snapshot FILE)")?;
-    let namespace = namespace(&config.default_namespace);
-    Ok((Objects::of_cluster(&Client::try_from(config)?).await?, namespace))
+    let namespace = source.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    Ok((Client::try_from(config)?, namespace))
 }
 
 async fn config(source: &Source) -> Result<Config> {

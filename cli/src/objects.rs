@@ -246,7 +246,7 @@ fn called(object: &Value) -> String {
     format!("{} {}", word(&object["kind"]), word(&object["metadata"]["name"]))
 }
 
-fn not_listed(resource: &ApiResource, error: kube::Error) -> anyhow::Error {
+pub fn not_listed(resource: &ApiResource, error: kube::Error) -> anyhow::Error {
     let advice = match &error {
         kube::Error::Api(status) if status.code == 404 => " (is Sconce installed there? helm install sconce)",
         kube::Error::Api(status) if status.code == 403 => " (it takes the right to list them, or a snapshot)",

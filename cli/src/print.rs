@@ -9,6 +9,7 @@ use std::path::Path;
 
 pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const BAD: Style = AnsiColor::Red.on_default();
+pub const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
 pub const STRONG: Style = Style::new().bold();
 
 /// `text` in a style; it is left out where the output is no terminal, or `NO_COLOR` is set.
@@ -19,6 +20,7 @@ pub fn styled(style: Style, text: impl Display) -> String {
 pub fn print(output: Output, answer: &(impl Serialize + Display)) -> Result<()> {
     let text = match output {
         Output::Text => answer.to_string(),
+        Output::Wide => format!("{answer:#}"),
         Output::Json => serde_json::to_string_pretty(answer).context("writing JSON")?,
         Output::Yaml => serde_saphyr::to_string(answer).context("writing YAML")?,
     };

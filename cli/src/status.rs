@@ -1,7 +1,8 @@
 //! Fleets, their sites, and what runs there.
 
-use crate::explain::{home, round_trip_text, time};
+use crate::explain::{home, lacking, round_trip_text, time};
 use crate::print::{BAD, GOOD, STRONG, styled};
+use anyhow::{Result, bail};
 use kube::ResourceExt as _;
 use sconce_api::{EdgePlacement, RoundTrip, condition};
 use sconce_operator::observe::World;
@@ -42,12 +43,45 @@ struct Row {
     message: String,
 }
 
-pub fn status(world: &World) -> Status {
-    let fleet = |name: String| Fleet { sites: sites(world, &name), name };
-    Status(world.fleets.values().map(|object| fleet(object.name_any())).collect())
+/// Of what is asked: all, or one fleet, one model.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    pub fleet: Option<String>,
+    /// Namespace and name.
+    pub model: Option<(String, String)>,
 }
 
-fn sites(world: &World, fleet: &str) -> Vec<Site> {
+impl Selection {
+    /// # Errors
+    /// If what it names is not there.
+    pub fn of(self, world: &World) -> Result<Self> {
+        if let Some(fleet) =
+            self.fleet.as_ref().filter(|fleet| !world.fleets.contains_key(&(String::new(), (*fleet).clone())))
+        {
+            bail!("there is no EdgeFleet {fleet} (kubectl get ef lists them)");
+        }
+        if let Some((namespace, name)) = self.model.as_ref().filter(|model| !world.models.contains_key(model)) {
+            bail!(lacking(world, namespace, name));
+        }
+        Ok(self)
+    }
+
+    pub fn has_fleet(&self, name: &str) -> bool {
+        self.fleet.as_ref().is_none_or(|fleet| fleet == name)
+    }
+
+    pub fn has_model(&self, namespace: &str, name: &str) -> bool {
+        self.model.as_ref().is_none_or(|model| (model.0.as_str(), model.1.as_str()) == (namespace, name))
+    }
+}
+
+pub fn status(world: &World, selection: &Selection) -> Status {
+    let fleet = |name: String| Fleet { sites: sites(world, &name, selection), name };
+    let fleets = world.fleets.values().map(|object| object.name_any());
+    Status(fleets.filter(|name| selection.has_fleet(name)).map(fleet).collect())
+}
+
+fn sites(world: &World, fleet: &str, selection: &Selection) -> Vec<Site> {
     let of_fleet = world.sites.values().filter(|site| site.spec.fleet_ref.name == fleet);
     let site = |site: &std::sync::Arc<sconce_api::EdgeSite>| {
         let status = site.status.clone().unwrap_or_default();
@@ -55,14 +89,17 @@ fn sites(world: &World, fleet: &str) -> Vec<Site> {
             name: site.name_any(),
             connected: condition(&status.conditions, "Connected").is_some_and(|condition| condition.status == "True"),
             round_trip: status.link.map(|link| link.round_trip),
-            models: rows(world, &site.name_any()),
+            models: rows(world, &site.name_any(), selection),
         }
     };
     of_fleet.map(site).collect()
 }
 
-fn rows(world: &World, site: &str) -> Vec<Row> {
-    let here = world.placements.values().filter(|placement| placement.spec.site_ref.name == site);
+fn rows(world: &World, site: &str, selection: &Selection) -> Vec<Row> {
+    let asked = |placement: &EdgePlacement| {
+        selection.has_model(&placement.namespace().unwrap_or_default(), &placement.spec.model_ref.name)
+    };
+    let here = world.placements.values().filter(|placement| placement.spec.site_ref.name == site && asked(placement));
     here.map(|placement| row(placement)).collect()
 }
 

@@ -3,9 +3,13 @@
 use crate::explain::explain;
 use crate::objects::Objects;
 use crate::simulate::simulate;
-use crate::status::status;
+use crate::status::{Selection, status};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use kube::{Client, Config};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use tokio::net::TcpListener;
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const URI: &str = "oci://registry.example.com/models/digits:1";
@@ -34,7 +38,7 @@ fn term(p99: &str, basis: &str) -> Value {
 }
 
 /// What a cluster holds whose far site is served at its edge.
-fn items() -> Vec<Value> {
+pub fn items() -> Vec<Value> {
     let mut items = vec![ours(
         "EdgeFleet",
         json!({"name": "shops"}),
@@ -84,14 +88,18 @@ fn items() -> Vec<Value> {
     items
 }
 
-fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+pub fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": message,
         "lastTransitionTime": "2026-11-24T09:00:00Z"})
 }
 
-fn objects() -> Objects {
+pub fn objects() -> Objects {
+    objects_of(items())
+}
+
+pub fn objects_of(items: Vec<Value>) -> Objects {
     let folder = tempfile::tempdir().unwrap();
-    Objects::of_snapshot(&written(&folder, &json!({"items": items()}).to_string())).unwrap()
+    Objects::of_snapshot(&written(&folder, &json!({"items": items}).to_string())).unwrap()
 }
 
 fn written(folder: &tempfile::TempDir, text: &str) -> PathBuf {
@@ -105,8 +113,27 @@ fn changes(manifest: &str) -> anyhow::Result<Objects> {
     Objects::of_manifests(&[written(&folder, manifest)])
 }
 
+/// A cluster that answers requests so.
+pub async fn cluster<F: Future<Output = Response> + Send>(
+    answer: impl Fn(Uri) -> F + Clone + Send + Sync + 'static,
+) -> Client {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let router = axum::Router::new().fallback(async move |uri: Uri| answer(uri).await);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Client::try_from(Config::new(uri)).unwrap()
+}
+
+/// That nobody may do that.
+pub fn forbidden() -> Response {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+        "message": "you may not"});
+    (StatusCode::FORBIDDEN, status.to_string()).into_response()
+}
+
 /// Without colours, as it goes to a file.
-fn plain(answer: impl std::fmt::Display) -> String {
+pub fn plain(answer: impl std::fmt::Display) -> String {
     anstream::adapter::strip_str(&answer.to_string()).to_string()
 }
 
@@ -150,12 +177,31 @@ fn what_is_not_there_is_said_with_where_it_may_be() {
 #[test]
 fn the_tree_shows_sites_and_what_runs_there() {
     assert_eq!(
-        plain(status(&objects().world())),
+        plain(status(&objects().world(), &Selection::default())),
         "\
 shops   1 site
 └─ site-a   connected   round trip p50 40 ms, p99 41 ms (Measured, 1,300 probes)
    └─ vision/digits   edge/f32 on edge-a   p99 0.82 ms of 25 ms   Starting the pod starts
 "
+    );
+}
+
+#[test]
+fn one_fleet_or_model_can_be_asked_for() {
+    let world = objects().world();
+    let of = |fleet: Option<&str>, model: Option<&str>| {
+        let model = model.map(|model| ("vision".to_owned(), model.to_owned()));
+        Selection { fleet: fleet.map(Into::into), model }.of(&world)
+    };
+    let whole = plain(status(&world, &Selection::default()));
+    assert_eq!(plain(status(&world, &of(Some("shops"), Some("digits")).unwrap())), whole);
+    assert_eq!(
+        of(Some("mines"), None).unwrap_err().to_string(),
+        "there is no EdgeFleet mines (kubectl get ef lists them)"
+    );
+    assert_eq!(
+        of(None, Some("words")).unwrap_err().to_string(),
+        "there is no EdgeModel words (kubectl get em -A lists them)"
     );
 }
 

@@ -5,6 +5,7 @@
 
 mod admission;
 mod artifacts;
+mod asking;
 mod crashes;
 mod faults;
 mod placing;

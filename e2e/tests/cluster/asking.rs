@@ -1,0 +1,68 @@
+//! What `sconce` tells of a running cluster: that all is as decided, what clients wait, that nothing is missing.
+
+use crate::suite::bed;
+use anyhow::{Result, ensure};
+use sconce_e2e::{Bed, ClientRun, NAMESPACE};
+use serde_json::{Value, json};
+
+async fn asked(bed: &Bed, args: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(&bed.sconce()?.args(args).args(["-o", "json"]).output().await?)?)
+}
+
+#[tokio::test]
+async fn a_wait_ends_once_all_is_as_decided() -> Result<()> {
+    let bed = bed().await?;
+    let hardware =
+        async |hardware: Value| bed.patch("em", NAMESPACE, "digits", json!({"spec": {"hardware": hardware}})).await;
+    let wait = ["status", "--wait", "--model", "digits", "-n", NAMESPACE];
+    hardware(json!({"require": [{"key": "sconce.dev/none", "operator": "Exists"}]})).await?;
+    let (succeeded, _, told) = bed.sconce()?.args(wait).args(["--timeout", "5s"]).try_output().await?;
+    ensure!(!succeeded && told.contains("after 5s still not as decided: vision/digits"), "{told}");
+
+    hardware(Value::Null).await?;
+    let fleets = asked(&bed, &wait).await?;
+    let sites = fleets[0]["sites"].as_array().cloned().unwrap_or_default();
+    ensure!(sites.len() == 2 && sites.iter().all(|site| site["models"][0]["ready"] == true), "{fleets}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_clients_wait_is_seen_while_they_ask() -> Result<()> {
+    let bed = bed().await?;
+    let run = ClientRun::of("digits.vision").rate(50).duration("15s");
+    let args = ["top", "--site", "site-a", "--over", "8s"];
+    let (answers, top) = tokio::join!(bed.ask("site-a-1", &run), asked(&bed, &args));
+    let (answers, top) = (answers?, top?);
+    ensure!(answers.failed == 0, "{:?}", answers.errors);
+    let row = &top["rows"][0];
+    let number = |field: &str| row[field].as_f64().unwrap_or_default();
+    ensure!((&row["site"], &row["tier"]) == (&json!("site-a"), &json!("edge")), "{top}");
+    ensure!(number("requestsPerSecond") > 1.0 && number("errorsPerSecond") == 0.0, "{top}");
+    ensure!(number("p99Us") >= number("p50Us") && number("p50Us") > 0.0 && number("budgetUs") == 100_000.0, "{top}");
+    ensure!(top["silent"] == json!({}), "{top}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_check_passes_and_says_what_is_missing() -> Result<()> {
+    let bed = bed().await?;
+    let artifact = format!("oci://{}/models/digits:1.0.0", bed.registry_outside());
+    let plain = bed.registry_outside();
+    println!(
+        "{}",
+        bed.sconce()?.args(["check", "--pre", "--artifact", &artifact, "--insecure-registry", &plain]).output().await?
+    );
+    println!("{}", bed.sconce()?.arg("check").output().await?);
+
+    let operator = ["-n", "sconce-system", "deploy/sconce-operator"];
+    let scale = async |replicas: &str| bed.kubectl().arg("scale").args(operator).arg(replicas).output().await;
+    scale("--replicas=0").await?;
+    let gone = ["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=sconce-operator", "--timeout=60s"];
+    bed.kubectl().args(gone).args(["-n", "sconce-system"]).output().await?;
+    let (succeeded, told, _) = bed.sconce()?.arg("check").try_output().await?;
+    scale("--replicas=1").await?;
+    bed.kubectl().args(["rollout", "status", "--timeout=60s"]).args(operator).output().await?;
+    ensure!(!succeeded && told.contains("✗ none of its replicas is Ready"), "{told}");
+    ensure!(told.contains("✗ no replica leads") && told.contains("next: kubectl logs"), "{told}");
+    Ok(())
+}
