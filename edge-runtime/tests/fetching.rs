@@ -254,6 +254,19 @@ async fn a_model_is_served_out_of_a_registry_and_again_without_it() {
     assert_eq!(third.terminate(), Some(0));
 }
 
+#[tokio::test]
+async fn a_registry_without_tls_has_to_be_named() {
+    let (to, (registry, from)) = (folder(), registry(&[], same).await);
+    // Not known to be this machine's own.
+    let from = from.replace("127.0.0.1", "0.0.0.0");
+    let error =
+        fetched(&from, &registry.digest(), to.path(), Duration::from_millis(300)).await.unwrap_err().to_string();
+    assert!(error.ends_with("it does not speak TLS; name it with --insecure-registry, if that is meant"), "{error}");
+    let host = from["oci://".len()..].split('/').next().unwrap().to_owned();
+    let source = Source::new(&from, &[host]).unwrap();
+    fetch(&source, &registry.digest(), "f32", to.path(), MINUTE).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_served_out_of_a_registry_is_said_with_what_to_do() {
     let (folder, (registry, from)) = (folder(), registry(&[], same).await);

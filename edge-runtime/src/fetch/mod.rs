@@ -304,6 +304,13 @@ fn told(error: OciDistributionError, what: &str) -> FetchError {
         E::DigestError(DigestError::VerificationError { expected, actual }) => {
             FetchError::Digest { what: what.into(), got: actual, need: expected }
         }
-        error => FetchError::Registry { what: what.into(), why: causes(&error) },
+        error => {
+            let mut why = causes(&error);
+            // As rustls says it.
+            if why.contains("InvalidContentType") {
+                why += ": it does not speak TLS; name it with --insecure-registry, if that is meant";
+            }
+            FetchError::Registry { what: what.into(), why }
+        }
     }
 }
