@@ -16,8 +16,7 @@ pub const SIZES: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 pub const GAINS: [u64; 6] = [0, 250_000, 500_000, 750_000, 900_000, 1_000_000];
 
 /// How busy the model is when all its batches are full, in millionths: λ·S(B)/B.
-pub const BUSY: [u64; 10] =
-    [0, 20_000, 50_000, 100_000, 200_000, 300_000, 400_000, 500_000, 600_000, 700_000];
+pub const BUSY: [u64; 10] = [0, 20_000, 50_000, 100_000, 200_000, 300_000, 400_000, 500_000, 600_000, 700_000];
 
 /// The p99 of a service time over its median, in millionths.
 pub const TAILS: [u64; 4] = [1_000_000, 1_500_000, 2_000_000, 3_000_000];

@@ -78,5 +78,8 @@ fn the_table_is_what_the_policy_does() {
         .enumerate()
         .filter(|(_, (kept, made))| u64::from(kept.abs_diff(**made)) * 50 > u64::from(**made))
         .collect();
-    assert!(stale.is_empty(), "stale: run SCONCE_UPDATE=1 cargo test --release -p sconce-batch --test table: {stale:?}");
+    assert!(
+        stale.is_empty(),
+        "stale: run SCONCE_UPDATE=1 cargo test --release -p sconce-batch --test table: {stale:?}"
+    );
 }

@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 const LEAVING: &[&str] =
     &["node.kubernetes.io/out-of-service", "ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"];
 
+/// Round trip between a router and a pod of the same site. A constant until agents measure it.
+const LOCAL: plan::Term = plan::Term { p50_us: 300, p99_us: 500, basis: Basis::Estimated };
+
 /// A model that can be planned, and the facts of its version.
 pub type Resolved<'a> = (&'a EdgeModel, &'a EdgeModelVersion);
 
@@ -58,6 +61,7 @@ pub fn site_snapshot(
         site: name.to_owned(),
         nodes: site.nodes.iter().map(|node| plan_node(world, node)).collect(),
         link: link(fleet, crate::status::site_link(world, fleet, site)),
+        local: LOCAL,
         prices: prices(fleet.spec.prices.clone().unwrap_or_default()),
         max_share_millis: fleet.spec.limits.clone().unwrap_or_default().max_share.millis().unwrap_or(80_000),
         models: models.iter().map(|(model, version)| plan_model(model, version, offers)).collect(),
@@ -111,6 +115,8 @@ fn variants(version: &EdgeModelVersion) -> Vec<plan::Variant> {
         memory_bytes: count(facts.memory),
         flops: count(facts.flops),
         accuracy_millis: facts.accuracy.as_ref().and_then(|accuracy| accuracy.millis()),
+        class_profiles: BTreeMap::new(),
+        node_profiles: BTreeMap::new(),
     };
     facts.map(variant).collect()
 }
@@ -127,6 +133,7 @@ fn plan_node(world: &World, node: &Node) -> plan::Node {
         allocatable: amounts(&allocatable),
         requested: requested(world, &node.name_any()),
         speed: speed_of(world, &node.name_any()),
+        busy_millis: 0,
     }
 }
 
@@ -218,12 +225,15 @@ fn deployed(deployment: &Deployment) -> Option<plan::Home> {
 fn link(fleet: &EdgeFleet, link: sconce_api::SiteLink) -> plan::Link {
     let assumed = fleet.spec.link.clone().unwrap_or_default();
     let p50 = micros(&link.round_trip.p50);
+    let uplink = assumed.assumed_uplink.units().unwrap_or(10_000_000);
     plan::Link {
         round_trip_p50_us: p50,
         round_trip_p99_us: link.round_trip.p99.as_ref().map_or(p50.saturating_mul(2), micros),
         round_trip_basis: if link.round_trip.p99.is_some() { link.round_trip.basis } else { Basis::Assumed },
         samples: count(link.round_trip.samples),
-        uplink_bits_per_second: assumed.assumed_uplink.units().unwrap_or(10_000_000),
+        uplink_bits_per_second: uplink,
+        uplink_low_bits_per_second: uplink,
+        keeps_window: false,
         uplink_basis: link.uplink_basis,
     }
 }

@@ -1,6 +1,7 @@
 //! Which places may serve a model. The first filter that fails is the reason; what it says has what, number, limit,
 //! basis and, where it can be computed, the next step.
 
+use super::predict::{Load, Service};
 use super::{CloudOffer, Home, Model, Node, Prediction, Rejected, Resources, Snapshot, Speed, Variant, predict, text};
 use sconce_api::{Basis, Reason, Tier, TierChoice};
 
@@ -121,26 +122,27 @@ fn edge_variant<'a>(
     variant: &'a Variant,
 ) -> Result<Candidate<'a>, Failure> {
     accurate_enough(model, variant)?;
-    let service = node.speed.as_ref().and_then(|speed| predict::service_ns(variant, speed));
+    let known = Service::on_node(variant, node, 0);
     // Without a speed the least that it would take.
-    let service_ns = service.unwrap_or(1);
-    let replicas = predict::replicas(model, service_ns, predict::MOST_REPLICAS);
-    let request = predict::request(model, variant, service_ns, replicas);
-    let busy_ppm = predict::busy_ppm(model, service_ns, replicas);
+    let service = known.unwrap_or(Service::least());
+    let load = Load::from(model);
+    let replicas = load.replicas(&service, predict::MOST_REPLICAS);
+    let request = predict::request(model, variant, &service, replicas);
+    let busy_ppm = load.busy_ppm(&service, replicas);
     let mut candidate = Candidate {
         node: Some(node),
         variant,
         replicas,
         request,
-        prediction: predict::at_edge(service_ns, busy_ppm),
-        cost_millis: predict::edge_cost(request, replicas, &snapshot.prices),
+        prediction: predict::at_edge(model, snapshot.local, &service, busy_ppm),
+        cost_millis: predict::cost::edge(request, replicas, &snapshot.prices),
         too_slow: None,
         home: is_home(snapshot, model, Some(node), variant),
     };
     if let Some(failure) = lacks_room(&candidate, room(node, snapshot.max_share_millis), "") {
         return Err(failure);
     }
-    if service.is_none() {
+    if known.is_none() {
         return Err((Reason::NoProfile, format!("the agent of {} has not reported its speed yet", node.name)));
     }
     candidate.too_slow = too_slow(model, &snapshot.link, &candidate, busy_ppm);
@@ -166,18 +168,20 @@ fn cloud_variant<'a>(
     variant: &'a Variant,
 ) -> Result<Candidate<'a>, Failure> {
     accurate_enough(model, variant)?;
-    let Some(service_ns) = predict::service_ns(variant, speed) else {
+    let Some(service) = Service::in_cloud(variant, speed) else {
         return Err((Reason::NoProfile, format!("no speed is known of class {}", speed.class)));
     };
-    let replicas = predict::replicas(model, service_ns, u64::MAX);
-    let busy_ppm = predict::busy_ppm(model, service_ns, replicas);
+    let load = Load::from(model);
+    let replicas = load.replicas(&service, u64::MAX);
+    let busy_ppm = load.busy_ppm(&service, replicas);
+    let request = predict::request(model, variant, &service, replicas);
     let mut candidate = Candidate {
         node: None,
         variant,
         replicas: 1,
-        request: predict::request(model, variant, service_ns, replicas),
-        prediction: predict::in_cloud(model, &snapshot.link, service_ns, busy_ppm),
-        cost_millis: predict::cloud_cost(model, variant, service_ns, &snapshot.prices),
+        request,
+        prediction: predict::in_cloud(model, &snapshot.link, &service, busy_ppm),
+        cost_millis: predict::cost::cloud(model, &service, replicas, request.memory_bytes, &snapshot.prices),
         too_slow: None,
         home: is_home(snapshot, model, None, variant),
     };

@@ -1,5 +1,6 @@
 //! The fleet level: what the cloud offers each model, and the pools that it keeps for all sites together.
 
+use super::predict::{Load, Service};
 use super::{CloudOffer, FleetModel, FleetPlan, FleetSnapshot, Node, Pool, Resources, Speed, Variant, predict, text};
 use sconce_api::{Reason, Requirement, TierChoice};
 use std::cmp::Reverse;
@@ -92,12 +93,11 @@ fn best_variant(model: &FleetModel) -> Option<&Variant> {
 }
 
 fn sized(model: &FleetModel, variant: &Variant, speed: &Speed, sites: u64) -> Option<Pool> {
-    let service_ns = predict::service_ns(variant, speed)?;
-    let load = model.requests_per_second.saturating_mul(sites);
-    let replicas =
-        predict::peak_ppm(load, model.peak_factor_millis, service_ns).div_ceil(predict::BUSY_LIMIT_PPM).max(1);
+    let service = Service::in_cloud(variant, speed)?;
+    let load = Load::of_pool(model, sites);
+    let replicas = load.replicas(&service, u64::MAX);
     let request = Resources {
-        cpu_millis: stepped(predict::cpu_millis(load, service_ns, replicas)),
+        cpu_millis: stepped(load.cpu_millis(&service, replicas)),
         memory_bytes: predict::memory_bytes(variant),
     };
     Some(Pool {

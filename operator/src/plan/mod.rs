@@ -26,7 +26,7 @@ pub mod text;
 pub use outcome::*;
 pub use snapshot::*;
 
-use sconce_api::{Reason, Tier};
+use sconce_api::Reason;
 
 /// Decides for one site.
 pub fn plan_site(snapshot: &Snapshot) -> Plan {
@@ -80,23 +80,16 @@ fn kept(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
 
 /// What the kept pods request, as far as it can be computed; nothing otherwise.
 fn kept_request(snapshot: &Snapshot, model: &Model, home: &Home) -> Resources {
-    let speed = match home.tier {
-        Tier::Edge => snapshot
-            .nodes
-            .iter()
-            .find(|node| Some(&node.name) == home.node.as_ref())
-            .and_then(|node| node.speed.as_ref()),
-        Tier::Cloud => match &model.cloud {
-            CloudOffer::Pool(speed) => Some(speed),
-            CloudOffer::None { .. } => None,
-        },
-    };
     let variant = model.variants.iter().find(|variant| variant.name == home.variant);
-    variant
-        .zip(speed)
-        .and_then(|(variant, speed)| {
-            let service_ns = predict::service_ns(variant, speed)?;
-            Some(predict::request(model, variant, service_ns, home.replicas))
-        })
-        .unwrap_or_default()
+    let service = variant.and_then(|variant| match (&home.node, &model.cloud) {
+        (Some(name), _) => {
+            let node = snapshot.nodes.iter().find(|node| node.name == *name)?;
+            predict::Service::on_node(variant, node, 0)
+        }
+        (None, CloudOffer::Pool(speed)) => predict::Service::in_cloud(variant, speed),
+        (None, CloudOffer::None { .. }) => None,
+    });
+    let request =
+        variant.zip(service).map(|(variant, service)| predict::request(model, variant, &service, home.replicas));
+    request.unwrap_or_default()
 }

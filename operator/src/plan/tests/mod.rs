@@ -3,9 +3,10 @@
 mod fleet;
 mod properties;
 mod scenes;
+mod worked;
 
 use super::*;
-use sconce_api::{Basis, BudgetPolicy, Objective, Operator, Requirement, TierChoice};
+use sconce_api::{Basis, BudgetPolicy, Objective, Operator, Requirement, Tier, TierChoice};
 use std::collections::BTreeMap;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -24,6 +25,7 @@ pub(crate) fn node(name: &str) -> Node {
         allocatable: Resources { cpu_millis: 2_000, memory_bytes: 4_096 * MIB },
         requested: Resources::default(),
         speed: Some(speed(50)),
+        busy_millis: 0,
     }
 }
 
@@ -74,6 +76,8 @@ pub(crate) fn f32() -> Variant {
         memory_bytes: 2_780_000,
         flops: 1_780_000,
         accuracy_millis: Some(97_900),
+        class_profiles: BTreeMap::new(),
+        node_profiles: BTreeMap::new(),
     }
 }
 
@@ -150,6 +154,8 @@ pub(crate) fn link(p50_us: u64, p99_us: u64) -> Link {
         round_trip_basis: Basis::Measured,
         samples: 5_760,
         uplink_bits_per_second: 10_000_000,
+        uplink_low_bits_per_second: 10_000_000,
+        keeps_window: false,
         uplink_basis: Basis::Assumed,
     }
 }
@@ -170,6 +176,7 @@ pub(crate) fn site(site: &str, nodes: impl Into<Vec<Node>>) -> Snapshot {
         site: site.into(),
         nodes: nodes.into(),
         link: link(39_000, 40_000),
+        local: Term { p50_us: 300, p99_us: 500, basis: Basis::Estimated },
         prices: prices(),
         max_share_millis: 80_000,
         models: Vec::new(),

@@ -23,6 +23,7 @@ fn any_variant(index: usize) -> impl Strategy<Value = Variant> {
             memory_bytes: memory * MIB,
             flops,
             accuracy_millis,
+            ..f32()
         },
     )
 }

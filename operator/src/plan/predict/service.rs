@@ -1,0 +1,103 @@
+//! How long a batch takes at a place: measured where somebody measured, else estimated, and slowed by who else computes there.
+
+use crate::plan::{BatchTime, Node, Profile, Speed, Variant};
+use sconce_api::Basis;
+
+/// A network reaches half of the speed of a product of large matrices.
+const EFFICIENCY: (u64, u64) = (1, 2);
+
+/// The p99 of an estimated service time over its median.
+const TAIL: u64 = 3;
+
+/// One, in millionths.
+const UNIT: u64 = 1_000_000;
+
+/// Service times by batch size, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Service<'a> {
+    times: Times<'a>,
+    /// By how much who else computes there slows it, in millionths; at least one.
+    slowdown_ppm: u64,
+    pub basis: Basis,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Times<'a> {
+    Profile(&'a [BatchTime]),
+    Estimate(BatchTime),
+}
+
+impl<'a> Service<'a> {
+    /// On an edge node: as the node measured it, else as its class did, else as its speed says; `None` where nothing is known.
+    /// `ours_millis` is what our other models compute there.
+    pub fn on_node(variant: &'a Variant, node: &Node, ours_millis: u64) -> Option<Self> {
+        let speed = node.speed.as_ref()?;
+        let (service, threads) = Self::alone(variant, Some(&node.name), speed)?;
+        Some(service.slowed(node.busy_millis.saturating_add(ours_millis), threads, speed.cores))
+    }
+
+    /// In the cloud, on the slowest class that offers itself.
+    pub fn in_cloud(variant: &'a Variant, speed: &Speed) -> Option<Self> {
+        Some(Self::alone(variant, None, speed)?.0)
+    }
+
+    /// On a node that does nothing else; and its threads.
+    fn alone(variant: &'a Variant, node: Option<&str>, speed: &Speed) -> Option<(Self, u64)> {
+        let own = node.and_then(|node| variant.node_profiles.get(node));
+        if let Some(Profile { threads, batches }) = own.or_else(|| variant.class_profiles.get(&speed.class)) {
+            let service = Self { times: Times::Profile(batches), slowdown_ppm: UNIT, basis: Basis::Measured };
+            return (!batches.is_empty()).then_some((service, *threads));
+        }
+        let (numerator, denominator) = EFFICIENCY;
+        let flops = super::saturate(u128::from(variant.flops) * u128::from(denominator));
+        let p50_ns = (speed.gflops > 0).then(|| flops.div_ceil(speed.gflops.saturating_mul(numerator)).max(1))?;
+        let estimate = BatchTime { size: 1, p50_ns, p99_ns: p50_ns.saturating_mul(TAIL) };
+        Some((Self { times: Times::Estimate(estimate), slowdown_ppm: UNIT, basis: Basis::Estimated }, 1))
+    }
+
+    /// The least that could be: for a node of which nothing is known.
+    pub fn least() -> Service<'static> {
+        let times = Times::Estimate(BatchTime { size: 1, p50_ns: 1, p99_ns: 1 });
+        Service { times, slowdown_ppm: UNIT, basis: Basis::Estimated }
+    }
+
+    /// Profiles are taken on an idle node. `busy_millis` of others and the model's own threads share the cores.
+    fn slowed(self, busy_millis: u64, threads: u64, cores: u64) -> Self {
+        let wanted = u128::from(busy_millis) + u128::from(threads) * 1_000;
+        let slowdown = wanted * u128::from(UNIT) / (u128::from(cores.max(1)) * 1_000);
+        Self { slowdown_ppm: super::saturate(slowdown).max(UNIT), ..self }
+    }
+
+    /// Median of a batch of so many thousandths of a request.
+    pub fn p50_ns(&self, rows_millis: u64) -> u64 {
+        self.at(rows_millis, |time| time.p50_ns).max(1)
+    }
+
+    pub fn p99_ns(&self, rows_millis: u64) -> u64 {
+        self.at(rows_millis, |time| time.p99_ns).max(self.p50_ns(rows_millis))
+    }
+
+    fn at(&self, rows_millis: u64, part: fn(&BatchTime) -> u64) -> u64 {
+        let points = match &self.times {
+            Times::Profile(points) => points,
+            Times::Estimate(point) => std::slice::from_ref(point),
+        };
+        let ns = interpolated(points, rows_millis, part);
+        super::saturate((ns * u128::from(self.slowdown_ppm)).div_ceil(u128::from(UNIT)))
+    }
+}
+
+/// Between two sizes a straight line; beyond the last as the last line goes on, of a single size through nothing.
+fn interpolated(points: &[BatchTime], rows_millis: u64, part: fn(&BatchTime) -> u64) -> u128 {
+    let point = |index: usize| (u128::from(points[index].size) * 1_000, u128::from(part(&points[index])));
+    let rows = u128::from(rows_millis);
+    let above = points.iter().position(|point| u128::from(point.size) * 1_000 >= rows).unwrap_or(points.len() - 1);
+    let (size, ns) = point(above);
+    if above == 0 {
+        // The smallest batch takes as long as what is smaller still.
+        return (ns * rows).div_ceil(size.max(1)).max(if points.len() > 1 || rows <= size { ns } else { 0 });
+    }
+    let (size_below, ns_below) = point(above - 1);
+    let (more, step) = (ns.saturating_sub(ns_below), size.saturating_sub(size_below).max(1));
+    ns_below + (more * rows.saturating_sub(size_below)).div_ceil(step)
+}
