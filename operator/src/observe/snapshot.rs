@@ -92,6 +92,7 @@ fn plan_model(
         digest: version.spec.digest.clone(),
         budget_us: micros(&spec.latency_budget),
         budget_policy: spec.budget_policy,
+        priority: 0,
         accuracy_floor_millis: spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
         requests_per_second: count(load.requests_per_second),
         peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),

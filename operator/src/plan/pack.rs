@@ -2,58 +2,168 @@
 
 use super::filter::{Candidate, candidates, room};
 use super::score::{Left, best, dominant_share, passed_over};
-use super::{Model, ModelName, Placement, Plan, Rejected, Snapshot, Unplaced, text};
+use super::{Model, ModelName, Placement, Plan, Rejected, Resources, Snapshot, Unplaced, text};
 use sconce_api::{BudgetPolicy, Objective, Reason, Tier, TierChoice};
 use std::cmp::Reverse;
 
 /// Most rejections that a decision carries.
 const MOST_REJECTED: usize = 8;
 
-/// A model with the places that it might have.
+/// A model with the places that it might have, and the one that it gets.
 struct Task<'a> {
     model: &'a Model,
     candidates: Vec<Candidate<'a>>,
     rejected: Vec<Rejected>,
+    /// Index into `candidates`.
+    chosen: Option<usize>,
+}
+
+impl<'a> Task<'a> {
+    fn new(snapshot: &'a Snapshot, model: &'a Model) -> Self {
+        let (candidates, rejected) = candidates(snapshot, model);
+        Self { model, candidates, rejected, chosen: None }
+    }
+
+    /// Where the budget is kept.
+    fn accepted(&self) -> impl Iterator<Item = (usize, &Candidate<'a>)> {
+        self.candidates.iter().enumerate().filter(|(_, candidate)| candidate.too_slow.is_none())
+    }
+
+    /// The best of the places that keep the budget and have room.
+    fn best_accepted(&self, left: &Left<'_>) -> Option<usize> {
+        let fitting = self.accepted().filter(|(_, candidate)| fits(candidate, left));
+        best(fitting, self.model.objective, left)
+    }
+
+    fn chosen(&self) -> Option<&Candidate<'a>> {
+        self.chosen.map(|index| &self.candidates[index])
+    }
+
+    /// What it takes of its node, if it has one.
+    fn takes(&self) -> Option<(&'a str, Resources)> {
+        let chosen = self.chosen()?;
+        Some((chosen.node?.name.as_str(), chosen.takes()))
+    }
+
+    fn put(&mut self, chosen: Option<usize>, left: &mut Left<'_>) {
+        if let Some((node, takes)) = self.takes() {
+            give(left, node, takes);
+        }
+        self.chosen = chosen;
+        if let Some((node, takes)) = self.takes() {
+            take(left, node, takes);
+        }
+    }
 }
 
 pub(super) fn pack(snapshot: &Snapshot, models: &[&Model], plan: &mut Plan) {
     let whole: Left<'_> =
         snapshot.nodes.iter().map(|node| (node.name.as_str(), room(node, snapshot.max_share_millis))).collect();
     let mut left = whole.clone();
-    let mut tasks: Vec<Task<'_>> = models
-        .iter()
-        .map(|model| {
-            let (candidates, rejected) = candidates(snapshot, model);
-            Task { model, candidates, rejected }
-        })
-        .collect();
+    let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(snapshot, model)).collect();
     tasks.sort_by_cached_key(|task| order(task, &whole));
     // Who keeps the budget comes first; what is left goes to those who cannot.
-    let mut waiting = Vec::new();
-    for task in tasks {
-        let accepted = task.candidates.iter().filter(|candidate| candidate.too_slow.is_none());
-        match best(accepted.filter(|candidate| fits(candidate, &left)), task.model.objective, &left) {
-            Some(chosen) => place(snapshot, &task, chosen, &mut left, plan),
-            None => waiting.push(task),
-        }
+    for task in &mut tasks {
+        let best = task.best_accepted(&left);
+        task.put(best, &mut left);
     }
-    for task in waiting {
-        let any = task.candidates.iter().filter(|candidate| fits(candidate, &left) && may_exceed(snapshot, &task));
-        match best(any, Objective::Latency, &left) {
-            Some(fastest) => place(snapshot, &task, fastest, &mut left, plan),
-            None => plan.unplaced.push(unplaced(snapshot, &task, &left)),
+    repair(&mut tasks, &mut left);
+    improve(&mut tasks, &mut left);
+    for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
+        let may_exceed = may_exceed(snapshot, task);
+        let any = task.candidates.iter().enumerate().filter(|(_, candidate)| may_exceed && fits(candidate, &left));
+        let fastest = best(any, Objective::Latency, &left);
+        task.put(fastest, &mut left);
+    }
+    for task in &tasks {
+        match task.chosen() {
+            Some(chosen) => plan.placements.push(placement(snapshot, task, chosen, &mut left)),
+            None => plan.unplaced.push(unplaced(snapshot, task, &left)),
         }
     }
 }
 
-/// Fewest accepted places first, then the largest share of a node, then the name.
-fn order<'a>(task: &Task<'a>, whole: &Left<'_>) -> (usize, Reverse<u64>, &'a ModelName) {
+/// Gives a model without a place that of another, no more important one, which has another place that keeps its budget.
+fn repair(tasks: &mut [Task<'_>], left: &mut Left<'_>) {
+    for index in 0..tasks.len() {
+        if tasks[index].chosen.is_none()
+            && let Some(swap) = best_swap(tasks, index, left)
+        {
+            let (other, theirs, ours) = swap;
+            tasks[other].put(Some(theirs), left);
+            tasks[index].put(Some(ours), left);
+        }
+    }
+}
+
+/// The other's index, its new place and ours: the cheapest that fits.
+fn best_swap(tasks: &[Task<'_>], index: usize, left: &Left<'_>) -> Option<(usize, usize, usize)> {
+    let task = &tasks[index];
+    let mut swaps = Vec::new();
+    for (ours, candidate) in task.accepted() {
+        let Some(node) = candidate.node else { continue };
+        for (other, pushed) in tasks.iter().enumerate() {
+            let Some((theirs_node, takes)) = pushed.takes() else { continue };
+            if theirs_node != node.name || pushed.model.priority > task.model.priority {
+                continue;
+            }
+            // As if the other were gone and we were there.
+            let mut without = left.clone();
+            give(&mut without, theirs_node, takes);
+            if !fits(candidate, &without) {
+                continue;
+            }
+            take(&mut without, theirs_node, candidate.takes());
+            let Some(theirs) = pushed.best_accepted(&without) else { continue };
+            let cost = candidate.cost_millis.saturating_add(pushed.candidates[theirs].cost_millis);
+            swaps.push((cost, other, theirs, ours));
+        }
+    }
+    swaps.into_iter().min().map(|(_, other, theirs, ours)| (other, theirs, ours))
+}
+
+/// Most rounds of [`improve`]: each makes the site cheaper, and the second rarely finds anything.
+const ROUNDS: usize = 2;
+
+/// Lets every model look again, now that all have a place: what a repair left free, and what two would rather exchange.
+fn improve(tasks: &mut [Task<'_>], left: &mut Left<'_>) {
+    for _ in 0..ROUNDS {
+        let mut changed = false;
+        for task in tasks.iter_mut() {
+            let Some(before) = task.chosen else { continue };
+            task.put(None, left);
+            let best = task.best_accepted(left).unwrap_or(before);
+            changed |= best != before;
+            task.put(Some(best), left);
+        }
+        if !changed {
+            break;
+        }
+    }
+}
+
+/// The more important first, then fewest accepted places, then the largest share of a node, then the name.
+fn order<'a>(task: &Task<'a>, whole: &Left<'_>) -> (Reverse<i32>, usize, Reverse<u64>, &'a ModelName) {
     let share = |candidate: &Candidate<'_>| {
         let node = candidate.node.and_then(|node| whole.get(node.name.as_str()));
         node.map(|node| dominant_share(candidate.takes(), *node))
     };
-    let accepted = task.candidates.iter().filter(|candidate| candidate.too_slow.is_none()).count();
-    (accepted, Reverse(task.candidates.iter().filter_map(share).max().unwrap_or(0)), &task.model.name)
+    let largest = task.candidates.iter().filter_map(share).max().unwrap_or(0);
+    (Reverse(task.model.priority), task.accepted().count(), Reverse(largest), &task.model.name)
+}
+
+fn give(left: &mut Left<'_>, node: &str, takes: Resources) {
+    if let Some(room) = left.get_mut(node) {
+        room.cpu_millis += takes.cpu_millis;
+        room.memory_bytes += takes.memory_bytes;
+    }
+}
+
+fn take(left: &mut Left<'_>, node: &str, takes: Resources) {
+    if let Some(room) = left.get_mut(node) {
+        room.cpu_millis -= takes.cpu_millis;
+        room.memory_bytes -= takes.memory_bytes;
+    }
 }
 
 fn fits(candidate: &Candidate<'_>, left: &Left<'_>) -> bool {
@@ -68,14 +178,16 @@ fn may_exceed(snapshot: &Snapshot, task: &Task<'_>) -> bool {
     task.model.budget_policy == BudgetPolicy::Prefer && !super::unreachable(snapshot)
 }
 
-fn place(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mut Left<'_>, plan: &mut Plan) {
-    let Task { model, candidates, rejected } = task;
-    // Reasons speak of the room before this model took its own.
+fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mut Left<'_>) -> Placement {
+    let Task { model, candidates, rejected, .. } = task;
+    // Reasons speak of the room that the others leave this model.
+    let own = task.takes();
+    if let Some((node, takes)) = own {
+        give(left, node, takes);
+    }
     let others = passed_over(model, candidates, Some(chosen), left);
-    if let Some(room) = chosen.node.and_then(|node| left.get_mut(node.name.as_str())) {
-        let takes = chosen.takes();
-        room.cpu_millis -= takes.cpu_millis;
-        room.memory_bytes -= takes.memory_bytes;
+    if let Some((node, takes)) = own {
+        take(left, node, takes);
     }
     let (reason, because) = match (&chosen.too_slow, chosen.tier()) {
         (None, Tier::Edge) => (Reason::ChosenAtEdge, String::new()),
@@ -97,7 +209,7 @@ fn place(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mu
         prediction.basis,
         text::cost(chosen.cost_millis),
     );
-    plan.placements.push(Placement {
+    Placement {
         model: model.name.clone(),
         version: model.version.clone(),
         digest: model.digest.clone(),
@@ -112,11 +224,11 @@ fn place(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mu
         budget_us: model.budget_us,
         cost_millis: Some(chosen.cost_millis),
         rejected: ranked(others, rejected),
-    });
+    }
 }
 
 fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &Left<'_>) -> Unplaced {
-    let Task { model, candidates, rejected } = task;
+    let Task { model, candidates, rejected, .. } = task;
     let would_serve = candidates.iter().any(|candidate| candidate.too_slow.is_none() || may_exceed(snapshot, task));
     let reason = if would_serve {
         Reason::NoCapacity

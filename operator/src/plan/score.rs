@@ -8,26 +8,26 @@ use std::cmp::Reverse;
 /// What is left of each node, by name.
 pub(super) type Left<'a> = std::collections::BTreeMap<&'a str, Resources>;
 
-/// The best of the candidates by the objective, among equals the current home, then as `left` fits best.
+/// The index of the best of the candidates by the objective, among equals the current home, then as `left` fits best.
 pub(super) fn best<'c, 'a>(
-    candidates: impl Iterator<Item = &'c Candidate<'a>>,
+    candidates: impl Iterator<Item = (usize, &'c Candidate<'a>)>,
     objective: Objective,
     left: &Left<'_>,
-) -> Option<&'c Candidate<'a>>
+) -> Option<usize>
 where
     'a: 'c,
 {
     let candidates: Vec<_> = candidates.collect();
     // By latency, what is less than a tenth slower than the fastest is as fast.
-    let fastest = candidates.iter().map(|candidate| candidate.prediction.p99_us).min()?;
-    let fast = |candidate: &&Candidate<'_>| match objective {
+    let fastest = candidates.iter().map(|(_, candidate)| candidate.prediction.p99_us).min()?;
+    let fast = |(_, candidate): &(usize, &Candidate<'_>)| match objective {
         Objective::Cost => true,
         Objective::Latency => {
             u128::from(candidate.prediction.p99_us) * 10 < u128::from(fastest) * 11
                 || candidate.prediction.p99_us == fastest
         }
     };
-    candidates.into_iter().filter(fast).min_by_key(|candidate| {
+    let best = candidates.into_iter().filter(fast).min_by_key(|(_, candidate)| {
         (
             candidate.cost_millis,
             !candidate.home,
@@ -37,7 +37,8 @@ where
             Reverse(fullness(candidate, left)),
             candidate.name(),
         )
-    })
+    });
+    best.map(|(index, _)| index)
 }
 
 /// How full the candidate would leave its node in the dominant resource, in millionths of what is left now; the fuller,

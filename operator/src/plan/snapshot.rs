@@ -94,6 +94,8 @@ pub struct Model {
     pub digest: String,
     pub budget_us: u64,
     pub budget_policy: BudgetPolicy,
+    /// Of its PriorityClass: who keeps the room at a full site.
+    pub priority: i32,
     /// Least accuracy in thousandths of a percent.
     pub accuracy_floor_millis: Option<u64>,
     pub requests_per_second: u64,

@@ -2,6 +2,7 @@
 
 mod fleet;
 mod properties;
+mod quality;
 mod scenes;
 mod worked;
 
@@ -89,6 +90,7 @@ pub(crate) fn model(model: &str) -> Model {
         digest: "sha256:0123".into(),
         budget_us: 25_000,
         budget_policy: BudgetPolicy::Prefer,
+        priority: 0,
         accuracy_floor_millis: Some(97_000),
         requests_per_second: 10,
         peak_factor_millis: 150_000,
