@@ -11,6 +11,7 @@ use sconce_api::{
     Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelVersion, EdgePlacement, FleetPrices, Tier, labels,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Taints of a node that is about to go, or gone though it says nothing.
 const LEAVING: &[&str] =
@@ -64,7 +65,7 @@ pub fn site_snapshot(
         local: LOCAL,
         prices: prices(fleet.spec.prices.clone().unwrap_or_default()),
         max_share_millis: fleet.spec.limits.clone().unwrap_or_default().max_share.millis().unwrap_or(80_000),
-        models: models.iter().map(|(model, version)| plan_model(model, version, offers)).collect(),
+        models: models.iter().map(|(model, version)| Arc::new(plan_model(model, version, offers))).collect(),
         current: current.collect(),
     }
 }

@@ -22,16 +22,18 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod text;
+mod why;
 
 pub use outcome::*;
 pub use snapshot::*;
 
 use sconce_api::Reason;
+use std::sync::Arc;
 
 /// Decides for one site.
 pub fn plan_site(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
-    let mut models: Vec<&Model> = snapshot.models.iter().collect();
+    let mut models: Vec<&Model> = snapshot.models.iter().map(Arc::as_ref).collect();
     if unreachable(snapshot) {
         models.retain(|model| match snapshot.current.get(&model.name) {
             Some(home) => {

@@ -1,27 +1,27 @@
 //! Gives the site's models their places, one after another, so that no node holds more than it has.
 
-use super::filter::{Candidate, candidates, room};
+use super::filter::{Candidate, Failed, candidates, room};
 use super::score::{Left, best, dominant_share, passed_over};
 use super::{Model, ModelName, Placement, Plan, Rejected, Resources, Snapshot, Unplaced, text};
 use sconce_api::{BudgetPolicy, Objective, Reason, Tier, TierChoice};
 use std::cmp::Reverse;
 
 /// Most rejections that a decision carries.
-const MOST_REJECTED: usize = 8;
+pub(super) const MOST_REJECTED: usize = 8;
 
 /// A model with the places that it might have, and the one that it gets.
 struct Task<'a> {
     model: &'a Model,
     candidates: Vec<Candidate<'a>>,
-    rejected: Vec<Rejected>,
+    failed: Vec<Failed<'a>>,
     /// Index into `candidates`.
     chosen: Option<usize>,
 }
 
 impl<'a> Task<'a> {
     fn new(snapshot: &'a Snapshot, model: &'a Model) -> Self {
-        let (candidates, rejected) = candidates(snapshot, model);
-        Self { model, candidates, rejected, chosen: None }
+        let (candidates, failed) = candidates(snapshot, model);
+        Self { model, candidates, failed, chosen: None }
     }
 
     /// Where the budget is kept.
@@ -179,20 +179,23 @@ fn may_exceed(snapshot: &Snapshot, task: &Task<'_>) -> bool {
 }
 
 fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mut Left<'_>) -> Placement {
-    let Task { model, candidates, rejected, .. } = task;
+    let Task { model, candidates, failed, .. } = task;
     // Reasons speak of the room that the others leave this model.
     let own = task.takes();
     if let Some((node, takes)) = own {
         give(left, node, takes);
     }
-    let others = passed_over(model, candidates, Some(chosen), left);
+    let others = passed_over(snapshot, model, candidates, Some(chosen), left);
     if let Some((node, takes)) = own {
         take(left, node, takes);
     }
     let (reason, because) = match (&chosen.too_slow, chosen.tier()) {
         (None, Tier::Edge) => (Reason::ChosenAtEdge, String::new()),
         (None, Tier::Cloud) => (Reason::ChosenInCloud, String::new()),
-        (Some((reason, message)), _) => (Reason::BestEffort, format!("; {reason}: {message}")),
+        (Some(slow), _) => {
+            let message = slow.message(model, &snapshot.link, chosen);
+            (Reason::BestEffort, format!("; {}: {message}", slow.reason()))
+        }
     };
     let prediction = &chosen.prediction;
     let message = format!(
@@ -223,12 +226,12 @@ fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left:
         predicted: Some(chosen.prediction.clone()),
         budget_us: model.budget_us,
         cost_millis: Some(chosen.cost_millis),
-        rejected: ranked(others, rejected),
+        rejected: ranked(others, failed),
     }
 }
 
 fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &Left<'_>) -> Unplaced {
-    let Task { model, candidates, rejected, .. } = task;
+    let Task { model, candidates, failed, .. } = task;
     let would_serve = candidates.iter().any(|candidate| candidate.too_slow.is_none() || may_exceed(snapshot, task));
     let reason = if would_serve {
         Reason::NoCapacity
@@ -237,7 +240,7 @@ fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &Left<'_>) -> Unplaced {
     } else {
         Reason::NoCandidate
     };
-    let rejected = ranked(passed_over(model, candidates, None, left), rejected);
+    let rejected = ranked(passed_over(snapshot, model, candidates, None, left), failed);
     let start = match reason {
         Reason::NoCapacity => format!("{} is full for {}", snapshot.site, model.name.name),
         Reason::NoNodes => format!("no place for {} at {}: the site has no node", model.name.name, snapshot.site),
@@ -270,13 +273,16 @@ fn sentence(start: &str, rejected: &[Rejected], no_variant: bool) -> String {
     text::short(&message, text::CONDITION)
 }
 
-/// The others first, then what failed earlier filters: the later the filter, the nearer it was;
-/// nodes before the cloud. At most 8.
-fn ranked(mut others: Vec<Rejected>, rejected: &[Rejected]) -> Vec<Rejected> {
-    let mut failed = rejected.to_vec();
-    let cloud = |rejected: &Rejected| rejected.candidate.starts_with("cloud/");
-    failed.sort_by_cached_key(|rejected| (Reverse(rejected.reason), cloud(rejected), rejected.candidate.clone()));
-    others.append(&mut failed);
-    others.truncate(MOST_REJECTED);
+/// The others first, then what failed earlier filters. At most 8.
+fn ranked(mut others: Vec<Rejected>, failed: &[Failed<'_>]) -> Vec<Rejected> {
+    let mut failed: Vec<_> = failed.iter().collect();
+    failed.sort_by_key(|failed| failed.order());
+    let told = |failed: &Failed<'_>| Rejected {
+        candidate: failed.name(),
+        reason: failed.failure.reason(),
+        message: text::short(&failed.failure.message(), text::REJECTION),
+    };
+    let room = MOST_REJECTED.saturating_sub(others.len());
+    others.extend(failed.into_iter().take(room).map(told));
     others
 }

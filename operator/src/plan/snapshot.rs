@@ -3,6 +3,7 @@
 use super::Term;
 use sconce_api::{Basis, BudgetPolicy, Objective, Reason, Requirement, Tier, TierChoice};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// `NAMESPACE/NAME` of an EdgeModel, in the order in which models are compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +25,7 @@ pub struct Snapshot {
     /// Share of a node's allocatable resources that our models may request, in thousandths of a percent.
     pub max_share_millis: u64,
     /// Models that select the site, with the version that it may run.
-    pub models: Vec<Model>,
+    pub models: Vec<Arc<Model>>,
     /// What each model has at the site today; the decision that is kept while the site is unreachable, and the home that wins a tie.
     pub current: BTreeMap<ModelName, Home>,
 }

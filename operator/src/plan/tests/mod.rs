@@ -9,6 +9,7 @@ mod worked;
 use super::*;
 use sconce_api::{Basis, BudgetPolicy, Objective, Operator, Requirement, Tier, TierChoice};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -202,7 +203,7 @@ impl Snapshot {
         self
     }
     pub(crate) fn model(mut self, model: Model) -> Self {
-        self.models.push(model);
+        self.models.push(Arc::new(model));
         self
     }
     pub(crate) fn home(mut self, model: &str, tier: Tier, node: Option<&str>) -> Self {

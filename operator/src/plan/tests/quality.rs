@@ -84,13 +84,8 @@ fn plans_are_nearly_as_cheap_as_the_cheapest_and_miss_hardly_a_site() {
     let (mut feasible, mut missed, mut excess_ppm, mut contested) = (0, 0, 0, 0);
     while feasible < 1_000 {
         let snapshot = any_site(&mut draw);
-        let accepted = |model: &'_ Model| {
-            let (mut candidates, _) =
-                candidates(&snapshot, snapshot.models.iter().find(|m| m.name == model.name).unwrap());
-            candidates.retain(|candidate| candidate.too_slow.is_none());
-            candidates
-        };
-        let models: Vec<_> = snapshot.models.iter().map(accepted).collect();
+        let mut models: Vec<_> = snapshot.models.iter().map(|model| candidates(&snapshot, model).0).collect();
+        models.iter_mut().for_each(|candidates| candidates.retain(|candidate| candidate.too_slow.is_none()));
         let room_of = |node: &Node| (node.name.clone(), room(node, snapshot.max_share_millis));
         let mut left: BTreeMap<_, _> = snapshot.nodes.iter().map(room_of).collect();
         let Some(least) = optimum(&mut left, &models) else { continue };
