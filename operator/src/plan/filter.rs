@@ -5,12 +5,24 @@ use super::why::{Failure, Slow};
 use super::{CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text};
 use sconce_api::{Reason, Tier, TierChoice};
 use std::cmp::Reverse;
+use std::ops::Deref;
+use std::rc::Rc;
 
 /// A place × variant that serves the model if it must: every filter of hardware and accuracy is passed.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate<'a> {
     /// `None` = the cloud pool.
     pub node: Option<&'a Node>,
+    /// The node's index at the site.
+    pub index: usize,
+    /// It is where the model runs today.
+    pub home: bool,
+    offer: Rc<Offer<'a>>,
+}
+
+/// What a variant does on nodes that are equal, or in the cloud.
+#[derive(Debug)]
+pub(super) struct Offer<'a> {
     pub variant: &'a Variant,
     pub replicas: u64,
     pub request: Resources,
@@ -18,8 +30,16 @@ pub(super) struct Candidate<'a> {
     pub cost_millis: u64,
     /// `None` = accepted: the budget is kept.
     pub too_slow: Option<Slow>,
-    /// It is where the model runs today.
-    pub home: bool,
+    /// Of a node whose agent has not reported yet nothing is known but the least that it would take.
+    is_known: bool,
+}
+
+impl<'a> Deref for Candidate<'a> {
+    type Target = Offer<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.offer
+    }
 }
 
 impl<'a> Candidate<'a> {
@@ -87,35 +107,55 @@ pub(super) fn room(node: &Node, max_share_millis: u64) -> Resources {
 
 /// All places × variants of a model: those that could serve it, and the others with their first failure.
 pub(super) fn candidates<'a>(snapshot: &'a Snapshot, model: &'a Model) -> (Vec<Candidate<'a>>, Vec<Failed<'a>>) {
-    let (mut passed, mut failed) = (Vec::new(), Vec::new());
-    let places = snapshot.nodes.iter().map(Some).chain([None]);
-    for node in places {
-        let place = match node {
-            Some(node) => edge(model, node).map(|()| None),
-            None => cloud(model).map(Some),
-        };
-        let speed = match place {
-            Ok(speed) => speed,
-            Err(failure) => {
-                failed.push(Failed { node, variant: None, failure });
-                continue;
-            }
-        };
-        for variant in &model.variants {
-            let candidate = match (node, speed) {
-                (Some(node), _) => edge_variant(snapshot, model, node, variant),
-                (None, Some(speed)) => cloud_variant(snapshot, model, speed, variant),
-                (None, None) => continue,
+    let (mut passed, mut failed) = (Vec::with_capacity(model.variants.len() * (snapshot.nodes.len() + 1)), Vec::new());
+    let mut open = Vec::with_capacity(snapshot.nodes.len());
+    for (index, node) in snapshot.nodes.iter().enumerate() {
+        match edge(model, node) {
+            Ok(()) => open.push((index, node)),
+            Err(failure) => failed.push(Failed { node: Some(node), variant: None, failure }),
+        }
+    }
+    let speed = cloud(model).map_err(|failure| failed.push(Failed { node: None, variant: None, failure })).ok();
+    for variant in &model.variants {
+        let mut fail = |node: Option<&'a Node>, failure| failed.push(Failed { node, variant: Some(variant), failure });
+        if let Err(failure) = accurate_enough(model, variant) {
+            open.iter().for_each(|(_, node)| fail(Some(node), failure));
+            speed.iter().for_each(|_| fail(None, failure));
+            continue;
+        }
+        let mut last: Option<(&Node, Rc<Offer<'a>>)> = None;
+        for &(index, node) in &open {
+            let offer = match &last {
+                Some((other, offer)) if is_equal(variant, node, other) => Rc::clone(offer),
+                _ => Rc::new(on_node(snapshot, model, node, variant)),
             };
-            match candidate {
-                Ok(candidate) => passed.push(candidate),
-                Err(failure) => failed.push(Failed { node, variant: Some(variant), failure }),
+            last = Some((node, Rc::clone(&offer)));
+            let home = is_home(snapshot, model, Some(node), variant);
+            let candidate = Candidate { node: Some(node), index, home, offer };
+            match lacks_room(&candidate, room(node, snapshot.max_share_millis), false) {
+                Some(failure) => fail(Some(node), failure),
+                None if !candidate.is_known => fail(Some(node), Failure::NoSpeedOfNode { node: &node.name }),
+                None => passed.push(candidate),
             }
+        }
+        match speed.map(|speed| in_cloud(snapshot, model, speed, variant)) {
+            Some(Ok(offer)) => {
+                let home = is_home(snapshot, model, None, variant);
+                passed.push(Candidate { node: None, index: usize::MAX, home, offer: Rc::new(offer) });
+            }
+            Some(Err(failure)) => fail(None, failure),
+            None => {}
         }
     }
     // In the order of names, whatever the order of the snapshot.
-    passed.sort_by(|a, b| a.order().cmp(&b.order()));
+    passed.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
     (passed, failed)
+}
+
+/// Whether the variant does on one node as on the other.
+fn is_equal(variant: &Variant, node: &Node, other: &Node) -> bool {
+    let own = |node: &Node| !variant.node_profiles.is_empty() && variant.node_profiles.contains_key(&node.name);
+    node.speed == other.speed && node.busy_millis == other.busy_millis && !own(node) && !own(other)
 }
 
 /// The filters of a node, whatever the variant.
@@ -136,35 +176,22 @@ fn edge<'a>(model: &'a Model, node: &'a Node) -> Result<(), Failure<'a>> {
     }
 }
 
-fn edge_variant<'a>(
-    snapshot: &Snapshot,
-    model: &Model,
-    node: &'a Node,
-    variant: &'a Variant,
-) -> Result<Candidate<'a>, Failure<'a>> {
-    accurate_enough(model, variant)?;
+fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Variant) -> Offer<'a> {
     let known = Service::on_node(variant, node, 0);
-    // Without a speed the least that it would take.
     let service = known.unwrap_or(Service::least());
     let load = Load::from(model);
     let replicas = load.replicas(&service, predict::MOST_REPLICAS);
     let request = predict::request(model, variant, &service, replicas);
     let busy_ppm = load.busy_ppm(&service, replicas);
     let prediction = predict::at_edge(model, snapshot.local, &service, busy_ppm);
-    let candidate = Candidate {
-        node: Some(node),
+    Offer {
         variant,
         replicas,
         request,
         too_slow: Slow::of(model, &prediction, busy_ppm),
         prediction,
         cost_millis: predict::cost::edge(request, replicas, &snapshot.prices),
-        home: is_home(snapshot, model, Some(node), variant),
-    };
-    match lacks_room(&candidate, room(node, snapshot.max_share_millis), false) {
-        Some(failure) => Err(failure),
-        None if known.is_none() => Err(Failure::NoSpeedOfNode { node: &node.name }),
-        None => Ok(candidate),
+        is_known: known.is_some(),
     }
 }
 
@@ -179,13 +206,12 @@ fn cloud(model: &Model) -> Result<&Speed, Failure<'_>> {
     }
 }
 
-fn cloud_variant<'a>(
+fn in_cloud<'a>(
     snapshot: &Snapshot,
     model: &Model,
     speed: &'a Speed,
     variant: &'a Variant,
-) -> Result<Candidate<'a>, Failure<'a>> {
-    accurate_enough(model, variant)?;
+) -> Result<Offer<'a>, Failure<'a>> {
     let Some(service) = Service::in_cloud(variant, speed) else {
         return Err(Failure::NoSpeedOfClass { class: &speed.class });
     };
@@ -194,15 +220,14 @@ fn cloud_variant<'a>(
     let busy_ppm = load.busy_ppm(&service, replicas);
     let request = predict::request(model, variant, &service, replicas);
     let prediction = predict::in_cloud(model, &snapshot.link, &service, busy_ppm);
-    Ok(Candidate {
-        node: None,
+    Ok(Offer {
         variant,
         replicas: 1,
         request,
         too_slow: Slow::of(model, &prediction, busy_ppm),
         prediction,
         cost_millis: predict::cost::cloud(model, &service, replicas, request.memory_bytes, &snapshot.prices),
-        home: is_home(snapshot, model, None, variant),
+        is_known: true,
     })
 }
 

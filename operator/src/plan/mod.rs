@@ -32,21 +32,38 @@ use std::sync::Arc;
 
 /// Decides for one site.
 pub fn plan_site(snapshot: &Snapshot) -> Plan {
+    let Decided { kept, packed } = decide_site(snapshot);
     let mut plan = Plan::default();
-    let mut models: Vec<&Model> = snapshot.models.iter().map(Arc::as_ref).collect();
-    if unreachable(snapshot) {
-        models.retain(|model| match snapshot.current.get(&model.name) {
-            Some(home) => {
-                plan.placements.push(kept(snapshot, model, home));
-                false
-            }
-            None => true,
-        });
-    }
-    pack::pack(snapshot, &models, &mut plan);
+    plan.placements.extend(kept.into_iter().map(|(model, home)| keep(snapshot, model, home)));
+    packed.in_words(&mut plan);
     plan.placements.sort_by(|a, b| a.model.cmp(&b.model));
     plan.unplaced.sort_by(|a, b| a.model.cmp(&b.model));
     plan
+}
+
+/// What is decided for a site, not yet in words: places without predictions, prices and reasons for others to read.
+pub struct Decided<'a> {
+    kept: Vec<(&'a Model, &'a Home)>,
+    packed: pack::Packed<'a>,
+}
+
+impl Decided<'_> {
+    /// How many models have a place.
+    pub fn placed(&self) -> usize {
+        self.kept.len() + self.packed.placed()
+    }
+}
+
+/// The decisions of [`plan_site`] alone.
+pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
+    let (mut kept, mut models) = (Vec::new(), Vec::with_capacity(snapshot.models.len()));
+    for model in &snapshot.models {
+        match snapshot.current.get(&model.name) {
+            Some(home) if unreachable(snapshot) => kept.push((model.as_ref(), home)),
+            _ => models.push(model.as_ref()),
+        }
+    }
+    Decided { kept, packed: pack::pack(snapshot, &models) }
 }
 
 /// Decides what couples sites: cloud offers and pools.
@@ -60,7 +77,7 @@ fn unreachable(snapshot: &Snapshot) -> bool {
 }
 
 /// The current home, as it is. Of another version than the model's the digest is not known here: it stays empty.
-fn kept(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
+fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
     let place = text::place(home.tier, home.node.as_deref(), &home.variant);
     Placement {
         model: model.name.clone(),

@@ -25,14 +25,22 @@ impl<'a> Task<'a> {
     }
 
     /// Where the budget is kept.
-    fn accepted(&self) -> impl Iterator<Item = (usize, &Candidate<'a>)> {
+    fn accepted(&self) -> impl Iterator<Item = (usize, &Candidate<'a>)> + Clone {
         self.candidates.iter().enumerate().filter(|(_, candidate)| candidate.too_slow.is_none())
     }
 
     /// The best of the places that keep the budget and have room.
-    fn best_accepted(&self, left: &Left<'_>) -> Option<usize> {
+    fn best_accepted(&self, left: &[Resources]) -> Option<usize> {
         let fitting = self.accepted().filter(|(_, candidate)| fits(candidate, left));
         best(fitting, self.model.objective, left)
+    }
+
+    /// Some place that keeps the budget has no room left for it: it may want to look again.
+    fn gave_way(&self, left: &[Resources]) -> bool {
+        let here = self.chosen();
+        self.accepted().any(|(_, candidate)| {
+            !fits(candidate, left) && here.is_none_or(|here| candidate.cost_millis < here.cost_millis)
+        })
     }
 
     fn chosen(&self) -> Option<&Candidate<'a>> {
@@ -40,12 +48,12 @@ impl<'a> Task<'a> {
     }
 
     /// What it takes of its node, if it has one.
-    fn takes(&self) -> Option<(&'a str, Resources)> {
+    fn takes(&self) -> Option<(usize, Resources)> {
         let chosen = self.chosen()?;
-        Some((chosen.node?.name.as_str(), chosen.takes()))
+        chosen.node.map(|_| (chosen.index, chosen.takes()))
     }
 
-    fn put(&mut self, chosen: Option<usize>, left: &mut Left<'_>) {
+    fn put(&mut self, chosen: Option<usize>, left: &mut [Resources]) {
         if let Some((node, takes)) = self.takes() {
             give(left, node, takes);
         }
@@ -56,9 +64,16 @@ impl<'a> Task<'a> {
     }
 }
 
-pub(super) fn pack(snapshot: &Snapshot, models: &[&Model], plan: &mut Plan) {
-    let whole: Left<'_> =
-        snapshot.nodes.iter().map(|node| (node.name.as_str(), room(node, snapshot.max_share_millis))).collect();
+/// What is decided for a site, before it is put into words.
+pub(super) struct Packed<'a> {
+    snapshot: &'a Snapshot,
+    tasks: Vec<Task<'a>>,
+    /// What our models leave of each node.
+    left: Left,
+}
+
+pub(super) fn pack<'a>(snapshot: &'a Snapshot, models: &[&'a Model]) -> Packed<'a> {
+    let whole: Left = snapshot.nodes.iter().map(|node| room(node, snapshot.max_share_millis)).collect();
     let mut left = whole.clone();
     let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(snapshot, model)).collect();
     tasks.sort_by_cached_key(|task| order(task, &whole));
@@ -67,24 +82,37 @@ pub(super) fn pack(snapshot: &Snapshot, models: &[&Model], plan: &mut Plan) {
         let best = task.best_accepted(&left);
         task.put(best, &mut left);
     }
-    repair(&mut tasks, &mut left);
-    improve(&mut tasks, &mut left);
+    if tasks.iter().any(|task| task.gave_way(&left)) {
+        repair(&mut tasks, &mut left);
+        improve(&mut tasks, &mut left);
+    }
     for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
         let may_exceed = may_exceed(snapshot, task);
         let any = task.candidates.iter().enumerate().filter(|(_, candidate)| may_exceed && fits(candidate, &left));
         let fastest = best(any, Objective::Latency, &left);
         task.put(fastest, &mut left);
     }
-    for task in &tasks {
-        match task.chosen() {
-            Some(chosen) => plan.placements.push(placement(snapshot, task, chosen, &mut left)),
-            None => plan.unplaced.push(unplaced(snapshot, task, &left)),
+    Packed { snapshot, tasks, left }
+}
+
+impl Packed<'_> {
+    /// How many models have a place.
+    pub fn placed(&self) -> usize {
+        self.tasks.iter().filter(|task| task.chosen.is_some()).count()
+    }
+
+    pub fn in_words(mut self, plan: &mut Plan) {
+        for task in &self.tasks {
+            match task.chosen() {
+                Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left)),
+                None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left)),
+            }
         }
     }
 }
 
 /// Gives a model without a place that of another, no more important one, which has another place that keeps its budget.
-fn repair(tasks: &mut [Task<'_>], left: &mut Left<'_>) {
+fn repair(tasks: &mut [Task<'_>], left: &mut [Resources]) {
     for index in 0..tasks.len() {
         if tasks[index].chosen.is_none()
             && let Some(swap) = best_swap(tasks, index, left)
@@ -97,18 +125,17 @@ fn repair(tasks: &mut [Task<'_>], left: &mut Left<'_>) {
 }
 
 /// The other's index, its new place and ours: the cheapest that fits.
-fn best_swap(tasks: &[Task<'_>], index: usize, left: &Left<'_>) -> Option<(usize, usize, usize)> {
+fn best_swap(tasks: &[Task<'_>], index: usize, left: &[Resources]) -> Option<(usize, usize, usize)> {
     let task = &tasks[index];
     let mut swaps = Vec::new();
     for (ours, candidate) in task.accepted() {
-        let Some(node) = candidate.node else { continue };
         for (other, pushed) in tasks.iter().enumerate() {
             let Some((theirs_node, takes)) = pushed.takes() else { continue };
-            if theirs_node != node.name || pushed.model.priority > task.model.priority {
+            if theirs_node != candidate.index || pushed.model.priority > task.model.priority {
                 continue;
             }
             // As if the other were gone and we were there.
-            let mut without = left.clone();
+            let mut without = left.to_vec();
             give(&mut without, theirs_node, takes);
             if !fits(candidate, &without) {
                 continue;
@@ -126,7 +153,7 @@ fn best_swap(tasks: &[Task<'_>], index: usize, left: &Left<'_>) -> Option<(usize
 const ROUNDS: usize = 2;
 
 /// Lets every model look again, now that all have a place: what a repair left free, and what two would rather exchange.
-fn improve(tasks: &mut [Task<'_>], left: &mut Left<'_>) {
+fn improve(tasks: &mut [Task<'_>], left: &mut [Resources]) {
     for _ in 0..ROUNDS {
         let mut changed = false;
         for task in tasks.iter_mut() {
@@ -143,34 +170,32 @@ fn improve(tasks: &mut [Task<'_>], left: &mut Left<'_>) {
 }
 
 /// The more important first, then fewest accepted places, then the largest share of a node, then the name.
-fn order<'a>(task: &Task<'a>, whole: &Left<'_>) -> (Reverse<i32>, usize, Reverse<u64>, &'a ModelName) {
+fn order<'a>(task: &Task<'a>, whole: &[Resources]) -> (Reverse<i32>, usize, Reverse<u64>, &'a ModelName) {
     let share = |candidate: &Candidate<'_>| {
-        let node = candidate.node.and_then(|node| whole.get(node.name.as_str()));
-        node.map(|node| dominant_share(candidate.takes(), *node))
+        whole.get(candidate.index).map(|node| dominant_share(candidate.takes(), *node))
     };
     let largest = task.candidates.iter().filter_map(share).max().unwrap_or(0);
     (Reverse(task.model.priority), task.accepted().count(), Reverse(largest), &task.model.name)
 }
 
-fn give(left: &mut Left<'_>, node: &str, takes: Resources) {
+fn give(left: &mut [Resources], node: usize, takes: Resources) {
     if let Some(room) = left.get_mut(node) {
         room.cpu_millis += takes.cpu_millis;
         room.memory_bytes += takes.memory_bytes;
     }
 }
 
-fn take(left: &mut Left<'_>, node: &str, takes: Resources) {
+fn take(left: &mut [Resources], node: usize, takes: Resources) {
     if let Some(room) = left.get_mut(node) {
         room.cpu_millis -= takes.cpu_millis;
         room.memory_bytes -= takes.memory_bytes;
     }
 }
 
-fn fits(candidate: &Candidate<'_>, left: &Left<'_>) -> bool {
-    let Some(node) = candidate.node else { return true };
+fn fits(candidate: &Candidate<'_>, left: &[Resources]) -> bool {
     let takes = candidate.takes();
-    left.get(node.name.as_str())
-        .is_some_and(|left| takes.cpu_millis <= left.cpu_millis && takes.memory_bytes <= left.memory_bytes)
+    left.get(candidate.index)
+        .is_none_or(|left| takes.cpu_millis <= left.cpu_millis && takes.memory_bytes <= left.memory_bytes)
 }
 
 /// Whether the model may be served late. Not for a site without contact: nobody there could see it.
@@ -178,7 +203,7 @@ fn may_exceed(snapshot: &Snapshot, task: &Task<'_>) -> bool {
     task.model.budget_policy == BudgetPolicy::Prefer && !super::unreachable(snapshot)
 }
 
-fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mut Left<'_>) -> Placement {
+fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mut [Resources]) -> Placement {
     let Task { model, candidates, failed, .. } = task;
     // Reasons speak of the room that the others leave this model.
     let own = task.takes();
@@ -230,7 +255,7 @@ fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left:
     }
 }
 
-fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &Left<'_>) -> Unplaced {
+fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &[Resources]) -> Unplaced {
     let Task { model, candidates, failed, .. } = task;
     let would_serve = candidates.iter().any(|candidate| candidate.too_slow.is_none() || may_exceed(snapshot, task));
     let reason = if would_serve {

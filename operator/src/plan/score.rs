@@ -5,21 +5,23 @@ use super::{Model, Rejected, Resources, Snapshot, Variant, text};
 use sconce_api::{Objective, Reason};
 use std::cmp::Reverse;
 
-/// What is left of each node, by name.
-pub(super) type Left<'a> = std::collections::BTreeMap<&'a str, Resources>;
+/// What is left of each node, in the order of the snapshot.
+pub(super) type Left = Vec<Resources>;
 
 /// The index of the best of the candidates by the objective, among equals the current home, then as `left` fits best.
 pub(super) fn best<'c, 'a>(
-    candidates: impl Iterator<Item = (usize, &'c Candidate<'a>)>,
+    candidates: impl Iterator<Item = (usize, &'c Candidate<'a>)> + Clone,
     objective: Objective,
-    left: &Left<'_>,
+    left: &[Resources],
 ) -> Option<usize>
 where
     'a: 'c,
 {
-    let candidates: Vec<_> = candidates.collect();
     // By latency, what is less than a tenth slower than the fastest is as fast.
-    let fastest = candidates.iter().map(|(_, candidate)| candidate.prediction.p99_us).min()?;
+    let fastest = match objective {
+        Objective::Cost => 0,
+        Objective::Latency => candidates.clone().map(|(_, candidate)| candidate.prediction.p99_us).min()?,
+    };
     let fast = |(_, candidate): &(usize, &Candidate<'_>)| match objective {
         Objective::Cost => true,
         Objective::Latency => {
@@ -27,7 +29,7 @@ where
                 || candidate.prediction.p99_us == fastest
         }
     };
-    let best = candidates.into_iter().filter(fast).min_by_key(|(_, candidate)| {
+    let best = candidates.filter(fast).min_by_key(|(_, candidate)| {
         (
             candidate.cost_millis,
             !candidate.home,
@@ -43,15 +45,14 @@ where
 
 /// How full the candidate would leave its node in the dominant resource, in millionths of what is left now; the fuller,
 /// the better it fits.
-fn fullness(candidate: &Candidate<'_>, left: &Left<'_>) -> u64 {
-    let Some(left) = candidate.node.and_then(|node| left.get(node.name.as_str())) else { return 0 };
+fn fullness(candidate: &Candidate<'_>, left: &[Resources]) -> u64 {
+    let Some(left) = left.get(candidate.index) else { return 0 };
     dominant_share(candidate.takes(), *left)
 }
 
 /// The larger of the two shares that `takes` has of `of`, in millionths.
 pub(super) fn dominant_share(takes: Resources, of: Resources) -> u64 {
-    let share =
-        |part: u64, of: u64| u64::try_from(u128::from(part) * 1_000_000 / u128::from(of.max(1))).unwrap_or(u64::MAX);
+    let share = |part: u64, of: u64| super::predict::ratio(part, 1_000_000, of);
     share(takes.cpu_millis, of.cpu_millis).max(share(takes.memory_bytes, of.memory_bytes))
 }
 
@@ -62,7 +63,7 @@ pub(super) fn passed_over(
     model: &Model,
     candidates: &[Candidate<'_>],
     chosen: Option<&Candidate<'_>>,
-    left: &Left<'_>,
+    left: &[Resources],
 ) -> Vec<Rejected> {
     let mut others: Vec<_> =
         candidates.iter().filter(|candidate| chosen.is_none_or(|chosen| !std::ptr::eq(chosen, *candidate))).collect();
@@ -84,7 +85,7 @@ fn why_not(
     model: &Model,
     candidate: &Candidate<'_>,
     chosen: Option<&Candidate<'_>>,
-    left: &Left<'_>,
+    left: &[Resources],
 ) -> Rejected {
     let rejected = |reason: Reason, message: String| {
         let message = text::short(&message, text::REJECTION);
@@ -93,7 +94,7 @@ fn why_not(
     if let Some(slow) = candidate.too_slow {
         return rejected(slow.reason(), slow.message(model, &snapshot.link, candidate));
     }
-    let node_left = candidate.node.and_then(|node| left.get(node.name.as_str()).copied()).unwrap_or_default();
+    let node_left = left.get(candidate.index).copied().unwrap_or_default();
     if let Some(failure) = lacks_room(candidate, node_left, true) {
         return rejected(failure.reason(), failure.message());
     }

@@ -1,7 +1,7 @@
 //! What a load makes of a service: batches, utilisation, replicas, and how long a client waits for its turn.
 
 use super::service::Service;
-use super::{SHOWN_BUSY_PPM, saturate};
+use super::{SHOWN_BUSY_PPM, ratio};
 use crate::plan::{FleetModel, Model, Term};
 use sconce_batch as batch;
 
@@ -42,8 +42,8 @@ impl Load {
     }
 
     /// Requests in a thousand seconds at peak.
-    fn peak_millis(&self) -> u128 {
-        (u128::from(self.requests_per_second) * u128::from(self.peak_factor_millis)).div_ceil(100)
+    fn peak_millis(&self) -> u64 {
+        ratio(self.requests_per_second, self.peak_factor_millis, 100)
     }
 
     /// The largest batch that is reckoned with: one of the table of responses.
@@ -54,8 +54,7 @@ impl Load {
     /// How busy the peak keeps each of `replicas` when all batches are full: ρ = λ·S(B)/B, in millionths.
     pub fn busy_ppm(&self, service: &Service<'_>, replicas: u64) -> u64 {
         let full = self.full_batch();
-        let work = self.peak_millis().saturating_mul(u128::from(service.p50_ns(full * 1_000)));
-        saturate(work.div_ceil(1_000_000 * u128::from(full) * u128::from(replicas.max(1))))
+        ratio(self.peak_millis(), service.p50_ns(full * 1_000), replicas.max(1).saturating_mul(full * 1_000_000))
     }
 
     /// Smallest number of pods that the peak keeps no busier than 70 %, at most `most`.
@@ -68,20 +67,20 @@ impl Load {
         let most = self.full_batch() * 1_000;
         let mut rows = 1_000;
         for _ in 0..ROUNDS {
-            let came = self.peak_millis().saturating_mul(u128::from(service.p50_ns(rows)));
-            let next = saturate(came / (1_000_000_000 * u128::from(replicas.max(1)))).clamp(1_000, most);
+            let came = ratio(self.peak_millis(), service.p50_ns(rows), replicas.max(1).saturating_mul(1_000_000_000));
+            let next = came.clamp(1_000, most);
             if next <= rows {
                 break;
             }
             rows = next;
         }
-        saturate((u128::from(service.p50_ns(rows)) * 1_000).div_ceil(u128::from(rows)))
+        ratio(service.p50_ns(rows), 1_000, rows)
     }
 
     /// What each of `replicas` pods requests: the cores that the usual load keeps 70 % busy.
     pub fn cpu_millis(&self, service: &Service<'_>, replicas: u64) -> u64 {
-        let work = u128::from(self.requests_per_second) * u128::from(self.request_ns(service, replicas));
-        saturate(work.div_ceil(700_000 * u128::from(replicas.max(1)))).max(LEAST_CPU_MILLIS)
+        let each = replicas.max(1).saturating_mul(700_000);
+        ratio(self.requests_per_second, self.request_ns(service, replicas), each).max(LEAST_CPU_MILLIS)
     }
 
     /// What a client waits until its batch begins. The response under this load is looked up; the queue is what, added to the
@@ -103,13 +102,17 @@ impl Load {
         // Of an overloaded place there is no response to look up: what waits grows as 1/(1 − ρ).
         let grown = |response: u64| match busy.saturating_sub(BUSY_LIMIT_PPM) {
             0 => response,
-            _ => response.saturating_mul(batch::UNIT - BUSY_LIMIT_PPM) / (batch::UNIT - busy),
+            _ => ratio(response, batch::UNIT - BUSY_LIMIT_PPM, batch::UNIT - busy),
         };
-        let ns = |response: u64| of_share(grown(response), one_p50);
-        let tail = u128::from(ns(p99).saturating_sub(ns(p50)));
-        let own_tail = u128::from(one_p99 - one_p50);
+        let ns = |response: u64| ratio(grown(response), one_p50, batch::UNIT);
+        let tail = ns(p99).saturating_sub(ns(p50));
+        let own_tail = one_p99 - one_p50;
         let p50_ns = ns(p50).saturating_sub(one_p50);
-        let tail_ns = saturate(tail.saturating_mul(tail).saturating_sub(own_tail.saturating_mul(own_tail)).isqrt());
+        // a² − b² = (a + b)·(a − b).
+        let tail_ns = match tail.saturating_add(own_tail).checked_mul(tail.saturating_sub(own_tail)) {
+            Some(square) => square.isqrt(),
+            None => tail,
+        };
         Term { p50_us: p50_ns.div_ceil(1_000), p99_us: p50_ns.saturating_add(tail_ns).div_ceil(1_000), basis }
     }
 
@@ -127,9 +130,5 @@ impl Load {
 
 /// `part / whole`, in millionths.
 fn share(part: u64, whole: u64) -> u64 {
-    saturate(u128::from(part) * u128::from(batch::UNIT) / u128::from(whole.max(1)))
-}
-
-fn of_share(share: u64, whole: u64) -> u64 {
-    saturate((u128::from(share) * u128::from(whole)).div_ceil(u128::from(batch::UNIT)))
+    ratio(part, batch::UNIT, whole)
 }

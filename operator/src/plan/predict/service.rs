@@ -1,6 +1,7 @@
 //! How long a batch takes at a place: measured where somebody measured, else estimated, and slowed by who else computes there.
 
 use crate::plan::{BatchTime, Node, Profile, Speed, Variant};
+use super::ratio;
 use sconce_api::Basis;
 
 /// A network reaches half of the speed of a product of large matrices.
@@ -49,8 +50,8 @@ impl<'a> Service<'a> {
             return (!batches.is_empty()).then_some((service, *threads));
         }
         let (numerator, denominator) = EFFICIENCY;
-        let flops = super::saturate(u128::from(variant.flops) * u128::from(denominator));
-        let p50_ns = (speed.gflops > 0).then(|| flops.div_ceil(speed.gflops.saturating_mul(numerator)).max(1))?;
+        let speed = speed.gflops.saturating_mul(numerator);
+        let p50_ns = (speed > 0).then(|| ratio(variant.flops, denominator, speed).max(1))?;
         let estimate = BatchTime { size: 1, p50_ns, p99_ns: p50_ns.saturating_mul(TAIL) };
         Some((Self { times: Times::Estimate(estimate), slowdown_ppm: UNIT, basis: Basis::Estimated }, 1))
     }
@@ -63,9 +64,8 @@ impl<'a> Service<'a> {
 
     /// Profiles are taken on an idle node. `busy_millis` of others and the model's own threads share the cores.
     fn slowed(self, busy_millis: u64, threads: u64, cores: u64) -> Self {
-        let wanted = u128::from(busy_millis) + u128::from(threads) * 1_000;
-        let slowdown = wanted * u128::from(UNIT) / (u128::from(cores.max(1)) * 1_000);
-        Self { slowdown_ppm: super::saturate(slowdown).max(UNIT), ..self }
+        let wanted = busy_millis.saturating_add(threads.saturating_mul(1_000));
+        Self { slowdown_ppm: ratio(wanted, UNIT / 1_000, cores).max(UNIT), ..self }
     }
 
     /// Median of a batch of so many thousandths of a request.
@@ -82,22 +82,23 @@ impl<'a> Service<'a> {
             Times::Profile(points) => points,
             Times::Estimate(point) => std::slice::from_ref(point),
         };
-        let ns = interpolated(points, rows_millis, part);
-        super::saturate((ns * u128::from(self.slowdown_ppm)).div_ceil(u128::from(UNIT)))
+        ratio(interpolated(points, rows_millis, part), self.slowdown_ppm, UNIT)
     }
 }
 
-/// Between two sizes a straight line; beyond the last as the last line goes on, of a single size through nothing.
-fn interpolated(points: &[BatchTime], rows_millis: u64, part: fn(&BatchTime) -> u64) -> u128 {
-    let point = |index: usize| (u128::from(points[index].size) * 1_000, u128::from(part(&points[index])));
-    let rows = u128::from(rows_millis);
-    let above = points.iter().position(|point| u128::from(point.size) * 1_000 >= rows).unwrap_or(points.len() - 1);
-    let (size, ns) = point(above);
-    if above == 0 {
-        // The smallest batch takes as long as what is smaller still.
-        return (ns * rows).div_ceil(size.max(1)).max(if points.len() > 1 || rows <= size { ns } else { 0 });
+/// Between two sizes a straight line; beyond the last as the last line goes on, of a single size through nothing. What is
+/// smaller than the smallest takes as long.
+fn interpolated(points: &[BatchTime], rows_millis: u64, part: fn(&BatchTime) -> u64) -> u64 {
+    let size = |index: usize| points[index].size.saturating_mul(1_000);
+    let (first, last) = (&points[0], points.len() - 1);
+    if rows_millis <= size(0) {
+        return part(first);
     }
-    let (size_below, ns_below) = point(above - 1);
-    let (more, step) = (ns.saturating_sub(ns_below), size.saturating_sub(size_below).max(1));
-    ns_below + (more * rows.saturating_sub(size_below)).div_ceil(step)
+    if last == 0 {
+        return ratio(part(first), rows_millis, size(0));
+    }
+    let above = (1..last).find(|index| size(*index) >= rows_millis).unwrap_or(last);
+    let (below, step) = (part(&points[above - 1]), size(above).saturating_sub(size(above - 1)));
+    let more = part(&points[above]).saturating_sub(below);
+    below.saturating_add(ratio(more, rows_millis.saturating_sub(size(above - 1)), step))
 }

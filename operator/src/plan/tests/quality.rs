@@ -52,13 +52,12 @@ fn any_site(draw: &mut Draw) -> Snapshot {
 }
 
 /// The least cost at which all models have a place that keeps their budget.
-fn optimum(left: &mut BTreeMap<String, Resources>, models: &[Vec<Candidate<'_>>]) -> Option<u64> {
+fn optimum(left: &mut [Resources], models: &[Vec<Candidate<'_>>]) -> Option<u64> {
     let Some((first, rest)) = models.split_first() else { return Some(0) };
     let mut least: Option<u64> = None;
     for candidate in first {
         let takes = candidate.takes();
-        let name = candidate.node.map(|node| node.name.as_str());
-        if let Some(room) = name.and_then(|name| left.get_mut(name)) {
+        if let Some(room) = left.get_mut(candidate.index) {
             if takes.cpu_millis > room.cpu_millis || takes.memory_bytes > room.memory_bytes {
                 continue;
             }
@@ -68,7 +67,7 @@ fn optimum(left: &mut BTreeMap<String, Resources>, models: &[Vec<Candidate<'_>>]
         if let Some(cost) = optimum(left, rest) {
             least = Some(least.unwrap_or(u64::MAX).min(cost + candidate.cost_millis));
         }
-        if let Some(room) = name.and_then(|name| left.get_mut(name)) {
+        if let Some(room) = left.get_mut(candidate.index) {
             room.cpu_millis += takes.cpu_millis;
             room.memory_bytes += takes.memory_bytes;
         }
@@ -86,8 +85,8 @@ fn plans_are_nearly_as_cheap_as_the_cheapest_and_miss_hardly_a_site() {
         let snapshot = any_site(&mut draw);
         let mut models: Vec<_> = snapshot.models.iter().map(|model| candidates(&snapshot, model).0).collect();
         models.iter_mut().for_each(|candidates| candidates.retain(|candidate| candidate.too_slow.is_none()));
-        let room_of = |node: &Node| (node.name.clone(), room(node, snapshot.max_share_millis));
-        let mut left: BTreeMap<_, _> = snapshot.nodes.iter().map(room_of).collect();
+        
+        let mut left: Vec<_> = snapshot.nodes.iter().map(|node| room(node, snapshot.max_share_millis)).collect();
         let Some(least) = optimum(&mut left, &models) else { continue };
         feasible += 1;
         let cheapest: u64 = models.iter().map(|model| model.iter().map(|c| c.cost_millis).min().unwrap()).sum();
