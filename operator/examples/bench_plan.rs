@@ -38,7 +38,7 @@ fn main() {
         say("... and put into words", plan);
         say("first fit", fit);
         let times = |time: Cost| time.cpu.as_secs_f64() / fit.cpu.as_secs_f64();
-        println!("  over first fit: {:.0} times its processor time, in words {:.0}", times(decided), times(plan));
+        println!("  over first fit: {:.0} times its processor time, in words {:.0} times", times(decided), times(plan));
         let news = (0..200).map(|index| timed(|| (placed(&plan_site(&sites[index * 5])), Duration::ZERO)));
         say("one site's news", median(news.collect()));
         let is_changed = |site: &&Snapshot| site.models.iter().any(|model| model.name == models[0].name);
@@ -149,7 +149,7 @@ fn whole(sites: &[Snapshot], each: impl Fn(&Snapshot) -> usize + Sync) -> (usize
     let share = sites.len().div_ceil(threads());
     thread::scope(|scope| {
         let each = &each;
-        let work = |share: &[Snapshot]| (share.iter().map(each).sum::<usize>(), on_cpu());
+        let work = move |share: &[Snapshot]| (share.iter().map(each).sum::<usize>(), on_cpu());
         let shares: Vec<_> = sites.chunks(share).map(|share| scope.spawn(move || work(share))).collect();
         let shares = shares.into_iter().map(|share| share.join().expect("a plan never panics"));
         shares.fold((0, Duration::ZERO), |sum, share| (sum.0 + share.0, sum.1 + share.1))

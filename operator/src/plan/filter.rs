@@ -105,57 +105,99 @@ pub(super) fn room(node: &Node, max_share_millis: u64) -> Resources {
     }
 }
 
-/// All places × variants of a model: those that could serve it, and the others with their first failure.
-pub(super) fn candidates<'a>(snapshot: &'a Snapshot, model: &'a Model) -> (Vec<Candidate<'a>>, Vec<Failed<'a>>) {
-    let (mut passed, mut failed) = (Vec::with_capacity(model.variants.len() * (snapshot.nodes.len() + 1)), Vec::new());
-    let mut open = Vec::with_capacity(snapshot.nodes.len());
-    for (index, node) in snapshot.nodes.iter().enumerate() {
-        match edge(model, node) {
-            Ok(()) => open.push((index, node)),
-            Err(failure) => failed.push(Failed { node: Some(node), variant: None, failure }),
+/// What is the same for all models of a site.
+pub(super) struct Site<'a> {
+    pub snapshot: &'a Snapshot,
+    /// What our models may take of each node, in the order of the snapshot.
+    pub rooms: Vec<Resources>,
+    /// In the order of names.
+    nodes: Vec<SiteNode<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct SiteNode<'a> {
+    node: &'a Node,
+    index: usize,
+    /// The first node that computes as this one does.
+    kind: usize,
+}
+
+impl<'a> Site<'a> {
+    pub fn new(snapshot: &'a Snapshot) -> Self {
+        let nodes = &snapshot.nodes;
+        let is_equal = |a: &Node, b: &Node| a.speed == b.speed && a.busy_millis == b.busy_millis;
+        let site_node = |(index, node)| {
+            let kind = nodes.iter().position(|other| is_equal(node, other)).unwrap_or(index);
+            SiteNode { node, index, kind }
+        };
+        let rooms = nodes.iter().map(|node| room(node, snapshot.max_share_millis)).collect();
+        let mut nodes: Vec<_> = nodes.iter().enumerate().map(site_node).collect();
+        nodes.sort_by_key(|node| &node.node.name);
+        Self { snapshot, rooms, nodes }
+    }
+}
+
+/// All places × variants of a model: those that could serve it, in the order of their names, and the others with their
+/// first failure.
+pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidate<'a>>, Vec<Failed<'a>>) {
+    let snapshot = site.snapshot;
+    let (mut passed, mut failed) = (Vec::with_capacity(model.variants.len() * (site.nodes.len() + 1)), Vec::new());
+    let mut variants = Vec::with_capacity(model.variants.len());
+    for variant in &model.variants {
+        variants.push((variant, accurate_enough(model, variant).err()));
+    }
+    variants.sort_by_key(|(variant, _)| &variant.name);
+    let home = snapshot.current.get(&model.name);
+    match cloud(model) {
+        Err(failure) => failed.push(Failed { node: None, variant: None, failure }),
+        Ok(speed) => {
+            for &(variant, failure) in &variants {
+                match failure.map_or_else(|| in_cloud(snapshot, model, speed, variant), Err) {
+                    Err(failure) => failed.push(Failed { node: None, variant: Some(variant), failure }),
+                    Ok(offer) => {
+                        let home = is_home(home, None, variant);
+                        passed.push(Candidate { node: None, index: usize::MAX, home, offer: Rc::new(offer) });
+                    }
+                }
+            }
         }
     }
-    let speed = cloud(model).map_err(|failure| failed.push(Failed { node: None, variant: None, failure })).ok();
-    for variant in &model.variants {
-        let mut fail = |node: Option<&'a Node>, failure| failed.push(Failed { node, variant: Some(variant), failure });
-        if let Err(failure) = accurate_enough(model, variant) {
-            open.iter().for_each(|(_, node)| fail(Some(node), failure));
-            speed.iter().for_each(|_| fail(None, failure));
-            continue;
+    let mut open = Vec::with_capacity(site.nodes.len());
+    for &place in &site.nodes {
+        match edge(model, place.node) {
+            Ok(()) => open.push(place),
+            Err(failure) => failed.push(Failed { node: Some(place.node), variant: None, failure }),
         }
-        let mut last: Option<(&Node, Rc<Offer<'a>>)> = None;
-        for &(index, node) in &open {
-            let offer = match &last {
-                Some((other, offer)) if is_equal(variant, node, other) => Rc::clone(offer),
-                _ => Rc::new(on_node(snapshot, model, node, variant)),
+    }
+    let mut offers: Vec<(usize, Rc<Offer<'a>>)> = Vec::new();
+    for &(variant, failure) in &variants {
+        offers.clear();
+        for &SiteNode { node, index, kind } in &open {
+            let mut fail = |failure| failed.push(Failed { node: Some(node), variant: Some(variant), failure });
+            if let Some(failure) = failure {
+                fail(failure);
+                continue;
+            }
+            let is_own = !variant.node_profiles.is_empty() && variant.node_profiles.contains_key(&node.name);
+            let offer = match offers.iter().find(|(other, _)| *other == kind) {
+                Some((_, offer)) if !is_own => Rc::clone(offer),
+                _ => {
+                    let offer = Rc::new(on_node(snapshot, model, node, variant));
+                    if !is_own {
+                        offers.push((kind, Rc::clone(&offer)));
+                    }
+                    offer
+                }
             };
-            last = Some((node, Rc::clone(&offer)));
-            let home = is_home(snapshot, model, Some(node), variant);
-            let candidate = Candidate { node: Some(node), index, home, offer };
-            match lacks_room(&candidate, room(node, snapshot.max_share_millis), false) {
-                Some(failure) => fail(Some(node), failure),
-                None if !candidate.is_known => fail(Some(node), Failure::NoSpeedOfNode { node: &node.name }),
+            let candidate = Candidate { node: Some(node), index, home: is_home(home, Some(node), variant), offer };
+            match lacks_room(&candidate, site.rooms[index], false) {
+                Some(failure) => fail(failure),
+                None if !candidate.is_known => fail(Failure::NoSpeedOfNode { node: &node.name }),
                 None => passed.push(candidate),
             }
         }
-        match speed.map(|speed| in_cloud(snapshot, model, speed, variant)) {
-            Some(Ok(offer)) => {
-                let home = is_home(snapshot, model, None, variant);
-                passed.push(Candidate { node: None, index: usize::MAX, home, offer: Rc::new(offer) });
-            }
-            Some(Err(failure)) => fail(None, failure),
-            None => {}
-        }
     }
-    // In the order of names, whatever the order of the snapshot.
-    passed.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
     (passed, failed)
-}
-
-/// Whether the variant does on one node as on the other.
-fn is_equal(variant: &Variant, node: &Node, other: &Node) -> bool {
-    let own = |node: &Node| !variant.node_profiles.is_empty() && variant.node_profiles.contains_key(&node.name);
-    node.speed == other.speed && node.busy_millis == other.busy_millis && !own(node) && !own(other)
 }
 
 /// The filters of a node, whatever the variant.
@@ -231,8 +273,8 @@ fn in_cloud<'a>(
     })
 }
 
-fn is_home(snapshot: &Snapshot, model: &Model, node: Option<&Node>, variant: &Variant) -> bool {
-    snapshot.current.get(&model.name).is_some_and(|Home { tier, node: home, variant: current, .. }| {
+fn is_home(home: Option<&Home>, node: Option<&Node>, variant: &Variant) -> bool {
+    home.is_some_and(|Home { tier, node: home, variant: current, .. }| {
         let here = match tier {
             Tier::Edge => node.is_some() && home.as_deref() == node.map(|node| node.name.as_str()),
             Tier::Cloud => node.is_none(),

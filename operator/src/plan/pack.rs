@@ -1,6 +1,6 @@
 //! Gives the site's models their places, one after another, so that no node holds more than it has.
 
-use super::filter::{Candidate, Failed, candidates, room};
+use super::filter::{Candidate, Failed, Site, candidates};
 use super::score::{Left, best, dominant_share, passed_over};
 use super::{Model, ModelName, Placement, Plan, Rejected, Resources, Snapshot, Unplaced, text};
 use sconce_api::{BudgetPolicy, Objective, Reason, Tier, TierChoice};
@@ -19,8 +19,8 @@ struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    fn new(snapshot: &'a Snapshot, model: &'a Model) -> Self {
-        let (candidates, failed) = candidates(snapshot, model);
+    fn new(site: &Site<'a>, model: &'a Model) -> Self {
+        let (candidates, failed) = candidates(site, model);
         Self { model, candidates, failed, chosen: None }
     }
 
@@ -73,10 +73,10 @@ pub(super) struct Packed<'a> {
 }
 
 pub(super) fn pack<'a>(snapshot: &'a Snapshot, models: &[&'a Model]) -> Packed<'a> {
-    let whole: Left = snapshot.nodes.iter().map(|node| room(node, snapshot.max_share_millis)).collect();
-    let mut left = whole.clone();
-    let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(snapshot, model)).collect();
-    tasks.sort_by_cached_key(|task| order(task, &whole));
+    let site = Site::new(snapshot);
+    let mut left: Left = site.rooms.clone();
+    let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(&site, model)).collect();
+    tasks.sort_by_cached_key(|task| order(task, &site.rooms));
     // Who keeps the budget comes first; what is left goes to those who cannot.
     for task in &mut tasks {
         let best = task.best_accepted(&left);

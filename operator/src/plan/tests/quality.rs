@@ -1,7 +1,7 @@
 //! How good plans are: against every way to place the models of small sites.
 
 use super::*;
-use crate::plan::filter::{Candidate, candidates, room};
+use crate::plan::filter::{Candidate, Site, candidates};
 
 /// A generator of sites, always the same ones.
 struct Draw(u64);
@@ -83,11 +83,11 @@ fn plans_are_nearly_as_cheap_as_the_cheapest_and_miss_hardly_a_site() {
     let (mut feasible, mut missed, mut excess_ppm, mut contested) = (0, 0, 0, 0);
     while feasible < 1_000 {
         let snapshot = any_site(&mut draw);
-        let mut models: Vec<_> = snapshot.models.iter().map(|model| candidates(&snapshot, model).0).collect();
+        let site = Site::new(&snapshot);
+        let mut models: Vec<_> = snapshot.models.iter().map(|model| candidates(&site, model).0).collect();
         models.iter_mut().for_each(|candidates| candidates.retain(|candidate| candidate.too_slow.is_none()));
         
-        let mut left: Vec<_> = snapshot.nodes.iter().map(|node| room(node, snapshot.max_share_millis)).collect();
-        let Some(least) = optimum(&mut left, &models) else { continue };
+        let Some(least) = optimum(&mut site.rooms.clone(), &models) else { continue };
         feasible += 1;
         let cheapest: u64 = models.iter().map(|model| model.iter().map(|c| c.cost_millis).min().unwrap()).sum();
         contested += u64::from(least > cheapest);
