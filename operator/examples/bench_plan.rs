@@ -100,6 +100,8 @@ fn site(index: usize, models: &[Arc<Model>], per_site: usize) -> Snapshot {
             cloud_memory_gib_hour: 25,
             uplink_gib: 50,
         },
+        paused: false,
+        cloud_only: false,
         max_share_millis: 80_000,
         models: (0..per_site).map(|model| models[(index + model * (MODELS / per_site)) % MODELS].clone()).collect(),
         current: BTreeMap::new(),
@@ -114,7 +116,10 @@ fn model(index: usize) -> Model {
         memory_bytes: flops,
         flops,
         accuracy_millis: Some(accuracy),
-        class_profiles: CLASSES.iter().map(|(class, gflops)| ((*class).into(), profile(flops / gflops / speedup))).collect(),
+        class_profiles: CLASSES
+            .iter()
+            .map(|(class, gflops)| ((*class).into(), profile(flops / gflops / speedup)))
+            .collect(),
         node_profiles: BTreeMap::new(),
     };
     Model {
@@ -124,6 +129,7 @@ fn model(index: usize) -> Model {
         budget_us: [20_000, 50_000, 120_000, 250_000][index % 4],
         budget_policy: BudgetPolicy::Prefer,
         priority: (index % 3) as i32,
+        suspended: false,
         accuracy_floor_millis: Some(97_000),
         requests_per_second: 1 + index as u64 % 20,
         peak_factor_millis: 150_000,
@@ -140,7 +146,8 @@ fn model(index: usize) -> Model {
 
 /// A batch costs less than its requests one by one.
 fn profile(one_ns: u64) -> Profile {
-    let time = |size: u64| BatchTime { size, p50_ns: one_ns * (size + 1) / 2 + 1, p99_ns: one_ns * (size + 1) * 2 / 3 + 2 };
+    let time =
+        |size: u64| BatchTime { size, p50_ns: one_ns * (size + 1) / 2 + 1, p99_ns: one_ns * (size + 1) * 2 / 3 + 2 };
     Profile { threads: 1, batches: [1, 4, 16].map(time).to_vec() }
 }
 
@@ -167,7 +174,12 @@ fn placed(plan: &Plan) -> usize {
 }
 
 fn first_fit(site: &Snapshot) -> usize {
-    let room = |node: &Node| (node.allocatable.cpu_millis * 8 / 10 - node.requested.cpu_millis, node.allocatable.memory_bytes * 8 / 10 - node.requested.memory_bytes);
+    let room = |node: &Node| {
+        (
+            node.allocatable.cpu_millis * 8 / 10 - node.requested.cpu_millis,
+            node.allocatable.memory_bytes * 8 / 10 - node.requested.memory_bytes,
+        )
+    };
     let mut left: Vec<_> = site.nodes.iter().map(room).collect();
     let mut chosen = Vec::with_capacity(site.models.len());
     for model in &site.models {

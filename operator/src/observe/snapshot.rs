@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use sconce_api::{
-    Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelVersion, EdgePlacement, FleetPrices, Tier, labels,
+    Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelVersion, EdgePlacement, FleetPrices, SiteServe, Tier,
+    labels,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +47,8 @@ pub fn fleet_snapshot(
         }
     });
     let cloud_nodes = view.cloud.iter().map(|node| plan_node(world, node)).collect();
-    plan::FleetSnapshot { cloud_nodes, models: models.collect() }
+    let reserve = view.fleet.spec.cloud.as_ref().and_then(|cloud| cloud.reserve.millis());
+    plan::FleetSnapshot { cloud_nodes, reserve_millis: reserve.unwrap_or(0), models: models.collect() }
 }
 
 pub fn site_snapshot(
@@ -57,12 +59,15 @@ pub fn site_snapshot(
     models: &[Resolved<'_>],
     offers: &BTreeMap<plan::ModelName, plan::CloudOffer>,
 ) -> plan::Snapshot {
+    let spec = site.object.as_ref().map(|site| &site.spec);
     let current = models.iter().filter_map(|(model, _)| Some((model_name(model), home(world, model, name)?)));
     plan::Snapshot {
         site: name.to_owned(),
         nodes: site.nodes.iter().map(|node| plan_node(world, node)).collect(),
         link: link(fleet, crate::status::site_link(world, fleet, site)),
         local: LOCAL,
+        paused: spec.is_some_and(|spec| spec.paused),
+        cloud_only: spec.is_some_and(|spec| spec.serve == SiteServe::CloudOnly),
         prices: prices(fleet.spec.prices.clone().unwrap_or_default()),
         max_share_millis: fleet.spec.limits.clone().unwrap_or_default().max_share.millis().unwrap_or(80_000),
         models: models.iter().map(|(model, version)| Arc::new(plan_model(model, version, offers))).collect(),
@@ -94,6 +99,7 @@ fn plan_model(
         budget_us: micros(&spec.latency_budget),
         budget_policy: spec.budget_policy,
         priority: 0,
+        suspended: spec.suspend,
         accuracy_floor_millis: spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
         requests_per_second: count(load.requests_per_second),
         peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),

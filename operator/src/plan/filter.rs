@@ -148,7 +148,7 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
     }
     variants.sort_by_key(|(variant, _)| &variant.name);
     let home = snapshot.current.get(&model.name);
-    match cloud(model) {
+    match cloud(snapshot, model) {
         Err(failure) => failed.push(Failed { node: None, variant: None, failure }),
         Ok(speed) => {
             for &(variant, failure) in &variants {
@@ -164,7 +164,7 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
     }
     let mut open = Vec::with_capacity(site.nodes.len());
     for &place in &site.nodes {
-        match edge(model, place.node) {
+        match edge(snapshot, model, place.node) {
             Ok(()) => open.push(place),
             Err(failure) => failed.push(Failed { node: Some(place.node), variant: None, failure }),
         }
@@ -200,9 +200,23 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
     (passed, failed)
 }
 
+/// Whether everything stays as it is, and by whose wish.
+pub(super) fn held(snapshot: &Snapshot, model: &Model) -> Option<Reason> {
+    if model.suspended {
+        return Some(Reason::Suspended);
+    }
+    snapshot.paused.then_some(Reason::SitePaused)
+}
+
 /// The filters of a node, whatever the variant.
-fn edge<'a>(model: &'a Model, node: &'a Node) -> Result<(), Failure<'a>> {
+fn edge<'a>(snapshot: &Snapshot, model: &'a Model, node: &'a Node) -> Result<(), Failure<'a>> {
     let name = &node.name;
+    if let Some(reason) = held(snapshot, model) {
+        return Err(Failure::Held { reason });
+    }
+    if snapshot.cloud_only {
+        return Err(Failure::Excluded { what: "the site's serve is CloudOnly" });
+    }
     if model.tier == TierChoice::Cloud {
         return Err(Failure::Excluded { what: "placement.tier is Cloud" });
     }
@@ -238,7 +252,10 @@ fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Var
 }
 
 /// The filters of the cloud, whatever the variant; its speed.
-fn cloud(model: &Model) -> Result<&Speed, Failure<'_>> {
+fn cloud<'a>(snapshot: &Snapshot, model: &'a Model) -> Result<&'a Speed, Failure<'a>> {
+    if let Some(reason) = held(snapshot, model) {
+        return Err(Failure::Held { reason });
+    }
     if model.tier == TierChoice::Edge {
         return Err(Failure::Excluded { what: "placement.tier is Edge" });
     }

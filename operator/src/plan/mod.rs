@@ -28,7 +28,6 @@ pub use outcome::*;
 pub use snapshot::*;
 
 use sconce_api::Reason;
-use std::sync::Arc;
 
 /// Decides for one site.
 pub fn plan_site(snapshot: &Snapshot) -> Plan {
@@ -59,7 +58,9 @@ pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
     let (mut kept, mut models) = (Vec::new(), Vec::with_capacity(snapshot.models.len()));
     for model in &snapshot.models {
         match snapshot.current.get(&model.name) {
-            Some(home) if unreachable(snapshot) => kept.push((model.as_ref(), home)),
+            Some(home) if unreachable(snapshot) || filter::held(snapshot, model).is_some() => {
+                kept.push((model.as_ref(), home))
+            }
             _ => models.push(model.as_ref()),
         }
     }
@@ -79,6 +80,11 @@ fn unreachable(snapshot: &Snapshot) -> bool {
 /// The current home, as it is. Of another version than the model's the digest is not known here: it stays empty.
 fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
     let place = text::place(home.tier, home.node.as_deref(), &home.variant);
+    let (reason, because) = match filter::held(snapshot, model) {
+        _ if unreachable(snapshot) => (Reason::KeptUnreachable, format!("no node of {} is Ready", snapshot.site)),
+        Some(Reason::Suspended) => (Reason::Suspended, format!("{} is suspended", model.name.name)),
+        _ => (Reason::SitePaused, format!("{} is paused", snapshot.site)),
+    };
     Placement {
         model: model.name.clone(),
         version: home.version.clone(),
@@ -88,8 +94,8 @@ fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
         variant: home.variant.clone(),
         replicas: home.replicas,
         request: kept_request(snapshot, model, home),
-        reason: Reason::KeptUnreachable,
-        message: format!("no node of {} is Ready: {place} is kept as it is", snapshot.site),
+        reason,
+        message: format!("{because}: {place} is kept as it is"),
         predicted: None,
         budget_us: model.budget_us,
         cost_millis: None,

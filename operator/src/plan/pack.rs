@@ -171,9 +171,8 @@ fn improve(tasks: &mut [Task<'_>], left: &mut [Resources]) {
 
 /// The more important first, then fewest accepted places, then the largest share of a node, then the name.
 fn order<'a>(task: &Task<'a>, whole: &[Resources]) -> (Reverse<i32>, usize, Reverse<u64>, &'a ModelName) {
-    let share = |candidate: &Candidate<'_>| {
-        whole.get(candidate.index).map(|node| dominant_share(candidate.takes(), *node))
-    };
+    let share =
+        |candidate: &Candidate<'_>| whole.get(candidate.index).map(|node| dominant_share(candidate.takes(), *node));
     let largest = task.candidates.iter().filter_map(share).max().unwrap_or(0);
     (Reverse(task.model.priority), task.accepted().count(), Reverse(largest), &task.model.name)
 }

@@ -22,6 +22,10 @@ pub struct Snapshot {
     /// Round trip between a router and a pod of the same site.
     pub local: Term,
     pub prices: Prices,
+    /// Nothing moves here, and nothing new comes.
+    pub paused: bool,
+    /// No edge node of the site serves.
+    pub cloud_only: bool,
     /// Share of a node's allocatable resources that our models may request, in thousandths of a percent.
     pub max_share_millis: u64,
     /// Models that select the site, with the version that it may run.
@@ -95,6 +99,8 @@ pub struct Model {
     pub digest: String,
     pub budget_us: u64,
     pub budget_policy: BudgetPolicy,
+    /// Nothing of it moves, and nothing new comes.
+    pub suspended: bool,
     /// Of its PriorityClass: who keeps the room at a full site.
     pub priority: i32,
     /// Least accuracy in thousandths of a percent.
@@ -165,6 +171,8 @@ pub struct Home {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FleetSnapshot {
     pub cloud_nodes: Vec<Node>,
+    /// Share of a pool's load that is kept free on top, in thousandths of a percent.
+    pub reserve_millis: u64,
     pub models: Vec<FleetModel>,
 }
 

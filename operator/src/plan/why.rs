@@ -8,6 +8,10 @@ use sconce_api::{Basis, Reason, Requirement};
 /// The first filter that a place fails, whatever the model's speed there.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Failure<'a> {
+    /// The model, or else the site, is held as it is.
+    Held {
+        reason: Reason,
+    },
     /// `what` excludes the tier.
     Excluded {
         what: &'a str,
@@ -59,6 +63,7 @@ pub(super) enum Failure<'a> {
 impl Failure<'_> {
     pub fn reason(&self) -> Reason {
         match self {
+            Self::Held { reason } => *reason,
             Self::Excluded { .. } => Reason::TierExcluded,
             Self::NotReady { .. } => Reason::NodeNotReady,
             Self::Leaving { .. } => Reason::NodeLeaving,
@@ -77,6 +82,10 @@ impl Failure<'_> {
             format!("needs {needs}, {node} has {has} left{}", if others { " by other models" } else { "" })
         };
         match *self {
+            Self::Held { reason: Reason::Suspended } => {
+                "the model is suspended; nothing new comes until it is not".into()
+            }
+            Self::Held { .. } => "the site is paused; nothing new comes until it is not".into(),
             Self::Excluded { what } => what.to_owned(),
             Self::NotReady { node } => format!("{node} is not Ready"),
             Self::Leaving { node } => format!("{node} is cordoned or about to leave"),

@@ -1,7 +1,7 @@
 //! How long a batch takes at a place: measured where somebody measured, else estimated, and slowed by who else computes there.
 
-use crate::plan::{BatchTime, Node, Profile, Speed, Variant};
 use super::ratio;
+use crate::plan::{BatchTime, Node, Profile, Speed, Variant};
 use sconce_api::Basis;
 
 /// A network reaches half of the speed of a product of large matrices.
@@ -45,9 +45,11 @@ impl<'a> Service<'a> {
     /// On a node that does nothing else; and its threads.
     fn alone(variant: &'a Variant, node: Option<&str>, speed: &Speed) -> Option<(Self, u64)> {
         let own = node.and_then(|node| variant.node_profiles.get(node));
-        if let Some(Profile { threads, batches }) = own.or_else(|| variant.class_profiles.get(&speed.class)) {
+        let class = || variant.class_profiles.get(&speed.class);
+        let is_credible = |profile: &&Profile| is_credible(profile, variant, speed);
+        if let Some(Profile { threads, batches }) = own.filter(is_credible).or_else(|| class().filter(is_credible)) {
             let service = Self { times: Times::Profile(batches), slowdown_ppm: UNIT, basis: Basis::Measured };
-            return (!batches.is_empty()).then_some((service, *threads));
+            return Some((service, *threads));
         }
         let (numerator, denominator) = EFFICIENCY;
         let speed = speed.gflops.saturating_mul(numerator);
@@ -84,6 +86,21 @@ impl<'a> Service<'a> {
         };
         ratio(interpolated(points, rows_millis, part), self.slowdown_ppm, UNIT)
     }
+}
+
+/// How many times the speed of its product of f32 matrices a thread may reach: exact int8 by dot products of four is four
+/// times as fast, and twice that is still believed.
+const FASTEST: u64 = 8;
+
+/// Whether a node of that speed can have measured this. An agent that errs, or lies, is answered by an estimate.
+fn is_credible(profile: &Profile, variant: &Variant, speed: &Speed) -> bool {
+    let best = speed.gflops.saturating_mul(FASTEST).saturating_mul(profile.threads.max(1));
+    let grows = profile.batches.windows(2).all(|pair| pair[0].size < pair[1].size && pair[0].p50_ns <= pair[1].p50_ns);
+    let holds = |time: &BatchTime| {
+        let work = variant.flops.saturating_mul(time.size);
+        time.size > 0 && time.p50_ns > 0 && time.p50_ns <= time.p99_ns && time.p50_ns.saturating_mul(best) >= work
+    };
+    !profile.batches.is_empty() && grows && profile.batches.iter().all(holds)
 }
 
 /// Between two sizes a straight line; beyond the last as the last line goes on, of a single size through nothing. What is

@@ -1,6 +1,8 @@
 //! The planner against scenes: builders here, scenes in `scenes`, the fleet level in `fleet`, properties in `properties`.
 
+mod bad_input;
 mod fleet;
+mod held;
 mod properties;
 mod quality;
 mod scenes;
@@ -92,6 +94,7 @@ pub(crate) fn model(model: &str) -> Model {
         budget_us: 25_000,
         budget_policy: BudgetPolicy::Prefer,
         priority: 0,
+        suspended: false,
         accuracy_floor_millis: Some(97_000),
         requests_per_second: 10,
         peak_factor_millis: 150_000,
@@ -181,6 +184,8 @@ pub(crate) fn site(site: &str, nodes: impl Into<Vec<Node>>) -> Snapshot {
         link: link(39_000, 40_000),
         local: Term { p50_us: 300, p99_us: 500, basis: Basis::Estimated },
         prices: prices(),
+        paused: false,
+        cloud_only: false,
         max_share_millis: 80_000,
         models: Vec::new(),
         current: BTreeMap::new(),

@@ -86,7 +86,7 @@ fn plans_are_nearly_as_cheap_as_the_cheapest_and_miss_hardly_a_site() {
         let site = Site::new(&snapshot);
         let mut models: Vec<_> = snapshot.models.iter().map(|model| candidates(&site, model).0).collect();
         models.iter_mut().for_each(|candidates| candidates.retain(|candidate| candidate.too_slow.is_none()));
-        
+
         let Some(least) = optimum(&mut site.rooms.clone(), &models) else { continue };
         feasible += 1;
         let cheapest: u64 = models.iter().map(|model| model.iter().map(|c| c.cost_millis).min().unwrap()).sum();
