@@ -72,6 +72,11 @@ bench-serving: ## Our server and public ones in turn, on one core, asked from co
 	@cargo build --release -p sconce-edge-runtime --example against_public_servers
 	@taskset --cpu-list 0 $(BIN)/examples/against_public_servers --program $(CARGO_TARGET_DIR)/$(HOST)/dist/edge-runtime --server-cpu $(or $(CPU),$$(($$(nproc) - 1)))
 
+.PHONY: bench-plan
+bench-plan: ## Time the planner on generated fleets of 10,000 nodes, and first fit in turn
+	@cargo build --release --workspace --example bench_plan
+	@$(BIN)/examples/bench_plan
+
 .PHONY: bench-train
 bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR
 	@test -n "$(MNIST)" || { echo "bench-train: say where the IDX files are: make bench-train MNIST=DIR"; exit 2; }

@@ -65,6 +65,14 @@ pub fn default_site_label() -> String {
 pub struct FleetCloud {
     /// Selects the cloud nodes.
     pub node_selector: Selector,
+    /// Share of each pool's load that is kept free for sites that fall back to it. Default: 10%.
+    #[serde(default = "default_reserve")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub reserve: Percent,
+}
+
+fn default_reserve() -> Percent {
+    "10%".into()
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

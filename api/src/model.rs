@@ -37,6 +37,9 @@ use serde::{Deserialize, Serialize};
 pub struct EdgeModelSpec {
     /// The fleet whose sites are served. Immutable.
     pub fleet_ref: NameRef,
+    /// Leave the model as it is everywhere: no place changes, and no new version is admitted. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
     /// Which sites, by the labels of their EdgeSite; absent = all sites of the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sites: Option<Selector>,

@@ -37,6 +37,10 @@ reasons! {
     /// The registry cannot be reached.
     RegistryUnreachable,
     // Placed: filters, in their order
+    /// The model is suspended: what it has stays, and nothing new comes.
+    Suspended,
+    /// The site is paused: what it has stays, and nothing new comes.
+    SitePaused,
     /// The model's placement excludes the tier.
     TierExcluded,
     /// The node is not Ready.

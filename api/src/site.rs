@@ -45,6 +45,25 @@ pub struct EdgeSiteSpec {
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("key is immutable").reason(Reason::FieldValueForbidden))]
     pub key: Option<String>,
+    /// Leave the site as it is: no place changes, and no model comes. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// Auto decides by the models' placement; CloudOnly serves the site from the cloud, say while a shop is rebuilt. Default: Auto.
+    #[serde(default, skip_serializing_if = "SiteServe::is_auto")]
+    pub serve: SiteServe,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum SiteServe {
+    #[default]
+    Auto,
+    CloudOnly,
+}
+
+impl SiteServe {
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]

@@ -1,7 +1,6 @@
 //! Serves: request → tensor → batch → model → response. Knows no Kubernetes.
 
 pub mod args;
-pub mod batch;
 pub mod bench;
 pub mod builtin;
 pub mod catalogue;
@@ -24,3 +23,5 @@ pub mod stop;
 pub mod tls;
 pub mod watch;
 pub mod wire;
+
+pub use sconce_batch as batch;

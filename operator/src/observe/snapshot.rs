@@ -8,13 +8,18 @@ use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use sconce_api::{
-    Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelVersion, EdgePlacement, FleetPrices, Tier, labels,
+    Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelVersion, EdgePlacement, FleetPrices, SiteServe, Tier,
+    labels,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Taints of a node that is about to go, or gone though it says nothing.
 const LEAVING: &[&str] =
     &["node.kubernetes.io/out-of-service", "ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"];
+
+/// Round trip between a router and a pod of the same site. A constant until agents measure it.
+const LOCAL: plan::Term = plan::Term { p50_us: 300, p99_us: 500, basis: Basis::Estimated };
 
 /// A model that can be planned, and the facts of its version.
 pub type Resolved<'a> = (&'a EdgeModel, &'a EdgeModelVersion);
@@ -42,7 +47,8 @@ pub fn fleet_snapshot(
         }
     });
     let cloud_nodes = view.cloud.iter().map(|node| plan_node(world, node)).collect();
-    plan::FleetSnapshot { cloud_nodes, models: models.collect() }
+    let reserve = view.fleet.spec.cloud.as_ref().and_then(|cloud| cloud.reserve.millis());
+    plan::FleetSnapshot { cloud_nodes, reserve_millis: reserve.unwrap_or(0), models: models.collect() }
 }
 
 pub fn site_snapshot(
@@ -53,14 +59,18 @@ pub fn site_snapshot(
     models: &[Resolved<'_>],
     offers: &BTreeMap<plan::ModelName, plan::CloudOffer>,
 ) -> plan::Snapshot {
+    let spec = site.object.as_ref().map(|site| &site.spec);
     let current = models.iter().filter_map(|(model, _)| Some((model_name(model), home(world, model, name)?)));
     plan::Snapshot {
         site: name.to_owned(),
         nodes: site.nodes.iter().map(|node| plan_node(world, node)).collect(),
         link: link(crate::status::site_link(world, fleet, site)),
+        local: LOCAL,
+        paused: spec.is_some_and(|spec| spec.paused),
+        cloud_only: spec.is_some_and(|spec| spec.serve == SiteServe::CloudOnly),
         prices: prices(fleet.spec.prices.clone().unwrap_or_default()),
         max_share_millis: fleet.spec.limits.clone().unwrap_or_default().max_share.millis().unwrap_or(80_000),
-        models: models.iter().map(|(model, version)| plan_model(model, version, offers)).collect(),
+        models: models.iter().map(|(model, version)| Arc::new(plan_model(model, version, offers))).collect(),
         current: current.collect(),
     }
 }
@@ -88,6 +98,8 @@ fn plan_model(
         digest: version.spec.digest.clone(),
         budget_us: micros(&spec.latency_budget),
         budget_policy: spec.budget_policy,
+        priority: 0,
+        suspended: spec.suspend,
         accuracy_floor_millis: spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
         requests_per_second: count(load.requests_per_second),
         peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),
@@ -111,6 +123,8 @@ fn variants(version: &EdgeModelVersion) -> Vec<plan::Variant> {
         memory_bytes: count(facts.memory),
         flops: count(facts.flops),
         accuracy_millis: facts.accuracy.as_ref().and_then(|accuracy| accuracy.millis()),
+        class_profiles: BTreeMap::new(),
+        node_profiles: BTreeMap::new(),
     };
     facts.map(variant).collect()
 }
@@ -127,6 +141,7 @@ fn plan_node(world: &World, node: &Node) -> plan::Node {
         allocatable: amounts(&allocatable),
         requested: requested(world, &node.name_any()),
         speed: speed_of(world, &node.name_any()),
+        busy_millis: 0,
     }
 }
 
@@ -217,12 +232,15 @@ fn deployed(deployment: &Deployment) -> Option<plan::Home> {
 /// Without a measured p99 the median says too little of the tail: twice the median is assumed.
 fn link(link: sconce_api::SiteLink) -> plan::Link {
     let p50 = micros(&link.round_trip.p50);
+    let uplink = link.uplink.units().unwrap_or(10_000_000);
     plan::Link {
         round_trip_p50_us: p50,
         round_trip_p99_us: link.round_trip.p99.as_ref().map_or(p50.saturating_mul(2), micros),
         round_trip_basis: if link.round_trip.p99.is_some() { link.round_trip.basis } else { Basis::Assumed },
         samples: count(link.round_trip.samples),
-        uplink_bits_per_second: link.uplink.units().unwrap_or(10_000_000),
+        uplink_bits_per_second: uplink,
+        uplink_low_bits_per_second: uplink,
+        keeps_window: false,
         uplink_basis: link.uplink_basis,
     }
 }

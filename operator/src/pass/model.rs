@@ -39,7 +39,8 @@ pub fn resolve(input: &Input<'_>, steps: &mut Steps) -> BTreeMap<Key, Standing> 
 fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut Steps) -> Standing {
     let old = model.status.as_ref().and_then(|status| status.desired.clone());
     let uri = &model.spec.model.uri;
-    let resolved_once = old.as_ref().filter(|old| old.uri == *uri);
+    // A suspended model stays at the version that it has.
+    let resolved_once = old.as_ref().filter(|old| old.uri == *uri || model.spec.suspend);
     let (resolving, desired) = if resolved_once.is_some() && input.world.version_of(model).is_some() {
         (Resolving::Resolved, old)
     } else {

@@ -109,11 +109,12 @@ fn at_site(
         Decided::Placed(placement) => Some(placement),
         Decided::Unplaced(_) => None,
     };
-    let kept = placement.filter(|placement| placement.reason == Reason::KeptUnreachable);
+    let is_kept = |reason| matches!(reason, Reason::KeptUnreachable | Reason::Suspended | Reason::SitePaused);
+    let kept = placement.filter(|placement| is_kept(placement.reason));
     let mut place = status::places(world, placement, &key, pools, input.drain);
     wanted.insert((Kind::EdgePlacement, key.1.clone()));
     if kept.is_some() {
-        // Of a site without contact nothing goes, and nothing is written but that there is none.
+        // Of what is kept nothing goes, and nothing is written but that it is kept.
         wanted.insert((Kind::Deployment, key.1.clone()));
     }
     if let Some(placement) = placement.filter(|placement| placement.tier == Tier::Edge && kept.is_none()) {

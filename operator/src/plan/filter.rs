@@ -1,28 +1,55 @@
-//! Which places may serve a model. The first filter that fails is the reason; what it says has what, number, limit,
-//! basis and, where it can be computed, the next step.
+//! Which places may serve a model. The first filter that fails is the reason.
 
-use super::{CloudOffer, Home, Model, Node, Prediction, Rejected, Resources, Snapshot, Speed, Variant, predict, text};
-use sconce_api::{Basis, Reason, Tier, TierChoice};
+use super::predict::{Load, Service};
+use super::why::{Failure, Slow};
+use super::{CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text};
+use sconce_api::{Reason, Tier, TierChoice};
+use std::cmp::Reverse;
+use std::ops::Deref;
+use std::rc::Rc;
 
 /// A place × variant that serves the model if it must: every filter of hardware and accuracy is passed.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate<'a> {
     /// `None` = the cloud pool.
     pub node: Option<&'a Node>,
+    /// The node's index at the site.
+    pub index: usize,
+    /// It is where the model runs today.
+    pub home: bool,
+    offer: Rc<Offer<'a>>,
+}
+
+/// What a variant does on nodes that are equal, or in the cloud.
+#[derive(Debug)]
+pub(super) struct Offer<'a> {
     pub variant: &'a Variant,
     pub replicas: u64,
     pub request: Resources,
     pub prediction: Prediction,
     pub cost_millis: u64,
     /// `None` = accepted: the budget is kept.
-    pub too_slow: Option<(Reason, String)>,
-    /// It is where the model runs today.
-    pub home: bool,
+    pub too_slow: Option<Slow>,
+    /// Of a node whose agent has not reported yet nothing is known but the least that it would take.
+    is_known: bool,
 }
 
-impl Candidate<'_> {
+impl<'a> Deref for Candidate<'a> {
+    type Target = Offer<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.offer
+    }
+}
+
+impl<'a> Candidate<'a> {
     pub fn name(&self) -> String {
         name(self.node, &self.variant.name)
+    }
+
+    /// In the order of names: the cloud, then by variant and node.
+    pub fn order(&self) -> (bool, &'a str, Option<&'a str>) {
+        (self.node.is_some(), &self.variant.name, self.node.map(|node| node.name.as_str()))
     }
 
     pub fn tier(&self) -> Tier {
@@ -36,9 +63,30 @@ impl Candidate<'_> {
             memory_bytes: self.request.memory_bytes.saturating_mul(self.replicas),
         }
     }
+}
 
-    pub fn rejected(&self, reason: Reason, message: &str) -> Rejected {
-        Rejected { candidate: self.name(), reason, message: text::short(message, text::REJECTION) }
+/// A place that fails a filter, with one variant or with any.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failed<'a> {
+    pub node: Option<&'a Node>,
+    /// `None` = whatever the variant.
+    pub variant: Option<&'a Variant>,
+    pub failure: Failure<'a>,
+}
+
+impl<'a> Failed<'a> {
+    pub fn name(&self) -> String {
+        name(self.node, self.variant_name())
+    }
+
+    fn variant_name(&self) -> &'a str {
+        self.variant.map_or("*", |variant| &variant.name)
+    }
+
+    /// The nearest first: the later the filter, the nearer it was; nodes before the cloud, then by name.
+    pub fn order(&self) -> (Reverse<Reason>, bool, &'a str, Option<&'a str>) {
+        let node = self.node.map(|node| node.name.as_str());
+        (Reverse(self.failure.reason()), node.is_none(), self.variant_name(), node)
     }
 }
 
@@ -57,136 +105,193 @@ pub(super) fn room(node: &Node, max_share_millis: u64) -> Resources {
     }
 }
 
-/// All places × variants of a model: those that could serve it, and the others with their first reason.
-pub(super) fn candidates<'a>(snapshot: &'a Snapshot, model: &'a Model) -> (Vec<Candidate<'a>>, Vec<Rejected>) {
-    let mut passed = Vec::new();
-    let mut rejected = Vec::new();
-    for node in &snapshot.nodes {
-        sort(edge(snapshot, model, node), Some(node), &mut passed, &mut rejected);
-    }
-    sort(cloud(snapshot, model), None, &mut passed, &mut rejected);
-    // In the order of names, whatever the order of the snapshot.
-    passed.sort_by_key(Candidate::name);
-    (passed, rejected)
+/// What is the same for all models of a site.
+pub(super) struct Site<'a> {
+    pub snapshot: &'a Snapshot,
+    /// What our models may take of each node, in the order of the snapshot.
+    pub rooms: Vec<Resources>,
+    /// In the order of names.
+    nodes: Vec<SiteNode<'a>>,
 }
 
-type Failure = (Reason, String);
-type Verdicts<'a> = Result<Vec<(&'a Variant, Result<Candidate<'a>, Failure>)>, Failure>;
+#[derive(Clone, Copy)]
+struct SiteNode<'a> {
+    node: &'a Node,
+    index: usize,
+    /// The first node that computes as this one does.
+    kind: usize,
+}
 
-/// `Err` is a failure of the place, whatever the variant.
-fn sort<'a>(
-    verdicts: Verdicts<'a>,
-    node: Option<&Node>,
-    passed: &mut Vec<Candidate<'a>>,
-    rejected: &mut Vec<Rejected>,
-) {
-    let mut reject = |variant: &str, (reason, message): Failure| {
-        let message = text::short(&message, text::REJECTION);
-        rejected.push(Rejected { candidate: name(node, variant), reason, message });
-    };
-    match verdicts {
-        Err(failure) => reject("*", failure),
-        Ok(verdicts) => {
-            for (variant, verdict) in verdicts {
-                match verdict {
-                    Ok(candidate) => passed.push(candidate),
-                    Err(failure) => reject(&variant.name, failure),
+impl<'a> Site<'a> {
+    pub fn new(snapshot: &'a Snapshot) -> Self {
+        let nodes = &snapshot.nodes;
+        let is_equal = |a: &Node, b: &Node| a.speed == b.speed && a.busy_millis == b.busy_millis;
+        let site_node = |(index, node)| {
+            let kind = nodes.iter().position(|other| is_equal(node, other)).unwrap_or(index);
+            SiteNode { node, index, kind }
+        };
+        let rooms = nodes.iter().map(|node| room(node, snapshot.max_share_millis)).collect();
+        let mut nodes: Vec<_> = nodes.iter().enumerate().map(site_node).collect();
+        nodes.sort_by_key(|node| &node.node.name);
+        Self { snapshot, rooms, nodes }
+    }
+}
+
+/// All places × variants of a model: those that could serve it, in the order of their names, and the others with their
+/// first failure.
+pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidate<'a>>, Vec<Failed<'a>>) {
+    let snapshot = site.snapshot;
+    let (mut passed, mut failed) = (Vec::with_capacity(model.variants.len() * (site.nodes.len() + 1)), Vec::new());
+    let mut variants = Vec::with_capacity(model.variants.len());
+    for variant in &model.variants {
+        variants.push((variant, accurate_enough(model, variant).err()));
+    }
+    variants.sort_by_key(|(variant, _)| &variant.name);
+    let home = snapshot.current.get(&model.name);
+    match cloud(snapshot, model) {
+        Err(failure) => failed.push(Failed { node: None, variant: None, failure }),
+        Ok(speed) => {
+            for &(variant, failure) in &variants {
+                match failure.map_or_else(|| in_cloud(snapshot, model, speed, variant), Err) {
+                    Err(failure) => failed.push(Failed { node: None, variant: Some(variant), failure }),
+                    Ok(offer) => {
+                        let home = is_home(home, None, variant);
+                        passed.push(Candidate { node: None, index: usize::MAX, home, offer: Rc::new(offer) });
+                    }
                 }
             }
         }
     }
+    let mut open = Vec::with_capacity(site.nodes.len());
+    for &place in &site.nodes {
+        match edge(snapshot, model, place.node) {
+            Ok(()) => open.push(place),
+            Err(failure) => failed.push(Failed { node: Some(place.node), variant: None, failure }),
+        }
+    }
+    let mut offers: Vec<(usize, Rc<Offer<'a>>)> = Vec::new();
+    for &(variant, failure) in &variants {
+        offers.clear();
+        for &SiteNode { node, index, kind } in &open {
+            let mut fail = |failure| failed.push(Failed { node: Some(node), variant: Some(variant), failure });
+            if let Some(failure) = failure {
+                fail(failure);
+                continue;
+            }
+            let is_own = !variant.node_profiles.is_empty() && variant.node_profiles.contains_key(&node.name);
+            let offer = match offers.iter().find(|(other, _)| *other == kind) {
+                Some((_, offer)) if !is_own => Rc::clone(offer),
+                _ => {
+                    let offer = Rc::new(on_node(snapshot, model, node, variant));
+                    if !is_own {
+                        offers.push((kind, Rc::clone(&offer)));
+                    }
+                    offer
+                }
+            };
+            let candidate = Candidate { node: Some(node), index, home: is_home(home, Some(node), variant), offer };
+            match lacks_room(&candidate, site.rooms[index], false) {
+                Some(failure) => fail(failure),
+                None if !candidate.is_known => fail(Failure::NoSpeedOfNode { node: &node.name }),
+                None => passed.push(candidate),
+            }
+        }
+    }
+    (passed, failed)
 }
 
-fn edge<'a>(snapshot: &'a Snapshot, model: &'a Model, node: &'a Node) -> Verdicts<'a> {
+/// Whether everything stays as it is, and by whose wish.
+pub(super) fn held(snapshot: &Snapshot, model: &Model) -> Option<Reason> {
+    if model.suspended {
+        return Some(Reason::Suspended);
+    }
+    snapshot.paused.then_some(Reason::SitePaused)
+}
+
+/// The filters of a node, whatever the variant.
+fn edge<'a>(snapshot: &Snapshot, model: &'a Model, node: &'a Node) -> Result<(), Failure<'a>> {
+    let name = &node.name;
+    if let Some(reason) = held(snapshot, model) {
+        return Err(Failure::Held { reason });
+    }
+    if snapshot.cloud_only {
+        return Err(Failure::Excluded { what: "the site's serve is CloudOnly" });
+    }
     if model.tier == TierChoice::Cloud {
-        return Err((Reason::TierExcluded, "placement.tier is Cloud".into()));
+        return Err(Failure::Excluded { what: "placement.tier is Cloud" });
     }
     if !node.ready {
-        return Err((Reason::NodeNotReady, format!("{} is not Ready", node.name)));
+        return Err(Failure::NotReady { node: name });
     }
     if node.leaving {
-        return Err((Reason::NodeLeaving, format!("{} is cordoned or about to leave", node.name)));
+        return Err(Failure::Leaving { node: name });
     }
-    if let Some(requirement) = text::lacking(&model.require, node) {
-        return Err((Reason::HardwareMismatch, format!("{} lacks {}", node.name, text::requirement(requirement))));
+    match text::lacking(&model.require, node) {
+        Some(requirement) => Err(Failure::Lacks { node: name, requirement }),
+        None => Ok(()),
     }
-    let verdict = |variant| edge_variant(snapshot, model, node, variant);
-    Ok(model.variants.iter().map(|variant| (variant, verdict(variant))).collect())
 }
 
-fn edge_variant<'a>(
-    snapshot: &Snapshot,
-    model: &Model,
-    node: &'a Node,
-    variant: &'a Variant,
-) -> Result<Candidate<'a>, Failure> {
-    accurate_enough(model, variant)?;
-    let service = node.speed.as_ref().and_then(|speed| predict::service_ns(variant, speed));
-    // Without a speed the least that it would take.
-    let service_ns = service.unwrap_or(1);
-    let replicas = predict::replicas(model, service_ns, predict::MOST_REPLICAS);
-    let request = predict::request(model, variant, service_ns, replicas);
-    let busy_ppm = predict::busy_ppm(model, service_ns, replicas);
-    let mut candidate = Candidate {
-        node: Some(node),
+fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Variant) -> Offer<'a> {
+    let known = Service::on_node(variant, node, 0);
+    let service = known.unwrap_or(Service::least());
+    let load = Load::from(model);
+    let replicas = load.replicas(&service, predict::MOST_REPLICAS);
+    let request = predict::request(model, variant, &service, replicas);
+    let busy_ppm = load.busy_ppm(&service, replicas);
+    let prediction = predict::at_edge(model, snapshot.local, &service, busy_ppm);
+    Offer {
         variant,
         replicas,
         request,
-        prediction: predict::at_edge(service_ns, busy_ppm),
-        cost_millis: predict::edge_cost(request, replicas, &snapshot.prices),
-        too_slow: None,
-        home: is_home(snapshot, model, Some(node), variant),
-    };
-    if let Some(failure) = lacks_room(&candidate, room(node, snapshot.max_share_millis), "") {
-        return Err(failure);
+        too_slow: Slow::of(model, &prediction, busy_ppm),
+        prediction,
+        cost_millis: predict::cost::edge(request, replicas, &snapshot.prices),
+        is_known: known.is_some(),
     }
-    if service.is_none() {
-        return Err((Reason::NoProfile, format!("the agent of {} has not reported its speed yet", node.name)));
-    }
-    candidate.too_slow = too_slow(model, &snapshot.link, &candidate, busy_ppm);
-    Ok(candidate)
 }
 
-fn cloud<'a>(snapshot: &'a Snapshot, model: &'a Model) -> Verdicts<'a> {
+/// The filters of the cloud, whatever the variant; its speed.
+fn cloud<'a>(snapshot: &Snapshot, model: &'a Model) -> Result<&'a Speed, Failure<'a>> {
+    if let Some(reason) = held(snapshot, model) {
+        return Err(Failure::Held { reason });
+    }
     if model.tier == TierChoice::Edge {
-        return Err((Reason::TierExcluded, "placement.tier is Edge".into()));
+        return Err(Failure::Excluded { what: "placement.tier is Edge" });
     }
-    let speed = match &model.cloud {
-        CloudOffer::None { reason, message } => return Err((*reason, message.clone())),
-        CloudOffer::Pool(speed) => speed,
-    };
-    let verdict = |variant| cloud_variant(snapshot, model, speed, variant);
-    Ok(model.variants.iter().map(|variant| (variant, verdict(variant))).collect())
+    match &model.cloud {
+        CloudOffer::None { reason, message } => Err(Failure::NoOffer { reason: *reason, message }),
+        CloudOffer::Pool(speed) => Ok(speed),
+    }
 }
 
-fn cloud_variant<'a>(
+fn in_cloud<'a>(
     snapshot: &Snapshot,
     model: &Model,
-    speed: &Speed,
+    speed: &'a Speed,
     variant: &'a Variant,
-) -> Result<Candidate<'a>, Failure> {
-    accurate_enough(model, variant)?;
-    let Some(service_ns) = predict::service_ns(variant, speed) else {
-        return Err((Reason::NoProfile, format!("no speed is known of class {}", speed.class)));
+) -> Result<Offer<'a>, Failure<'a>> {
+    let Some(service) = Service::in_cloud(variant, speed) else {
+        return Err(Failure::NoSpeedOfClass { class: &speed.class });
     };
-    let replicas = predict::replicas(model, service_ns, u64::MAX);
-    let busy_ppm = predict::busy_ppm(model, service_ns, replicas);
-    let mut candidate = Candidate {
-        node: None,
+    let load = Load::from(model);
+    let replicas = load.replicas(&service, u64::MAX);
+    let busy_ppm = load.busy_ppm(&service, replicas);
+    let request = predict::request(model, variant, &service, replicas);
+    let prediction = predict::in_cloud(model, &snapshot.link, &service, busy_ppm);
+    Ok(Offer {
         variant,
         replicas: 1,
-        request: predict::request(model, variant, service_ns, replicas),
-        prediction: predict::in_cloud(model, &snapshot.link, service_ns, busy_ppm),
-        cost_millis: predict::cloud_cost(model, variant, service_ns, &snapshot.prices),
-        too_slow: None,
-        home: is_home(snapshot, model, None, variant),
-    };
-    candidate.too_slow = too_slow(model, &snapshot.link, &candidate, busy_ppm);
-    Ok(candidate)
+        request,
+        too_slow: Slow::of(model, &prediction, busy_ppm),
+        prediction,
+        cost_millis: predict::cost::cloud(model, &service, replicas, request.memory_bytes, &snapshot.prices),
+        is_known: true,
+    })
 }
 
-fn is_home(snapshot: &Snapshot, model: &Model, node: Option<&Node>, variant: &Variant) -> bool {
-    snapshot.current.get(&model.name).is_some_and(|Home { tier, node: home, variant: current, .. }| {
+fn is_home(home: Option<&Home>, node: Option<&Node>, variant: &Variant) -> bool {
+    home.is_some_and(|Home { tier, node: home, variant: current, .. }| {
         let here = match tier {
             Tier::Edge => node.is_some() && home.as_deref() == node.map(|node| node.name.as_str()),
             Tier::Cloud => node.is_none(),
@@ -195,101 +300,22 @@ fn is_home(snapshot: &Snapshot, model: &Model, node: Option<&Node>, variant: &Va
     })
 }
 
-fn accurate_enough(model: &Model, variant: &Variant) -> Result<(), Failure> {
+fn accurate_enough<'a>(model: &Model, variant: &'a Variant) -> Result<(), Failure<'a>> {
     match (model.accuracy_floor_millis, variant.accuracy_millis) {
-        (Some(floor), Some(accuracy)) if accuracy < floor => Err((
-            Reason::BelowAccuracyFloor,
-            format!("{} has {}, floor {}", variant.name, text::percent(accuracy), text::percent(floor)),
-        )),
-        (Some(floor), None) => Err((
-            Reason::AccuracyUnknown,
-            format!("{} was never evaluated, floor {}", variant.name, text::percent(floor)),
-        )),
+        (Some(floor_millis), Some(accuracy_millis)) if accuracy_millis < floor_millis => {
+            Err(Failure::BelowFloor { variant: &variant.name, accuracy_millis, floor_millis })
+        }
+        (Some(floor_millis), None) => Err(Failure::NotEvaluated { variant: &variant.name, floor_millis }),
         _ => Ok(()),
     }
 }
 
-/// Why the candidate does not fit into what is left of its node; the cloud has room for all. `after` ends the sentence.
-pub(super) fn lacks_room(candidate: &Candidate<'_>, left: Resources, after: &str) -> Option<Failure> {
-    let node = candidate.node?;
-    let takes = candidate.takes();
-    let failure = |reason, needs: String, has: String| {
-        Some((reason, format!("needs {needs}, {} has {has} left{after}", node.name)))
-    };
-    if takes.memory_bytes > left.memory_bytes {
-        let (needs, has) = (text::mebibytes_up(takes.memory_bytes), text::mebibytes_down(left.memory_bytes));
-        return failure(Reason::InsufficientMemory, needs, has);
+/// Why the candidate does not fit into what is left of its node, `others` models being there; the cloud has room for all.
+pub(super) fn lacks_room<'a>(candidate: &Candidate<'a>, left: Resources, others: bool) -> Option<Failure<'a>> {
+    let node = &candidate.node?.name;
+    let Resources { cpu_millis, memory_bytes } = candidate.takes();
+    if memory_bytes > left.memory_bytes {
+        return Some(Failure::NoMemory { node, needs: memory_bytes, has: left.memory_bytes, others });
     }
-    if takes.cpu_millis > left.cpu_millis {
-        return failure(Reason::InsufficientCpu, format!("{} m", takes.cpu_millis), format!("{} m", left.cpu_millis));
-    }
-    None
-}
-
-/// The first of the budget's filters that fails. The candidate still serves where nothing is faster.
-fn too_slow(model: &Model, link: &super::Link, candidate: &Candidate<'_>, busy_ppm: u64) -> Option<Failure> {
-    let Prediction { link: round_trip, transfer, queue, compute, p99_us, bound_us, basis } = candidate.prediction;
-    let budget = model.budget_us;
-    let least = predict::least_budget_us(&candidate.prediction);
-    let advice = format!("would fit from a budget of {}", text::time(text::two_digits_up(least)));
-    let failure = |reason, what: String| Some((reason, format!("{what}; {advice}")));
-    if round_trip.p99_us > budget {
-        let basis = match round_trip.basis {
-            Basis::Measured => format!("Measured, {} probes", text::count(text::two_digits(link.samples))),
-            basis => basis.to_string(),
-        };
-        let what = format!(
-            "round trip p99 {} alone exceeds the budget of {} ({basis})",
-            text::time(round_trip.p99_us),
-            text::time(budget)
-        );
-        return failure(Reason::LinkTooSlow, what);
-    }
-    if transfer.p99_us >= budget {
-        let what = format!(
-            "{} at {} takes {} of {} ({})",
-            text::bytes(model.request_bytes.saturating_add(model.response_bytes)),
-            text::rate(link.uplink_bits_per_second),
-            text::time(transfer.p99_us),
-            text::time(budget),
-            transfer.basis
-        );
-        return failure(Reason::TransferTooSlow, what);
-    }
-    if compute.p99_us > budget {
-        let what = format!(
-            "computing p99 {} alone exceeds the budget of {} ({})",
-            text::time(compute.p99_us),
-            text::time(budget),
-            compute.basis
-        );
-        return failure(Reason::ServiceTooSlow, what);
-    }
-    if busy_ppm > predict::BUSY_LIMIT_PPM {
-        let what = format!(
-            "{} replicas would be {} busy at a peak of {} of {} req/s, limit 70% ({})",
-            candidate.replicas,
-            text::percent(text::two_digits(busy_ppm / 10)),
-            text::percent(model.peak_factor_millis),
-            text::count(model.requests_per_second),
-            compute.basis
-        );
-        return Some((Reason::Overloaded, what));
-    }
-    (least > budget).then(|| {
-        let (sum, margin) = match basis {
-            Basis::Measured => (format!("p99 {}", text::time(p99_us)), "a tenth"),
-            _ => (format!("bound {}", text::time(bound_us)), "half"),
-        };
-        let what = format!(
-            "{sum} (link {}, transfer {}, queue {}, compute {}; {basis}) with a margin of {margin} exceeds the budget \
-             of {}",
-            text::time(round_trip.p99_us),
-            text::time(transfer.p99_us),
-            text::time(queue.p99_us),
-            text::time(compute.p99_us),
-            text::time(budget)
-        );
-        (Reason::OverBudget, format!("{what}; {advice}"))
-    })
+    (cpu_millis > left.cpu_millis).then_some(Failure::NoCpu { node, needs: cpu_millis, has: left.cpu_millis, others })
 }

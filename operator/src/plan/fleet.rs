@@ -1,5 +1,6 @@
 //! The fleet level: what the cloud offers each model, and the pools that it keeps for all sites together.
 
+use super::predict::{Load, Service};
 use super::{CloudOffer, FleetModel, FleetPlan, FleetSnapshot, Node, Pool, Resources, Speed, Variant, predict, text};
 use sconce_api::{Reason, Requirement, TierChoice};
 use std::cmp::Reverse;
@@ -8,7 +9,7 @@ pub(super) fn plan(snapshot: &FleetSnapshot) -> FleetPlan {
     let mut plan = FleetPlan::default();
     for model in &snapshot.models {
         plan.offers.insert(model.name.clone(), offer(&snapshot.cloud_nodes, model));
-        plan.pools.append(&mut pools(&snapshot.cloud_nodes, model));
+        plan.pools.append(&mut pools(snapshot, model));
     }
     plan.pools.sort_by(|a, b| (&a.model, &a.variant).cmp(&(&b.model, &b.variant)));
     plan
@@ -66,7 +67,8 @@ fn slowest<'a>(nodes: impl Iterator<Item = &'a Node>) -> Option<&'a Speed> {
 
 /// One pool per variant that sites use, and one of the best variant: the routers' fallback. A pool outlives the moment
 /// in which no node is Ready: its pods may serve on, and a fallback that vanishes is none.
-fn pools(nodes: &[Node], model: &FleetModel) -> Vec<Pool> {
+fn pools(snapshot: &FleetSnapshot, model: &FleetModel) -> Vec<Pool> {
+    let FleetSnapshot { cloud_nodes: nodes, reserve_millis, .. } = snapshot;
     if model.tier == TierChoice::Edge {
         return Vec::new();
     }
@@ -75,7 +77,7 @@ fn pools(nodes: &[Node], model: &FleetModel) -> Vec<Pool> {
     let pool = |variant: &Variant| {
         let sites = model.cloud_sites.get(&variant.name).copied().unwrap_or(0);
         let kept = sites > 0 || fallback == Some(&variant.name);
-        kept.then(|| sized(model, variant, speed, sites)).flatten()
+        kept.then(|| sized(model, variant, speed, sites, *reserve_millis)).flatten()
     };
     model.variants.iter().filter_map(pool).collect()
 }
@@ -91,13 +93,12 @@ fn best_variant(model: &FleetModel) -> Option<&Variant> {
         .min_by_key(|variant| (Reverse(variant.accuracy_millis), variant.flops, variant.name.as_str()))
 }
 
-fn sized(model: &FleetModel, variant: &Variant, speed: &Speed, sites: u64) -> Option<Pool> {
-    let service_ns = predict::service_ns(variant, speed)?;
-    let load = model.requests_per_second.saturating_mul(sites);
-    let replicas =
-        predict::peak_ppm(load, model.peak_factor_millis, service_ns).div_ceil(predict::BUSY_LIMIT_PPM).max(1);
+fn sized(model: &FleetModel, variant: &Variant, speed: &Speed, sites: u64, reserve_millis: u64) -> Option<Pool> {
+    let service = Service::in_cloud(variant, speed)?;
+    let load = Load::of_pool(model, sites, reserve_millis);
+    let replicas = load.replicas(&service, u64::MAX);
     let request = Resources {
-        cpu_millis: stepped(predict::cpu_millis(load, service_ns, replicas)),
+        cpu_millis: stepped(load.cpu_millis(&service, replicas)),
         memory_bytes: predict::memory_bytes(variant),
     };
     Some(Pool {

@@ -22,29 +22,49 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod text;
+mod why;
 
 pub use outcome::*;
 pub use snapshot::*;
 
-use sconce_api::{Reason, Tier};
+use sconce_api::Reason;
 
 /// Decides for one site.
 pub fn plan_site(snapshot: &Snapshot) -> Plan {
+    let Decided { kept, packed } = decide_site(snapshot);
     let mut plan = Plan::default();
-    let mut models: Vec<&Model> = snapshot.models.iter().collect();
-    if unreachable(snapshot) {
-        models.retain(|model| match snapshot.current.get(&model.name) {
-            Some(home) => {
-                plan.placements.push(kept(snapshot, model, home));
-                false
-            }
-            None => true,
-        });
-    }
-    pack::pack(snapshot, &models, &mut plan);
+    plan.placements.extend(kept.into_iter().map(|(model, home)| keep(snapshot, model, home)));
+    packed.in_words(&mut plan);
     plan.placements.sort_by(|a, b| a.model.cmp(&b.model));
     plan.unplaced.sort_by(|a, b| a.model.cmp(&b.model));
     plan
+}
+
+/// What is decided for a site, not yet in words: places without predictions, prices and reasons for others to read.
+pub struct Decided<'a> {
+    kept: Vec<(&'a Model, &'a Home)>,
+    packed: pack::Packed<'a>,
+}
+
+impl Decided<'_> {
+    /// How many models have a place.
+    pub fn placed(&self) -> usize {
+        self.kept.len() + self.packed.placed()
+    }
+}
+
+/// The decisions of [`plan_site`] alone.
+pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
+    let (mut kept, mut models) = (Vec::new(), Vec::with_capacity(snapshot.models.len()));
+    for model in &snapshot.models {
+        match snapshot.current.get(&model.name) {
+            Some(home) if unreachable(snapshot) || filter::held(snapshot, model).is_some() => {
+                kept.push((model.as_ref(), home))
+            }
+            _ => models.push(model.as_ref()),
+        }
+    }
+    Decided { kept, packed: pack::pack(snapshot, &models) }
 }
 
 /// Decides what couples sites: cloud offers and pools.
@@ -58,8 +78,13 @@ fn unreachable(snapshot: &Snapshot) -> bool {
 }
 
 /// The current home, as it is. Of another version than the model's the digest is not known here: it stays empty.
-fn kept(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
+fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
     let place = text::place(home.tier, home.node.as_deref(), &home.variant);
+    let (reason, because) = match filter::held(snapshot, model) {
+        _ if unreachable(snapshot) => (Reason::KeptUnreachable, format!("no node of {} is Ready", snapshot.site)),
+        Some(Reason::Suspended) => (Reason::Suspended, format!("{} is suspended", model.name.name)),
+        _ => (Reason::SitePaused, format!("{} is paused", snapshot.site)),
+    };
     Placement {
         model: model.name.clone(),
         version: home.version.clone(),
@@ -69,8 +94,8 @@ fn kept(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
         variant: home.variant.clone(),
         replicas: home.replicas,
         request: kept_request(snapshot, model, home),
-        reason: Reason::KeptUnreachable,
-        message: format!("no node of {} is Ready: {place} is kept as it is", snapshot.site),
+        reason,
+        message: format!("{because}: {place} is kept as it is"),
         predicted: None,
         budget_us: model.budget_us,
         cost_millis: None,
@@ -80,23 +105,16 @@ fn kept(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
 
 /// What the kept pods request, as far as it can be computed; nothing otherwise.
 fn kept_request(snapshot: &Snapshot, model: &Model, home: &Home) -> Resources {
-    let speed = match home.tier {
-        Tier::Edge => snapshot
-            .nodes
-            .iter()
-            .find(|node| Some(&node.name) == home.node.as_ref())
-            .and_then(|node| node.speed.as_ref()),
-        Tier::Cloud => match &model.cloud {
-            CloudOffer::Pool(speed) => Some(speed),
-            CloudOffer::None { .. } => None,
-        },
-    };
     let variant = model.variants.iter().find(|variant| variant.name == home.variant);
-    variant
-        .zip(speed)
-        .and_then(|(variant, speed)| {
-            let service_ns = predict::service_ns(variant, speed)?;
-            Some(predict::request(model, variant, service_ns, home.replicas))
-        })
-        .unwrap_or_default()
+    let service = variant.and_then(|variant| match (&home.node, &model.cloud) {
+        (Some(name), _) => {
+            let node = snapshot.nodes.iter().find(|node| node.name == *name)?;
+            predict::Service::on_node(variant, node, 0)
+        }
+        (None, CloudOffer::Pool(speed)) => predict::Service::in_cloud(variant, speed),
+        (None, CloudOffer::None { .. }) => None,
+    });
+    let request =
+        variant.zip(service).map(|(variant, service)| predict::request(model, variant, &service, home.replicas));
+    request.unwrap_or_default()
 }

@@ -23,7 +23,7 @@ pub struct Placement {
     pub replicas: u64,
     /// Per replica.
     pub request: Resources,
-    /// ChosenAtEdge, ChosenInCloud, BestEffort or KeptUnreachable.
+    /// ChosenAtEdge, ChosenInCloud, BestEffort; of what is kept KeptUnreachable, Suspended or SitePaused.
     pub reason: Reason,
     /// The sentence of the condition `Placed`, with its numbers.
     pub message: String,

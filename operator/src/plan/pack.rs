@@ -1,66 +1,200 @@
 //! Gives the site's models their places, one after another, so that no node holds more than it has.
 
-use super::filter::{Candidate, candidates, room};
+use super::filter::{Candidate, Failed, Site, candidates};
 use super::score::{Left, best, dominant_share, passed_over};
-use super::{Model, ModelName, Placement, Plan, Rejected, Snapshot, Unplaced, text};
+use super::{Model, ModelName, Placement, Plan, Rejected, Resources, Snapshot, Unplaced, text};
 use sconce_api::{BudgetPolicy, Objective, Reason, Tier, TierChoice};
 use std::cmp::Reverse;
 
 /// Most rejections that a decision carries.
-const MOST_REJECTED: usize = 8;
+pub(super) const MOST_REJECTED: usize = 8;
 
-/// A model with the places that it might have.
+/// A model with the places that it might have, and the one that it gets.
 struct Task<'a> {
     model: &'a Model,
     candidates: Vec<Candidate<'a>>,
-    rejected: Vec<Rejected>,
+    failed: Vec<Failed<'a>>,
+    /// Index into `candidates`.
+    chosen: Option<usize>,
 }
 
-pub(super) fn pack(snapshot: &Snapshot, models: &[&Model], plan: &mut Plan) {
-    let whole: Left<'_> =
-        snapshot.nodes.iter().map(|node| (node.name.as_str(), room(node, snapshot.max_share_millis))).collect();
-    let mut left = whole.clone();
-    let mut tasks: Vec<Task<'_>> = models
-        .iter()
-        .map(|model| {
-            let (candidates, rejected) = candidates(snapshot, model);
-            Task { model, candidates, rejected }
+impl<'a> Task<'a> {
+    fn new(site: &Site<'a>, model: &'a Model) -> Self {
+        let (candidates, failed) = candidates(site, model);
+        Self { model, candidates, failed, chosen: None }
+    }
+
+    /// Where the budget is kept.
+    fn accepted(&self) -> impl Iterator<Item = (usize, &Candidate<'a>)> + Clone {
+        self.candidates.iter().enumerate().filter(|(_, candidate)| candidate.too_slow.is_none())
+    }
+
+    /// The best of the places that keep the budget and have room.
+    fn best_accepted(&self, left: &[Resources]) -> Option<usize> {
+        let fitting = self.accepted().filter(|(_, candidate)| fits(candidate, left));
+        best(fitting, self.model.objective, left)
+    }
+
+    /// Some place that keeps the budget has no room left for it: it may want to look again.
+    fn gave_way(&self, left: &[Resources]) -> bool {
+        let here = self.chosen();
+        self.accepted().any(|(_, candidate)| {
+            !fits(candidate, left) && here.is_none_or(|here| candidate.cost_millis < here.cost_millis)
         })
-        .collect();
-    tasks.sort_by_cached_key(|task| order(task, &whole));
+    }
+
+    fn chosen(&self) -> Option<&Candidate<'a>> {
+        self.chosen.map(|index| &self.candidates[index])
+    }
+
+    /// What it takes of its node, if it has one.
+    fn takes(&self) -> Option<(usize, Resources)> {
+        let chosen = self.chosen()?;
+        chosen.node.map(|_| (chosen.index, chosen.takes()))
+    }
+
+    fn put(&mut self, chosen: Option<usize>, left: &mut [Resources]) {
+        if let Some((node, takes)) = self.takes() {
+            give(left, node, takes);
+        }
+        self.chosen = chosen;
+        if let Some((node, takes)) = self.takes() {
+            take(left, node, takes);
+        }
+    }
+}
+
+/// What is decided for a site, before it is put into words.
+pub(super) struct Packed<'a> {
+    snapshot: &'a Snapshot,
+    tasks: Vec<Task<'a>>,
+    /// What our models leave of each node.
+    left: Left,
+}
+
+pub(super) fn pack<'a>(snapshot: &'a Snapshot, models: &[&'a Model]) -> Packed<'a> {
+    let site = Site::new(snapshot);
+    let mut left: Left = site.rooms.clone();
+    let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(&site, model)).collect();
+    tasks.sort_by_cached_key(|task| order(task, &site.rooms));
     // Who keeps the budget comes first; what is left goes to those who cannot.
-    let mut waiting = Vec::new();
-    for task in tasks {
-        let accepted = task.candidates.iter().filter(|candidate| candidate.too_slow.is_none());
-        match best(accepted.filter(|candidate| fits(candidate, &left)), task.model.objective, &left) {
-            Some(chosen) => place(snapshot, &task, chosen, &mut left, plan),
-            None => waiting.push(task),
-        }
+    for task in &mut tasks {
+        let best = task.best_accepted(&left);
+        task.put(best, &mut left);
     }
-    for task in waiting {
-        let any = task.candidates.iter().filter(|candidate| fits(candidate, &left) && may_exceed(snapshot, &task));
-        match best(any, Objective::Latency, &left) {
-            Some(fastest) => place(snapshot, &task, fastest, &mut left, plan),
-            None => plan.unplaced.push(unplaced(snapshot, &task, &left)),
+    if tasks.iter().any(|task| task.gave_way(&left)) {
+        repair(&mut tasks, &mut left);
+        improve(&mut tasks, &mut left);
+    }
+    for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
+        let may_exceed = may_exceed(snapshot, task);
+        let any = task.candidates.iter().enumerate().filter(|(_, candidate)| may_exceed && fits(candidate, &left));
+        let fastest = best(any, Objective::Latency, &left);
+        task.put(fastest, &mut left);
+    }
+    Packed { snapshot, tasks, left }
+}
+
+impl Packed<'_> {
+    /// How many models have a place.
+    pub fn placed(&self) -> usize {
+        self.tasks.iter().filter(|task| task.chosen.is_some()).count()
+    }
+
+    pub fn in_words(mut self, plan: &mut Plan) {
+        for task in &self.tasks {
+            match task.chosen() {
+                Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left)),
+                None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left)),
+            }
         }
     }
 }
 
-/// Fewest accepted places first, then the largest share of a node, then the name.
-fn order<'a>(task: &Task<'a>, whole: &Left<'_>) -> (usize, Reverse<u64>, &'a ModelName) {
-    let share = |candidate: &Candidate<'_>| {
-        let node = candidate.node.and_then(|node| whole.get(node.name.as_str()));
-        node.map(|node| dominant_share(candidate.takes(), *node))
-    };
-    let accepted = task.candidates.iter().filter(|candidate| candidate.too_slow.is_none()).count();
-    (accepted, Reverse(task.candidates.iter().filter_map(share).max().unwrap_or(0)), &task.model.name)
+/// Gives a model without a place that of another, no more important one, which has another place that keeps its budget.
+fn repair(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+    for index in 0..tasks.len() {
+        if tasks[index].chosen.is_none()
+            && let Some(swap) = best_swap(tasks, index, left)
+        {
+            let (other, theirs, ours) = swap;
+            tasks[other].put(Some(theirs), left);
+            tasks[index].put(Some(ours), left);
+        }
+    }
 }
 
-fn fits(candidate: &Candidate<'_>, left: &Left<'_>) -> bool {
-    let Some(node) = candidate.node else { return true };
+/// The other's index, its new place and ours: the cheapest that fits.
+fn best_swap(tasks: &[Task<'_>], index: usize, left: &[Resources]) -> Option<(usize, usize, usize)> {
+    let task = &tasks[index];
+    let mut swaps = Vec::new();
+    for (ours, candidate) in task.accepted() {
+        for (other, pushed) in tasks.iter().enumerate() {
+            let Some((theirs_node, takes)) = pushed.takes() else { continue };
+            if theirs_node != candidate.index || pushed.model.priority > task.model.priority {
+                continue;
+            }
+            // As if the other were gone and we were there.
+            let mut without = left.to_vec();
+            give(&mut without, theirs_node, takes);
+            if !fits(candidate, &without) {
+                continue;
+            }
+            take(&mut without, theirs_node, candidate.takes());
+            let Some(theirs) = pushed.best_accepted(&without) else { continue };
+            let cost = candidate.cost_millis.saturating_add(pushed.candidates[theirs].cost_millis);
+            swaps.push((cost, other, theirs, ours));
+        }
+    }
+    swaps.into_iter().min().map(|(_, other, theirs, ours)| (other, theirs, ours))
+}
+
+/// Most rounds of [`improve`]: each makes the site cheaper, and the second rarely finds anything.
+const ROUNDS: usize = 2;
+
+/// Lets every model look again, now that all have a place: what a repair left free, and what two would rather exchange.
+fn improve(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+    for _ in 0..ROUNDS {
+        let mut changed = false;
+        for task in tasks.iter_mut() {
+            let Some(before) = task.chosen else { continue };
+            task.put(None, left);
+            let best = task.best_accepted(left).unwrap_or(before);
+            changed |= best != before;
+            task.put(Some(best), left);
+        }
+        if !changed {
+            break;
+        }
+    }
+}
+
+/// The more important first, then fewest accepted places, then the largest share of a node, then the name.
+fn order<'a>(task: &Task<'a>, whole: &[Resources]) -> (Reverse<i32>, usize, Reverse<u64>, &'a ModelName) {
+    let share =
+        |candidate: &Candidate<'_>| whole.get(candidate.index).map(|node| dominant_share(candidate.takes(), *node));
+    let largest = task.candidates.iter().filter_map(share).max().unwrap_or(0);
+    (Reverse(task.model.priority), task.accepted().count(), Reverse(largest), &task.model.name)
+}
+
+fn give(left: &mut [Resources], node: usize, takes: Resources) {
+    if let Some(room) = left.get_mut(node) {
+        room.cpu_millis += takes.cpu_millis;
+        room.memory_bytes += takes.memory_bytes;
+    }
+}
+
+fn take(left: &mut [Resources], node: usize, takes: Resources) {
+    if let Some(room) = left.get_mut(node) {
+        room.cpu_millis -= takes.cpu_millis;
+        room.memory_bytes -= takes.memory_bytes;
+    }
+}
+
+fn fits(candidate: &Candidate<'_>, left: &[Resources]) -> bool {
     let takes = candidate.takes();
-    left.get(node.name.as_str())
-        .is_some_and(|left| takes.cpu_millis <= left.cpu_millis && takes.memory_bytes <= left.memory_bytes)
+    left.get(candidate.index)
+        .is_none_or(|left| takes.cpu_millis <= left.cpu_millis && takes.memory_bytes <= left.memory_bytes)
 }
 
 /// Whether the model may be served late. Not for a site without contact: nobody there could see it.
@@ -68,19 +202,24 @@ fn may_exceed(snapshot: &Snapshot, task: &Task<'_>) -> bool {
     task.model.budget_policy == BudgetPolicy::Prefer && !super::unreachable(snapshot)
 }
 
-fn place(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mut Left<'_>, plan: &mut Plan) {
-    let Task { model, candidates, rejected } = task;
-    // Reasons speak of the room before this model took its own.
-    let others = passed_over(model, candidates, Some(chosen), left);
-    if let Some(room) = chosen.node.and_then(|node| left.get_mut(node.name.as_str())) {
-        let takes = chosen.takes();
-        room.cpu_millis -= takes.cpu_millis;
-        room.memory_bytes -= takes.memory_bytes;
+fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mut [Resources]) -> Placement {
+    let Task { model, candidates, failed, .. } = task;
+    // Reasons speak of the room that the others leave this model.
+    let own = task.takes();
+    if let Some((node, takes)) = own {
+        give(left, node, takes);
+    }
+    let others = passed_over(snapshot, model, candidates, Some(chosen), left);
+    if let Some((node, takes)) = own {
+        take(left, node, takes);
     }
     let (reason, because) = match (&chosen.too_slow, chosen.tier()) {
         (None, Tier::Edge) => (Reason::ChosenAtEdge, String::new()),
         (None, Tier::Cloud) => (Reason::ChosenInCloud, String::new()),
-        (Some((reason, message)), _) => (Reason::BestEffort, format!("; {reason}: {message}")),
+        (Some(slow), _) => {
+            let message = slow.message(model, &snapshot.link, chosen);
+            (Reason::BestEffort, format!("; {}: {message}", slow.reason()))
+        }
     };
     let prediction = &chosen.prediction;
     let message = format!(
@@ -97,7 +236,7 @@ fn place(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mu
         prediction.basis,
         text::cost(chosen.cost_millis),
     );
-    plan.placements.push(Placement {
+    Placement {
         model: model.name.clone(),
         version: model.version.clone(),
         digest: model.digest.clone(),
@@ -111,12 +250,12 @@ fn place(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mu
         predicted: Some(chosen.prediction.clone()),
         budget_us: model.budget_us,
         cost_millis: Some(chosen.cost_millis),
-        rejected: ranked(others, rejected),
-    });
+        rejected: ranked(others, failed),
+    }
 }
 
-fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &Left<'_>) -> Unplaced {
-    let Task { model, candidates, rejected } = task;
+fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &[Resources]) -> Unplaced {
+    let Task { model, candidates, failed, .. } = task;
     let would_serve = candidates.iter().any(|candidate| candidate.too_slow.is_none() || may_exceed(snapshot, task));
     let reason = if would_serve {
         Reason::NoCapacity
@@ -125,7 +264,7 @@ fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &Left<'_>) -> Unplaced {
     } else {
         Reason::NoCandidate
     };
-    let rejected = ranked(passed_over(model, candidates, None, left), rejected);
+    let rejected = ranked(passed_over(snapshot, model, candidates, None, left), failed);
     let start = match reason {
         Reason::NoCapacity => format!("{} is full for {}", snapshot.site, model.name.name),
         Reason::NoNodes => format!("no place for {} at {}: the site has no node", model.name.name, snapshot.site),
@@ -158,13 +297,16 @@ fn sentence(start: &str, rejected: &[Rejected], no_variant: bool) -> String {
     text::short(&message, text::CONDITION)
 }
 
-/// The others first, then what failed earlier filters: the later the filter, the nearer it was;
-/// nodes before the cloud. At most 8.
-fn ranked(mut others: Vec<Rejected>, rejected: &[Rejected]) -> Vec<Rejected> {
-    let mut failed = rejected.to_vec();
-    let cloud = |rejected: &Rejected| rejected.candidate.starts_with("cloud/");
-    failed.sort_by_cached_key(|rejected| (Reverse(rejected.reason), cloud(rejected), rejected.candidate.clone()));
-    others.append(&mut failed);
-    others.truncate(MOST_REJECTED);
+/// The others first, then what failed earlier filters. At most 8.
+fn ranked(mut others: Vec<Rejected>, failed: &[Failed<'_>]) -> Vec<Rejected> {
+    let mut failed: Vec<_> = failed.iter().collect();
+    failed.sort_by_key(|failed| failed.order());
+    let told = |failed: &Failed<'_>| Rejected {
+        candidate: failed.name(),
+        reason: failed.failure.reason(),
+        message: text::short(&failed.failure.message(), text::REJECTION),
+    };
+    let room = MOST_REJECTED.saturating_sub(others.len());
+    others.extend(failed.into_iter().take(room).map(told));
     others
 }

@@ -1,33 +1,35 @@
 //! Which of several candidates is the best. Integers only; every comparison ends at the name, so there is no tie.
 
 use super::filter::{Candidate, lacks_room};
-use super::{Model, Rejected, Resources, Variant, text};
+use super::{Model, Rejected, Resources, Snapshot, Variant, text};
 use sconce_api::{Objective, Reason};
 use std::cmp::Reverse;
 
-/// What is left of each node, by name.
-pub(super) type Left<'a> = std::collections::BTreeMap<&'a str, Resources>;
+/// What is left of each node, in the order of the snapshot.
+pub(super) type Left = Vec<Resources>;
 
-/// The best of the candidates by the objective, among equals the current home, then as `left` fits best.
+/// The index of the best of the candidates by the objective, among equals the current home, then as `left` fits best.
 pub(super) fn best<'c, 'a>(
-    candidates: impl Iterator<Item = &'c Candidate<'a>>,
+    candidates: impl Iterator<Item = (usize, &'c Candidate<'a>)> + Clone,
     objective: Objective,
-    left: &Left<'_>,
-) -> Option<&'c Candidate<'a>>
+    left: &[Resources],
+) -> Option<usize>
 where
     'a: 'c,
 {
-    let candidates: Vec<_> = candidates.collect();
     // By latency, what is less than a tenth slower than the fastest is as fast.
-    let fastest = candidates.iter().map(|candidate| candidate.prediction.p99_us).min()?;
-    let fast = |candidate: &&Candidate<'_>| match objective {
+    let fastest = match objective {
+        Objective::Cost => 0,
+        Objective::Latency => candidates.clone().map(|(_, candidate)| candidate.prediction.p99_us).min()?,
+    };
+    let fast = |(_, candidate): &(usize, &Candidate<'_>)| match objective {
         Objective::Cost => true,
         Objective::Latency => {
             u128::from(candidate.prediction.p99_us) * 10 < u128::from(fastest) * 11
                 || candidate.prediction.p99_us == fastest
         }
     };
-    candidates.into_iter().filter(fast).min_by_key(|candidate| {
+    let best = candidates.filter(fast).min_by_key(|(_, candidate)| {
         (
             candidate.cost_millis,
             !candidate.home,
@@ -35,53 +37,66 @@ where
             Reverse(candidate.variant.accuracy_millis),
             candidate.variant.memory_bytes,
             Reverse(fullness(candidate, left)),
-            candidate.name(),
+            candidate.order(),
         )
-    })
+    });
+    best.map(|(index, _)| index)
 }
 
 /// How full the candidate would leave its node in the dominant resource, in millionths of what is left now; the fuller,
 /// the better it fits.
-fn fullness(candidate: &Candidate<'_>, left: &Left<'_>) -> u64 {
-    let Some(left) = candidate.node.and_then(|node| left.get(node.name.as_str())) else { return 0 };
+fn fullness(candidate: &Candidate<'_>, left: &[Resources]) -> u64 {
+    let Some(left) = left.get(candidate.index) else { return 0 };
     dominant_share(candidate.takes(), *left)
 }
 
 /// The larger of the two shares that `takes` has of `of`, in millionths.
 pub(super) fn dominant_share(takes: Resources, of: Resources) -> u64 {
-    let share =
-        |part: u64, of: u64| u64::try_from(u128::from(part) * 1_000_000 / u128::from(of.max(1))).unwrap_or(u64::MAX);
+    let share = |part: u64, of: u64| super::predict::ratio(part, 1_000_000, of);
     share(takes.cpu_millis, of.cpu_millis).max(share(takes.memory_bytes, of.memory_bytes))
 }
 
 /// The candidates that were not chosen, with why, the best first: first those that the budget would have allowed, then
 /// the too slow ones by the budget that they need.
 pub(super) fn passed_over(
+    snapshot: &Snapshot,
     model: &Model,
     candidates: &[Candidate<'_>],
     chosen: Option<&Candidate<'_>>,
-    left: &Left<'_>,
+    left: &[Resources],
 ) -> Vec<Rejected> {
     let mut others: Vec<_> =
-        candidates.iter().filter(|candidate| chosen.is_none_or(|chosen| chosen.name() != candidate.name())).collect();
-    others.sort_by_cached_key(|candidate| {
+        candidates.iter().filter(|candidate| chosen.is_none_or(|chosen| !std::ptr::eq(chosen, *candidate))).collect();
+    others.sort_by_key(|candidate| {
         let budget = super::predict::least_budget_us(&candidate.prediction);
         match (&candidate.too_slow, model.objective) {
-            (None, Objective::Cost) => (0, candidate.cost_millis, candidate.name()),
-            (None, Objective::Latency) => (0, candidate.prediction.p99_us, candidate.name()),
-            (Some(_), _) => (1, budget, candidate.name()),
+            (None, Objective::Cost) => (0, candidate.cost_millis, candidate.order()),
+            (None, Objective::Latency) => (0, candidate.prediction.p99_us, candidate.order()),
+            (Some(_), _) => (1, budget, candidate.order()),
         }
     });
-    others.into_iter().map(|candidate| why_not(model, candidate, chosen, left)).collect()
+    // Only those are put into words who are told.
+    others.truncate(super::pack::MOST_REJECTED);
+    others.into_iter().map(|candidate| why_not(snapshot, model, candidate, chosen, left)).collect()
 }
 
-fn why_not(model: &Model, candidate: &Candidate<'_>, chosen: Option<&Candidate<'_>>, left: &Left<'_>) -> Rejected {
-    if let Some((reason, message)) = &candidate.too_slow {
-        return candidate.rejected(*reason, message);
+fn why_not(
+    snapshot: &Snapshot,
+    model: &Model,
+    candidate: &Candidate<'_>,
+    chosen: Option<&Candidate<'_>>,
+    left: &[Resources],
+) -> Rejected {
+    let rejected = |reason: Reason, message: String| {
+        let message = text::short(&message, text::REJECTION);
+        Rejected { candidate: candidate.name(), reason, message }
+    };
+    if let Some(slow) = candidate.too_slow {
+        return rejected(slow.reason(), slow.message(model, &snapshot.link, candidate));
     }
-    let node_left = candidate.node.and_then(|node| left.get(node.name.as_str()).copied()).unwrap_or_default();
-    if let Some((reason, message)) = lacks_room(candidate, node_left, " by other models") {
-        return candidate.rejected(reason, &message);
+    let node_left = left.get(candidate.index).copied().unwrap_or_default();
+    if let Some(failure) = lacks_room(candidate, node_left, true) {
+        return rejected(failure.reason(), failure.message());
     }
     let (cost, p99) = (text::cost(candidate.cost_millis), text::time(candidate.prediction.p99_us));
     match chosen {
@@ -89,13 +104,13 @@ fn why_not(model: &Model, candidate: &Candidate<'_>, chosen: Option<&Candidate<'
             if model.objective == Objective::Latency && candidate.prediction.p99_us > chosen.prediction.p99_us =>
         {
             let message = format!("p99 {p99} against {}; {cost}", text::time(chosen.prediction.p99_us));
-            candidate.rejected(Reason::Slower, &message)
+            rejected(Reason::Slower, message)
         }
         Some(chosen) => {
             let message = format!("{}; p99 {p99} would fit", dearer(candidate, chosen));
-            candidate.rejected(Reason::Costlier, &message)
+            rejected(Reason::Costlier, message)
         }
-        None => candidate.rejected(Reason::Costlier, &format!("{cost}; p99 {p99} would fit")),
+        None => rejected(Reason::Costlier, format!("{cost}; p99 {p99} would fit")),
     }
 }
 

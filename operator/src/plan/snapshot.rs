@@ -1,7 +1,9 @@
 //! What the planner knows: parsed values with units, no object of the API.
 
+use super::Term;
 use sconce_api::{Basis, BudgetPolicy, Objective, Reason, Requirement, Tier, TierChoice};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// `NAMESPACE/NAME` of an EdgeModel, in the order in which models are compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,11 +19,17 @@ pub struct Snapshot {
     /// Edge nodes of the site; empty = the fleet has none with this site's label value.
     pub nodes: Vec<Node>,
     pub link: Link,
+    /// Round trip between a router and a pod of the same site.
+    pub local: Term,
     pub prices: Prices,
+    /// Nothing moves here, and nothing new comes.
+    pub paused: bool,
+    /// No edge node of the site serves.
+    pub cloud_only: bool,
     /// Share of a node's allocatable resources that our models may request, in thousandths of a percent.
     pub max_share_millis: u64,
     /// Models that select the site, with the version that it may run.
-    pub models: Vec<Model>,
+    pub models: Vec<Arc<Model>>,
     /// What each model has at the site today; the decision that is kept while the site is unreachable, and the home that wins a tie.
     pub current: BTreeMap<ModelName, Home>,
 }
@@ -38,6 +46,8 @@ pub struct Node {
     /// Requested by pods that are not ours.
     pub requested: Resources,
     pub speed: Option<Speed>,
+    /// Busy cores of everything that is not ours, p95, in thousandths.
+    pub busy_millis: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +73,10 @@ pub struct Link {
     /// Probes behind the numbers; 0 = assumed.
     pub samples: u64,
     pub uplink_bits_per_second: u64,
+    /// The rate in the slowest hundredth of the time.
+    pub uplink_low_bits_per_second: u64,
+    /// A connection that was idle sends on as it did, instead of opening its window anew (Linux: tcp_slow_start_after_idle=0).
+    pub keeps_window: bool,
     pub uplink_basis: Basis,
 }
 
@@ -85,6 +99,10 @@ pub struct Model {
     pub digest: String,
     pub budget_us: u64,
     pub budget_policy: BudgetPolicy,
+    /// Nothing of it moves, and nothing new comes.
+    pub suspended: bool,
+    /// Of its PriorityClass: who keeps the room at a full site.
+    pub priority: i32,
     /// Least accuracy in thousandths of a percent.
     pub accuracy_floor_millis: Option<u64>,
     pub requests_per_second: u64,
@@ -109,6 +127,25 @@ pub struct Variant {
     pub flops: u64,
     /// Accuracy in thousandths of a percent; `None` = never evaluated.
     pub accuracy_millis: Option<u64>,
+    /// Measured by hardware class: the median over its nodes.
+    pub class_profiles: BTreeMap<String, Profile>,
+    /// Measured by a node, which counts more on that node than its class's.
+    pub node_profiles: BTreeMap<String, Profile>,
+}
+
+/// How long batches take, on a node that does nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    pub threads: u64,
+    /// Ascending by size.
+    pub batches: Vec<BatchTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchTime {
+    pub size: u64,
+    pub p50_ns: u64,
+    pub p99_ns: u64,
 }
 
 /// What the cloud tier offers a model: the speed of its slowest fitting class, or why it offers nothing.
@@ -134,6 +171,8 @@ pub struct Home {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FleetSnapshot {
     pub cloud_nodes: Vec<Node>,
+    /// Share of a pool's load that is kept free on top, in thousandths of a percent.
+    pub reserve_millis: u64,
     pub models: Vec<FleetModel>,
 }
 

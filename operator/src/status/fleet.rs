@@ -81,7 +81,8 @@ pub fn site_link(world: &World, fleet: &EdgeFleet, view: &SiteView) -> SiteLink 
         view.nodes.iter().filter(|node| is_ready(node)).filter_map(|node| measured(node.name_any())).collect();
     let uplink = links.iter().filter_map(|link| link.uplink.as_ref()).min_by_key(|uplink| uplink.units()).cloned();
     let trips: Vec<&RoundTrip> = links.iter().map(|link| &link.round_trip).collect();
-    let mut medians: Vec<u64> = trips.iter().filter_map(|trip| micros(&trip.p50)).collect();
+    // No link takes no time: such a measurement is none.
+    let mut medians: Vec<u64> = trips.iter().filter_map(|trip| micros(&trip.p50)).filter(|us| *us > 0).collect();
     medians.sort_unstable();
     let Some(median) = medians.get(medians.len() / 2) else {
         let p50 = assumed.assumed_round_trip.clone();

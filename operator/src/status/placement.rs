@@ -69,6 +69,12 @@ pub fn edge_placement(
             status.predicted = placement.predicted.as_ref().map(prediction);
             status.cost = placement.cost_millis.map(points);
             status.rejected = placement.rejected.iter().map(rejection).collect();
+            if placement.predicted.is_none() {
+                // Kept, not decided anew: what was said of it stands.
+                status.predicted.clone_from(&old.predicted);
+                status.cost.clone_from(&old.cost);
+                status.rejected.clone_from(&old.rejected);
+            }
             status.endpoints.clone_from(&place.endpoints);
             status.observed = waited;
             let served = old.conditions.iter().any(|old| old.type_ == "Serving" && old.status == "True");

@@ -19,7 +19,7 @@ fn cnn() -> FleetModel {
 }
 
 fn plan(nodes: impl Into<Vec<Node>>, model: FleetModel) -> FleetPlan {
-    plan_fleet(&FleetSnapshot { cloud_nodes: nodes.into(), models: vec![model] })
+    plan_fleet(&FleetSnapshot { cloud_nodes: nodes.into(), reserve_millis: 0, models: vec![model] })
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! The planner against scenes: builders here, scenes in `scenes`, the fleet level in `fleet`, properties in `properties`.
 
+mod bad_input;
 mod fleet;
+mod held;
 mod properties;
+mod quality;
 mod scenes;
+mod worked;
 
 use super::*;
-use sconce_api::{Basis, BudgetPolicy, Objective, Operator, Requirement, TierChoice};
+use sconce_api::{Basis, BudgetPolicy, Objective, Operator, Requirement, Tier, TierChoice};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -24,6 +29,7 @@ pub(crate) fn node(name: &str) -> Node {
         allocatable: Resources { cpu_millis: 2_000, memory_bytes: 4_096 * MIB },
         requested: Resources::default(),
         speed: Some(speed(50)),
+        busy_millis: 0,
     }
 }
 
@@ -74,6 +80,8 @@ pub(crate) fn f32() -> Variant {
         memory_bytes: 2_780_000,
         flops: 1_780_000,
         accuracy_millis: Some(97_900),
+        class_profiles: BTreeMap::new(),
+        node_profiles: BTreeMap::new(),
     }
 }
 
@@ -85,6 +93,8 @@ pub(crate) fn model(model: &str) -> Model {
         digest: "sha256:0123".into(),
         budget_us: 25_000,
         budget_policy: BudgetPolicy::Prefer,
+        priority: 0,
+        suspended: false,
         accuracy_floor_millis: Some(97_000),
         requests_per_second: 10,
         peak_factor_millis: 150_000,
@@ -150,6 +160,8 @@ pub(crate) fn link(p50_us: u64, p99_us: u64) -> Link {
         round_trip_basis: Basis::Measured,
         samples: 5_760,
         uplink_bits_per_second: 10_000_000,
+        uplink_low_bits_per_second: 10_000_000,
+        keeps_window: false,
         uplink_basis: Basis::Assumed,
     }
 }
@@ -170,7 +182,10 @@ pub(crate) fn site(site: &str, nodes: impl Into<Vec<Node>>) -> Snapshot {
         site: site.into(),
         nodes: nodes.into(),
         link: link(39_000, 40_000),
+        local: Term { p50_us: 300, p99_us: 500, basis: Basis::Estimated },
         prices: prices(),
+        paused: false,
+        cloud_only: false,
         max_share_millis: 80_000,
         models: Vec::new(),
         current: BTreeMap::new(),
@@ -193,7 +208,7 @@ impl Snapshot {
         self
     }
     pub(crate) fn model(mut self, model: Model) -> Self {
-        self.models.push(model);
+        self.models.push(Arc::new(model));
         self
     }
     pub(crate) fn home(mut self, model: &str, tier: Tier, node: Option<&str>) -> Self {

@@ -23,6 +23,7 @@ fn any_variant(index: usize) -> impl Strategy<Value = Variant> {
             memory_bytes: memory * MIB,
             flops,
             accuracy_millis,
+            ..f32()
         },
     )
 }
@@ -82,7 +83,7 @@ prop_compose! {
             if let Some(home) = home {
                 snapshot.current.insert(model.name.clone(), home);
             }
-            snapshot.models.push(model);
+            snapshot.models.push(Arc::new(model));
         }
         snapshot
     }
@@ -121,7 +122,7 @@ proptest! {
         other.models.reverse();
         let middle = turn.min(other.models.len());
         other.models.rotate_left(middle);
-        other.models.iter_mut().for_each(|model| model.variants.reverse());
+        other.models.iter_mut().for_each(|model| Arc::make_mut(model).variants.reverse());
         prop_assert_eq!(plan_site(&snapshot), plan_site(&other));
     }
 
@@ -201,7 +202,7 @@ proptest! {
     /// The planner is total: no input, however odd, makes it panic.
     #[test]
     fn no_number_is_too_large(mut snapshot in any_site(), large in prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]) {
-        for model in &mut snapshot.models {
+        for model in snapshot.models.iter_mut().map(Arc::make_mut) {
             (model.requests_per_second, model.peak_factor_millis, model.request_bytes) = (large, large, large);
             (model.budget_us, model.max_batch_size) = (large, large);
             for variant in &mut model.variants {

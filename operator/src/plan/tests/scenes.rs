@@ -174,7 +174,7 @@ fn the_first_filter_that_fails_is_the_reason() {
         node("a"),
         digits().flops(1_000_000_000),
         ServiceTooSlow,
-        "computing p99 120 ms alone exceeds the budget of 25 ms (Estimated); would fit from a budget of 580 ms",
+        "computing p99 120 ms alone exceeds the budget of 25 ms (Estimated); would fit from a budget of 1.5 s",
     );
     check(
         node("a").cpu(100_000),
@@ -186,7 +186,7 @@ fn the_first_filter_that_fails_is_the_reason() {
         node("a"),
         digits().flops(150_000_000),
         OverBudget,
-        "bound 28 ms (link 0.5 ms, transfer 0 ms, queue 9.5 ms, compute 18 ms; Estimated) with a margin of half \
+        "bound 28 ms (link 0.5 ms, transfer 0 ms, queue 9.1 ms, compute 18 ms; Estimated) with a margin of half \
          exceeds the budget of 25 ms; would fit from a budget of 42 ms",
     );
 }
