@@ -38,7 +38,7 @@ pub struct Pooled {
 
 impl Pooled {
     /// Whether the greatest of four pixels is taken in registers: where no other window has them, and rows are short.
-    fn is_of_four(&self) -> bool {
+    pub fn is_of_four(&self) -> bool {
         let Window { kernel, stride, padding } = self.window;
         self.depth <= SHORT && self.pool == Pool::Max && kernel == [2, 2] && stride == kernel && padding == [0; 4]
     }

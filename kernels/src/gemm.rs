@@ -435,12 +435,13 @@ unsafe fn store<I: Isa, const R: usize, const P: usize>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        if R == 4 && P <= 2 && *keep == Keep::GreatestOfFour {
-            return store_to(isa, &[greatest(isa, ys)], epilogue, *out, (row / 4, panel), outputs);
-        }
-        match out.only_floats() {
-            Some(floats) => store_to(isa, ys, epilogue, floats, (row, panel), outputs),
-            None => store_to(isa, ys, epilogue, *out, (row, panel), outputs),
+        match (keep, out.only_floats()) {
+            (Keep::GreatestOfFour, _) if R == 4 && P <= 2 => {
+                store_to(isa, &[greatest(isa, ys)], epilogue, *out, (row / 4, panel), outputs);
+            }
+            (Keep::GreatestOfFour, _) => unreachable!("a tile of {R} rows and {P} panels leaves one of four"),
+            (Keep::Each, Some(floats)) => store_to(isa, ys, epilogue, floats, (row, panel), outputs),
+            (Keep::Each, None) => store_to(isa, ys, epilogue, *out, (row, panel), outputs),
         }
     }
 }

@@ -216,6 +216,7 @@ impl Taps {
                 }
             }
         }
+        offsets.shrink_to_fit();
         let taps = window.kernel[0] * window.kernel[1] / run;
         Self::new(offsets, taps, run * image.channels, image.len())
     }

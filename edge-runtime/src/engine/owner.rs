@@ -23,7 +23,7 @@ pub(super) async fn own(queue: Arc<Queue>, runner: Arc<Runner>, policy: Policy) 
         tokio::task::yield_now().await;
         // What it reads once the queue is full is refused: the model has most of the time then.
         let (back, is_full) = (Instant::now(), queue.is_full());
-        let own = if is_full { SHARE * (back - left) } else { Duration::ZERO };
+        let own = if is_full { (SHARE * (back - left)).min(LONGEST) } else { Duration::ZERO };
         until = loop {
             match queue.step(&policy) {
                 Step::Run(batch) => {
@@ -44,6 +44,8 @@ pub(super) async fn own(queue: Arc<Queue>, runner: Arc<Runner>, policy: Policy) 
 
 /// So many times as long as it took to read runs a model whose queue is full before its thread reads again.
 const SHARE: u32 = 9;
+/// Then at the latest its answers are sent, and clients are heard: others' models are counted as reading, too.
+const LONGEST: Duration = Duration::from_millis(10);
 
 /// The owner ends, perhaps with its thread.
 struct End<'a>(&'a Queue);

@@ -1,6 +1,6 @@
 //! Refuses before it is read what would find the queue full: to read it takes longer than to run a small model.
 
-use super::Service;
+use super::{Limits, Service};
 use futures::future::{Either, Ready, ready};
 use http_body_util::BodyExt as _;
 use std::convert::Infallible;
@@ -16,8 +16,7 @@ const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 #[derive(Clone)]
 pub(super) struct Admission<S> {
     pub service: Arc<Service>,
-    /// Bytes of a request, at most.
-    pub limit: usize,
+    pub limits: Limits,
     pub inner: S,
 }
 
@@ -41,7 +40,9 @@ where
         if request.uri().path() == INFER
             && let Err(refusal) = self.service.admit()
         {
-            tokio::spawn(let_go(request.into_body(), self.limit));
+            let (body, stopping) = (request.into_body(), self.service.stopping());
+            let gone = tokio::time::timeout(self.limits.body_timeout, let_go(body, self.limits.max_message_bytes));
+            tokio::spawn(futures::future::select(Box::pin(gone), Box::pin(stopping)));
             return Either::Left(ready(Ok(Status::from(refusal).into_http())));
         }
         Either::Right(self.inner.call(request))

@@ -65,7 +65,7 @@ pub(super) async fn serve(
     // client, and takes no memory here.
     let Settings { policy, queue_size, .. } = service.catalogue.settings();
     let streams = u32::try_from(2 * (queue_size + policy.max_batch_size)).unwrap_or(u32::MAX);
-    let inference = Admission { service, limit: limits.max_message_bytes, inner: inference };
+    let inference = Admission { service, limits, inner: inference };
     Server::builder()
         .max_concurrent_streams(streams)
         // Room for one large tensor without waiting for round trips.

@@ -127,7 +127,7 @@ impl Service {
     fn admit(&self) -> Result<(), Refusal> {
         let Some(model) = self.catalogue.full() else { return Ok(()) };
         let refusal = Refusal::Engine(EngineError::QueueFull { limit: self.catalogue.settings().queue_size });
-        count(&model.metrics, &refusal);
+        refused(&model, Duration::ZERO, &refusal);
         Err(refusal)
     }
 
@@ -148,13 +148,12 @@ impl Service {
     ) -> Result<Answer, Refusal> {
         let answer = self.answer(model, (arrived, deadline), read).await;
         let took = arrived.elapsed();
-        model.metrics.stage(Stage::Total, took);
         match &answer {
-            Ok(_) => model.metrics.answered(tonic::Code::Ok),
-            Err(refusal) => {
-                model.metrics.statistics.failed(took);
-                count(&model.metrics, refusal);
+            Ok(_) => {
+                model.metrics.stage(Stage::Total, took);
+                model.metrics.answered(tonic::Code::Ok);
             }
+            Err(refusal) => refused(model, took, refusal),
         }
         answer
     }
@@ -219,6 +218,13 @@ fn calculated(metrics: &OfModel, Asked { inputs, outputs, form, arrived }: Asked
     metrics.statistics.executed(rows, &[Duration::ZERO], began.elapsed());
     metrics.statistics.succeeded(arrived.elapsed(), decoding, Duration::ZERO);
     Ok(outputs)
+}
+
+/// By a model, after so long.
+fn refused(model: &Model, took: Duration, refusal: &Refusal) {
+    model.metrics.stage(Stage::Total, took);
+    model.metrics.statistics.failed(took);
+    count(&model.metrics, refusal);
 }
 
 fn count(metrics: &OfModel, refusal: &Refusal) {

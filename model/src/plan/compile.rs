@@ -190,8 +190,8 @@ impl Compiler<'_> {
         let pooled = pool.map(|(pool, window)| Pooled { pool, window, image: output, depth });
         let pooled = pooled.filter(|pooled| pooled.suits(depth * outputs));
         let taps = match pooled {
-            Some(pooled) => Some(pooled.taps(image, &window)),
-            None => (!is_pointwise).then(|| Taps::convolution(image, &window)),
+            Some(pooled) if pooled.is_of_four() || !is_pointwise => Some(pooled.taps(image, &window)),
+            _ => (!is_pointwise).then(|| Taps::convolution(image, &window)),
         };
         // The graph's weight is (filters, channels, height, width); a row of taps is (height, width, channels).
         let column = |k: usize| k % image.channels * area + k / image.channels;
