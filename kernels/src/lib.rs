@@ -17,6 +17,7 @@ pub mod quantise;
 pub mod rows;
 pub mod shape;
 pub mod threads;
+mod tile;
 
 pub use epilogue::{Activation, Epilogue};
 pub use isa::{IsaError, IsaToken};
