@@ -87,13 +87,8 @@ impl Sink for &Out<'_> {
             unsafe { floats.write(isa, y, range.clone()) };
         }
         if let Some((bytes, steps)) = &self.bytes {
-            let lanes = steps.bytes(isa, y);
             // SAFETY: the caller's promise.
-            let bytes = unsafe { bytes.part(range) };
-            match bytes.first_chunk_mut() {
-                Some(bytes) => *bytes = lanes,
-                None => bytes.iter_mut().zip(lanes).for_each(|(byte, lane)| *byte = lane),
-            }
+            steps.write(isa, y, unsafe { bytes.part(range) });
         }
     }
 }
