@@ -62,8 +62,8 @@ fn convolution(cpu: Cpu<'_>, line: &Line<'_>) {
     line("max pool 2x2 of 26x26x32", 13 * 13 * 32 * 4, &mut || {
         pool(cpu, Pool::Max, &halves, convolved, &ys, &mut pooled);
     });
-    let by = Pooled { pool: Pool::Max, window: halves, image: convolved, depth: 9 };
-    let taps = by.taps(image, &window);
+    let by = Pooled::new(Pool::Max, halves, window, image, 32);
+    let taps = by.taps().unwrap_or(taps);
     let mut both = |what: &str, factors: Factors<'_>| {
         line(what, 2 * 26 * 26 * 32 * 9, &mut || {
             convolve_and_pool(cpu, factors, Some(&bias), Activation::Relu, &by, &mut [], &mut pooled);

@@ -117,6 +117,14 @@ impl<'a> Factors<'a> {
         }
     }
 
+    /// Whether the pixels of a pool's window follow each other.
+    pub(crate) fn are_of_windows(&self) -> bool {
+        match self {
+            Self::Floats(rows, _) => rows.are_of_windows(),
+            Self::Bytes(rows, ..) => rows.are_of_windows(),
+        }
+    }
+
     /// Multiplications in one row.
     pub(crate) fn cost(&self) -> usize {
         match self {

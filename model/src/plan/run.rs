@@ -62,19 +62,28 @@ impl Scratch {
     }
 }
 
-/// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs.
-pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut Scratch) -> &'a [f32] {
+/// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs. `done` hears of each step, by its index,
+/// each time that a group went through it.
+pub(super) fn run<'a>(
+    plan: &Plan,
+    cpu: Cpu<'_>,
+    values: usize,
+    scratch: &'a mut Scratch,
+    mut done: impl FnMut(usize),
+) -> &'a [f32] {
     let Scratch { layout, buffers } = scratch;
     let rows = values / plan.input.iter().product::<usize>();
     for Segment { steps, group } in &layout.segments {
         for first in (0..rows).step_by(*group) {
             let rows = first..rows.min(first + group);
-            for (step, places) in plan.steps[steps.clone()].iter().zip(&layout.steps[steps.clone()]) {
+            for index in steps.clone() {
+                let (step, places) = (&plan.steps[index], &layout.steps[index]);
                 // What a step writes is taken out meanwhile, so that it can read the others.
                 let (mut writes, mut work) = (buffers.take(&places.writes), buffers.take(&places.work));
                 step.run(cpu, &rows, places, buffers, writes.of(&places.writes, &rows), work.of(&places.work, &rows));
                 buffers.put(&places.writes, writes);
                 buffers.put(&places.work, work);
+                done(index);
             }
         }
     }
