@@ -11,7 +11,8 @@ use crate::out::Out;
 use crate::pack::{Packed, PackedI8, Panels};
 use crate::quantise::Scaling;
 use crate::rows::Rows;
-use crate::tile::{Bytes, Float, Product, tile};
+use crate::sums::{Bytes, Float};
+use crate::tile::{Product, tile};
 use crate::{Cpu, IsaToken};
 
 /// Products in one task of a thread, at least: a microsecond or so, ten times what it costs to take the task.
@@ -27,9 +28,8 @@ const ROWS: usize = 24;
 #[derive(Clone, Copy, Debug)]
 pub enum Factors<'a> {
     Floats(Rows<'a, f32>, &'a Packed),
-    /// The scalings say how rows were quantised: one for all, one for each, or one for each run of equally many. In the padding
-    /// of indirect rows stands the zero point.
-    Bytes(Rows<'a, u8>, &'a [Scaling], &'a PackedI8),
+    /// The scaling says how rows were quantised. In the padding of indirect rows stands its zero point.
+    Bytes(Rows<'a, u8>, Scaling, &'a PackedI8),
 }
 
 /// `out = activation(rows · weights + bias + residual)`, `out` being `(rows, outputs)`.
@@ -47,12 +47,12 @@ pub fn gemm<'a>(cpu: Cpu<'_>, rows: Rows<'_, f32>, weights: &Packed, epilogue: E
 pub fn gemm_i8<'a>(
     cpu: Cpu<'_>,
     rows: Rows<'_, u8>,
-    scalings: &[Scaling],
+    scaling: Scaling,
     weights: &PackedI8,
     epilogue: Epilogue<'_>,
     out: impl Into<Out<'a>>,
 ) {
-    multiply(cpu, Factors::Bytes(rows, scalings, weights), epilogue, out);
+    multiply(cpu, Factors::Bytes(rows, scaling, weights), epilogue, out);
 }
 
 /// Either.
@@ -137,10 +137,7 @@ impl<'a> Factors<'a> {
     pub(crate) fn part(&self, range: Range<usize>) -> Self {
         match *self {
             Self::Floats(rows, weights) => Self::Floats(rows.part(range), weights),
-            Self::Bytes(rows, scalings, weights) => {
-                assert_eq!(scalings.len(), 1, "some of the rows: one scaling for all");
-                Self::Bytes(rows.part(range), scalings, weights)
-            }
+            Self::Bytes(rows, scaling, weights) => Self::Bytes(rows.part(range), scaling, weights),
         }
     }
 
@@ -154,22 +151,17 @@ impl<'a> Factors<'a> {
                 assert_eq!(rows.taps() * rows.depth(), weights.depth, "a row is as long as the weights of an output");
                 let outputs = weights.outputs;
                 match &weights.panels {
-                    Panels::F32(panels) => by.work(&Float { rows, panels: panels.values(), outputs, to }),
-                    Panels::F16(panels) => by.work(&Float { rows, panels: panels.values(), outputs, to }),
+                    Panels::F32(panels) => by.work(&Float { rows, panels, outputs, to }),
+                    Panels::F16(panels) => by.work(&Float { rows, panels, outputs, to }),
                 }
             }
-            Self::Bytes(rows, scalings, weights) => {
+            Self::Bytes(rows, scaling, weights) => {
                 assert_eq!(
                     (rows.taps(), rows.depth()),
                     (weights.taps, weights.depth),
                     "runs are as the weights were packed for"
                 );
-                assert!(
-                    !scalings.is_empty() && rows.count().is_multiple_of(scalings.len()),
-                    "scalings: each of as many rows"
-                );
-                let rows_per_scaling = (rows.count() / scalings.len()).max(1);
-                by.work(&Bytes { rows, scalings, rows_per_scaling, weights, to });
+                by.work(&Bytes { rows, scaling, weights, to });
             }
         }
     }
@@ -230,7 +222,7 @@ impl<T: Product> Body for Walk<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Self { product, rows, panels } = self;
-        let sums = product.sums::<I>();
+        let sums = product.at_once::<I>();
         let small = product.panel_bytes() * panels.len() <= SMALL_WEIGHTS;
         let block = if small { ROWS } else { rows.len().max(1) };
         // One row is slowest where few sums are under way: a sum waits for its last step.

@@ -86,6 +86,9 @@ impl Isa for Avx2 {
         fn min(a: F, b: F) -> F {
             both!(|i| _mm256_blendv_ps(_mm256_min_ps(a[i], b[i]), a[i], _mm256_cmp_ps::<_CMP_UNORD_Q>(a[i], a[i])))
         }
+        // The instructions give their second operand where either is NaN, and where both are zeros.
+        fn at_least(x: F, low: F) -> F { both!(|i| _mm256_max_ps(low[i], x[i])) }
+        fn at_most(x: F, high: F) -> F { both!(|i| _mm256_min_ps(high[i], x[i])) }
         fn round(a: F) -> F { both!(|i| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[i])) }
         fn pow2(n: F) -> F {
             both!(|i| {
@@ -114,12 +117,12 @@ impl Isa for Avx2 {
             }
             acc
         }
-        fn finish(acc: [__m256i; 4], factor: i32, sums: &[i32; LANES]) -> F {
+        fn finish(acc: [__m256i; 4], offsets: &[i32; LANES]) -> F {
             both!(|i| {
                 let pairs = _mm256_hadd_epi32(acc[2 * i], acc[2 * i + 1]);
                 let acc = _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs);
-                let sums = _mm256_loadu_si256(sums.as_ptr().add(8 * i).cast());
-                _mm256_cvtepi32_ps(_mm256_add_epi32(acc, _mm256_mullo_epi32(_mm256_set1_epi32(factor), sums)))
+                let offsets = _mm256_loadu_si256(offsets.as_ptr().add(8 * i).cast());
+                _mm256_cvtepi32_ps(_mm256_add_epi32(acc, offsets))
             })
         }
     }

@@ -52,16 +52,19 @@ macro_rules! floats {
             fn min(a: __m512, b: __m512) -> __m512 {
                 _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a)
             }
+            // The instructions give their second operand where either is NaN, and where both are zeros.
+            fn at_least(x: __m512, low: __m512) -> __m512 { _mm512_max_ps(low, x) }
+            fn at_most(x: __m512, high: __m512) -> __m512 { _mm512_min_ps(high, x) }
             fn round(a: __m512) -> __m512 { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
             fn pow2(n: __m512) -> __m512 {
                 let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
             }
             fn to_u8(a: __m512) -> [u8; LANES] {
-                // The first instruction gives 0 where `a` is NaN.
-                let kept = _mm512_min_ps(_mm512_max_ps(a, _mm512_setzero_ps()), _mm512_set1_ps(255.0));
+                // 0 where `a` is NaN. What is too large for 32 bits becomes 2³¹, and that 255.
+                let kept = _mm512_max_ps(a, _mm512_setzero_ps());
                 let mut bytes = [0; LANES];
-                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(kept)));
+                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(kept)));
                 bytes
             }
         }
@@ -75,12 +78,9 @@ fn mask(n: usize) -> u16 {
 /// # Safety
 /// The CPU has AVX-512 F.
 #[inline(always)]
-unsafe fn finish(acc: __m512i, factor: i32, sums: &[i32; LANES]) -> __m512 {
+unsafe fn finish(acc: __m512i, offsets: &[i32; LANES]) -> __m512 {
     // SAFETY: the caller's promise; memory is read through a reference.
-    unsafe {
-        let sums = _mm512_loadu_si512(sums.as_ptr().cast());
-        _mm512_cvtepi32_ps(_mm512_add_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(factor), sums)))
-    }
+    unsafe { _mm512_cvtepi32_ps(_mm512_add_epi32(acc, _mm512_loadu_si512(offsets.as_ptr().cast()))) }
 }
 
 impl Isa for Avx512Vnni {
@@ -95,7 +95,7 @@ impl Isa for Avx512Vnni {
             let weights = _mm512_loadu_si512(weights.as_ptr().cast());
             _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(a.cast_signed()), weights)
         }
-        fn finish(acc: __m512i, factor: i32, sums: &[i32; LANES]) -> __m512 { finish(acc, factor, sums) }
+        fn finish(acc: __m512i, offsets: &[i32; LANES]) -> __m512 { finish(acc, offsets) }
     }
 }
 
@@ -115,12 +115,12 @@ impl Isa for Avx512 {
             let high = _mm512_cvtepi8_epi16(_mm256_loadu_si256(weights.as_ptr().add(2 * LANES).cast()));
             [_mm512_add_epi32(acc[0], _mm512_madd_epi16(a, low)), _mm512_add_epi32(acc[1], _mm512_madd_epi16(a, high))]
         }
-        fn finish(acc: [__m512i; 2], factor: i32, sums: &[i32; LANES]) -> __m512 {
+        fn finish(acc: [__m512i; 2], offsets: &[i32; LANES]) -> __m512 {
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
             let evens = _mm512_permutex2var_epi32(acc[0], even, acc[1]);
             let odds = _mm512_permutex2var_epi32(acc[0], odd, acc[1]);
-            finish(_mm512_add_epi32(evens, odds), factor, sums)
+            finish(_mm512_add_epi32(evens, odds), offsets)
         }
     }
 }

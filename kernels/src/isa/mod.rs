@@ -43,6 +43,10 @@ pub(crate) trait Isa: Copy {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// The smaller; NaN where either is NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `x`, but `low` where that is greater; so NaN stays. `low` is no NaN.
+    fn at_least(self, x: Self::F, low: Self::F) -> Self::F;
+    /// `x`, but `high` where that is smaller; so NaN stays. `high` is no NaN.
+    fn at_most(self, x: Self::F, high: Self::F) -> Self::F;
     /// To a whole number, half to even.
     fn round(self, a: Self::F) -> Self::F;
     /// 2ⁿ for whole `n` in -126..=127, and 0 for -127.
@@ -53,8 +57,8 @@ pub(crate) trait Isa: Copy {
     fn zero(self) -> Self::Acc;
     /// Adds to each lane the product of the four activations in `a` with the lane's own four weights. Exact; no weight is -128.
     fn dot4(self, acc: Self::Acc, a: u32, weights: &[i8; 4 * LANES]) -> Self::Acc;
-    /// Each lane's sum plus `factor` times `sums`, wrapping, rounded to `f32`.
-    fn finish(self, acc: Self::Acc, factor: i32, sums: &[i32; LANES]) -> Self::F;
+    /// Each lane's sum plus its offset, wrapping, rounded to `f32`.
+    fn finish(self, acc: Self::Acc, offsets: &[i32; LANES]) -> Self::F;
 
     /// Fewer than [`LANES`] values; the other lanes are `fill`.
     #[inline(always)]

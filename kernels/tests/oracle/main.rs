@@ -15,7 +15,6 @@ use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gates::{self, Function, Step};
 use sconce_kernels::gemm::{Factors, gemm, gemm_i8, multiply};
-use sconce_kernels::half::{f16_to_f32, f32_to_f16};
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, global_average, pool};
 use sconce_kernels::quantise::{Scaling, quantise, quantise_dynamic};
@@ -116,7 +115,7 @@ proptest! {
         let weight = |output: usize, k: usize| weights[output * depth + k];
         let (packed, packed_f16) = (Packed::f32(outputs, depth, weight), Packed::f16(outputs, depth, weight));
         let packed_i8 = PackedI8::quantise(outputs, taps.taps(), taps.depth(), weight);
-        let scaling = [Scaling { scale: 0.02, zero_point: 9 }];
+        let scaling = Scaling { scale: 0.02, zero_point: 9 };
         // Whatever lies behind the ends.
         let (ample, len_of_bytes) = ([bytes.inside(), &[255; AMPLE]].concat(), bytes.inside().len());
         let zero_point = [vec![9; taps.depth()], vec![255; AMPLE]].concat();
@@ -131,8 +130,8 @@ proptest! {
             let all: [&Given<'_>; 4] = [
                 &|taps| Factors::Floats(Rows::indirect(xs.inside(), taps, &zeros), &packed),
                 &|taps| Factors::Floats(Rows::indirect(xs.inside(), taps, &zeros), &packed_f16),
-                &|taps| Factors::Bytes(Rows::indirect(bytes.inside(), taps, &zero_point), &scaling, &packed_i8),
-                &|taps| Factors::Bytes(Rows::ample(&ample, len_of_bytes, taps, &zero_point), &scaling, &packed_i8),
+                &|taps| Factors::Bytes(Rows::indirect(bytes.inside(), taps, &zero_point), scaling, &packed_i8),
+                &|taps| Factors::Bytes(Rows::ample(&ample, len_of_bytes, taps, &zero_point), scaling, &packed_i8),
             ];
             for factors in all {
                 let expected = everywhere(after, 7.0, |cpu, out| {
@@ -303,7 +302,7 @@ fn longest_sum_of_bytes_does_not_overflow() {
         let (packed, xs) = (PackedI8::new(&[1.0], 1, 65_536, |_, _| weight), vec![x; 65_536]);
         let ys = everywhere(1, 7.0, |cpu, out| {
             let scaling = Scaling { scale: 1.0, zero_point };
-            gemm_i8(cpu, Rows::dense(&xs, 65_536), &[scaling], &packed, Epilogue::default(), out);
+            gemm_i8(cpu, Rows::dense(&xs, 65_536), scaling, &packed, Epilogue::default(), out);
         });
         assert_eq!(ys[0], (65_536 * i64::from(weight) * (i64::from(x) - i64::from(zero_point))) as f32);
     }

@@ -125,11 +125,10 @@ impl Compiler<'_> {
         let mut pooled = None;
         let (xs, kernel, layout) = match &node.op {
             Op::Conv2d { kernel, stride, pad, .. } => {
-                let (xs, image) = self.image(source);
+                let (xs, image, window) = self.image_under(source, window(*kernel, *stride, *pad));
                 let fits = fused.residual.is_none() && in_epilogue(fused.activation).is_some();
                 let pool = fused.pool.filter(|_| fits);
                 let of_pool = pool.and_then(|index| pool_of(&self.graph.nodes[index]));
-                let window = window(*kernel, *stride, *pad);
                 let (product, output) = self.convolution(node, image, window, &fused, of_pool)?;
                 pooled = pool.filter(|_| product.pooled.is_some());
                 let output = product.pooled.map_or(output, |pooled| pooled.output());

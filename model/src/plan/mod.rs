@@ -25,7 +25,7 @@ use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::Pool;
 use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::Taps;
-use sconce_kernels::{Activation, Cpu, Image, Window};
+use sconce_kernels::{Activation, Aligned, Cpu, Image, Window};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -68,8 +68,11 @@ impl Writes {
 
 #[derive(Debug)]
 enum Kernel {
-    /// From channels first to channels last.
-    ChannelsLast(Image),
+    /// From channels first to channels last, with so many zeros around: top, left, bottom, right.
+    ChannelsLast {
+        image: Image,
+        padding: [usize; 4],
+    },
     /// From channels last to channels first.
     ChannelsFirst(Image),
     Product(Product),
@@ -144,7 +147,7 @@ struct Depthwise {
     window: Window,
     image: Image,
     /// `(kernel height, kernel width, channels)`. Whole numbers, if they are bytes.
-    weights: Vec<f32>,
+    weights: Aligned<f32>,
     /// What bytes of the input stand for, and for each channel what 1 of the weights is.
     bytes: Option<(Scaling, Vec<f32>)>,
     bias: Option<Vec<f32>>,
@@ -317,7 +320,7 @@ impl fmt::Display for Step {
         write!(f, "{}: ", self.nodes.join(" + "))?;
         let residual = if self.reads.len() > 1 { " + residual" } else { "" };
         match &self.kernel {
-            Kernel::ChannelsLast(_) => write!(f, "channels last"),
+            Kernel::ChannelsLast { .. } => write!(f, "channels last"),
             Kernel::ChannelsFirst(_) => write!(f, "channels first"),
             Kernel::Product(product) => {
                 let pool = match product.pooled.map(|pooled| pooled.pool()) {
