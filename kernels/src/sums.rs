@@ -35,7 +35,7 @@ pub(crate) struct Float<'a, W> {
 
 impl<W: Stored> Product for Float<'_, W> {
     type Sum<I: Isa> = I::F;
-    type Panel = [f32; LANES];
+    type Panel<I: Isa> = I::F;
     const FROM_REGISTERS: bool = true;
 
     #[inline(always)]
@@ -93,12 +93,12 @@ impl<W: Stored> Product for Float<'_, W> {
     }
 
     #[inline(always)]
-    fn panel<I: Isa>(&self, isa: I, panel: usize) -> [f32; LANES] {
-        isa.lanes(self.to.epilogue.bias(isa, panel * LANES))
+    fn panel<I: Isa>(&self, isa: I, panel: usize) -> I::F {
+        self.to.epilogue.bias(isa, panel * LANES)
     }
     #[inline(always)]
-    fn value<I: Isa>(isa: I, sum: I::F, bias: &[f32; LANES]) -> I::F {
-        isa.add(sum, isa.load(bias))
+    fn value<I: Isa>(isa: I, sum: I::F, bias: &I::F) -> I::F {
+        isa.add(sum, *bias)
     }
 }
 
@@ -109,9 +109,9 @@ pub(crate) struct Bytes<'a> {
     pub to: To<'a>,
 }
 
-impl Product for Bytes<'_> {
+impl<'a> Product for Bytes<'a> {
     type Sum<I: Isa> = I::Acc;
-    type Panel = BytesPanel;
+    type Panel<I: Isa> = Panel<'a, I>;
     const FROM_REGISTERS: bool = false;
 
     #[inline(always)]
@@ -173,32 +173,31 @@ impl Product for Bytes<'_> {
     }
 
     #[inline(always)]
-    fn panel<I: Isa>(&self, isa: I, panel: usize) -> BytesPanel {
+    fn panel<I: Isa>(&self, isa: I, panel: usize) -> Panel<'a, I> {
         let Scaling { scale, zero_point } = self.scaling;
-        let channels = panel * LANES..(panel + 1) * LANES;
-        let factor = I::SHIFT - i32::from(zero_point);
-        let mut offsets = [0; LANES];
-        for (offset, sum) in offsets.iter_mut().zip(&self.weights.sums[channels.clone()]) {
-            *offset = factor.wrapping_mul(*sum);
+        let scales = &self.weights.scales.as_chunks::<LANES>().0[panel];
+        Panel {
+            factor: I::SHIFT - i32::from(zero_point),
+            sums: &self.weights.sums.as_chunks::<LANES>().0[panel],
+            scales: isa.mul(isa.splat(scale), isa.load(scales)),
+            bias: self.to.epilogue.bias(isa, panel * LANES),
         }
-        let scales = isa.mul(isa.splat(scale), isa.read(&self.weights.scales[channels.clone()], 0.0));
-        let bias = self.to.epilogue.bias(isa, channels.start);
-        BytesPanel { offsets, scales: isa.lanes(scales), bias: isa.lanes(bias) }
     }
     #[inline(always)]
-    fn value<I: Isa>(isa: I, sum: I::Acc, panel: &BytesPanel) -> I::F {
-        isa.fma(isa.finish(sum, &panel.offsets), isa.load(&panel.scales), isa.load(&panel.bias))
+    fn value<I: Isa>(isa: I, sum: I::Acc, panel: &Panel<'a, I>) -> I::F {
+        isa.fma(isa.finish(sum, panel.factor, panel.sums), panel.scales, panel.bias)
     }
 }
 
 /// Of sixteen outputs.
 #[derive(Clone, Copy)]
-pub(crate) struct BytesPanel {
+pub(crate) struct Panel<'a, I: Isa> {
     /// What is missing in a sum: the zero point, times the output's weights.
-    offsets: [i32; LANES],
+    factor: i32,
+    sums: &'a [i32; LANES],
     /// What 1 of a sum is.
-    scales: [f32; LANES],
-    bias: [f32; LANES],
+    scales: I::F,
+    bias: I::F,
 }
 
 /// Four bytes, or the last few and zeros. Without a loop, which would become a call of `memcpy`, around which no sum stays in a

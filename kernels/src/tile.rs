@@ -10,7 +10,7 @@ pub(crate) trait Product: Sync {
     /// What a register holds of sixteen outputs while they are summed.
     type Sum<I: Isa>: Copy;
     /// What makes values of the sums of a panel.
-    type Panel: Copy;
+    type Panel<I: Isa>: Copy;
     /// Whether values take so few steps that a loop over all of a tile is unrolled.
     const FROM_REGISTERS: bool;
 
@@ -32,9 +32,9 @@ pub(crate) trait Product: Sync {
         row: usize,
         panel: usize,
     ) -> [[Self::Sum<I>; P]; R];
-    fn panel<I: Isa>(&self, isa: I, panel: usize) -> Self::Panel;
+    fn panel<I: Isa>(&self, isa: I, panel: usize) -> Self::Panel<I>;
     /// A sum's value, with the bias.
-    fn value<I: Isa>(isa: I, sum: Self::Sum<I>, panel: &Self::Panel) -> I::F;
+    fn value<I: Isa>(isa: I, sum: Self::Sum<I>, panel: &Self::Panel<I>) -> I::F;
 }
 
 /// From the size of a tile to the code for it. Tiles that the registers cannot hold are not compiled.

@@ -117,12 +117,12 @@ impl Isa for Avx2 {
             }
             acc
         }
-        fn finish(acc: [__m256i; 4], offsets: &[i32; LANES]) -> F {
+        fn finish(acc: [__m256i; 4], factor: i32, sums: &[i32; LANES]) -> F {
             both!(|i| {
                 let pairs = _mm256_hadd_epi32(acc[2 * i], acc[2 * i + 1]);
                 let acc = _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs);
-                let offsets = _mm256_loadu_si256(offsets.as_ptr().add(8 * i).cast());
-                _mm256_cvtepi32_ps(_mm256_add_epi32(acc, offsets))
+                let sums = _mm256_loadu_si256(sums.as_ptr().add(8 * i).cast());
+                _mm256_cvtepi32_ps(_mm256_add_epi32(acc, _mm256_mullo_epi32(_mm256_set1_epi32(factor), sums)))
             })
         }
     }

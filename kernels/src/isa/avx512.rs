@@ -78,9 +78,12 @@ fn mask(n: usize) -> u16 {
 /// # Safety
 /// The CPU has AVX-512 F.
 #[inline(always)]
-unsafe fn finish(acc: __m512i, offsets: &[i32; LANES]) -> __m512 {
+unsafe fn finish(acc: __m512i, factor: i32, sums: &[i32; LANES]) -> __m512 {
     // SAFETY: the caller's promise; memory is read through a reference.
-    unsafe { _mm512_cvtepi32_ps(_mm512_add_epi32(acc, _mm512_loadu_si512(offsets.as_ptr().cast()))) }
+    unsafe {
+        let sums = _mm512_loadu_si512(sums.as_ptr().cast());
+        _mm512_cvtepi32_ps(_mm512_add_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(factor), sums)))
+    }
 }
 
 impl Isa for Avx512Vnni {
@@ -95,7 +98,7 @@ impl Isa for Avx512Vnni {
             let weights = _mm512_loadu_si512(weights.as_ptr().cast());
             _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(a.cast_signed()), weights)
         }
-        fn finish(acc: __m512i, offsets: &[i32; LANES]) -> __m512 { finish(acc, offsets) }
+        fn finish(acc: __m512i, factor: i32, sums: &[i32; LANES]) -> __m512 { finish(acc, factor, sums) }
     }
 }
 
@@ -115,12 +118,12 @@ impl Isa for Avx512 {
             let high = _mm512_cvtepi8_epi16(_mm256_loadu_si256(weights.as_ptr().add(2 * LANES).cast()));
             [_mm512_add_epi32(acc[0], _mm512_madd_epi16(a, low)), _mm512_add_epi32(acc[1], _mm512_madd_epi16(a, high))]
         }
-        fn finish(acc: [__m512i; 2], offsets: &[i32; LANES]) -> __m512 {
+        fn finish(acc: [__m512i; 2], factor: i32, sums: &[i32; LANES]) -> __m512 {
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
             let evens = _mm512_permutex2var_epi32(acc[0], even, acc[1]);
             let odds = _mm512_permutex2var_epi32(acc[0], odd, acc[1]);
-            finish(_mm512_add_epi32(evens, odds), offsets)
+            finish(_mm512_add_epi32(evens, odds), factor, sums)
         }
     }
 }

@@ -57,8 +57,8 @@ pub(crate) trait Isa: Copy {
     fn zero(self) -> Self::Acc;
     /// Adds to each lane the product of the four activations in `a` with the lane's own four weights. Exact; no weight is -128.
     fn dot4(self, acc: Self::Acc, a: u32, weights: &[i8; 4 * LANES]) -> Self::Acc;
-    /// Each lane's sum plus its offset, wrapping, rounded to `f32`.
-    fn finish(self, acc: Self::Acc, offsets: &[i32; LANES]) -> Self::F;
+    /// Each lane's sum plus `factor` times `sums`, wrapping, rounded to `f32`.
+    fn finish(self, acc: Self::Acc, factor: i32, sums: &[i32; LANES]) -> Self::F;
 
     /// Fewer than [`LANES`] values; the other lanes are `fill`.
     #[inline(always)]

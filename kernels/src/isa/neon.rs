@@ -94,8 +94,8 @@ macro_rules! common {
                 bytes
             }
             fn zero() -> Acc { [vdupq_n_s32(0); 4] }
-            fn finish(acc: Acc, offsets: &[i32; LANES]) -> F {
-                four!(|i| vcvtq_f32_s32(vaddq_s32(acc[i], vld1q_s32(offsets.as_ptr().add(4 * i)))))
+            fn finish(acc: Acc, factor: i32, sums: &[i32; LANES]) -> F {
+                four!(|i| vcvtq_f32_s32(vmlaq_n_s32(acc[i], vld1q_s32(sums.as_ptr().add(4 * i)), factor)))
             }
         }
     };

@@ -99,7 +99,7 @@ impl Isa for Portable {
         })
     }
     #[inline(always)]
-    fn finish(self, acc: [i32; LANES], offsets: &[i32; LANES]) -> F {
-        std::array::from_fn(|i| acc[i].wrapping_add(offsets[i]) as f32)
+    fn finish(self, acc: [i32; LANES], factor: i32, sums: &[i32; LANES]) -> F {
+        std::array::from_fn(|i| acc[i].wrapping_add(factor.wrapping_mul(sums[i])) as f32)
     }
 }
