@@ -6,14 +6,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
-use sconce_kernels::depthwise::depthwise;
+use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gates::{Step, gru};
 use sconce_kernels::gemm::{Factors, gemm, gemm_i8};
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, pool};
 use sconce_kernels::quantise::{Scaling, quantise_dynamic};
 use sconce_kernels::rows::{AMPLE, Rows, Taps};
-use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Threads, Window, isa};
+use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Out, Threads, Window, isa};
 
 fn main() -> std::io::Result<()> {
     let count = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(1);
@@ -55,15 +55,15 @@ fn convolution(cpu: Cpu<'_>, line: &Line<'_>) {
     let bytes = vec![7; 784 + AMPLE];
     line("the same, i8", 2 * 26 * 26 * 32 * 9, &mut || {
         let rows = Rows::ample(&bytes, 784, &taps, &[9; 3 + AMPLE]);
-        gemm_i8(cpu, rows, &[scaling], &packed, epilogue, &mut ys);
+        gemm_i8(cpu, rows, scaling, &packed, epilogue, &mut ys);
     });
     let halves = Window { kernel: [2, 2], stride: [2, 2], padding: [0; 4] };
     let convolved = Image { height: 26, width: 26, channels: 32 };
     line("max pool 2x2 of 26x26x32", 13 * 13 * 32 * 4, &mut || {
         pool(cpu, Pool::Max, &halves, convolved, &ys, &mut pooled);
     });
-    let by = Pooled { pool: Pool::Max, window: halves, image: convolved, depth: 9 };
-    let taps = by.taps(image, &window);
+    let by = Pooled::new(Pool::Max, halves, window, image, 32);
+    let taps = by.taps().unwrap_or(taps);
     let mut both = |what: &str, factors: Factors<'_>| {
         line(what, 2 * 26 * 26 * 32 * 9, &mut || {
             convolve_and_pool(cpu, factors, Some(&bias), Activation::Relu, &by, &mut [], &mut pooled);
@@ -71,7 +71,7 @@ fn convolution(cpu: Cpu<'_>, line: &Line<'_>) {
     };
     both("convolution and pool in one", Factors::Floats(Rows::indirect(&xs, &taps, &[0.0; 3]), &floats));
     let rows = Rows::ample(&bytes, 784, &taps, &[9; 3 + AMPLE]);
-    both("the same, i8", Factors::Bytes(rows, &[scaling], &packed));
+    both("convolution and pool in one, i8", Factors::Bytes(rows, scaling, &packed));
 }
 
 /// The seed CNN's large dense layer, with each kind of weights.
@@ -89,9 +89,8 @@ fn dense(cpu: Cpu<'_>, batch: usize, line: &Line<'_>) {
     let packed = PackedI8::quantise(outputs, 1, depth, weight);
     let mut bytes = vec![0; xs.len()];
     line(&format!("dense {depth} -> {outputs} batch {batch} i8 and quantising"), flops, &mut || {
-        let rows = xs.chunks(depth).zip(bytes.chunks_mut(depth));
-        let scalings: Vec<Scaling> = rows.filter_map(|(xs, bytes)| quantise_dynamic(cpu.isa, xs, bytes)).collect();
-        gemm_i8(cpu, Rows::dense(&bytes, depth), &scalings, &packed, Epilogue::default(), &mut ys);
+        let Some(scaling) = quantise_dynamic(cpu.isa, &xs, &mut bytes) else { return };
+        gemm_i8(cpu, Rows::dense(&bytes, depth), scaling, &packed, Epilogue::default(), &mut ys);
     });
 }
 
@@ -125,7 +124,7 @@ fn recurrent(cpu: Cpu<'_>, line: &Line<'_>) {
             state.fill(0.0);
             for step in 0..steps {
                 let Some(scaling) = quantise_dynamic(cpu.isa, &state, &mut bytes) else { return };
-                gemm_i8(cpu, Rows::dense(&bytes, hidden), &[scaling], &weights, Epilogue::default(), &mut products);
+                gemm_i8(cpu, Rows::dense(&bytes, hidden), scaling, &weights, Epilogue::default(), &mut products);
                 let step = Step { inputs: &projected[step * 384..], stride: 384, recurrent: &products };
                 gru(cpu.isa, step, hidden, &mut state);
             }
@@ -145,6 +144,27 @@ fn mobile(cpu: Cpu<'_>, line: &Line<'_>) {
             depthwise(cpu, &window, image, &xs, &weights, Epilogue::default(), &mut ys);
         });
     }
+    let bytes = vec![7; image.len()];
+    let scaling = Scaling { scale: 0.01, zero_point: 0 };
+    let mut out = vec![0; image.len()];
+    let window = Window { kernel: [3, 3], stride: [1, 1], padding: [1; 4] };
+    let whole: Vec<f32> = weights.iter().map(|weight| (weight * 127.0).round()).collect();
+    line("the same of stride 1, i8 to i8", 2 * 9 * image.len(), &mut || {
+        let (xs, out) = ((&bytes[..], scaling), Out::bytes(&mut out, scaling));
+        depthwise_i8(cpu, &window, image, xs, &whole, &[0.01; 192], Epilogue::default(), out);
+    });
+    let (xs, weights) = (values(56 * 56 * 24), values(144 * 24));
+    let packed = Packed::f32(144, 24, |output, k| weights[output * 24 + k]);
+    let epilogue = Epilogue { activation: Activation::Relu6, ..Epilogue::default() };
+    let mut ys = vec![0.0; 56 * 56 * 144];
+    line("conv 1x1x24 -> 144 on 56x56 and relu6", 2 * 56 * 56 * 144 * 24, &mut || {
+        gemm(cpu, Rows::dense(&xs, 24), &packed, epilogue, &mut ys);
+    });
+    let packed = PackedI8::quantise(144, 1, 24, |output, k| weights[output * 24 + k]);
+    let (bytes, mut out) = (vec![7; 56 * 56 * 24], vec![0; 56 * 56 * 144]);
+    line("the same, i8 to i8", 2 * 56 * 56 * 144 * 24, &mut || {
+        gemm_i8(cpu, Rows::dense(&bytes, 24), scaling, &packed, epilogue, Out::bytes(&mut out, scaling));
+    });
     let (xs, weights) = (values(56 * 56 * 144), values(144 * 24));
     let packed = Packed::f32(24, 144, |output, k| weights[output * 144 + k]);
     let mut ys = vec![0.0; 56 * 56 * 24];
@@ -167,7 +187,7 @@ fn mobile(cpu: Cpu<'_>, line: &Line<'_>) {
         line(&format!("conv 3x3x{channels} -> {channels} on {side}x{side} i8"), 2 * image.len() * depth, &mut || {
             let Some(scaling) = quantise_dynamic(cpu.isa, &xs, &mut bytes) else { return };
             let zero = vec![scaling.zero_point; channels];
-            gemm_i8(cpu, Rows::indirect(&bytes, &taps, &zero), &[scaling], &packed, Epilogue::default(), &mut ys);
+            gemm_i8(cpu, Rows::indirect(&bytes, &taps, &zero), scaling, &packed, Epilogue::default(), &mut ys);
         });
     }
 }

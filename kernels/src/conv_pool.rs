@@ -19,8 +19,8 @@ const RING: usize = 6 << 10;
 /// Tasks of one image, at most: each computes the lines again that its first window shares with the task before.
 const BANDS: usize = 4;
 
-/// More than this should not be read again for each line.
-const MOST_WEIGHTS: usize = 100_000;
+/// Bytes of weights that are read for each line again, at most.
+const MOST_WEIGHTS: usize = 400_000;
 
 /// Tiles of four rows are slower than larger ones by a tenth; so short a row gains more from leaving one pixel of four.
 const SHORT: usize = 128;
@@ -28,33 +28,49 @@ const SHORT: usize = 128;
 /// A pool over what a convolution gives.
 #[derive(Clone, Copy, Debug)]
 pub struct Pooled {
-    pub pool: Pool,
-    pub window: Window,
-    /// What the convolution gives.
-    pub image: Image,
-    /// Values in a row of it.
-    pub depth: usize,
+    pool: Pool,
+    window: Window,
+    /// Of the convolution, what it reads and what it gives.
+    by: Window,
+    source: Image,
+    image: Image,
 }
 
 impl Pooled {
+    /// Of what a convolution `by` its window over `source` gives: `outputs` channels.
+    ///
+    /// # Panics
+    /// As [`Window::output`], of either window.
+    pub fn new(pool: Pool, window: Window, by: Window, source: Image, outputs: usize) -> Self {
+        let image = Image { channels: outputs, ..by.output(source) };
+        window.output(image);
+        Self { pool, window, by, source, image }
+    }
+
+    pub fn pool(&self) -> Pool {
+        self.pool
+    }
+
+    pub fn output(&self) -> Image {
+        self.window.output(self.image)
+    }
+
     /// Whether the greatest of four pixels is taken in registers: where no other window has them, and rows are short.
     pub fn is_of_four(&self) -> bool {
         let Window { kernel, stride, padding } = self.window;
-        self.depth <= SHORT && self.pool == Pool::Max && kernel == [2, 2] && stride == kernel && padding == [0; 4]
+        let is_short = self.by.kernel[0] * self.by.kernel[1] * self.source.channels <= SHORT;
+        is_short && self.pool == Pool::Max && kernel == [2, 2] && stride == kernel && padding == [0; 4]
     }
 
-    /// From where the convolution takes its rows, `window` being its own: one for each pixel that is pooled.
+    /// From where the convolution takes its rows, if not in the order of its lines: the pixels of a window follow each other.
     ///
     /// # Panics
     /// As [`Taps::convolution`].
-    pub fn taps(&self, image: Image, window: &Window) -> Taps {
-        if !self.is_of_four() {
-            return Taps::convolution(image, window);
-        }
-        let Image { height, width, .. } = self.window.output(self.image);
+    pub fn taps(&self) -> Option<Taps> {
+        let Image { height, width, .. } = self.output();
         let windows = (0..height).flat_map(|y| (0..width).map(move |x| (2 * y, 2 * x)));
         let pixels = windows.flat_map(|(y, x)| [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)]);
-        Taps::of_pixels(image, window, pixels)
+        self.is_of_four().then(|| Taps::of_windows(self.source, &self.by, pixels))
     }
 
     /// Lines of the output that are pooled at once: as many as leave what they read in the first-level cache.
@@ -75,7 +91,7 @@ impl Pooled {
 
     /// Lines of the output in one task.
     fn band(&self, cost: usize) -> usize {
-        let output = self.window.output(self.image);
+        let output = self.output();
         let line = cost.saturating_mul(self.image.width * self.window.stride[0]).max(1);
         TASK.div_ceil(line).max(output.height.div_ceil(BANDS))
     }
@@ -85,17 +101,18 @@ impl Pooled {
         if self.is_of_four() { 0 } else { self.ring() * BANDS }
     }
 
-    /// Whether so many weights are few enough to be read for each line again; where four pixels are pooled at once they are not.
+    /// Whether so many bytes of weights are few enough to be read for each line again; where four pixels are pooled at once they
+    /// are not.
     pub fn suits(&self, weights: usize) -> bool {
         self.is_of_four() || weights <= MOST_WEIGHTS
     }
 }
 
-/// As [`crate::gemm::gemm`] of a convolution's rows, which [`Pooled::taps`] put together, with bias and activation, and then
-/// [`crate::pool::pool`]. What is in `work` does not matter; it is [`Pooled::work`] long for each image.
+/// As [`crate::gemm::gemm`] of a convolution's rows with bias and activation, and then [`crate::pool::pool`]. Where there are
+/// [`Pooled::taps`], they put the rows together. What is in `work` does not matter; it is [`Pooled::work`] long for each image.
 ///
 /// # Panics
-/// If a length differs.
+/// If a length differs, or the rows are in another order.
 pub fn convolve_and_pool<'a>(
     cpu: Cpu<'_>,
     factors: Factors<'_>,
@@ -105,10 +122,12 @@ pub fn convolve_and_pool<'a>(
     work: &mut [f32],
     out: impl Into<Out<'a>>,
 ) {
-    let Pooled { window, image, .. } = pooled;
-    let (output, out) = (window.output(*image), &out.into());
+    let image = &pooled.image;
+    let (output, out) = (pooled.output(), &out.into());
+    let of_four = pooled.is_of_four();
+    assert_eq!(factors.are_of_windows(), of_four, "rows are put together by the taps of the pool, if it has some");
     let epilogue = Epilogue { bias, activation, residual: None };
-    if pooled.is_of_four() {
+    if of_four {
         assert_eq!(factors.outputs(), image.channels, "outputs are the channels of {image:?}");
         return gemm::work(cpu, factors, To { epilogue, keep: Keep::GreatestOfFour, out });
     }

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::Cpu;
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Epilogue, Finish};
 use crate::isa::{Body, Isa, LANES};
 use crate::out::{Out, Sink};
 use crate::quantise::Scaling;
@@ -75,7 +75,7 @@ fn run(cpu: Cpu<'_>, convolution: &Depthwise<'_, impl Values>) {
         let lines = task * lines..all.min((task + 1) * lines);
         match out.only_floats() {
             Some(out) => cpu.isa.run(Lines { convolution, output, lines, out }),
-            None => cpu.isa.run(Lines { convolution, output, lines, out: *out }),
+            None => cpu.isa.run(Lines { convolution, output, lines, out: out.ends() }),
         }
     });
 }
@@ -188,44 +188,46 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
     /// One line. `S` is the stride if the kernel is three wide, else 0.
     #[inline(always)]
     fn line<I: Isa, const S: usize>(&self, isa: I, line: usize) {
-        let Depthwise { window, image: Image { width, height, channels }, xs, epilogue, .. } = *self.convolution;
+        let Depthwise { window, image: Image { width, height, channels }, epilogue, .. } = *self.convolution;
         let (image, y) = (line / self.output.height, line % self.output.height);
-        let start = image * self.convolution.image.len();
-        let inside = window.inside(0, y, height);
-        let padding = window.padding[1];
-        // From the first to the last place whose outputs side by side have all columns inside.
-        let first = padding.div_ceil(S.max(1));
-        let last = (width + padding).checked_sub((ABREAST - 1) * S + 3).map(|most| most / S.max(1));
-        let last = last.zip(self.output.width.checked_sub(ABREAST)).map(|(last, fits)| last.min(fits));
-        let mut x = 0;
-        while x < self.output.width {
+        let (start, inside) = (image * self.convolution.image.len(), window.inside(0, y, height));
+        let finish = epilogue.finish(isa);
+        let many = if S > 0 && self.output.width >= ABREAST { ABREAST } else { 1 };
+        for x in (0..self.output.width).step_by(many) {
             // The last ones overlap those before: a value computed twice is cheaper than alone.
-            let at =
-                last.filter(|last| S > 0 && x >= first && *last >= first && x < last + ABREAST).map(|last| x.min(last));
-            let (from, to) = at.map_or((x, x + 1), |at| (at, at + ABREAST));
-            for channel in (0..channels).step_by(LANES) {
-                let n = LANES.min(channels - channel);
-                let bias = epilogue.bias(isa, channel);
-                let at = (line * self.output.width + from) * channels + channel;
-                if to > from + 1 && n == LANES {
-                    let sums = self.abreast::<I, S>(isa, start, &inside, from * S - padding, channel, bias);
-                    for (i, sum) in sums.iter().enumerate() {
-                        self.store(isa, &epilogue, isa.load(sum), at + i * channels, n);
+            let x = x.min(self.output.width - many);
+            let at = (line * self.output.width + x) * channels;
+            // To the left of the image a column is out of range as well.
+            let left = (x * S).wrapping_sub(window.padding[1]);
+            let is_whole = left < width && left + (ABREAST - 1) * S + 3 <= width;
+            let full = if many == ABREAST { channels / LANES * LANES } else { 0 };
+            for channel in (0..full).step_by(LANES) {
+                let at = at + channel;
+                // SAFETY: the rows are inside, and so are the columns where all are said to be.
+                let sums = unsafe {
+                    if is_whole {
+                        self.abreast::<I, S, true>(isa, start, &inside, left, channel)
+                    } else {
+                        self.abreast::<I, S, false>(isa, start, &inside, left, channel)
                     }
-                    continue;
-                }
-                for i in 0..to - from {
-                    let sum = self.single(isa, start, &inside, from + i, channel..channel + n);
-                    self.store(isa, &epilogue, xs.finish(isa, sum, bias, channel), at + i * channels, n);
+                };
+                for (i, sum) in sums.iter().enumerate() {
+                    self.store(isa, &finish, isa.load(sum), at + i * channels, LANES);
                 }
             }
-            x = to;
+            for channel in (full..channels).step_by(LANES) {
+                let n = LANES.min(channels - channel);
+                for i in 0..many {
+                    let sum = self.single(isa, start, &inside, x + i, channel..channel + n);
+                    self.store(isa, &finish, sum, at + i * channels + channel, n);
+                }
+            }
         }
     }
 
     #[inline(always)]
-    fn store<I: Isa>(&self, isa: I, epilogue: &Epilogue<'_>, sum: I::F, at: usize, n: usize) {
-        let y = epilogue.finish(isa, sum, at, n);
+    fn store<I: Isa>(&self, isa: I, finish: &Finish<'_, I>, sum: I::F, at: usize, n: usize) {
+        let y = finish.of(isa, sum, at, n);
         // SAFETY: the line is inside, and this body's alone.
         unsafe { self.out.write(isa, y, at..at + n) };
     }
@@ -239,7 +241,7 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
         x: usize,
         channel: Range<usize>,
     ) -> I::F {
-        let Depthwise { window, image: Image { width, channels, .. }, xs, weights, .. } = *self.convolution;
+        let Depthwise { window, image: Image { width, channels, .. }, xs, weights, epilogue, .. } = *self.convolution;
         let (columns, left) = window.inside(1, x, width);
         let mut sum = isa.splat(0.0);
         for (i, row) in rows.clone().enumerate() {
@@ -250,38 +252,41 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
                 sum = isa.fma(xs.read(isa, pixel + channel.start, channel.len()), weight, sum);
             }
         }
-        sum
+        xs.finish(isa, sum, epilogue.bias(isa, channel.start), channel.start)
     }
 
-    /// Sixteen channels of outputs side by side, all of whose columns lie inside from `left` on: a value is read once for all.
+    /// Sixteen channels of outputs side by side, whose columns begin at `left`: a value is read once for all. Columns that are not
+    /// inside are zeros.
+    ///
+    /// # Safety
+    /// So many channels and the rows are there; if `WHOLE`, the columns too.
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
-    fn abreast<I: Isa, const S: usize>(
+    unsafe fn abreast<I: Isa, const S: usize, const WHOLE: bool>(
         &self,
         isa: I,
         start: usize,
         (rows, top): &(Range<usize>, usize),
         left: usize,
         channel: usize,
-        bias: I::F,
     ) -> [[f32; LANES]; ABREAST] {
-        let Depthwise { image: Image { width, channels, .. }, xs, weights, .. } = *self.convolution;
+        let Depthwise { image: Image { width, channels, .. }, xs, weights, epilogue, .. } = *self.convolution;
         let mut sums = [isa.splat(0.0); ABREAST];
-        for (i, row) in rows.clone().enumerate() {
-            let taps = &weights[row * 3 * channels + channel..][..2 * channels + LANES];
-            let span = (ABREAST - 1) * S + 3;
-            let line = start + ((top + i) * width + left) * channels + channel;
-            assert!(line + (span - 1) * channels + LANES <= xs.len(), "a line inside the images");
+        let mut taps = weights.as_ptr().wrapping_add(rows.start * 3 * channels + channel);
+        let mut line = start + top * width * channels + channel;
+        for _ in rows.clone() {
             // Stride 2 reads most.
             let mut x = [isa.splat(0.0); (ABREAST - 1) * 2 + 3];
             let mut w = [isa.splat(0.0); 3];
-            // SAFETY: the last tap ends with its slice, and that the last column is inside was checked.
-            unsafe {
-                for j in 0..3 {
-                    w[j] = isa.load(&*taps.as_ptr().add(j * channels).cast());
-                }
-                for column in 0..span {
-                    x[column] = xs.load(isa, line + column * channels);
+            for j in 0..3 {
+                // SAFETY: the tap and so many channels are there.
+                w[j] = isa.load(unsafe { &*taps.wrapping_add(j * channels).cast() });
+            }
+            for column in 0..(ABREAST - 1) * S + 3 {
+                let at = left.wrapping_add(column);
+                if WHOLE || at < width {
+                    // SAFETY: the row and the column are inside.
+                    x[column] = unsafe { xs.load(isa, line + at * channels) };
                 }
             }
             for output in 0..ABREAST {
@@ -289,7 +294,10 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
                     sums[output] = isa.fma(x[output * S + j], w[j], sums[output]);
                 }
             }
+            taps = taps.wrapping_add(3 * channels);
+            line += width * channels;
         }
+        let bias = epilogue.bias(isa, channel);
         let mut lanes = [[0.0; LANES]; ABREAST];
         for output in 0..ABREAST {
             isa.store(xs.finish(isa, sums[output], bias, channel), &mut lanes[output]);

@@ -1,6 +1,6 @@
 //! What happens to a sum before it is stored: the residual, the activation.
 
-use crate::isa::{Isa, LANES};
+use crate::isa::Isa;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
@@ -37,29 +37,41 @@ impl Epilogue<'_> {
         }
     }
 
-    /// The biases of `P` times sixteen channels from `channel` on.
+    /// What [`Finish`] needs, once for many sums.
     #[inline(always)]
-    pub(crate) fn biases<I: Isa, const P: usize>(&self, isa: I, channel: usize) -> [[f32; LANES]; P] {
-        let mut biases = [[0.0; LANES]; P];
-        for (p, lanes) in biases.iter_mut().enumerate() {
-            isa.store(self.bias(isa, channel + p * LANES), lanes);
-        }
-        biases
+    pub(crate) fn finish<I: Isa>(&self, isa: I) -> Finish<'_, I> {
+        let (low, high) = match self.activation {
+            Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Relu6 => (0.0, 6.0),
+        };
+        Finish { residual: self.residual, low: isa.splat(low), high: isa.splat(high) }
+    }
+}
+
+/// What is left to do with a sum that has its bias.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a, I: Isa> {
+    residual: Option<&'a [f32]>,
+    /// An activation keeps values between these.
+    low: I::F,
+    high: I::F,
+}
+
+impl<I: Isa> Finish<'_, I> {
+    /// Of the `n` outputs from `at` on.
+    #[inline(always)]
+    pub(crate) fn of(&self, isa: I, sums: I::F, at: usize, n: usize) -> I::F {
+        let y = match self.residual {
+            Some(residual) => isa.add(sums, isa.read(&residual[at..at + n], 0.0)),
+            None => sums,
+        };
+        self.clamp(isa, y)
     }
 
-    /// Finishes the sums (with bias) of the `n` outputs from `at` on.
+    /// The same where there is no residual.
     #[inline(always)]
-    pub(crate) fn finish<I: Isa>(&self, isa: I, sums: I::F, at: usize, n: usize) -> I::F {
-        let mut y = sums;
-        if let Some(residual) = self.residual {
-            y = isa.add(y, isa.read(&residual[at..at + n], 0.0));
-        }
-        if self.activation != Activation::None {
-            y = isa.max(y, isa.splat(0.0));
-        }
-        if self.activation == Activation::Relu6 {
-            y = isa.min(y, isa.splat(6.0));
-        }
-        y
+    pub(crate) fn clamp(&self, isa: I, sums: I::F) -> I::F {
+        isa.at_most(isa.at_least(sums, self.low), self.high)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every kernel gives the same bits for the same row: in any batch, on any number of threads, on any instruction set.
 
+pub mod aligned;
 pub mod cache;
 pub mod conv_pool;
 pub mod depthwise;
@@ -16,8 +17,11 @@ pub mod pool;
 pub mod quantise;
 pub mod rows;
 pub mod shape;
+mod sums;
 pub mod threads;
+mod tile;
 
+pub use aligned::Aligned;
 pub use epilogue::{Activation, Epilogue};
 pub use isa::{IsaError, IsaToken};
 pub use out::Out;

@@ -7,7 +7,11 @@ use crate::quantise::{Scaling, Steps};
 use crate::threads::Shared;
 
 /// What a kernel writes. A byte is what [`crate::quantise::quantise`] would have made of the number.
-pub struct Out<'a> {
+pub struct Out<'a>(Ends<'a>);
+
+/// What is copied out of an [`Out`] before a loop: no store can change it, so it is not read again after each.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends<'a> {
     len: usize,
     floats: Option<Shared<'a, f32>>,
     bytes: Option<(Shared<'a, u8>, Steps)>,
@@ -15,7 +19,7 @@ pub struct Out<'a> {
 
 impl<'a> From<&'a mut [f32]> for Out<'a> {
     fn from(floats: &'a mut [f32]) -> Self {
-        Self { len: floats.len(), floats: Some(Shared::new(floats)), bytes: None }
+        Self(Ends { len: floats.len(), floats: Some(Shared::new(floats)), bytes: None })
     }
 }
 
@@ -27,27 +31,34 @@ impl<'a> From<&'a mut Vec<f32>> for Out<'a> {
 
 impl<'a> Out<'a> {
     pub fn bytes(bytes: &'a mut [u8], scaling: Scaling) -> Self {
-        Self { len: bytes.len(), floats: None, bytes: Some((Shared::new(bytes), Steps::of(scaling))) }
+        Self(Ends { len: bytes.len(), floats: None, bytes: Some((Shared::new(bytes), Steps::of(scaling))) })
     }
 
     /// # Panics
     /// If the lengths differ.
     pub fn both(floats: &'a mut [f32], bytes: &'a mut [u8], scaling: Scaling) -> Self {
         assert_eq!(floats.len(), bytes.len(), "one byte per value");
-        Self { floats: Some(Shared::new(floats)), ..Self::bytes(bytes, scaling) }
+        Self(Ends { floats: Some(Shared::new(floats)), ..Self::bytes(bytes, scaling).0 })
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// The numbers, if nothing else is written: so it is not asked again for each vector.
+    #[inline(always)]
     pub(crate) fn only_floats(&self) -> Option<Shared<'a, f32>> {
-        self.floats.filter(|_| self.bytes.is_none())
+        self.0.floats.filter(|_| self.0.bytes.is_none())
+    }
+
+    /// All that is written.
+    #[inline(always)]
+    pub(crate) fn ends(&self) -> Ends<'a> {
+        self.0
     }
 }
 
@@ -75,7 +86,7 @@ impl Sink for Shared<'_, f32> {
     }
 }
 
-impl Sink for &Out<'_> {
+impl Sink for Ends<'_> {
     fn len(self) -> usize {
         self.len
     }
@@ -87,13 +98,8 @@ impl Sink for &Out<'_> {
             unsafe { floats.write(isa, y, range.clone()) };
         }
         if let Some((bytes, steps)) = &self.bytes {
-            let lanes = steps.bytes(isa, y);
             // SAFETY: the caller's promise.
-            let bytes = unsafe { bytes.part(range) };
-            match bytes.first_chunk_mut() {
-                Some(bytes) => *bytes = lanes,
-                None => bytes.iter_mut().zip(lanes).for_each(|(byte, lane)| *byte = lane),
-            }
+            steps.write(isa, y, unsafe { bytes.part(range) });
         }
     }
 }

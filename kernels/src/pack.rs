@@ -1,7 +1,6 @@
 //! The right side of a product: weights, packed once into panels of sixteen outputs, the same for every instruction set.
 
-use std::marker::PhantomData;
-
+use crate::aligned::Aligned;
 use crate::half::f32_to_f16;
 use crate::isa::LANES;
 
@@ -47,8 +46,8 @@ impl Packed {
     /// In memory.
     pub fn bytes(&self) -> usize {
         match &self.panels {
-            Panels::F32(panels) => size_of_val(panels.values()),
-            Panels::F16(panels) => size_of_val(panels.values()),
+            Panels::F32(panels) => size_of_val(&**panels),
+            Panels::F16(panels) => size_of_val(&**panels),
         }
     }
 
@@ -134,7 +133,7 @@ impl PackedI8 {
 
     /// In memory, without the scales.
     pub fn bytes(&self) -> usize {
-        self.panels.values().len()
+        self.panels.len()
     }
 
     /// One per output.
@@ -144,14 +143,19 @@ impl PackedI8 {
 }
 
 /// `group` neighbours in `k` lie together for each output.
-fn pack<T: Plain>(outputs: usize, depth: usize, group: usize, weight: impl Fn(usize, usize) -> T) -> Aligned<T> {
+fn pack<T: Copy + Default>(
+    outputs: usize,
+    depth: usize,
+    group: usize,
+    weight: impl Fn(usize, usize) -> T,
+) -> Aligned<T> {
     let len = outputs
         .div_ceil(LANES)
         .checked_mul(LANES)
         .and_then(|lanes| lanes.checked_mul(depth))
         .expect("weights that fit in memory");
-    let mut panels = Aligned::new(len);
-    let values = panels.values_mut();
+    let mut panels = Aligned::zeros(len);
+    let values: &mut [T] = &mut panels;
     for output in 0..outputs {
         let panel = output / LANES * LANES * depth;
         for k in 0..depth {
@@ -162,42 +166,6 @@ fn pack<T: Plain>(outputs: usize, depth: usize, group: usize, weight: impl Fn(us
     panels
 }
 
-/// Any bits are a value, zero bits too.
-pub(crate) trait Plain: Copy {}
-impl Plain for f32 {}
-impl Plain for u16 {}
-impl Plain for i8 {}
-
-#[derive(Clone, Debug)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "read as other types")] [u8; 64]);
-
-/// Values that begin at a cache line: no load of a vector touches two.
-#[derive(Clone, Debug)]
-pub(crate) struct Aligned<T> {
-    lines: Vec<Line>,
-    len: usize,
-    values: PhantomData<T>,
-}
-
-impl<T: Plain> Aligned<T> {
-    fn new(len: usize) -> Self {
-        let bytes = len.checked_mul(size_of::<T>()).expect("weights that fit in memory");
-        let lines = vec![Line([0; 64]); bytes.div_ceil(64)];
-        Self { lines, len, values: PhantomData }
-    }
-
-    pub(crate) fn values(&self) -> &[T] {
-        // SAFETY: the lines are `len` values long and more, aligned for any of them, initialised, and all bits are values.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
-    }
-
-    fn values_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and borrowed alone.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +174,7 @@ mod tests {
     fn panels_hold_the_weights_of_sixteen_outputs_together() {
         let packed = Packed::f32(17, 3, |output, k| (100 * k + output) as f32);
         let Panels::F32(panels) = &packed.panels else { panic!("packed as f32") };
-        let values = panels.values();
+        let values = panels;
         assert_eq!((values[0], values[15], values[16], values[47]), (0.0, 15.0, 100.0, 215.0));
         assert_eq!((values[48], values[49], values[64], values.len()), (16.0, 0.0, 116.0, 96));
     }
@@ -215,7 +183,7 @@ mod tests {
     fn greatest_weight_of_each_output_becomes_127() {
         let weights = [[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]];
         let packed = PackedI8::quantise(2, 1, 3, |output, k| weights[output][k]);
-        assert_eq!(packed.panels.values()[..8], [64, -127, 32, 0, 0, 0, 0, 0]);
+        assert_eq!(packed.panels[..8], [64, -127, 32, 0, 0, 0, 0, 0]);
         assert_eq!((packed.scales(), &packed.sums[..2]), (&[2.0 / 127.0, 1.0][..], &[-31, 0][..]));
     }
 

@@ -67,7 +67,7 @@ impl Line<'_> {
     pub(crate) fn run(self, isa: IsaToken, out: &Out<'_>) {
         match out.only_floats() {
             Some(out) => isa.run(To { line: self, out }),
-            None => isa.run(To { line: self, out }),
+            None => isa.run(To { line: self, out: out.ends() }),
         }
     }
 }

@@ -60,10 +60,15 @@ impl Steps {
         Self { in_one: 1.0 / scaling.scale, zero_point: f32::from(scaling.zero_point) }
     }
 
+    /// The bytes of the first lanes, as many as `out` has room for.
     #[inline(always)]
-    pub(crate) fn bytes<I: Isa>(self, isa: I, x: I::F) -> [u8; LANES] {
+    pub(crate) fn write<I: Isa>(self, isa: I, x: I::F, out: &mut [u8]) {
         let steps = isa.round(isa.mul(x, isa.splat(self.in_one)));
-        isa.to_u8(isa.add(steps, isa.splat(self.zero_point)))
+        let bytes = isa.to_u8(isa.add(steps, isa.splat(self.zero_point)));
+        match out.first_chunk_mut() {
+            Some(out) => *out = bytes,
+            None => out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte),
+        }
     }
 }
 
@@ -80,11 +85,7 @@ impl Body for Quantise<'_> {
     fn run<I: Isa>(self, isa: I) {
         let steps = Steps::of(self.scaling);
         for (xs, out) in self.xs.chunks(LANES).zip(self.out.chunks_mut(LANES)) {
-            let bytes = steps.bytes(isa, isa.read(xs, 0.0));
-            match out.first_chunk_mut() {
-                Some(out) => *out = bytes,
-                None => out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte),
-            }
+            steps.write(isa, isa.read(xs, 0.0), out);
         }
     }
 }

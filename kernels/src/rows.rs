@@ -102,6 +102,11 @@ impl<'a, T: Copy> Rows<'a, T> {
         }
     }
 
+    /// Whether the pixels of a pool's window follow each other.
+    pub(crate) fn are_of_windows(&self) -> bool {
+        matches!(self.place, Place::Indirect { taps: Taps { of_windows: true, .. }, .. })
+    }
+
     /// The `R` rows from `row` on.
     ///
     /// # Safety
@@ -172,6 +177,8 @@ pub struct Taps {
     taps: usize,
     depth: usize,
     extent: usize,
+    /// The pixels of a pool's window follow each other, else those of a line.
+    of_windows: bool,
 }
 
 impl Taps {
@@ -183,7 +190,7 @@ impl Taps {
         assert!(taps > 0 && !offsets.is_empty() && offsets.len().is_multiple_of(taps), "offsets: {taps} for each row");
         let inside = |offset: &u32| *offset == PADDING || (*offset as usize).saturating_add(depth) <= extent;
         assert!(extent > 0 && offsets.iter().all(inside), "a tap of {depth} leaves the image of {extent}");
-        Self { rows: offsets.len() / taps, offsets, taps, depth, extent }
+        Self { rows: offsets.len() / taps, offsets, taps, depth, extent, of_windows: false }
     }
 
     /// A convolution: one row per output pixel, its values in the order (kernel row, kernel column, channel). Without padding at
@@ -197,8 +204,13 @@ impl Taps {
         Self::of_pixels(image, window, pixels)
     }
 
-    /// The same, one row for each of these pixels `(y, x)` of the output.
-    pub(crate) fn of_pixels(image: Image, window: &Window, pixels: impl Iterator<Item = (usize, usize)>) -> Self {
+    /// The same for these pixels `(y, x)` of the output, in the order of a pool's windows.
+    pub(crate) fn of_windows(image: Image, window: &Window, pixels: impl Iterator<Item = (usize, usize)>) -> Self {
+        Self { of_windows: true, ..Self::of_pixels(image, window, pixels) }
+    }
+
+    /// One row for each of these pixels `(y, x)` of the output.
+    fn of_pixels(image: Image, window: &Window, pixels: impl Iterator<Item = (usize, usize)>) -> Self {
         assert!(u32::try_from(image.len()).is_ok_and(|len| len < PADDING), "{image:?} is too large");
         let run = if window.padding[1] + window.padding[3] == 0 { window.kernel[1] } else { 1 };
         let mut offsets = Vec::new();

@@ -86,6 +86,9 @@ impl Isa for Avx2 {
         fn min(a: F, b: F) -> F {
             both!(|i| _mm256_blendv_ps(_mm256_min_ps(a[i], b[i]), a[i], _mm256_cmp_ps::<_CMP_UNORD_Q>(a[i], a[i])))
         }
+        // The instructions give their second operand where either is NaN, and where both are zeros.
+        fn at_least(x: F, low: F) -> F { both!(|i| _mm256_max_ps(low[i], x[i])) }
+        fn at_most(x: F, high: F) -> F { both!(|i| _mm256_min_ps(high[i], x[i])) }
         fn round(a: F) -> F { both!(|i| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[i])) }
         fn pow2(n: F) -> F {
             both!(|i| {

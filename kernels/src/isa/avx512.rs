@@ -52,16 +52,19 @@ macro_rules! floats {
             fn min(a: __m512, b: __m512) -> __m512 {
                 _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a)
             }
+            // The instructions give their second operand where either is NaN, and where both are zeros.
+            fn at_least(x: __m512, low: __m512) -> __m512 { _mm512_max_ps(low, x) }
+            fn at_most(x: __m512, high: __m512) -> __m512 { _mm512_min_ps(high, x) }
             fn round(a: __m512) -> __m512 { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
             fn pow2(n: __m512) -> __m512 {
                 let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
             }
             fn to_u8(a: __m512) -> [u8; LANES] {
-                // The first instruction gives 0 where `a` is NaN.
-                let kept = _mm512_min_ps(_mm512_max_ps(a, _mm512_setzero_ps()), _mm512_set1_ps(255.0));
+                // 0 where `a` is NaN. What is too large for 32 bits becomes 2³¹, and that 255.
+                let kept = _mm512_max_ps(a, _mm512_setzero_ps());
                 let mut bytes = [0; LANES];
-                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(kept)));
+                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(kept)));
                 bytes
             }
         }

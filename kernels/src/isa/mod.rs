@@ -43,6 +43,10 @@ pub(crate) trait Isa: Copy {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// The smaller; NaN where either is NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `x`, but `low` where that is greater; so NaN stays. `low` is no NaN.
+    fn at_least(self, x: Self::F, low: Self::F) -> Self::F;
+    /// `x`, but `high` where that is smaller; so NaN stays. `high` is no NaN.
+    fn at_most(self, x: Self::F, high: Self::F) -> Self::F;
     /// To a whole number, half to even.
     fn round(self, a: Self::F) -> Self::F;
     /// 2ⁿ for whole `n` in -126..=127, and 0 for -127.

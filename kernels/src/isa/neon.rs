@@ -79,6 +79,8 @@ macro_rules! common {
             fn div(a: F, b: F) -> F { four!(|i| vdivq_f32(a[i], b[i])) }
             fn max(a: F, b: F) -> F { four!(|i| vmaxq_f32(a[i], b[i])) }
             fn min(a: F, b: F) -> F { four!(|i| vminq_f32(a[i], b[i])) }
+            fn at_least(x: F, low: F) -> F { four!(|i| vbslq_f32(vcgtq_f32(low[i], x[i]), low[i], x[i])) }
+            fn at_most(x: F, high: F) -> F { four!(|i| vbslq_f32(vcltq_f32(high[i], x[i]), high[i], x[i])) }
             fn round(a: F) -> F { four!(|i| vrndnq_f32(a[i])) }
             fn pow2(n: F) -> F {
                 four!(|i| vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n[i]), vdupq_n_s32(127)))))

@@ -68,6 +68,14 @@ impl Isa for Portable {
         zip(a, b, |a, b| if a < b || a.is_nan() { a } else { b })
     }
     #[inline(always)]
+    fn at_least(self, x: F, low: F) -> F {
+        zip(x, low, |x, low| if low > x { low } else { x })
+    }
+    #[inline(always)]
+    fn at_most(self, x: F, high: F) -> F {
+        zip(x, high, |x, high| if high < x { high } else { x })
+    }
+    #[inline(always)]
     fn round(self, a: F) -> F {
         a.map(f32::round_ties_even)
     }

@@ -125,14 +125,13 @@ impl Compiler<'_> {
         let mut pooled = None;
         let (xs, kernel, layout) = match &node.op {
             Op::Conv2d { kernel, stride, pad, .. } => {
-                let (xs, image) = self.image(source);
+                let (xs, image, window) = self.image_under(source, window(*kernel, *stride, *pad));
                 let fits = fused.residual.is_none() && in_epilogue(fused.activation).is_some();
                 let pool = fused.pool.filter(|_| fits);
                 let of_pool = pool.and_then(|index| pool_of(&self.graph.nodes[index]));
-                let window = window(*kernel, *stride, *pad);
                 let (product, output) = self.convolution(node, image, window, &fused, of_pool)?;
                 pooled = pool.filter(|_| product.pooled.is_some());
-                let output = product.pooled.map_or(output, |pooled| pooled.window.output(output));
+                let output = product.pooled.map_or(output, |pooled| pooled.output());
                 (xs, Kernel::Product(product), Layout::ChannelsLast(output))
             }
             Op::Conv1d { kernel, stride, pad, .. } => {
@@ -187,16 +186,14 @@ impl Compiler<'_> {
         let is_pointwise = (window.kernel, window.stride, window.padding) == ([1, 1], [1, 1], [0; 4]);
         let (outputs, depth) = (self.network.weight(node)?.dims()[0], area * image.channels);
         let output = Image { channels: outputs, ..window.output(image) };
-        let pooled = pool.map(|(pool, window)| Pooled { pool, window, image: output, depth });
-        let pooled = pooled.filter(|pooled| pooled.suits(depth * outputs));
-        let taps = match pooled {
-            Some(pooled) if pooled.is_of_four() || !is_pointwise => Some(pooled.taps(image, &window)),
-            _ => (!is_pointwise).then(|| Taps::convolution(image, &window)),
-        };
+        let taps = (!is_pointwise).then(|| Taps::convolution(image, &window));
         // The graph's weight is (filters, channels, height, width); a row of taps is (height, width, channels).
         let column = |k: usize| k % image.channels * area + k / image.channels;
-        let product = self.packer.product(node, taps, depth, column, fused)?;
-        Ok((Product { pooled, ..product }, output))
+        let mut product = self.packer.product(node, taps, depth, column, fused)?;
+        let pooled = pool.map(|(pool, of_pool)| Pooled::new(pool, of_pool, window, image, outputs));
+        product.pooled = pooled.filter(|pooled| pooled.suits(product.weights.bytes()));
+        product.taps = product.pooled.and_then(|pooled| pooled.taps()).or(product.taps);
+        Ok((product, output))
     }
 
     /// For each layer the products of a whole sequence with the input's weights, then one step after the other.

@@ -25,8 +25,9 @@ use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::Pool;
 use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::Taps;
-use sconce_kernels::{Activation, Cpu, Image, Window};
+use sconce_kernels::{Activation, Aligned, Cpu, Image, Window};
 use std::fmt;
+use std::time::{Duration, Instant};
 
 /// Immutable; shared by all that serve the model. What changes during a run is in a [`Scratch`].
 #[derive(Debug)]
@@ -67,8 +68,11 @@ impl Writes {
 
 #[derive(Debug)]
 enum Kernel {
-    /// From channels first to channels last.
-    ChannelsLast(Image),
+    /// From channels first to channels last, with so many zeros around: top, left, bottom, right.
+    ChannelsLast {
+        image: Image,
+        padding: [usize; 4],
+    },
     /// From channels last to channels first.
     ChannelsFirst(Image),
     Product(Product),
@@ -143,7 +147,7 @@ struct Depthwise {
     window: Window,
     image: Image,
     /// `(kernel height, kernel width, channels)`. Whole numbers, if they are bytes.
-    weights: Vec<f32>,
+    weights: Aligned<f32>,
     /// What bytes of the input stand for, and for each channel what 1 of the weights is.
     bytes: Option<(Scaling, Vec<f32>)>,
     bias: Option<Vec<f32>>,
@@ -204,14 +208,8 @@ impl Plan {
     /// # Panics
     /// If `scratch` was made for fewer rows.
     pub fn infer(&self, cpu: Cpu<'_>, xs: &[&Tensor], scratch: &mut Scratch) -> Result<Vec<Tensor>> {
-        let mut values = 0;
-        for xs in xs {
-            if xs.dims().get(1..) != Some(&self.input[..]) {
-                candle_core::bail!("the plan needs (batch, {:?}), got {:?}", self.input, xs.dims());
-            }
-            values = lend(xs, |xs| Ok(scratch.fill(values, xs)))?;
-        }
-        let mut ys = run::run(self, cpu, values, scratch);
+        let values = self.fill(xs, scratch)?;
+        let mut ys = run::run(self, cpu, values, scratch, |_| ());
         let answer = |xs: &&Tensor| {
             let shape: Vec<usize> = std::iter::once(xs.dims()[0]).chain(self.output.iter().copied()).collect();
             let (mine, others) = ys.split_at(shape.iter().product());
@@ -220,9 +218,55 @@ impl Plan {
         };
         xs.iter().map(answer).collect()
     }
+
+    /// How long each of the [`Plan::steps`] takes in one run: where the time goes.
+    ///
+    /// # Errors
+    /// As [`Plan::infer`].
+    ///
+    /// # Panics
+    /// As [`Plan::infer`].
+    pub fn times(&self, cpu: Cpu<'_>, xs: &Tensor, scratch: &mut Scratch) -> Result<Vec<Duration>> {
+        let values = self.fill(&[xs], scratch)?;
+        let (mut times, mut before) = (vec![Duration::ZERO; self.steps.len()], Instant::now());
+        run::run(self, cpu, values, scratch, |step| {
+            let now = Instant::now();
+            times[step] += now - before;
+            before = now;
+        });
+        Ok(times)
+    }
+
+    /// Takes the rows of all; returns how many values they are.
+    fn fill(&self, xs: &[&Tensor], scratch: &mut Scratch) -> Result<usize> {
+        let mut values = 0;
+        for xs in xs {
+            if xs.dims().get(1..) != Some(&self.input[..]) {
+                candle_core::bail!("the plan needs (batch, {:?}), got {:?}", self.input, xs.dims());
+            }
+            values = lend(xs, |xs| Ok(scratch.fill(values, xs)))?;
+        }
+        Ok(values)
+    }
 }
 
 impl Step {
+    /// Multiplications for one row.
+    pub fn multiplications(&self) -> usize {
+        let reads = self.reads[0].values;
+        match &self.kernel {
+            Kernel::Product(Product { taps: Some(taps), weights, .. }) => taps.rows() * weights.multiplications(),
+            Kernel::Product(Product { weights, .. }) => reads / weights.depth() * weights.multiplications(),
+            Kernel::Depthwise(Depthwise { window, image, .. }) => {
+                window.kernel[0] * window.kernel[1] * window.output(*image).len()
+            }
+            Kernel::Recurrence(Recurrence { time, directions, .. }) => {
+                directions.iter().map(|direction| time * direction.product.weights.multiplications()).sum()
+            }
+            _ => 0,
+        }
+    }
+
     /// Bytes of weights that it reads, each time.
     fn weight_bytes(&self) -> usize {
         match &self.kernel {
@@ -235,6 +279,23 @@ impl Step {
 }
 
 impl Weights {
+    /// In a row of the product.
+    fn depth(&self) -> usize {
+        match self {
+            Self::Float { packed, .. } => packed.depth(),
+            Self::Bytes { packed, .. } => packed.depth(),
+        }
+    }
+
+    /// Of one row.
+    fn multiplications(&self) -> usize {
+        let outputs = match self {
+            Self::Float { packed, .. } => packed.outputs(),
+            Self::Bytes { packed, .. } => packed.outputs(),
+        };
+        self.depth() * outputs
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Float { packed, .. } => packed.bytes(),
@@ -259,11 +320,11 @@ impl fmt::Display for Step {
         write!(f, "{}: ", self.nodes.join(" + "))?;
         let residual = if self.reads.len() > 1 { " + residual" } else { "" };
         match &self.kernel {
-            Kernel::ChannelsLast(_) => write!(f, "channels last"),
+            Kernel::ChannelsLast { .. } => write!(f, "channels last"),
             Kernel::ChannelsFirst(_) => write!(f, "channels first"),
             Kernel::Product(product) => {
-                let pool = match product.pooled {
-                    Some(Pooled { pool: Pool::Max, .. }) => " + max pool",
+                let pool = match product.pooled.map(|pooled| pooled.pool()) {
+                    Some(Pool::Max) => " + max pool",
                     Some(_) => " + average pool",
                     None => "",
                 };

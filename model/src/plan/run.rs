@@ -7,7 +7,7 @@ use sconce_kernels::conv_pool::convolve_and_pool;
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gemm::{self, Factors};
 use sconce_kernels::rows::{AMPLE, Rows};
-use sconce_kernels::{Cpu, Epilogue, Out, gates, pool, quantise};
+use sconce_kernels::{Aligned, Cpu, Epilogue, Image, Out, gates, pool, quantise};
 use std::mem::take;
 use std::ops::Range;
 
@@ -20,15 +20,15 @@ pub struct Scratch {
 
 #[derive(Debug)]
 struct Buffers {
-    floats: Vec<Vec<f32>>,
+    floats: Vec<Aligned<f32>>,
     /// A little longer than what lies in them, so that the ends of runs are read at once.
-    bytes: Vec<Vec<u8>>,
+    bytes: Vec<Aligned<u8>>,
 }
 
 /// Buffers that one step has for itself.
 struct Taken {
-    floats: Vec<f32>,
-    bytes: Vec<u8>,
+    floats: Aligned<f32>,
+    bytes: Aligned<u8>,
 }
 
 /// What a product reads.
@@ -44,8 +44,8 @@ pub(super) enum Values<'a> {
 
 impl Scratch {
     pub(super) fn new(layout: Layout) -> Self {
-        let floats = layout.sizes.floats.iter().map(|size| vec![0.0; *size]).collect();
-        let bytes = layout.sizes.bytes.iter().map(|size| vec![0; *size + AMPLE]).collect();
+        let floats = layout.sizes.floats.iter().map(|size| Aligned::zeros(*size)).collect();
+        let bytes = layout.sizes.bytes.iter().map(|size| Aligned::zeros(*size + AMPLE)).collect();
         Self { layout, buffers: Buffers { floats, bytes } }
     }
 
@@ -62,19 +62,28 @@ impl Scratch {
     }
 }
 
-/// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs.
-pub(super) fn run<'a>(plan: &Plan, cpu: Cpu<'_>, values: usize, scratch: &'a mut Scratch) -> &'a [f32] {
+/// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs. `done` hears of each step, by its index,
+/// each time that a group went through it.
+pub(super) fn run<'a>(
+    plan: &Plan,
+    cpu: Cpu<'_>,
+    values: usize,
+    scratch: &'a mut Scratch,
+    mut done: impl FnMut(usize),
+) -> &'a [f32] {
     let Scratch { layout, buffers } = scratch;
     let rows = values / plan.input.iter().product::<usize>();
     for Segment { steps, group } in &layout.segments {
         for first in (0..rows).step_by(*group) {
             let rows = first..rows.min(first + group);
-            for (step, places) in plan.steps[steps.clone()].iter().zip(&layout.steps[steps.clone()]) {
+            for index in steps.clone() {
+                let (step, places) = (&plan.steps[index], &layout.steps[index]);
                 // What a step writes is taken out meanwhile, so that it can read the others.
                 let (mut writes, mut work) = (buffers.take(&places.writes), buffers.take(&places.work));
                 step.run(cpu, &rows, places, buffers, writes.of(&places.writes, &rows), work.of(&places.work, &rows));
                 buffers.put(&places.writes, writes);
                 buffers.put(&places.work, work);
+                done(index);
             }
         }
     }
@@ -152,7 +161,7 @@ impl Step {
                     ys.iter_mut().zip(read(index)).for_each(|(y, x)| *y += x);
                 }
             }
-            Kernel::ChannelsLast(image) => transpose(image.channels, image.height * image.width, read(0), ys),
+            Kernel::ChannelsLast { image, padding } => channels_last(*image, *padding, read(0), ys),
             Kernel::ChannelsFirst(image) => transpose(image.height * image.width, image.channels, read(0), ys),
             Kernel::Quantise(scaling) => quantise::quantise(cpu.isa, read(0), *scaling, bytes),
             Kernel::Product(product) => product.run(cpu, values(), residual(), work, self.writes.out(ys, bytes)),
@@ -179,8 +188,6 @@ impl Writes {
 impl Product {
     /// `work` is for the lines that are pooled.
     pub(super) fn run(&self, cpu: Cpu<'_>, xs: Values<'_>, residual: Option<&[f32]>, work: &mut [f32], out: Out<'_>) {
-        let input = self.input();
-        let scaling = input.as_slice();
         let factors = match (&self.weights, xs, &self.taps) {
             (Weights::Float { packed, padding }, Values::Floats(xs), Some(taps)) => {
                 Factors::Floats(Rows::indirect(xs, taps, padding), packed)
@@ -188,11 +195,11 @@ impl Product {
             (Weights::Float { packed, .. }, Values::Floats(xs), None) => {
                 Factors::Floats(Rows::dense(xs, packed.depth()), packed)
             }
-            (Weights::Bytes { packed, padding, .. }, Values::Bytes { buffer, len }, Some(taps)) => {
-                Factors::Bytes(Rows::ample(buffer, len, taps, padding), scaling, packed)
+            (Weights::Bytes { packed, padding, input }, Values::Bytes { buffer, len }, Some(taps)) => {
+                Factors::Bytes(Rows::ample(buffer, len, taps, padding), *input, packed)
             }
-            (Weights::Bytes { packed, .. }, Values::Bytes { buffer, len }, None) => {
-                Factors::Bytes(Rows::dense(&buffer[..len], packed.depth()), scaling, packed)
+            (Weights::Bytes { packed, input, .. }, Values::Bytes { buffer, len }, None) => {
+                Factors::Bytes(Rows::dense(&buffer[..len], packed.depth()), *input, packed)
             }
             _ => unreachable!("a product reads what its weights are"),
         };
@@ -214,6 +221,38 @@ impl Depthwise {
                 depthwise_i8(cpu, window, *image, (&buffer[..len], *scaling), weights, scales, epilogue, out);
             }
             _ => unreachable!("a convolution reads what its weights are"),
+        }
+    }
+}
+
+/// Of each image, with zeros around it.
+fn channels_last(image: Image, [top, left, bottom, right]: [usize; 4], xs: &[f32], ys: &mut [f32]) {
+    let Image { height, width, channels } = image;
+    if image.is_empty() {
+        return;
+    }
+    let line = (left + width + right) * channels;
+    for (xs, ys) in xs.chunks_exact(image.len()).zip(ys.chunks_exact_mut((top + height + bottom) * line)) {
+        if [top, left, bottom, right] != [0; 4] {
+            ys.fill(0.0);
+        }
+        for (y, ys) in ys.chunks_exact_mut(line).skip(top).take(height).enumerate() {
+            let of_channel = |channel: usize| &xs[(channel * height + y) * width..][..width];
+            let ys = &mut ys[left * channels..][..width * channels];
+            if channels == 3 {
+                // A pixel at once.
+                let of_others = of_channel(1).iter().zip(of_channel(2));
+                for (ys, (red, (green, blue))) in
+                    ys.as_chunks_mut().0.iter_mut().zip(of_channel(0).iter().zip(of_others))
+                {
+                    *ys = [*red, *green, *blue];
+                }
+                continue;
+            }
+            for channel in 0..channels {
+                let ys = ys.iter_mut().skip(channel).step_by(channels);
+                ys.zip(of_channel(channel)).for_each(|(y, x)| *y = *x);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use candle_core::Result;
 use sconce_kernels::pack::{self, Packed, PackedI8};
 use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::{AMPLE, Taps};
-use sconce_kernels::{Activation as Epilogue, Image, Window};
+use sconce_kernels::{Activation as Epilogue, Aligned, Image, Window};
 
 /// From here on a number is infinite as f16.
 const BEYOND_F16: f32 = 65_520.0;
@@ -59,7 +59,7 @@ impl Packer<'_> {
             let weight = given[channel * area + tap];
             if bytes.is_some() { f32::from(pack::byte(weight, scales[channel])) } else { weight * factor(channel) }
         };
-        let weights = (0..given.len()).map(weight).collect();
+        let weights = Aligned::from(&(0..given.len()).map(weight).collect::<Vec<_>>()[..]);
         let activation = in_epilogue(fused.activation).unwrap_or_default();
         Ok(Depthwise { window, image, weights, bytes, bias: self.bias(node, fused.norm.as_ref())?, activation })
     }

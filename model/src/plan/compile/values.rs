@@ -4,8 +4,8 @@ use super::super::buffers::Span;
 use super::super::{Kernel, Step, Writes};
 use super::Compiler;
 use crate::graph::{Node, Source};
-use sconce_kernels::Image;
 use sconce_kernels::quantise::Scaling;
+use sconce_kernels::{Image, Window};
 
 /// How the values of one input lie, where the graph has them row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +79,32 @@ impl Compiler<'_> {
         let value = if layout.is_trivial() {
             value
         } else {
-            self.push(vec![self.name(source)], Kernel::ChannelsLast(image), &[value], image.len())
+            let kernel = Kernel::ChannelsLast { image, padding: [0; 4] };
+            self.push(vec![self.name(source)], kernel, &[value], image.len())
         };
         (self.lies(source, Value { layout, ..value }), image)
+    }
+
+    /// The image that a convolution reads, and its window. Where the image is brought into order for nobody else, it gets its padding
+    /// with that: without padding at the sides, a row of the kernel is read at once.
+    pub(super) fn image_under(&mut self, source: Source, window: Window) -> (Value, Image, Window) {
+        let value = self.value(source);
+        let is_alone =
+            self.graph.nodes.iter().flat_map(|node| &node.inputs).filter(|read| **read == source).count() == 1;
+        let &[channels, height, width] = self.graph.shape(source) else {
+            unreachable!("shape inference lets images alone come here")
+        };
+        let image = Image { height, width, channels };
+        let is_in_order = value.layout != Layout::AsGraph || Layout::ChannelsLast(image).is_trivial();
+        if is_in_order || !is_alone || window.padding == [0; 4] {
+            let (value, image) = self.image(source);
+            return (value, image, window);
+        }
+        let [top, left, bottom, right] = window.padding;
+        let padded = Image { height: top + height + bottom, width: left + width + right, channels };
+        let kernel = Kernel::ChannelsLast { image, padding: window.padding };
+        let value = self.push(vec![self.name(source)], kernel, &[value], padded.len());
+        (value, padded, Window { padding: [0; 4], ..window })
     }
 
     /// An image, or a sequence as an image of one column, whose channels are the features.

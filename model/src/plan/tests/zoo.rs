@@ -93,6 +93,22 @@ fn block_takes_a_pass_for_each_convolution_and_three_buffers() {
 }
 
 #[test]
+fn stem_pools_its_lines_from_a_ring_that_lies_among_the_buffers() {
+    let mut architecture = zoo::read(zoo::RESNET_18);
+    architecture.layers.drain(2..6);
+    let (plan, steps) = steps(&architecture);
+    assert_eq!(steps[1], "conv2d_1 + conv2d_1_bn + max_pool2d_1: convolution + bias + relu + max pool, 200704 values");
+    // Four bands, each of the three lines of a window of 112 pixels of 64 channels.
+    let ring = plan.steps[1].work.floats;
+    assert_eq!(ring.values, 4 * 3 * 112 * 64);
+    let scratch = plan.scratch(1);
+    let place = scratch.layout().steps[1].work.floats.unwrap();
+    assert!(scratch.layout().sizes.floats[place.buffer] >= ring.values);
+    let others = scratch.layout().steps[1].reads.iter().copied().chain(scratch.layout().steps[1].writes.floats);
+    assert!(others.into_iter().all(|other| other.buffer != place.buffer));
+}
+
+#[test]
 fn mobile_network_takes_a_pass_for_each_convolution() {
     let (plan, steps) = steps(&zoo::read(zoo::MOBILENET_V2));
     // 52 convolutions, the input's order, the pool, the dense layer, its softmax.
