@@ -142,7 +142,14 @@ fn start_with_little_memory() -> Result<()> {
 
 async fn run_fetch(args: Fetch) -> Result<()> {
     let source = Source::new(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
-    Ok(fetch(&source, &args.digest, &args.variant, &args.to, args.registries.patience).await?)
+    let fetched = fetch(&source, &args.digest, &args.variant, &args.to, args.registries.patience);
+    tokio::select! {
+        fetched = fetched => Ok(fetched?),
+        stop = stop::requested() => {
+            stop?;
+            bail!("told to stop before all was there; the next attempt goes on from here")
+        }
+    }
 }
 
 fn run_inspect(args: &Inspect) -> Result<()> {
@@ -162,7 +169,15 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
     let began = Instant::now();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let catalogue = catalogue(&args, metrics).await?;
+    // From the start: the first process of a container is not stopped by a signal that it does not listen to.
+    let stop = async { drop(stop::requested().await) }.shared();
+    let catalogue = tokio::select! {
+        catalogue = catalogue(&args, metrics) => catalogue?,
+        () = stop.clone() => {
+            tracing::info!("told to stop before it was ready");
+            return Ok(());
+        }
+    };
     let tls = args.tls().map(Tls::watch).transpose()?;
     let (grpc, rest, metrics_listener) =
         (listen(args.grpc).await?, listen(args.rest).await?, listen(args.metrics).await?);
@@ -179,7 +194,6 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
         body_timeout: args.body_timeout,
         drain: args.drain,
     };
-    let stop = async { drop(stop::requested().await) }.shared();
     tokio::spawn(metrics::serve(metrics_listener, registry, stop.clone()));
     let service = Service::new(catalogue).with_logs(logs).with_name(args.id);
     server::serve(Listeners { grpc, rest, tls }, service, limits, stop).await

@@ -300,6 +300,32 @@ async fn what_cannot_be_served_out_of_a_registry_is_said_with_what_to_do() {
     check(&taken, &["--model ", "names another digest than --digest sha256:"]);
 }
 
+/// As the first process of a container, which no signal stops that it does not listen to.
+#[tokio::test]
+async fn a_signal_ends_what_is_still_being_fetched() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, store) = (silent.local_addr().unwrap(), folder());
+    let (from, digest) = (format!("oci://{address}/models/digits"), format!("sha256:{}", "a".repeat(64)));
+    let plain = ["--insecure-registry".to_owned(), address.to_string()];
+    let stored = store.path().to_str().unwrap().to_owned();
+    let serve = ["serve", "--model", &format!("{from}@{digest}"), "--model-store", &stored].map(str::to_owned);
+    let fetch = ["fetch", "--from", &from, "--digest", &digest, "--variant", "f32", "--to", &stored].map(str::to_owned);
+    for (args, code, told) in [
+        (serve.to_vec(), 0, "told to stop before it was ready"),
+        (fetch.to_vec(), 1, "told to stop before all was there; the next attempt goes on from here"),
+    ] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+        let child = command.args(args).args(&plain).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let asked = silent.accept().await.unwrap();
+        let pid = child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let ended = child.wait_with_output().await.unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!((ended.status.code(), said.contains(told)), (Some(code), true), "{said}");
+        drop(asked);
+    }
+}
+
 #[tokio::test]
 async fn two_who_bring_the_same_fetch_it_once() {
     let (store, (registry, from)) = (folder(), registry(&[Mood::Busy], same).await);

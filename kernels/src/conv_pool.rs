@@ -56,7 +56,7 @@ impl Pooled {
     }
 
     /// Whether the greatest of four pixels is taken in registers: where no other window has them, and rows are short.
-    pub fn is_of_four(&self) -> bool {
+    fn is_of_four(&self) -> bool {
         let Window { kernel, stride, padding } = self.window;
         let is_short = self.by.kernel[0] * self.by.kernel[1] * self.source.channels <= SHORT;
         is_short && self.pool == Pool::Max && kernel == [2, 2] && stride == kernel && padding == [0; 4]
