@@ -1,5 +1,7 @@
 //! The table of responses is what the policy does. `SCONCE_UPDATE=1 cargo test --release -p sconce-batch --test table` writes it anew.
 
+#![allow(clippy::unwrap_used)]
+
 mod simulation;
 
 use sconce_batch::{BUSY, GAINS, SIZES, TAILS, UNIT};

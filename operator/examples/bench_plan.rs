@@ -135,7 +135,7 @@ fn model(index: usize) -> Model {
         peak_factor_millis: 150_000,
         require: Vec::new(),
         tier: TierChoice::Auto,
-        objective: if index % 5 == 0 { Objective::Latency } else { Objective::Cost },
+        objective: if index.is_multiple_of(5) { Objective::Latency } else { Objective::Cost },
         max_batch_size: 16,
         request_bytes: 3_000 + 1_500 * (index as u64 % 30),
         response_bytes: 140,

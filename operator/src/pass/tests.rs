@@ -279,6 +279,25 @@ fn a_site_without_contact_keeps_all_that_it_has() {
     );
 }
 
+#[test]
+fn a_suspended_model_stays_as_it_is_whatever_is_asked_of_it() {
+    let mut world = settled(scene("25ms"));
+    pod(&mut world, &edge(), "10.1.0.5", "a-1");
+    world = settled(world);
+    let before = (world.deployments.clone(), world.services.clone(), world.versions.clone());
+    let mut model = serde_json::to_value(world.models.values().next().unwrap().as_ref()).unwrap();
+    model["spec"]["suspend"] = json!(true);
+    model["spec"]["latencyBudget"] = json!("400ms");
+    model["spec"]["model"]["uri"] = json!("oci://r:5000/m/digits:2");
+    put(&mut world.models, model);
+    assert!(run(&world).to_resolve.is_empty());
+    let world = settled(world);
+    assert_eq!((world.deployments.clone(), world.services.clone(), world.versions.clone()), before);
+    assert_eq!((stands(&world, "Placed"), stands(&world, "Ready")), ("True/Suspended".into(), "True/Ready".into()));
+    assert_eq!(endpoints(&world)[0], "10.1.0.5");
+    assert!(world.placements.values().next().unwrap().status.as_ref().unwrap().predicted.is_some());
+}
+
 /// Seen on a real cluster: for six seconds after a cut healed the serving pod was routed to no longer.
 #[test]
 fn a_pod_that_served_through_a_cut_is_routed_to_at_once() {
