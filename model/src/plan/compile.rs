@@ -131,7 +131,7 @@ impl Compiler<'_> {
                 let of_pool = pool.and_then(|index| pool_of(&self.graph.nodes[index]));
                 let (product, output) = self.convolution(node, image, window, &fused, of_pool)?;
                 pooled = pool.filter(|_| product.pooled.is_some());
-                let output = product.pooled.map_or(output, |pooled| pooled.output());
+                let output = product.pooled.as_ref().map_or(output, |pooled| pooled.output());
                 (xs, Kernel::Product(product), Layout::ChannelsLast(output))
             }
             Op::Conv1d { kernel, stride, pad, .. } => {
@@ -191,8 +191,8 @@ impl Compiler<'_> {
         let column = |k: usize| k % image.channels * area + k / image.channels;
         let mut product = self.packer.product(node, taps, depth, column, fused)?;
         let pooled = pool.map(|(pool, of_pool)| Pooled::new(pool, of_pool, window, image, outputs));
-        product.pooled = pooled.filter(|pooled| pooled.suits(product.weights.bytes()));
-        product.taps = product.pooled.and_then(|pooled| pooled.taps()).or(product.taps);
+        product.pooled = pooled.filter(|pooled| pooled.suits(product.weights.bytes())).map(Box::new);
+        product.taps = product.pooled.as_ref().and_then(|pooled| pooled.taps()).or(product.taps);
         Ok((product, output))
     }
 

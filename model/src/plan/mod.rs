@@ -139,7 +139,7 @@ struct Product {
     bias: Option<Vec<f32>>,
     activation: Activation,
     /// What a convolution does with its lines before it leaves them.
-    pooled: Option<Pooled>,
+    pooled: Option<Box<Pooled>>,
 }
 
 #[derive(Debug)]
@@ -323,7 +323,7 @@ impl fmt::Display for Step {
             Kernel::ChannelsLast { .. } => write!(f, "channels last"),
             Kernel::ChannelsFirst(_) => write!(f, "channels first"),
             Kernel::Product(product) => {
-                let pool = match product.pooled.map(|pooled| pooled.pool()) {
+                let pool = match product.pooled.as_ref().map(|pooled| pooled.pool()) {
                     Some(Pool::Max) => " + max pool",
                     Some(_) => " + average pool",
                     None => "",
