@@ -166,6 +166,12 @@ impl Amount {
         whole.parse::<u64>().ok()?.checked_mul(scale)?.checked_add(part * scale / 1000)
     }
 
+    /// Up to three decimals: 12,500 is `12.5`.
+    pub fn of_millis(millis: u64) -> Self {
+        let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+        Self(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+    }
+
     /// The amount in whole units, rounded up.
     pub fn units(&self) -> Option<u64> {
         self.millis().map(|millis| millis.div_ceil(1000))

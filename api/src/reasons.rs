@@ -108,6 +108,8 @@ reasons! {
     // WithinBudget
     /// What clients waited keeps the budget.
     Within,
+    /// More than one request in a hundred failed.
+    Failing,
     /// Too few requests to tell what clients wait.
     TooFewSamples,
     // Connected

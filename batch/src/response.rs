@@ -52,7 +52,8 @@ pub fn response(load: Load) -> Response {
 }
 
 impl Load {
-    /// The table's largest batch that the policy may make. A smaller one serves no faster: the safe side.
+    /// The table's largest batch that the policy may make. Where batches gain little a larger one waits longer: between two sizes
+    /// of the table, as 31 that counts as 16, the response is told up to 1.6 times too short.
     pub fn size(max_batch_size: u64) -> u64 {
         SIZES.into_iter().rfind(|size| *size <= max_batch_size).unwrap_or(1)
     }

@@ -49,15 +49,15 @@ fn of_model(world: &World, model: &EdgeModel) -> Vec<Pending> {
         placement.namespace() == model.namespace() && placement.spec.model_ref.name == model.name_any()
     };
     let placements: Vec<_> = world.placements.values().filter(mine).collect();
-    if placements.is_empty() {
-        return lacks(&status.conditions).map(|why| told(what, why)).into_iter().collect();
-    }
     let at = |placement: &EdgePlacement| format!("{what} at {}", placement.spec.site_ref.name);
     let of = |placement: &&Arc<EdgePlacement>| {
         let conditions = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         lacks(conditions).map(|why| told(at(placement), why))
     };
-    placements.iter().filter_map(of).collect()
+    // The model speaks of sites whose placements are not made yet, or are still as they were.
+    let model = lacks(&status.conditions).filter(|why| why.is_some() || placements.is_empty());
+    let pending: Vec<_> = placements.iter().filter_map(of).collect();
+    if pending.is_empty() { model.map(|why| told(what.clone(), why)).into_iter().collect() } else { pending }
 }
 
 /// What keeps an object from being as it was decided: `Some(None)` if nobody has said anything yet.
@@ -260,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_that_ends_too_early_tells_what_is_pending() {
-        let (_, left) = wait(&asked(false).await, Selection::default(), Duration::from_millis(500)).await.unwrap();
+        let (_, left) = wait(&asked(false).await, Selection::default(), Duration::from_secs(5)).await.unwrap();
         assert_eq!(left.len(), 1, "{left:?}");
         assert_eq!(left[0].reason, "Starting");
     }

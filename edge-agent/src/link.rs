@@ -3,8 +3,9 @@
 use crate::metrics::Metrics;
 use crate::window::{P99_FROM, Summary, Window};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -20,6 +21,9 @@ const LOST_AFTER: Duration = Duration::from_secs(5);
 const STARTING: Duration = Duration::from_secs(60);
 /// Before they are taken again.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// Held by who measures: both at once would measure each other.
+pub type Alone = Arc<Mutex<()>>;
 
 /// What is known of the link now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -59,7 +63,7 @@ pub fn endpoint(cloud: &str) -> Result<Endpoint, tonic::transport::Error> {
 
 /// Probes for ever: 500 probes back to back, again while they are uneven (for a while), then a burst of 20 each `interval`;
 /// connects again when the link is lost.
-pub async fn probe(endpoint: Endpoint, interval: Duration, link: watch::Sender<Link>, metrics: Metrics) {
+pub async fn probe(endpoint: Endpoint, alone: Alone, interval: Duration, link: watch::Sender<Link>, metrics: Metrics) {
     let mut window = Window::default();
     loop {
         let mut backoff = ExponentialBuilder::default()
@@ -85,7 +89,7 @@ pub async fn probe(endpoint: Endpoint, interval: Duration, link: watch::Sender<L
             }
         };
         tracing::info!(cloud = %endpoint.uri(), "connected to the cloud tier");
-        let lost = bursts(channel, interval, &mut window, &link, &metrics).await;
+        let lost = bursts(channel, &alone, interval, &mut window, &link, &metrics).await;
         metrics.probe_lost();
         tracing::warn!(error = &lost as &dyn std::error::Error, "link to the cloud tier lost; the last numbers stay");
         sleep(Duration::from_millis(250)).await;
@@ -95,6 +99,7 @@ pub async fn probe(endpoint: Endpoint, interval: Duration, link: watch::Sender<L
 /// Bursts over one connection until it is lost.
 async fn bursts(
     channel: Channel,
+    alone: &Alone,
     interval: Duration,
     window: &mut Window,
     link: &watch::Sender<Link>,
@@ -104,6 +109,7 @@ async fn bursts(
     let began = Instant::now();
     let mut first = window.len() < P99_FROM;
     loop {
+        let quiet = alone.lock().await;
         // Not counted: it wakes an idle radio and, after a connection's end, opens the next.
         if let Err(lost) = round_trip(&mut client).await {
             return lost;
@@ -124,6 +130,7 @@ async fn bursts(
                 link.send_replace(Link { round_trip, contact: Some(Instant::now()) });
             }
         }
+        drop(quiet);
         if window.len() >= P99_FROM {
             first = false;
             sleep(interval).await;
@@ -161,6 +168,7 @@ mod tests {
         let (sender, mut link) = watch::channel(Link::default());
         let probing = tokio::spawn(probe(
             endpoint(&address.to_string()).unwrap(),
+            Alone::default(),
             Duration::from_secs(600),
             sender,
             Metrics::default(),

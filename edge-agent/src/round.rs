@@ -36,9 +36,31 @@ pub fn moved(old: u64, new: u64) -> bool {
     old.abs_diff(new).saturating_mul(4) >= old && old != new
 }
 
+/// True if a time that is told from few samples is another: half as much again, or as much less.
+pub fn time_moved(old: u64, new: u64) -> bool {
+    let (less, more) = (old.min(new), old.max(new));
+    more.saturating_mul(2) >= less.saturating_mul(3) && old != new
+}
+
+/// True if a count of random events is another: by a quarter, and by more than such counts scatter, three times their root.
+pub fn count_moved(old: u64, new: u64) -> bool {
+    let apart = old.abs_diff(new);
+    moved(old, new) && apart.saturating_mul(apart) >= old.saturating_mul(9)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_scatters_is_no_move() {
+        assert!(!count_moved(4, 9) && count_moved(4, 10));
+        assert!(!count_moved(100, 129) && count_moved(100, 130) && count_moved(100, 70));
+        assert!(!count_moved(1500, 1200) && count_moved(1500, 1100));
+        assert!(count_moved(0, 1) && !count_moved(1, 3) && count_moved(9, 0));
+        assert!(!time_moved(40, 59) && time_moved(40, 60) && !time_moved(60, 41) && time_moved(60, 40));
+        assert!(time_moved(0, 1) && time_moved(1, 0) && !time_moved(0, 0));
+    }
 
     #[test]
     fn numbers_keep_two_digits() {

@@ -10,15 +10,25 @@ use hyper_util::rt::TokioExecutor;
 use sconce_api::ObservedModel;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 /// It answers at once, or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Of its metrics.
 const MOST_BYTES: usize = 8 << 20;
 
+/// The least often that it is read, so that five minutes are five minutes.
+const PACE: Duration = Duration::from_secs(60);
+
 /// What its clients waited; `None` until that is known.
-pub type Waits = Option<Vec<ObservedModel>>;
+pub type Waits = Option<Waited>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waited {
+    pub rows: Vec<ObservedModel>,
+    /// In five minutes, and not in the time since a start.
+    pub is_whole: bool,
+}
 
 #[derive(thiserror::Error, Debug)]
 enum Error {
@@ -32,11 +42,13 @@ enum Error {
     Unread(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Reads its metrics for ever, each `pace`.
+/// Reads its metrics for ever, each `pace`, or each minute.
 pub async fn read(address: axum::http::Uri, pace: Duration, waits: watch::Sender<Waits>, metrics: Metrics) {
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let (mut readings, mut failing) = (Readings::default(), false);
-    let mut tick = interval(pace);
+    let (mut readings, mut failing, started) = (Readings::default(), false, Instant::now());
+    let pace = pace.min(PACE);
+    // Both are starting.
+    let mut tick = interval_at(started + pace, pace);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await;
@@ -44,8 +56,8 @@ pub async fn read(address: axum::http::Uri, pace: Duration, waits: watch::Sender
             Ok(text) => {
                 failing = false;
                 readings.push(now, Counters::read(&text));
-                if let Some(waited) = readings.waited() {
-                    waits.send_replace(Some(waited));
+                if let Some(rows) = readings.waited() {
+                    waits.send_replace(Some(Waited { rows, is_whole: readings.are_whole() }));
                 }
             }
             Err(error) => {
@@ -54,11 +66,9 @@ pub async fn read(address: axum::http::Uri, pace: Duration, waits: watch::Sender
                     let source = &error as &dyn std::error::Error;
                     tracing::warn!(error = source, %address, "router not read; trying until it is");
                 }
-                // What it said is no longer so. After a start of ours it may still come.
-                if readings.is_stale(Instant::now()) {
-                    waits.send_if_modified(|waits| {
-                        waits.as_mut().is_some_and(|waits| !std::mem::take(waits).is_empty())
-                    });
+                // What it said, to us or to who was before us, is no longer so.
+                if readings.is_stale(started, Instant::now()) {
+                    waits.send_replace(Some(Waited { rows: Vec::new(), is_whole: true }));
                 }
             }
         }
@@ -98,8 +108,8 @@ mod tests {
         tokio::spawn(axum::serve(listener, Router::new().route("/metrics", get(metrics))).into_future());
         let (sender, mut waits) = watch::channel(None);
         tokio::spawn(read(address, Duration::from_millis(20), sender, Metrics::default()));
-        let waited = waits.wait_for(|waits| waits.as_ref().is_some_and(|rows| !rows.is_empty())).await.unwrap().clone();
-        let row = waited.unwrap().remove(0);
+        let told = |waits: &Waits| waits.as_ref().is_some_and(|waited| !waited.rows.is_empty());
+        let row = waits.wait_for(told).await.unwrap().clone().unwrap().rows.remove(0);
         assert_eq!((row.name.as_str(), row.waited.p99.unwrap().0.as_str()), ("digits", "4ms"));
     }
 }

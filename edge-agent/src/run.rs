@@ -3,7 +3,7 @@
 use crate::args::Run;
 use crate::hardware;
 use crate::health::Health;
-use crate::link::{self, Link};
+use crate::link::{self, Alone, Link};
 use crate::metrics::Metrics;
 use crate::node::{Reporter, Seen};
 use crate::watch::Keeper;
@@ -53,7 +53,7 @@ pub async fn run(args: Run) -> Result<(), Error> {
     let (uplink_sender, uplink) = watch::channel(None);
     let (waits_sender, waits) = watch::channel(None);
     let (scope_sender, scope) = watch::channel(None);
-    let probed = link.clone();
+    let (probed, alone) = (link.clone(), Alone::default());
     let seen = Seen { hardware, link, uplink, waits };
     let reporter = Reporter::new(client, args.node_name, seen, scope_sender, args.probe_interval, metrics.clone());
     let keeper = Keeper::new(args.routes, metrics.clone());
@@ -61,8 +61,8 @@ pub async fn run(args: Run) -> Result<(), Error> {
     let server = axum::serve(listener, health.router());
     // None of these ends; SIGTERM drops them all. A routes file is written in one go, so that none is cut off half way.
     tokio::select! {
-        () = link::probe(endpoint.clone(), args.probe_interval, link_sender, metrics.clone()) => {}
-        () = uplink::probe(endpoint, probed, uplink_sender) => {}
+        () = link::probe(endpoint.clone(), alone.clone(), args.probe_interval, link_sender, metrics.clone()) => {}
+        () = uplink::probe(endpoint, alone, probed, uplink_sender) => {}
         () = router::read(args.router_metrics, args.probe_interval, waits_sender, metrics) => {}
         () = reporter.report(|reported| turned.turned(reported)) => {}
         () = keeper.keep(watching, scope, || routed.routed()) => {}

@@ -1,7 +1,7 @@
 //! What the EdgeNode's status says, and when that is worth a write. Pure.
 
 use crate::link::Link;
-use crate::round::{duration_text, moved, rate_text, two_digits};
+use crate::round::{count_moved, duration_text, moved, rate_text, time_moved, two_digits};
 use crate::router::Waits;
 use crate::window::Summary;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -78,7 +78,7 @@ pub fn next(
         hardware: Some(hardware.clone()),
         // Not probed since this start: what was measured before stays.
         link: measured.or_else(|| told.cloned()),
-        models: waits.or_else(|| old.map(|old| old.models.clone())).unwrap_or_default(),
+        models: waited(waits, old.map(|old| old.models.as_slice()).unwrap_or_default()),
         conditions: vec![ready(cloud, old_ready, clock)],
     };
     let ready_changed = old_ready.is_none_or(|ready| ready.status != new.conditions[0].status);
@@ -136,25 +136,32 @@ fn link_moved(old: Option<&NodeLink>, new: Option<&NodeLink>) -> bool {
     uplink || p99 || moved(micros(&old.p50), micros(&new.p50)) || moved(old.samples as u64, new.samples as u64)
 }
 
-/// Likewise; the order does not matter.
+/// After a start of the agent, or of its router, what was told stands until five minutes are known anew.
+fn waited(waits: Waits, old: &[ObservedModel]) -> Vec<ObservedModel> {
+    match waits {
+        Some(waited) if waited.is_whole || old.is_empty() => waited.rows,
+        _ => old.to_vec(),
+    }
+}
+
+/// Whether they are others, by more than they scatter; the order does not matter.
 fn waits_moved(old: &[ObservedModel], new: &[ObservedModel]) -> bool {
-    let of = |rows: &[ObservedModel], row: &ObservedModel| {
-        rows.iter()
-            .find(|other| (&other.namespace, &other.name, other.tier) == (&row.namespace, &row.name, row.tier))
-            .cloned()
+    let is_same = |one: &ObservedModel, other: &ObservedModel| {
+        (&one.namespace, &one.name, one.tier) == (&other.namespace, &other.name, other.tier)
     };
     let micros = |text: &Option<DurationText>| {
         text.as_ref().and_then(DurationText::parse).map_or(0, |duration| duration.as_micros() as u64)
     };
-    let numbers = |Waited { p50, p99, count, errors, .. }: &Waited| {
-        [micros(p50), micros(p99), count.unsigned_abs(), errors.unsigned_abs()]
+    let differs = |old: &Waited, new: &Waited| {
+        let times = [(&old.p50, &new.p50), (&old.p99, &new.p99)];
+        let counts = [(old.count, new.count), (old.errors, new.errors)];
+        times.into_iter().any(|(old, new)| time_moved(micros(old), micros(new)))
+            || counts.into_iter().any(|(old, new)| count_moved(old.unsigned_abs(), new.unsigned_abs()))
     };
-    let differs = |row: &ObservedModel| {
-        of(old, row).is_none_or(|old| {
-            numbers(&old.waited).into_iter().zip(numbers(&row.waited)).any(|(old, new)| moved(old, new))
-        })
+    let is_new = |row: &ObservedModel| {
+        old.iter().find(|old| is_same(old, row)).is_none_or(|old| differs(&old.waited, &row.waited))
     };
-    old.len() != new.len() || new.iter().any(differs)
+    old.len() != new.len() || new.iter().any(is_new)
 }
 
 #[cfg(test)]
@@ -275,17 +282,19 @@ mod tests {
             tier: Some(sconce_api::Tier::Edge),
             waited: Waited { p50: Some("2ms".into()), p99: Some(p99.into()), count, errors: 0, rps: "5".into() },
         };
-        let write = |old: &EdgeNodeStatus, waits| {
+        let write = |old: &EdgeNodeStatus, rows: Option<Vec<ObservedModel>>, is_whole| {
+            let waits = rows.map(|rows| crate::router::Waited { rows, is_whole });
             let measured = Measured { hardware: &hardware, link: &link, uplink: None, waits };
             super::next(Some(old), measured, Cloud::Answers, None, clock(8))
         };
-        let first = write(&first(&link, Cloud::Answers), Some(vec![row("4ms", 1500)])).unwrap();
+        let first = write(&first(&link, Cloud::Answers), Some(vec![row("4ms", 1500)]), false).unwrap();
         assert_eq!(first.models.len(), 1);
-        assert_eq!(write(&first, Some(vec![row("4900us", 1400)])), None);
-        assert!(write(&first, Some(vec![row("5ms", 1500)])).is_some());
-        assert!(write(&first, Some(vec![row("4ms", 1000)])).is_some());
-        assert_eq!(write(&first, None), None, "a restarted agent goes on from what was told");
-        assert_eq!(write(&first, Some(Vec::new())).unwrap().models, []);
+        assert_eq!(write(&first, Some(vec![row("5900us", 1300)]), true), None);
+        assert!(write(&first, Some(vec![row("6ms", 1500)]), true).is_some());
+        assert!(write(&first, Some(vec![row("4ms", 1000)]), true).is_some());
+        assert_eq!(write(&first, Some(vec![row("4ms", 75)]), false), None, "since a start: not yet five minutes");
+        assert_eq!(write(&first, None, false), None, "a restarted agent goes on from what was told");
+        assert_eq!(write(&first, Some(Vec::new()), true).unwrap().models, []);
     }
 
     #[test]

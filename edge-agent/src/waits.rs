@@ -11,8 +11,9 @@ use tokio::time::Instant;
 const WINDOW: Duration = Duration::from_secs(300);
 /// Below so many answers the 99th percentile is a maximum by another name, and is not told.
 const P99_FROM: u64 = 100;
-/// As many as the API takes.
+/// As many as the API takes, and names as long.
 const MOST: usize = 64;
+const LONGEST_NAME: usize = 63;
 
 const WAITED: &str = "sconce_router_request_seconds";
 const REQUESTS: &str = "sconce_router_requests_total";
@@ -117,9 +118,15 @@ impl Readings {
         }
     }
 
-    /// The router was not heard of for as long as is told of.
-    pub fn is_stale(&self, now: Instant) -> bool {
-        self.0.back().is_none_or(|(last, _)| now.duration_since(*last) >= WINDOW)
+    /// The router was not heard of, since `started` at the latest, for as long as is told of.
+    pub fn is_stale(&self, started: Instant, now: Instant) -> bool {
+        now.duration_since(self.0.back().map_or(started, |(last, _)| *last)) >= WINDOW
+    }
+
+    /// Whether they are of five minutes, and not of the time since a start.
+    pub fn are_whole(&self) -> bool {
+        let ends = self.0.front().zip(self.0.back());
+        ends.is_some_and(|((from, _), (to, _))| to.duration_since(*from) >= WINDOW)
     }
 
     /// The busiest first; `None` until there are two readings.
@@ -135,7 +142,9 @@ impl Readings {
             .filter_map(|(series, counted)| {
                 let counted = counted.since(old.0.get(series));
                 let requests = counted.answered() + counted.errors;
-                let (name, namespace) = series.0.rsplit_once('.').filter(|_| requests > 0)?;
+                let names = series.0.rsplit_once('.').filter(|_| requests > 0);
+                // Until routes are loaded clients' inventions are counted, too.
+                let (name, namespace) = names.filter(|(one, other)| one.len().max(other.len()) <= LONGEST_NAME)?;
                 let (name, namespace, tier) = (name.to_owned(), namespace.to_owned(), series.1);
                 let waited = told(&counted, requests as f64 / seconds);
                 Some((requests, ObservedModel { namespace, name, tier, waited }))
@@ -160,9 +169,7 @@ fn told(counted: &Counted, per_second: f64) -> Waited {
 
 /// Two digits, down to a hundredth.
 fn rate(per_second: f64) -> Amount {
-    let hundredths = two_digits((per_second * 100.0).round() as u64);
-    let text = format!("{}.{:02}", hundredths / 100, hundredths % 100);
-    Amount(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+    Amount::of_millis(10 * two_digits((per_second * 100.0).round() as u64))
 }
 
 #[cfg(test)]
@@ -252,7 +259,8 @@ mod tests {
             readings.push(after(start, 60 * minute), router.counters());
             assert_eq!(readings.waited().unwrap().len(), usize::from(minute <= 5), "minute {minute}");
         }
-        assert!(!readings.is_stale(after(start, 600)) && readings.is_stale(after(start, 660)));
+        assert!(!readings.is_stale(start, after(start, 600)) && readings.is_stale(start, after(start, 660)));
+        assert!(readings.are_whole() && Readings::default().is_stale(start, after(start, 300)));
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub async fn run(
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let grpc = Server::builder()
         .max_concurrent_streams(http2::STREAMS)
+        .http2_max_local_error_reset_streams(Some(http2::FAULTS))
         .initial_stream_window_size(http2::STREAM_WINDOW)
         .initial_connection_window_size(http2::CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))

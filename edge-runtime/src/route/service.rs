@@ -136,7 +136,7 @@ impl Router {
             return own(method);
         }
         // What is asked about a model is no wait for it.
-        let counted = (method == INFER).then(|| self.metrics.clone());
+        let is_counted = method == INFER;
         let limit = self.max_message_bytes;
         let body = Limited::new(body, limit).collect().await;
         let body = body
@@ -156,16 +156,16 @@ impl Router {
         };
         match answered {
             Ok((answer, tier)) => {
-                if let Some(metrics) = counted {
-                    metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
+                if is_counted {
+                    self.metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
                 }
                 Ok(passed_on(answer))
             }
             Err(status) => {
                 // Names that nobody routes are the clients' invention: they make no series.
                 let name = if status.code() == Code::NotFound { "unknown" } else { &name };
-                if let Some(metrics) = counted {
-                    metrics.answered(name, "none", status.code(), arrived.elapsed());
+                if is_counted {
+                    self.metrics.answered(name, "none", status.code(), arrived.elapsed());
                 }
                 Err(status)
             }

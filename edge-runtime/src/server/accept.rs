@@ -17,8 +17,8 @@ use tonic::transport::server::Connected;
 /// How long to wait for file descriptors to become free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// What is read of a plain connection at once. HTTP/2 would ask the system for two small requests at a time.
-const READ: usize = 32 << 10;
+/// What is read of a plain connection at once: HTTP/2 would ask the system for two small requests at a time.
+const READ: usize = 16 << 10;
 
 /// A connection that a client has made.
 pub(super) enum Io {

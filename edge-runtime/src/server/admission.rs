@@ -1,7 +1,9 @@
 //! Refuses before it is read what would find the queue full: to read it takes longer than to run a small model.
 
-use super::Service;
+use super::{Limits, Service};
 use futures::future::{Either, Ready, ready};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +17,7 @@ const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 #[derive(Clone)]
 pub(super) struct Admission<S> {
     pub service: Arc<Service>,
+    pub limits: Limits,
     pub inner: S,
 }
 
@@ -38,8 +41,24 @@ where
         if request.uri().path() == INFER
             && let Err(refusal) = self.service.admit()
         {
+            if !request.body().is_end_stream() {
+                let (body, stopping) = (request.into_body(), self.service.stopping());
+                let gone = tokio::time::timeout(self.limits.body_timeout, let_go(body, self.limits.max_message_bytes));
+                tokio::spawn(futures::future::select(Box::pin(gone), Box::pin(stopping)));
+            }
             return Either::Left(ready(Ok(Status::from(refusal).into_http())));
         }
         Either::Right(self.inner.call(request))
+    }
+}
+
+/// Lets a body pass by. Dropped, it would have the stream reset, and what comes after that counts as the client's fault, which
+/// in the end costs it the connection.
+async fn let_go(mut body: Body, limit: usize) {
+    let mut passed = 0;
+    while passed <= limit
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        passed += frame.data_ref().map_or(0, |data| data.len());
     }
 }

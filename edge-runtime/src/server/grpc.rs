@@ -67,11 +67,10 @@ pub(super) async fn serve(
     // client, and takes no memory here. Streams that last, and other models, have their room in the least.
     let Settings { policy, queue_size, .. } = service.catalogue.settings();
     let streams = u32::try_from(2 * (queue_size + policy.max_batch_size)).unwrap_or(u32::MAX).max(http2::STREAMS);
-    let inference = spans::door(Admission { service, inner: inference });
+    let inference = spans::door(Admission { service, limits, inner: inference });
     Server::builder()
         .max_concurrent_streams(streams)
-        // What still comes of a body after its request was refused is no fault of the client's.
-        .http2_max_local_error_reset_streams(None)
+        .http2_max_local_error_reset_streams(Some(http2::FAULTS))
         .initial_stream_window_size(http2::STREAM_WINDOW)
         .initial_connection_window_size(http2::CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))

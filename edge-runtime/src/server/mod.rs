@@ -135,7 +135,11 @@ impl Service {
     /// If its queue is full.
     fn admit(&self) -> Result<(), Refusal> {
         let Some(model) = self.catalogue.only() else { return Ok(()) };
-        model.admit().map_err(Refusal::from).inspect_err(|refusal| refused(&model, Duration::ZERO, refusal))
+        model.admit().map_err(Refusal::from).inspect_err(|refusal| {
+            // It took no time that a stage could tell.
+            model.metrics.statistics.failed(Duration::ZERO);
+            count(&model.metrics, refusal);
+        })
     }
 
     /// The model that is asked, for a request that ends with the answer. Whoever holds it is answered by it, whatever is loaded
@@ -156,12 +160,13 @@ impl Service {
     ) -> Result<Answer, Refusal> {
         let answer = self.answer(model, (arrived, deadline), read).await;
         let took = arrived.elapsed();
+        model.metrics.stage(Stage::Total, took);
         match &answer {
-            Ok(_) => {
-                model.metrics.stage(Stage::Total, took);
-                model.metrics.answered(tonic::Code::Ok);
+            Ok(_) => model.metrics.answered(tonic::Code::Ok),
+            Err(refusal) => {
+                model.metrics.statistics.failed(took);
+                count(&model.metrics, refusal);
             }
-            Err(refusal) => refused(model, took, refusal),
         }
         answer
     }
@@ -230,13 +235,6 @@ fn calculated(
     metrics.statistics.executed(rows, &[Duration::ZERO], began.elapsed());
     metrics.statistics.succeeded(arrived.elapsed(), decoding, Duration::ZERO);
     Ok(outputs)
-}
-
-/// By a model, after so long.
-fn refused(model: &Model, took: Duration, refusal: &Refusal) {
-    model.metrics.stage(Stage::Total, took);
-    model.metrics.statistics.failed(took);
-    count(&model.metrics, refusal);
 }
 
 fn count(metrics: &OfModel, refusal: &Refusal) {

@@ -370,7 +370,7 @@ async fn a_full_queue_is_told_before_the_body_has_come() {
     assert!(refused.message().starts_with(FULL), "{refused}");
 }
 
-/// Their bodies, of 100 KB, are not read; all of them are counted.
+/// Their bodies, of 100 KB, pass by; all of them are counted.
 #[tokio::test]
 async fn whoever_is_told_before_the_body_has_come_can_ask_again() {
     let (server, _waits) = full(&[]).await;

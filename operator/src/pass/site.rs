@@ -139,8 +139,16 @@ fn at_site(
         let runs = placement.map_or(&*version.name_any(), |placement| &placement.version).to_owned();
         steps.apply(world, render::placement(model, site, &runs, placement.map(|placement| placement.tier)));
     }
-    let waited = placement.and_then(|placement| status::waited(world, &view.nodes, model, placement.tier));
-    let (new, outcome) = status::edge_placement(world, live.map(AsRef::as_ref), model, site, decided, &place, waited);
+    let observed = placement.map(|placement| status::observed(world, &view.nodes, model, placement.tier));
+    let (new, outcome) = status::edge_placement(
+        world,
+        live.map(AsRef::as_ref),
+        model,
+        site,
+        decided,
+        &place,
+        observed.unwrap_or_default(),
+    );
     if let Some(live) = live {
         let news = news(live.as_ref(), &["Placed"], conditions(&live.status, |s| &s.conditions), &new.conditions);
         steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);

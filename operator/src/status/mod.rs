@@ -7,7 +7,7 @@ mod place;
 mod placement;
 mod pods;
 
-pub use budget::waited;
+pub use budget::{Observed, observed};
 pub use fleet::{edge_fleet, edge_site, site_link};
 pub use model::{Resolving, edge_model, edge_model_version};
 pub use place::{Place, PoolView, answers, places};

@@ -1,12 +1,12 @@
 //! The status of an EdgePlacement.
 
 use super::place::Place;
-use super::{Claim, Truth, budget, conditions, ready, shortened};
+use super::{Claim, Observed, Truth, budget, conditions, ready, shortened};
 use crate::observe::World;
 use crate::plan::{self, Prediction};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sconce_api::{
-    Amount, Decision, DurationText, EdgeModel, EdgePlacement, EdgePlacementStatus, Reason, Rejection, Tier, Waited,
+    Amount, Decision, DurationText, EdgeModel, EdgePlacement, EdgePlacementStatus, Reason, Rejection, Tier,
 };
 
 /// What the model's own status counts.
@@ -37,7 +37,7 @@ pub fn edge_placement(
     site: &str,
     decided: Decided<'_>,
     place: &Place,
-    waited: Option<Waited>,
+    observed: Observed,
 ) -> (EdgePlacementStatus, Outcome) {
     let old = live.and_then(|live| live.status.clone()).unwrap_or_default();
     let generation = live.and_then(|live| live.metadata.generation);
@@ -76,9 +76,9 @@ pub fn edge_placement(
                 status.rejected.clone_from(&old.rejected);
             }
             status.endpoints.clone_from(&place.endpoints);
-            status.observed = waited;
+            let within = budget::of_placement(&observed, placement.tier, &model.spec.latency_budget);
+            status.observed = observed.here;
             let served = old.conditions.iter().any(|old| old.type_ == "Serving" && old.status == "True");
-            let within = budget::of_placement(status.observed.as_ref(), &model.spec.latency_budget);
             placed_claims(placement, place, served, within)
         }
         Decided::Unplaced(unplaced) => {
@@ -196,8 +196,7 @@ pub(super) fn duration_text(us: u64) -> DurationText {
 
 /// Points per hour with up to three decimals.
 fn points(millis: u64) -> Amount {
-    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
-    Amount(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+    Amount::of_millis(millis)
 }
 
 fn rejection(rejected: &plan::Rejected) -> Rejection {
