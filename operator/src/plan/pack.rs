@@ -72,8 +72,14 @@ pub(super) struct Packed<'a> {
     left: Left,
 }
 
-pub(super) fn pack<'a>(snapshot: &'a Snapshot, models: &[&'a Model]) -> Packed<'a> {
-    let site = Site::new(snapshot);
+/// `taken` is what models that are kept take of their nodes.
+pub(super) fn pack<'a, 'k>(
+    snapshot: &'a Snapshot,
+    models: &[&'a Model],
+    taken: impl Iterator<Item = (&'k str, Resources)>,
+) -> Packed<'a> {
+    let mut site = Site::new(snapshot);
+    taken.for_each(|(node, taken)| site.take(node, taken));
     let mut left: Left = site.rooms.clone();
     let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(&site, model)).collect();
     tasks.sort_by_cached_key(|task| order(task, &site.rooms));
