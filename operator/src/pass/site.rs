@@ -113,8 +113,8 @@ fn at_site(
     let kept = placement.filter(|placement| is_kept(placement.reason));
     let mut place = status::places(world, placement, &key, pools, input.drain);
     wanted.insert((Kind::EdgePlacement, key.1.clone()));
-    if kept.is_some() {
-        // Of what is kept nothing goes, and nothing is written but that it is kept.
+    if kept.is_some_and(|kept| kept.tier == Tier::Edge || kept.reason == Reason::KeptUnreachable) {
+        // Of what is kept nothing goes, and nothing is written but that it is kept. What was about to leave leaves.
         wanted.insert((Kind::Deployment, key.1.clone()));
     }
     if let Some(placement) = placement.filter(|placement| placement.tier == Tier::Edge && kept.is_none()) {

@@ -285,17 +285,50 @@ fn a_suspended_model_stays_as_it_is_whatever_is_asked_of_it() {
     pod(&mut world, &edge(), "10.1.0.5", "a-1");
     world = settled(world);
     let before = (world.deployments.clone(), world.services.clone(), world.versions.clone());
-    let mut model = serde_json::to_value(world.models.values().next().unwrap().as_ref()).unwrap();
-    model["spec"]["suspend"] = json!(true);
-    model["spec"]["latencyBudget"] = json!("400ms");
-    model["spec"]["model"]["uri"] = json!("oci://r:5000/m/digits:2");
-    put(&mut world.models, model);
+    change(&mut world, |model| {
+        model["spec"]["suspend"] = json!(true);
+        model["spec"]["latencyBudget"] = json!("400ms");
+        model["spec"]["model"]["uri"] = json!("oci://r:5000/m/digits:2");
+    });
     assert!(run(&world).to_resolve.is_empty());
     let world = settled(world);
     assert_eq!((world.deployments.clone(), world.services.clone(), world.versions.clone()), before);
     assert_eq!((stands(&world, "Placed"), stands(&world, "Ready")), ("True/Suspended".into(), "True/Ready".into()));
     assert_eq!(endpoints(&world)[0], "10.1.0.5");
     assert!(world.placements.values().next().unwrap().status.as_ref().unwrap().predicted.is_some());
+}
+
+fn change(world: &mut World, change: impl FnOnce(&mut Value)) {
+    let mut model = serde_json::to_value(world.models.values().next().unwrap().as_ref()).unwrap();
+    change(&mut model);
+    put(&mut world.models, model);
+}
+
+#[test]
+fn a_move_that_has_begun_ends_though_the_model_is_suspended() {
+    for in_the_drain in [false, true] {
+        let mut world = settled(scene("25ms"));
+        pod(&mut world, &edge(), "10.1.0.5", "a-1");
+        world = settled(world);
+        change(&mut world, |model| model["spec"]["latencyBudget"] = json!("500ms"));
+        world = settled(world);
+        if in_the_drain {
+            pool_answers(&mut world);
+            world = settled(world);
+        }
+        change(&mut world, |model| model["spec"]["suspend"] = json!(true));
+        world = settled(world);
+        assert_eq!(stands(&world, "Placed"), "True/Suspended");
+        assert_eq!(endpoints(&world), [if in_the_drain { "10.96.0.9" } else { "10.1.0.5" }]);
+        pool_answers(&mut world);
+        world = settled(world);
+        world.now = Timestamp::from_second(1010).unwrap();
+        world = settled(world);
+        assert!(!world.deployments.contains_key(&("vision".to_owned(), edge())));
+        assert_eq!((endpoints(&world), stands(&world, "Ready")), (vec!["10.96.0.9".to_owned()], "True/Ready".into()));
+        let status = world.placements.values().next().unwrap().status.clone().unwrap();
+        assert!(status.conditions.iter().all(|condition| condition.type_ != "Reconciling"));
+    }
 }
 
 /// Seen on a real cluster: for six seconds after a cut healed the serving pod was routed to no longer.
