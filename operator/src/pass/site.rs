@@ -213,10 +213,12 @@ fn pool_views(input: &Input<'_>, model: &EdgeModel, wanted: &BTreeSet<(Kind, Str
             && live.labels().get(labels::TIER).map(String::as_str) == Some(render::tier_label(Tier::Cloud))
     });
     let view = |(key, live): (&Key, &std::sync::Arc<k8s_openapi::api::apps::v1::Deployment>)| {
+        let label = |name: &str| live.labels().get(name).cloned().unwrap_or_default();
         let address = input.world.services.get(key).and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
         PoolView {
             key: key.clone(),
-            variant: live.labels().get(labels::VARIANT).cloned().unwrap_or_default(),
+            version: label(labels::VERSION),
+            variant: label(labels::VARIANT),
             wanted: wanted.contains(&(Kind::Deployment, key.1.clone())),
             address: address.filter(|_| answers(live)),
             retiring: live.annotations().contains_key(RETIRE_AT),

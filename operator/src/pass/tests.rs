@@ -160,17 +160,46 @@ fn pod(world: &mut World, deployment: &str, ip: &str, node: &str) {
     world.add_pod(Arc::new(serde_json::from_value(pod).unwrap()));
 }
 
-/// The pool answers, at this address.
-fn pool_answers(world: &mut World) -> String {
-    let pool = names::pool("digits", DIGEST, "f32");
+/// The pool of this version answers, at this address.
+fn answers(world: &mut World, digest: &str, address: &str) -> String {
+    let pool = names::pool("digits", digest, "f32");
     let at = ("vision".to_owned(), pool.clone());
     let mut live = world.deployments[&at].as_ref().clone();
     live.status.get_or_insert_default().ready_replicas = Some(1);
     world.deployments.insert(at.clone(), Arc::new(live));
     let mut service = world.services[&at].as_ref().clone();
-    service.spec.get_or_insert_default().cluster_ip = Some("10.96.0.9".into());
+    service.spec.get_or_insert_default().cluster_ip = Some(address.into());
     world.services.insert(at, Arc::new(service));
     pool
+}
+
+fn pool_answers(world: &mut World) -> String {
+    answers(world, DIGEST, "10.96.0.9")
+}
+
+const NEWER: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+fn change(world: &mut World, change: impl FnOnce(&mut Value)) {
+    let mut model = serde_json::to_value(world.models.values().next().unwrap().as_ref()).unwrap();
+    change(&mut model);
+    put(&mut world.models, model);
+}
+
+/// The model is to run another version from now on.
+fn is_updated(world: &mut World) {
+    let mut version = world.versions.values().next().unwrap().as_ref().clone();
+    version.metadata.name = Some(names::version("digits", NEWER));
+    version.spec.digest = NEWER.into();
+    world.versions.insert(key(&version), Arc::new(version));
+    change(world, |model| {
+        model["status"]["desired"] = json!({"version": names::version("digits", NEWER), "digest": NEWER, "uri": URI});
+    });
+}
+
+/// Whether a Deployment that is there was told to go.
+fn is_leaving(world: &World, name: &str) -> Option<bool> {
+    let live = world.deployments.get(&("vision".to_owned(), name.to_owned()));
+    live.map(|live| live.annotations().contains_key(RETIRE_AT))
 }
 
 fn edge() -> String {
@@ -298,12 +327,6 @@ fn a_suspended_model_stays_as_it_is_whatever_is_asked_of_it() {
     assert!(world.placements.values().next().unwrap().status.as_ref().unwrap().predicted.is_some());
 }
 
-fn change(world: &mut World, change: impl FnOnce(&mut Value)) {
-    let mut model = serde_json::to_value(world.models.values().next().unwrap().as_ref()).unwrap();
-    change(&mut model);
-    put(&mut world.models, model);
-}
-
 #[test]
 fn a_move_that_has_begun_ends_though_the_model_is_suspended() {
     for in_the_drain in [false, true] {
@@ -394,33 +417,37 @@ fn a_pool_stays_while_a_site_without_contact_is_routed_to_it() {
     world = settled(world);
     assert_eq!(endpoints(&world), ["10.96.0.9"]);
     node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), false);
-    let newer = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-    let mut version = world.versions.values().next().unwrap().as_ref().clone();
-    version.metadata.name = Some(names::version("digits", newer));
-    version.spec.digest = newer.into();
-    world.versions.insert(key(&version), Arc::new(version));
-    let at = ("vision".to_owned(), "digits".to_owned());
-    let mut model = world.models[&at].as_ref().clone();
-    let desired = model.status.as_mut().unwrap().desired.as_mut().unwrap();
-    (desired.version, desired.digest) = (names::version("digits", newer), newer.into());
-    world.models.insert(at, Arc::new(model));
+    is_updated(&mut world);
     world = settled(world);
-    let successor = ("vision".to_owned(), names::pool("digits", newer, "f32"));
-    let mut live = world.deployments[&successor].as_ref().clone();
-    live.status.get_or_insert_default().ready_replicas = Some(1);
-    world.deployments.insert(successor.clone(), Arc::new(live));
-    let mut service = world.services[&successor].as_ref().clone();
-    service.spec.get_or_insert_default().cluster_ip = Some("10.96.0.10".into());
-    world.services.insert(successor, Arc::new(service));
+    answers(&mut world, NEWER, "10.96.0.10");
     world = settled(world);
-    let there = |world: &World| {
-        let live = &world.deployments.get(&("vision".to_owned(), pool.clone()));
-        live.map(|live| live.annotations().contains_key(RETIRE_AT))
-    };
-    assert_eq!(there(&world), Some(false));
+    assert_eq!(is_leaving(&world, &pool), Some(false));
     node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), true);
     world = settled(world);
-    assert_eq!((endpoints(&world), there(&world)), (vec!["10.96.0.10".to_owned()], Some(true)));
+    assert_eq!((endpoints(&world), is_leaving(&world, &pool)), (vec!["10.96.0.10".to_owned()], Some(true)));
+}
+
+fn pauses(world: &mut World, paused: bool) {
+    let mut site = world.sites.values().next().unwrap().as_ref().clone();
+    site.spec.paused = paused;
+    world.sites.insert(key(&site), Arc::new(site));
+}
+
+#[test]
+fn a_paused_site_stays_with_the_pool_that_it_has() {
+    let mut world = settled(scene("500ms"));
+    let pool = pool_answers(&mut world);
+    world = settled(world);
+    pauses(&mut world, true);
+    is_updated(&mut world);
+    world = settled(world);
+    answers(&mut world, NEWER, "10.96.0.10");
+    world = settled(world);
+    assert_eq!((endpoints(&world), is_leaving(&world, &pool)), (vec!["10.96.0.9".to_owned()], Some(false)));
+    assert_eq!((stands(&world, "Placed"), stands(&world, "Ready")), ("True/SitePaused".into(), "True/Ready".into()));
+    pauses(&mut world, false);
+    world = settled(world);
+    assert_eq!((endpoints(&world), is_leaving(&world, &pool)), (vec!["10.96.0.10".to_owned()], Some(true)));
 }
 
 #[test]
