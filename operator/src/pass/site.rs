@@ -198,7 +198,10 @@ fn render_pools(
             if object.kind == Kind::Deployment {
                 revive(input, &(object.namespace.clone(), object.name.clone()), steps);
             }
-            steps.apply(input.world, object);
+            // Whatever is asked of a suspended model: its pools stay as they are.
+            if !model.spec.suspend || render::live(input.world, &object).is_none() {
+                steps.apply(input.world, object);
+            }
         }
     }
     wanted

@@ -328,6 +328,25 @@ fn a_suspended_model_stays_as_it_is_whatever_is_asked_of_it() {
 }
 
 #[test]
+fn a_suspended_model_keeps_its_pool_as_it_is() {
+    let mut world = settled(scene("500ms"));
+    pool_answers(&mut world);
+    world = settled(world);
+    let before = (world.deployments.clone(), world.services.clone(), world.disruption_budgets.clone());
+    change(&mut world, |model| {
+        model["spec"]["suspend"] = json!(true);
+        model["spec"]["load"] = json!({"requestsPerSecond": 5_000});
+        model["spec"]["serving"] = json!({"maxBatchSize": 64});
+        model["spec"]["hardware"] = json!({"require": [{"key": "tier", "operator": "Exists"}]});
+    });
+    world = settled(world);
+    assert_eq!((world.deployments.clone(), world.services.clone(), world.disruption_budgets.clone()), before);
+    assert_eq!((stands(&world, "Placed"), stands(&world, "Ready")), ("True/Suspended".into(), "True/Ready".into()));
+    change(&mut world, |model| model["spec"]["suspend"] = json!(false));
+    assert_ne!(settled(world).deployments, before.0);
+}
+
+#[test]
 fn a_move_that_has_begun_ends_though_the_model_is_suspended() {
     for in_the_drain in [false, true] {
         let mut world = settled(scene("25ms"));
