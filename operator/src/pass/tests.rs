@@ -317,14 +317,20 @@ fn a_suspended_model_stays_as_it_is_whatever_is_asked_of_it() {
     change(&mut world, |model| {
         model["spec"]["suspend"] = json!(true);
         model["spec"]["latencyBudget"] = json!("400ms");
-        model["spec"]["model"]["uri"] = json!("oci://r:5000/m/digits:2");
+        model["spec"]["model"]["uri"] = json!("oci://r:5000/m/numbers:2");
     });
     assert!(run(&world).to_resolve.is_empty());
-    let world = settled(world);
+    let mut world = settled(world);
     assert_eq!((world.deployments.clone(), world.services.clone(), world.versions.clone()), before);
     assert_eq!((stands(&world, "Placed"), stands(&world, "Ready")), ("True/Suspended".into(), "True/Ready".into()));
     assert_eq!(endpoints(&world)[0], "10.1.0.5");
     assert!(world.placements.values().next().unwrap().status.as_ref().unwrap().predicted.is_some());
+    let model = world.models.values().next().unwrap().status.clone().unwrap();
+    let resolved = model.conditions.into_iter().find(|condition| condition.type_ == "Resolved").unwrap();
+    assert_eq!(resolved.message, format!("{URI} is {}", names::version("digits", DIGEST)));
+    // A version that was deleted is read again as what is served.
+    world.versions.clear();
+    assert_eq!(run(&world).to_resolve[0].1, format!("oci://r:5000/m/digits@{DIGEST}"));
 }
 
 #[test]
