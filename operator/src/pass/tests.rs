@@ -353,6 +353,21 @@ fn a_suspended_model_keeps_its_pool_as_it_is() {
 }
 
 #[test]
+fn what_was_deleted_of_a_suspended_model_is_said_to_be_gone() {
+    let mut world = settled(scene("25ms"));
+    change(&mut world, |model| model["spec"]["suspend"] = json!(true));
+    world.deployments.remove(&("vision".to_owned(), edge()));
+    world = settled(world);
+    let status = world.placements.values().next().unwrap().status.clone().unwrap();
+    let serving = status.conditions.iter().find(|condition| condition.type_ == "Serving").unwrap();
+    let told = format!("the Deployment {} is gone, and nothing makes it again: digits is suspended", edge());
+    assert_eq!((serving.reason.as_str(), serving.message.as_str()), ("Suspended", told.as_str()));
+    assert!(status.conditions.iter().all(|condition| condition.type_ != "Reconciling"));
+    change(&mut world, |model| model["spec"]["suspend"] = json!(false));
+    assert!(settled(world).deployments.contains_key(&("vision".to_owned(), edge())));
+}
+
+#[test]
 fn a_move_that_has_begun_ends_though_the_model_is_suspended() {
     for in_the_drain in [false, true] {
         let mut world = settled(scene("25ms"));

@@ -141,7 +141,20 @@ fn has_version(pod: &Pod, placement: &plan::Placement) -> bool {
     label(labels::VERSION) == Some(&placement.version) && label(labels::VARIANT) == Some(&placement.variant)
 }
 
+/// Whether somebody wished that all stays as it is.
+pub fn is_held(reason: Reason) -> bool {
+    matches!(reason, Reason::Suspended | Reason::SitePaused)
+}
+
 fn edge_trouble(world: &World, edge: &Key, placement: &plan::Placement) -> (Reason, String, bool) {
+    if !world.deployments.contains_key(edge) && is_held(placement.reason) {
+        let why = match placement.reason {
+            Reason::Suspended => format!("{} is suspended", placement.model.name),
+            _ => "the site is paused".into(),
+        };
+        let told = format!("the Deployment {} is gone, and nothing makes it again: {why}", edge.1);
+        return (placement.reason, told, true);
+    }
     let pods = world.pods_of(edge);
     let coming = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none() && is_of(pod, placement);
     let node = placement.node.as_deref().unwrap_or_default();
