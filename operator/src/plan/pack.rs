@@ -84,13 +84,12 @@ pub(super) fn pack<'a, 'k>(
     let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(&site, model)).collect();
     tasks.sort_by_cached_key(|task| order(task, &site.rooms));
     // Who keeps the budget comes first; what is left goes to those who cannot.
-    for task in &mut tasks {
-        let best = task.best_accepted(&left);
-        task.put(best, &mut left);
-    }
+    place(&mut tasks, &mut left);
     if tasks.iter().any(|task| task.gave_way(&left)) {
         repair(&mut tasks, &mut left);
         improve(&mut tasks, &mut left);
+        // There may be room now for who had none.
+        place(&mut tasks, &mut left);
     }
     for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
         let may_exceed = may_exceed(snapshot, task);
@@ -114,6 +113,14 @@ impl Packed<'_> {
                 None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left)),
             }
         }
+    }
+}
+
+/// Gives each model without a place the best that has room, in their order.
+fn place(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+    for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
+        let best = task.best_accepted(left);
+        task.put(best, left);
     }
 }
 
