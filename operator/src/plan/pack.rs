@@ -84,12 +84,8 @@ pub(super) fn pack<'a, 'k>(
     let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(&site, model)).collect();
     tasks.sort_by_cached_key(|task| order(task, &site.rooms));
     // Who keeps the budget comes first; what is left goes to those who cannot.
-    place(&mut tasks, &mut left);
-    if tasks.iter().any(|task| task.gave_way(&left)) {
-        repair(&mut tasks, &mut left);
-        improve(&mut tasks, &mut left);
-        // There may be room now for who had none.
-        place(&mut tasks, &mut left);
+    if settle(&mut tasks, &mut left) {
+        rest(&mut tasks, &mut left);
     }
     for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
         let may_exceed = may_exceed(snapshot, task);
@@ -112,6 +108,36 @@ impl Packed<'_> {
                 Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left)),
                 None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left)),
             }
+        }
+    }
+}
+
+/// Gives the models their places; whether there was too little room for all wishes.
+fn settle(tasks: &mut [Task<'_>], left: &mut [Resources]) -> bool {
+    place(tasks, left);
+    let crowded = tasks.iter().any(|task| task.gave_way(left));
+    if crowded {
+        repair(tasks, left);
+        improve(tasks, left);
+        // There may be room now for who had none.
+        place(tasks, left);
+    }
+    crowded
+}
+
+/// Settles anew from where everyone would be then, so that the next plan changes nothing.
+fn rest(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+    for _ in 0..ROUNDS {
+        let before: Vec<_> = tasks.iter().map(|task| task.chosen).collect();
+        for task in tasks.iter_mut().filter(|task| task.chosen.is_some()) {
+            for (index, candidate) in task.candidates.iter_mut().enumerate() {
+                candidate.home = task.chosen == Some(index);
+            }
+            task.put(None, left);
+        }
+        settle(tasks, left);
+        if tasks.iter().map(|task| task.chosen).eq(before) {
+            break;
         }
     }
 }

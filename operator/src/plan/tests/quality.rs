@@ -51,6 +51,16 @@ fn any_site(draw: &mut Draw) -> Snapshot {
     snapshot
 }
 
+/// The same, whose models differ in what they wish and how important they are.
+fn any_wishes(draw: &mut Draw) -> Snapshot {
+    let mut snapshot = any_site(draw);
+    for model in snapshot.models.iter_mut().map(Arc::make_mut) {
+        model.objective = draw.of(&[Objective::Cost, Objective::Latency]);
+        model.priority = draw.of(&[0, 1]);
+    }
+    snapshot
+}
+
 /// The least cost at which all models have a place that keeps their budget.
 fn optimum(left: &mut [Resources], models: &[Vec<Candidate<'_>>]) -> Option<u64> {
     let Some((first, rest)) = models.split_first() else { return Some(0) };
@@ -127,11 +137,7 @@ fn no_model_is_without_a_place_that_has_room() {
     let mut draw = Draw(11);
     let mut full = 0;
     for _ in 0..20_000 {
-        let mut snapshot = any_site(&mut draw);
-        for model in snapshot.models.iter_mut().map(Arc::make_mut) {
-            model.objective = draw.of(&[Objective::Cost, Objective::Latency]);
-            model.priority = draw.of(&[0, 1]);
-        }
+        let snapshot = any_wishes(&mut draw);
         let (plan, site) = (plan_site(&snapshot), Site::new(&snapshot));
         let left = left(&site, &plan);
         for unplaced in &plan.unplaced {
@@ -147,4 +153,15 @@ fn no_model_is_without_a_place_that_has_room() {
         }
     }
     assert!(full > 1_000, "the sites are too easy: {full}");
+}
+
+/// (C), where models give way to each other.
+#[test]
+fn planning_again_changes_nothing_at_a_full_site_either() {
+    let mut draw = Draw(7);
+    for turn in 0..40_000 {
+        let snapshot = if turn % 2 == 0 { any_wishes(&mut draw) } else { any_site(&mut draw) };
+        let plan = plan_site(&snapshot);
+        assert_eq!(plan, plan_site(&snapshot.applied(&plan)), "site {turn}");
+    }
 }
