@@ -196,6 +196,15 @@ mod tests {
             assert_eq!(told, expected);
         };
         check(|_, _| {}, &[("vision/digits at site-a", "Starting")]);
+        // The model was written before its placements, which are still as they were.
+        check(
+            |model, placement| {
+                model["status"]["conditions"] =
+                    json!([condition("Ready", "False", "NotEnoughSites", "1/2 sites serve")]);
+                placement["status"]["conditions"] = json!([condition("Ready", "True", "Ready", "so")]);
+            },
+            &[("vision/digits", "NotEnoughSites")],
+        );
         check(
             |_, placement| placement["status"]["conditions"] = json!([condition("Ready", "True", "Ready", "so")]),
             &[],

@@ -38,14 +38,14 @@ pub fn resolve(input: &Input<'_>, steps: &mut Steps) -> BTreeMap<Key, Standing> 
 
 fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut Steps) -> Standing {
     let old = model.status.as_ref().and_then(|status| status.desired.clone());
-    let uri = &model.spec.model.uri;
     // A suspended model stays at the version that it has.
-    let resolved_once = old.as_ref().filter(|old| old.uri == *uri || model.spec.suspend);
+    let resolved_once = old.as_ref().filter(|old| old.uri == model.spec.model.uri || model.spec.suspend);
+    let uri = resolved_once.map_or(&model.spec.model.uri, |old| &old.uri).clone();
     let (resolving, desired) = if resolved_once.is_some() && input.world.version_of(model).is_some() {
         (Resolving::Resolved, old)
     } else {
         // A version that was deleted is read again as what it was, even if the tag has moved.
-        let ask = resolved_once.map_or_else(|| uri.clone(), |old| pinned(uri, &old.digest));
+        let ask = resolved_once.map_or_else(|| uri.clone(), |old| pinned(&uri, &old.digest));
         let resolution = input.resolutions.get(key).filter(|resolution| resolution.uri == ask);
         match resolution.map(|resolution| &resolution.outcome) {
             None => {
@@ -72,7 +72,7 @@ fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut St
                     steps.statuses.push(crate::apply::Write::Status { object: status, news: Vec::new() });
                 }
                 steps.apply(input.world, object);
-                let desired = DesiredVersion { version, digest: artifact.digest.clone(), uri: uri.clone() };
+                let desired = DesiredVersion { version, digest: artifact.digest.clone(), uri };
                 (Resolving::Resolved, Some(desired))
             }
         }

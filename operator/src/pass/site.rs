@@ -113,8 +113,8 @@ fn at_site(
     let kept = placement.filter(|placement| is_kept(placement.reason));
     let mut place = status::places(world, placement, &key, pools, input.drain);
     wanted.insert((Kind::EdgePlacement, key.1.clone()));
-    if kept.is_some() {
-        // Of what is kept nothing goes, and nothing is written but that it is kept.
+    if kept.is_some_and(|kept| kept.tier == Tier::Edge || kept.reason == Reason::KeptUnreachable) {
+        // Of what is kept nothing goes, and nothing is written but that it is kept. What was about to leave leaves.
         wanted.insert((Kind::Deployment, key.1.clone()));
     }
     if let Some(placement) = placement.filter(|placement| placement.tier == Tier::Edge && kept.is_none()) {
@@ -206,7 +206,10 @@ fn render_pools(
             if object.kind == Kind::Deployment {
                 revive(input, &(object.namespace.clone(), object.name.clone()), steps);
             }
-            steps.apply(input.world, object);
+            // Whatever is asked of a suspended model: its pools stay as they are.
+            if !model.spec.suspend || render::live(input.world, &object).is_none() {
+                steps.apply(input.world, object);
+            }
         }
     }
     wanted
@@ -221,10 +224,12 @@ fn pool_views(input: &Input<'_>, model: &EdgeModel, wanted: &BTreeSet<(Kind, Str
             && live.labels().get(labels::TIER).map(String::as_str) == Some(render::tier_label(Tier::Cloud))
     });
     let view = |(key, live): (&Key, &std::sync::Arc<k8s_openapi::api::apps::v1::Deployment>)| {
+        let label = |name: &str| live.labels().get(name).cloned().unwrap_or_default();
         let address = input.world.services.get(key).and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
         PoolView {
             key: key.clone(),
-            variant: live.labels().get(labels::VARIANT).cloned().unwrap_or_default(),
+            version: label(labels::VERSION),
+            variant: label(labels::VARIANT),
             wanted: wanted.contains(&(Kind::Deployment, key.1.clone())),
             address: address.filter(|_| answers(live)),
             retiring: live.annotations().contains_key(RETIRE_AT),

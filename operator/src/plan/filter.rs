@@ -58,10 +58,7 @@ impl<'a> Candidate<'a> {
 
     /// What all its pods take of the node.
     pub fn takes(&self) -> Resources {
-        Resources {
-            cpu_millis: self.request.cpu_millis.saturating_mul(self.replicas),
-            memory_bytes: self.request.memory_bytes.saturating_mul(self.replicas),
-        }
+        self.request.times(self.replicas)
     }
 }
 
@@ -99,10 +96,8 @@ fn name(node: Option<&Node>, variant: &str) -> String {
 pub(super) fn room(node: &Node, max_share_millis: u64) -> Resources {
     let share =
         |amount: u64| u64::try_from(u128::from(amount) * u128::from(max_share_millis) / 100_000).unwrap_or(amount);
-    Resources {
-        cpu_millis: share(node.allocatable.cpu_millis).saturating_sub(node.requested.cpu_millis),
-        memory_bytes: share(node.allocatable.memory_bytes).saturating_sub(node.requested.memory_bytes),
-    }
+    let Resources { cpu_millis, memory_bytes } = node.allocatable;
+    Resources { cpu_millis: share(cpu_millis), memory_bytes: share(memory_bytes) }.less(node.requested)
 }
 
 /// What is the same for all models of a site.
@@ -134,6 +129,13 @@ impl<'a> Site<'a> {
         let mut nodes: Vec<_> = nodes.iter().enumerate().map(site_node).collect();
         nodes.sort_by_key(|node| &node.node.name);
         Self { snapshot, rooms, nodes }
+    }
+
+    /// Less room on a node: a model that is kept there has it.
+    pub fn take(&mut self, node: &str, taken: Resources) {
+        if let Some(index) = self.snapshot.nodes.iter().position(|other| other.name == node) {
+            self.rooms[index] = self.rooms[index].less(taken);
+        }
     }
 }
 

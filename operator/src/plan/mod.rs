@@ -64,7 +64,9 @@ pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
             _ => models.push(model.as_ref()),
         }
     }
-    Decided { kept, packed: pack::pack(snapshot, &models) }
+    let taken = kept.iter().filter_map(|(model, home)| taken(snapshot, model, home));
+    let packed = pack::pack(snapshot, &models, taken);
+    Decided { kept, packed }
 }
 
 /// Decides what couples sites: cloud offers and pools.
@@ -103,7 +105,13 @@ fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
     }
 }
 
-/// What the kept pods request, as far as it can be computed; nothing otherwise.
+/// The node of a kept model, and what all its pods take of it.
+fn taken<'a>(snapshot: &Snapshot, model: &Model, home: &'a Home) -> Option<(&'a str, Resources)> {
+    let node = home.node.as_deref()?;
+    Some((node, kept_request(snapshot, model, home).times(home.replicas)))
+}
+
+/// What each of the kept pods requests, as far as it can be computed; nothing otherwise.
 fn kept_request(snapshot: &Snapshot, model: &Model, home: &Home) -> Resources {
     let variant = model.variants.iter().find(|variant| variant.name == home.variant);
     let service = variant.and_then(|variant| match (&home.node, &model.cloud) {

@@ -72,19 +72,20 @@ pub(super) struct Packed<'a> {
     left: Left,
 }
 
-pub(super) fn pack<'a>(snapshot: &'a Snapshot, models: &[&'a Model]) -> Packed<'a> {
-    let site = Site::new(snapshot);
+/// `taken` is what models that are kept take of their nodes.
+pub(super) fn pack<'a, 'k>(
+    snapshot: &'a Snapshot,
+    models: &[&'a Model],
+    taken: impl Iterator<Item = (&'k str, Resources)>,
+) -> Packed<'a> {
+    let mut site = Site::new(snapshot);
+    taken.for_each(|(node, taken)| site.take(node, taken));
     let mut left: Left = site.rooms.clone();
     let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(&site, model)).collect();
     tasks.sort_by_cached_key(|task| order(task, &site.rooms));
     // Who keeps the budget comes first; what is left goes to those who cannot.
-    for task in &mut tasks {
-        let best = task.best_accepted(&left);
-        task.put(best, &mut left);
-    }
-    if tasks.iter().any(|task| task.gave_way(&left)) {
-        repair(&mut tasks, &mut left);
-        improve(&mut tasks, &mut left);
+    if settle(&mut tasks, &mut left) {
+        rest(&mut tasks, &mut left);
     }
     for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
         let may_exceed = may_exceed(snapshot, task);
@@ -108,6 +109,44 @@ impl Packed<'_> {
                 None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left)),
             }
         }
+    }
+}
+
+/// Gives the models their places; whether there was too little room for all wishes.
+fn settle(tasks: &mut [Task<'_>], left: &mut [Resources]) -> bool {
+    place(tasks, left);
+    let crowded = tasks.iter().any(|task| task.gave_way(left));
+    if crowded {
+        repair(tasks, left);
+        improve(tasks, left);
+        // There may be room now for who had none.
+        place(tasks, left);
+    }
+    crowded
+}
+
+/// Settles anew from where everyone would be then, so that the next plan changes nothing.
+fn rest(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+    for _ in 0..ROUNDS {
+        let before: Vec<_> = tasks.iter().map(|task| task.chosen).collect();
+        for task in tasks.iter_mut().filter(|task| task.chosen.is_some()) {
+            for (index, candidate) in task.candidates.iter_mut().enumerate() {
+                candidate.home = task.chosen == Some(index);
+            }
+            task.put(None, left);
+        }
+        settle(tasks, left);
+        if tasks.iter().map(|task| task.chosen).eq(before) {
+            break;
+        }
+    }
+}
+
+/// Gives each model without a place the best that has room, in their order.
+fn place(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+    for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
+        let best = task.best_accepted(left);
+        task.put(best, left);
     }
 }
 

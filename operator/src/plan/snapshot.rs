@@ -56,6 +56,20 @@ pub struct Resources {
     pub memory_bytes: u64,
 }
 
+impl Resources {
+    pub fn times(self, pods: u64) -> Self {
+        Self { cpu_millis: self.cpu_millis.saturating_mul(pods), memory_bytes: self.memory_bytes.saturating_mul(pods) }
+    }
+
+    /// What is left when `taken` is gone; nothing where more is taken than there is.
+    pub fn less(self, taken: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_sub(taken.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_sub(taken.memory_bytes),
+        }
+    }
+}
+
 /// Speed of one core, from the agent's timed product of f32 matrices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speed {

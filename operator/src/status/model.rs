@@ -83,7 +83,10 @@ fn resolved(world: &World, model: &EdgeModel, desired: Option<&DesiredVersion>, 
             let variants = world.versions.get(&key).and_then(|version| version.status.as_ref()).map(|s| &s.variants);
             match variants.into_iter().flatten().find_map(|variant| uncertain(model, variant)) {
                 Some(told) => Claim::new("Resolved", true, Reason::AccuracyUncertain, told),
-                None => Claim::new("Resolved", true, Reason::Resolved, format!("{uri} is {}", desired.version)),
+                // Of a suspended model it may be another than `spec.model` asks for.
+                None => {
+                    Claim::new("Resolved", true, Reason::Resolved, format!("{} is {}", desired.uri, desired.version))
+                }
             }
         }
     }

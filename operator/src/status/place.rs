@@ -19,12 +19,20 @@ const MOST_ENDPOINTS: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolView {
     pub key: Key,
+    pub version: String,
     pub variant: String,
     /// Of the version that the model is to run.
     pub wanted: bool,
     /// Address of its Service, once a replica is Ready.
     pub address: Option<String>,
     pub retiring: bool,
+}
+
+impl PoolView {
+    /// Whether it runs what was decided. Where nothing may move that is not the version that the model is to run.
+    fn is_of(&self, placement: &plan::Placement) -> bool {
+        self.version == placement.version && self.variant == placement.variant
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -64,15 +72,15 @@ pub fn places(
             Place { endpoints: capped(endpoints), current, trouble, answering, edge_fate: None }
         }
         Some(placement) => {
-            let wanted = pools.iter().find(|pool| pool.wanted && pool.variant == placement.variant);
-            let current = wanted.is_some_and(|pool| pool.address.is_some());
-            let mut endpoints: Vec<_> = pool_endpoint(pools, Some(&placement.variant)).into_iter().collect();
+            let decided = pools.iter().find(|pool| pool.is_of(placement));
+            let current = decided.is_some_and(|pool| pool.address.is_some());
+            let mut endpoints: Vec<_> = pool_endpoint(pools, Some(placement)).into_iter().collect();
             let answering = endpoints.len();
             let edge_fate = left.map(|_| fate(announced, current, world.now, drain));
             if edge_fate.is_some_and(Fate::is_listed) {
                 endpoints.extend(edge_endpoints);
             }
-            let trouble = if current { fine() } else { pool_trouble(world, wanted) };
+            let trouble = if current { fine() } else { pool_trouble(world, decided) };
             Place { endpoints: capped(endpoints), current, trouble, answering, edge_fate }
         }
         None => Place {
@@ -106,11 +114,9 @@ fn endpoint_of(pod: &Pod) -> Option<Endpoint> {
     Some(Endpoint { tier: Tier::Edge, address, port: GRPC })
 }
 
-/// The wanted pool, if it answers; else one of another version that does and is not about to go.
-fn pool_endpoint(pools: &[PoolView], variant: Option<&str>) -> Option<Endpoint> {
-    let rank = |pool: &&PoolView| {
-        (pool.wanted && variant.is_none_or(|variant| pool.variant == variant), pool.wanted, !pool.retiring)
-    };
+/// The decided pool, if it answers; else a wanted one, or one of another version, that does and is not about to go.
+fn pool_endpoint(pools: &[PoolView], decided: Option<&plan::Placement>) -> Option<Endpoint> {
+    let rank = |pool: &&PoolView| (decided.is_some_and(|decided| pool.is_of(decided)), pool.wanted);
     let pool = pools.iter().filter(|pool| pool.address.is_some() && !pool.retiring).max_by_key(rank)?;
     Some(Endpoint { tier: Tier::Cloud, address: pool.address.clone()?, port: GRPC })
 }
@@ -135,7 +141,20 @@ fn has_version(pod: &Pod, placement: &plan::Placement) -> bool {
     label(labels::VERSION) == Some(&placement.version) && label(labels::VARIANT) == Some(&placement.variant)
 }
 
+/// Whether somebody wished that all stays as it is.
+pub fn is_held(reason: Reason) -> bool {
+    matches!(reason, Reason::Suspended | Reason::SitePaused)
+}
+
 fn edge_trouble(world: &World, edge: &Key, placement: &plan::Placement) -> (Reason, String, bool) {
+    if !world.deployments.contains_key(edge) && is_held(placement.reason) {
+        let why = match placement.reason {
+            Reason::Suspended => format!("{} is suspended", placement.model.name),
+            _ => "the site is paused".into(),
+        };
+        let told = format!("the Deployment {} is gone, and nothing makes it again: {why}", edge.1);
+        return (placement.reason, told, true);
+    }
     let pods = world.pods_of(edge);
     let coming = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none() && is_of(pod, placement);
     let node = placement.node.as_deref().unwrap_or_default();
@@ -145,11 +164,11 @@ fn edge_trouble(world: &World, edge: &Key, placement: &plan::Placement) -> (Reas
         .unwrap_or_else(made)
 }
 
-fn pool_trouble(world: &World, wanted: Option<&PoolView>) -> (Reason, String, bool) {
-    let pods = wanted.map(|pool| world.pods_of(&pool.key)).unwrap_or_default();
+fn pool_trouble(world: &World, decided: Option<&PoolView>) -> (Reason, String, bool) {
+    let pods = decided.map(|pool| world.pods_of(&pool.key)).unwrap_or_default();
     let coming = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_pod_ready(pod));
     worst(coming.map(|pod| trouble_of(pod)))
-        .or_else(|| refused_pods(world, &wanted?.key))
+        .or_else(|| refused_pods(world, &decided?.key))
         .unwrap_or_else(|| (Reason::Starting, "the pool in the cloud is being made".into(), false))
 }
 

@@ -1,6 +1,6 @@
 //! The status of an EdgePlacement.
 
-use super::place::Place;
+use super::place::{Place, is_held};
 use super::{Claim, Observed, Truth, budget, conditions, ready, shortened};
 use crate::observe::World;
 use crate::plan::{self, Prediction};
@@ -146,7 +146,8 @@ fn placed_claims(placement: &plan::Placement, place: &Place, served: bool, withi
         let leaving = "the pods of the earlier place on the edge are about to go";
         place.edge_fate.map(|_| Claim::new("Reconciling", true, Reason::Progressing, leaving))
     } else {
-        Some(Claim::new("Reconciling", true, *reason, &**told))
+        // What nobody makes again is not under way.
+        (!is_held(*reason)).then(|| Claim::new("Reconciling", true, *reason, &**told))
     };
     let placed = Claim::new("Placed", true, placement.reason, &*placement.message);
     Claims { placed, serving, within, rolled, reconciling }

@@ -36,3 +36,18 @@ fn a_site_that_only_the_cloud_serves_has_nothing_on_its_nodes() {
     let rejected = &plan.placement("digits").rejected[0];
     assert_eq!((rejected.reason, rejected.message.as_str()), (TierExcluded, "the site's serve is CloudOnly"));
 }
+
+/// It has its pod there: another model of that size does not fit.
+#[test]
+fn what_a_held_model_takes_of_its_node_no_other_gets() {
+    let held = || model("held").memory(2_000);
+    let plan = |held: Model| {
+        let site = site_a().home("held", Tier::Edge, Some("site-a-1"));
+        plan_site(&site.model(held).model(model("new").memory(2_000).tier(TierChoice::Edge)))
+    };
+    let full = plan(Model { suspended: true, ..held() });
+    assert_eq!((full.place("held"), full.unplaced("new").reason), ("edge/f32 on site-a-1".into(), NoCandidate));
+    assert_eq!(reasons(&full.unplaced("new").rejected)[0], ("edge/f32 on site-a-1", InsufficientMemory));
+    let small = plan(Model { suspended: true, ..held().memory(100) });
+    assert_eq!(small.place("new"), "edge/f32 on site-a-1");
+}

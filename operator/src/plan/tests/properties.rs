@@ -35,14 +35,15 @@ fn any_model(index: usize) -> impl Strategy<Value = Model> {
         any::<bool>(),
         prop::option::weighted(0.7, 5..200_u64),
         0..300_000_u64,
+        prop::bool::weighted(0.2),
     );
     let variants = (0..3_usize).prop_flat_map(|count| (0..count).map(any_variant).collect::<Vec<_>>());
     (wishes, place, variants).prop_map(
-        move |((budget, floor, rate, strict, latency), (tier, camera, cloud, bytes), variants)| {
+        move |((budget, floor, rate, strict, latency), (tier, camera, cloud, bytes, suspended), variants)| {
             let mut model = model(&format!("model-{index}")).rate(rate).tier(tier).variants(&variants);
             model.budget_us = budget;
             model.accuracy_floor_millis = floor;
-            model.request_bytes = bytes;
+            (model.request_bytes, model.suspended) = (bytes, suspended);
             model.budget_policy = if strict { BudgetPolicy::Require } else { BudgetPolicy::Prefer };
             model.objective = if latency { Objective::Latency } else { Objective::Cost };
             model.cloud = match cloud {
@@ -73,8 +74,10 @@ prop_compose! {
         homes in vec(any_home(nodes), models),
         link_us in (100..80_000_u64, 0..40_000_u64),
         measured in any::<bool>(),
+        (paused, cloud_only) in (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
     ) -> Snapshot {
         let mut snapshot = site("site", nodes_drawn).linked(link_us.0, link_us.0 + link_us.1);
+        (snapshot.paused, snapshot.cloud_only) = (paused, cloud_only);
         if !measured {
             snapshot.link.round_trip_basis = Basis::Assumed;
             snapshot.link.samples = 0;
@@ -90,7 +93,7 @@ prop_compose! {
 }
 
 fn kept(placement: &Placement) -> bool {
-    placement.reason == Reason::KeptUnreachable
+    matches!(placement.reason, Reason::KeptUnreachable | Reason::Suspended | Reason::SitePaused)
 }
 
 proptest! {
@@ -101,11 +104,12 @@ proptest! {
     fn capacity_is_never_exceeded(snapshot in any_site()) {
         let plan = plan_site(&snapshot);
         for node in &snapshot.nodes {
-            let here = |placement: &&Placement| placement.node.as_ref() == Some(&node.name) && !kept(placement);
+            let here = |placement: &&Placement| placement.node.as_ref() == Some(&node.name);
             let (mut cpu, mut memory) = (node.requested.cpu_millis, node.requested.memory_bytes);
             let mut placed = false;
             for placement in plan.placements.iter().filter(here) {
-                placed = true;
+                // What is kept was there before the share or the others' requests became what they are.
+                placed |= !kept(placement);
                 cpu += placement.request.cpu_millis * placement.replicas;
                 memory += placement.request.memory_bytes * placement.replicas;
             }
@@ -148,11 +152,12 @@ proptest! {
         decided.extend(plan.unplaced.iter().map(|unplaced| unplaced.model.clone()));
         decided.sort();
         prop_assert_eq!(decided, wanted);
-        let outcomes = [Reason::ChosenAtEdge, Reason::ChosenInCloud, Reason::BestEffort, Reason::KeptUnreachable];
-        for Placement { reason, message, rejected, predicted, .. } in &plan.placements {
-            prop_assert!(outcomes.contains(reason));
+        let outcomes = [Reason::ChosenAtEdge, Reason::ChosenInCloud, Reason::BestEffort];
+        for placement in &plan.placements {
+            let Placement { reason, message, rejected, predicted, .. } = placement;
+            prop_assert!(outcomes.contains(reason) || kept(placement));
             prop_assert!(!message.is_empty() && message.chars().count() <= 512 && rejected.len() <= 8);
-            prop_assert!(predicted.is_some() != (*reason == Reason::KeptUnreachable));
+            prop_assert!(predicted.is_some() != kept(placement));
         }
         for Unplaced { reason, message, rejected, .. } in &plan.unplaced {
             prop_assert!([Reason::NoCandidate, Reason::NoCapacity, Reason::NoNodes].contains(reason));
@@ -171,7 +176,7 @@ proptest! {
             prop_assert!(floor == 0 || variant.accuracy_millis.is_some_and(|accuracy| accuracy >= floor));
             if let Some(name) = &placement.node {
                 let node = snapshot.nodes.iter().find(|node| node.name == *name).unwrap();
-                prop_assert!(node.ready && !node.leaving);
+                prop_assert!(node.ready && !node.leaving && !snapshot.cloud_only);
                 prop_assert!(model.require.iter().all(|requirement| requirement.matches(&node.labels)));
             }
             let predicted = placement.predicted.as_ref().unwrap();
@@ -192,7 +197,7 @@ proptest! {
         let plan = plan_site(&snapshot);
         for (model, home) in &snapshot.current {
             let placement = plan.placements.iter().find(|placement| placement.model == *model).unwrap();
-            prop_assert!(kept(placement));
+            prop_assert_eq!(placement.reason, Reason::KeptUnreachable);
             let Placement { tier, node, variant, version, replicas, .. } = placement.clone();
             prop_assert_eq!(home, &Home { tier, node, variant, version, replicas });
         }

@@ -51,6 +51,16 @@ fn any_site(draw: &mut Draw) -> Snapshot {
     snapshot
 }
 
+/// The same, whose models differ in what they wish and how important they are.
+fn any_wishes(draw: &mut Draw) -> Snapshot {
+    let mut snapshot = any_site(draw);
+    for model in snapshot.models.iter_mut().map(Arc::make_mut) {
+        model.objective = draw.of(&[Objective::Cost, Objective::Latency]);
+        model.priority = draw.of(&[0, 1]);
+    }
+    snapshot
+}
+
 /// The least cost at which all models have a place that keeps their budget.
 fn optimum(left: &mut [Resources], models: &[Vec<Candidate<'_>>]) -> Option<u64> {
     let Some((first, rest)) = models.split_first() else { return Some(0) };
@@ -107,4 +117,51 @@ fn plans_are_nearly_as_cheap_as_the_cheapest_and_miss_hardly_a_site() {
     assert!(contested > 100, "the sites are too easy: {contested}");
     assert!(missed * 100 <= feasible, "{missed} of {feasible}");
     assert!(excess_ppm / feasible <= 30_000, "{} ppm", excess_ppm / feasible);
+}
+
+/// What our models leave of each node.
+fn left(site: &Site<'_>, plan: &Plan) -> Vec<Resources> {
+    let mut left = site.rooms.clone();
+    for placement in &plan.placements {
+        let node = site.snapshot.nodes.iter().position(|node| placement.node.as_ref() == Some(&node.name));
+        if let Some(node) = node {
+            left[node] = left[node].less(placement.request.times(placement.replicas));
+        }
+    }
+    left
+}
+
+/// Whatever gave way to whom, no model is without a place while one that keeps its budget has room.
+#[test]
+fn no_model_is_without_a_place_that_has_room() {
+    let mut draw = Draw(11);
+    let mut full = 0;
+    for _ in 0..20_000 {
+        let snapshot = any_wishes(&mut draw);
+        let (plan, site) = (plan_site(&snapshot), Site::new(&snapshot));
+        let left = left(&site, &plan);
+        for unplaced in &plan.unplaced {
+            let model = snapshot.models.iter().find(|model| model.name == unplaced.model).unwrap();
+            let fits = |candidate: &Candidate<'_>| {
+                let (takes, room) = (candidate.takes(), left.get(candidate.index));
+                room.is_none_or(|room| takes.cpu_millis <= room.cpu_millis && takes.memory_bytes <= room.memory_bytes)
+            };
+            let accepted = candidates(&site, model).0;
+            let mut accepted = accepted.iter().filter(|candidate| candidate.too_slow.is_none()).peekable();
+            full += u64::from(accepted.peek().is_some());
+            assert!(!accepted.any(fits), "{} has no place", model.name.name);
+        }
+    }
+    assert!(full > 1_000, "the sites are too easy: {full}");
+}
+
+/// (C), where models give way to each other.
+#[test]
+fn planning_again_changes_nothing_at_a_full_site_either() {
+    let mut draw = Draw(7);
+    for turn in 0..40_000 {
+        let snapshot = if turn % 2 == 0 { any_wishes(&mut draw) } else { any_site(&mut draw) };
+        let plan = plan_site(&snapshot);
+        assert_eq!(plan, plan_site(&snapshot.applied(&plan)), "site {turn}");
+    }
 }
