@@ -86,7 +86,10 @@ fn run(Args { verb, log_format }: Args) -> Result<()> {
     };
     drop(inside);
     let logs = logs(log_format, exporter.as_ref());
-    runtime.block_on(async {
+    if let Verb::Serve(_) = &verb {
+        spans::warn();
+    }
+    let ended = runtime.block_on(async {
         let ended = match verb {
             Verb::Fetch(args) => run_fetch(args).await,
             Verb::Serve(args) => run_serve(*args, logs).await,
@@ -98,7 +101,10 @@ fn run(Args { verb, log_format }: Args) -> Result<()> {
             exporter.end().await;
         }
         ended
-    })
+    });
+    // Without waiting for what blocks a thread: another's lock on the store, or the resolver.
+    runtime.shutdown_background();
+    ended
 }
 
 fn runtime(verb: &Verb) -> Result<Runtime> {
@@ -144,11 +150,13 @@ async fn run_fetch(args: Fetch) -> Result<()> {
     let source = Source::new(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
     let fetched = fetch(&source, &args.digest, &args.variant, &args.to, args.registries.patience);
     tokio::select! {
-        fetched = fetched => Ok(fetched?),
+        // What is fetched may hash files for long before it waits: first the signals are listened to.
+        biased;
         stop = stop::requested() => {
             stop?;
-            bail!("told to stop before all was there; the next attempt goes on from here")
+            bail!("FetchFailed: told to stop before all was there; the next attempt goes on from here")
         }
+        fetched = fetched => Ok(fetched?),
     }
 }
 
@@ -172,11 +180,12 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
     // From the start: the first process of a container is not stopped by a signal that it does not listen to.
     let stop = async { drop(stop::requested().await) }.shared();
     let catalogue = tokio::select! {
-        catalogue = catalogue(&args, metrics) => catalogue?,
+        biased;
         () = stop.clone() => {
             tracing::info!("told to stop before it was ready");
             return Ok(());
         }
+        catalogue = catalogue(&args, metrics) => catalogue?,
     };
     let tls = args.tls().map(Tls::watch).transpose()?;
     let (grpc, rest, metrics_listener) =

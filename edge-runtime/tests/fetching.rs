@@ -7,7 +7,7 @@ mod common;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use common::process::Process;
+use common::process::{self, Process};
 use common::{client, request};
 use sconce_edge_runtime::fetch::{FetchError, Source, Store, fetch};
 use sconce_edge_runtime::load::{FILE_PATH, load};
@@ -15,11 +15,13 @@ use sconce_edge_runtime::wire::ModelInferRequest;
 use sconce_model::digest::sha256;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 /// What the next answers are like; then all is well.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +135,10 @@ fn folder() -> TempDir {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// For a registry that answers, and says each time what does not pass.
+const SECONDS: Duration = Duration::from_secs(5);
+/// For a registry that cannot be reached.
+const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn what_is_fetched_can_be_served_and_is_not_fetched_twice() {
@@ -166,6 +172,25 @@ async fn one_variant_is_fetched_without_the_others() {
 }
 
 #[tokio::test]
+async fn a_rotten_file_of_another_variant_holds_up_none() {
+    let (to, (registry, from)) = (folder(), registry(&[], same).await);
+    let (source, digest) = (Source::new(&from, &[]).unwrap(), registry.digest());
+    let fetch = async |variant| fetch(&source, &digest, variant, to.path(), MINUTE).await.unwrap();
+    let load = |variant| load(to.path(), Some(&digest), variant, 4, 1);
+    fetch("f32").await;
+    fetch("int8").await;
+    // What is well stays.
+    fetch("f32").await;
+    load("int8").unwrap();
+    std::fs::write(to.path().join("weights/int8/model.safetensors"), b"rotten").unwrap();
+    assert!(load("f32").err().unwrap().to_string().ends_with("fetch it again"));
+    fetch("f32").await;
+    load("f32").unwrap();
+    fetch("int8").await;
+    load("int8").unwrap();
+}
+
+#[tokio::test]
 async fn a_busy_registry_and_a_connection_that_is_cut_only_cost_time() {
     let (to, (registry, from)) = (folder(), registry(&[Mood::Busy, Mood::Cut, Mood::Busy], same).await);
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
@@ -186,16 +211,16 @@ async fn wrong_bytes_never_get_their_name() {
 #[tokio::test]
 async fn reasons_come_first() {
     let (to, (registry, from)) = (folder(), registry(&[], same).await);
-    let check = async |from: &str, digest: &str, expected: &str| {
-        let error = fetched(from, digest, to.path(), Duration::from_millis(300)).await.unwrap_err().to_string();
+    let check = async |from: &str, digest: &str, patience: Duration, expected: &str| {
+        let error = fetched(from, digest, to.path(), patience).await.unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
         assert!(!error.contains('\n'), "{error}");
     };
-    check(&from, &sha256(b"another"), "ArtifactMissing: ").await;
+    check(&from, &sha256(b"another"), MINUTE, "ArtifactMissing: ").await;
     // Hexadecimal digits of a digest are no HTTP status.
-    check("oci://127.0.0.1:1/vision/tiny", &format!("sha256:{}", "404".repeat(21) + "0"), "RegistryUnreachable: ")
-        .await;
-    check("https://127.0.0.1/vision", &registry.digest(), "FetchFailed: ").await;
+    let digest = format!("sha256:{}", "404".repeat(21) + "0");
+    check("oci://127.0.0.1:1/vision/tiny", &digest, SHORT, "RegistryUnreachable: ").await;
+    check("https://127.0.0.1/vision", &registry.digest(), MINUTE, "FetchFailed: ").await;
     let error = fetch(&Source::new(&from, &[]).unwrap(), &registry.digest(), "int3", to.path(), MINUTE)
         .await
         .unwrap_err()
@@ -259,8 +284,7 @@ async fn a_registry_without_tls_has_to_be_named() {
     let (to, (registry, from)) = (folder(), registry(&[], same).await);
     // Not known to be this machine's own.
     let from = from.replace("127.0.0.1", "0.0.0.0");
-    let error =
-        fetched(&from, &registry.digest(), to.path(), Duration::from_millis(300)).await.unwrap_err().to_string();
+    let error = fetched(&from, &registry.digest(), to.path(), SECONDS).await.unwrap_err().to_string();
     assert!(error.ends_with("it does not speak TLS; name it with --insecure-registry, if that is meant"), "{error}");
     let host = from["oci://".len()..].split('/').next().unwrap().to_owned();
     let source = Source::new(&from, &[host]).unwrap();
@@ -272,18 +296,15 @@ async fn what_cannot_be_served_out_of_a_registry_is_said_with_what_to_do() {
     let (folder, (registry, from)) = (folder(), registry(&[], same).await);
     let store = folder.path().join("models");
     let check = |args: &[&str], expected: &[&str]| {
-        let ended = Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
-            .args(["serve", "--patience", "300ms", "--model-store", store.to_str().unwrap()])
-            .args(args)
-            .output()
-            .unwrap();
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+        let ended = process::output(serve.args(["serve", "--model-store", store.to_str().unwrap()]).args(args));
         let told = String::from_utf8(ended.stderr).unwrap();
         let last = told.lines().last().unwrap();
         assert_eq!(ended.status.code(), Some(1), "{told}");
         assert!(last.starts_with(expected[0]) && expected.iter().all(|part| last.contains(part)), "{last}");
     };
     check(
-        &["--model", "oci://127.0.0.1:1/vision/tiny:1.0"],
+        &["--patience", "300ms", "--model", "oci://127.0.0.1:1/vision/tiny:1.0"],
         &["RegistryUnreachable: cannot fetch ", "oci://127.0.0.1:1/vision/tiny@sha256:HEX", store.to_str().unwrap()],
     );
     let address = |end: &str| format!("{from}{end}");
@@ -312,18 +333,41 @@ async fn a_signal_ends_what_is_still_being_fetched() {
     let fetch = ["fetch", "--from", &from, "--digest", &digest, "--variant", "f32", "--to", &stored].map(str::to_owned);
     for (args, code, told) in [
         (serve.to_vec(), 0, "told to stop before it was ready"),
-        (fetch.to_vec(), 1, "told to stop before all was there; the next attempt goes on from here"),
+        (fetch.to_vec(), 1, "FetchFailed: told to stop before all was there; the next attempt goes on from here"),
     ] {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
-        let child = command.args(args).args(&plain).stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let asked = silent.accept().await.unwrap();
-        let pid = child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let ended = child.wait_with_output().await.unwrap();
+        let command = command.args(args).args(&plain).stderr(Stdio::piped()).kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        let asked = timeout(5 * MINUTE, silent.accept()).await.unwrap().unwrap();
+        terminate(&child);
+        let ended = timeout(5 * MINUTE, child.wait_with_output()).await.unwrap().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!((ended.status.code(), said.contains(told)), (Some(code), true), "{said}");
         drop(asked);
     }
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_server_that_waits_for_anothers_fetch() {
+    let (store, digest) = (folder(), format!("sha256:{}", "a".repeat(64)));
+    let kept = store.path().join(digest.replace(':', "-"));
+    std::fs::create_dir(&kept).unwrap();
+    let another = std::fs::File::open(&kept).unwrap();
+    another.lock().unwrap();
+    let model = format!("oci://127.0.0.1:1/vision/tiny@{digest}");
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+    let command = command.args(["serve", "--model", &model, "--model-store", store.path().to_str().unwrap()]);
+    let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let waits = async { while !log.next_line().await.unwrap().unwrap().contains("another process fetches it") {} };
+    timeout(5 * MINUTE, waits).await.unwrap();
+    terminate(&child);
+    assert_eq!(timeout(5 * MINUTE, child.wait()).await.unwrap().unwrap().code(), Some(0));
+}
+
+fn terminate(child: &tokio::process::Child) {
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
 }
 
 #[tokio::test]

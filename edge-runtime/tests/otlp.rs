@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::process::{Process, tiny};
+use common::process::{self, Process, tiny};
 use common::{LOOPBACK, MODEL, client, request};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -112,7 +112,7 @@ async fn a_request_is_a_span_within_its_clients_trace() {
     ]);
     let sampled = format!("00-{TRACE}-{PARENT}-01");
     ask(server.grpc, MODEL, &sampled).await.unwrap();
-    assert_eq!(ask(server.grpc, "unknown", &sampled).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(ask(server.grpc, "made.up", &sampled).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(post(server.rest.unwrap(), &sampled).await, "HTTP/1.1 400 Bad Request");
     // A client that samples itself, and not this one.
     ask(server.grpc, MODEL, &format!("00-{TRACE}-{PARENT}-00")).await.unwrap();
@@ -167,7 +167,7 @@ fn what_cannot_be_spoken_to_is_said() {
     let args = ["serve", "--model", model.path().to_str().unwrap(), "--name", MODEL, "--grpc", LOOPBACK];
     let check = |variables: &[(&str, &str)], expected: &str| {
         let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
-        let ended = serve.args(args).envs(variables.iter().copied()).output().unwrap();
+        let ended = process::output(serve.args(args).envs(variables.iter().copied()));
         let told = String::from_utf8(ended.stderr).unwrap();
         assert!(!ended.status.success() && told.lines().last().is_some_and(|last| last.contains(expected)), "{told}");
     };

@@ -1,6 +1,7 @@
 //! Convolution of each channel with its own kernel. NHWC.
 //!
-//! An output is one chain of fused multiply-adds, over the taps inside the image in their order, then the bias.
+//! An output is one chain of fused multiply-adds, over the taps inside the image in their order, then the bias; some of those outside
+//! it may take part, as zeros, where that is faster.
 
 use std::ops::Range;
 

@@ -147,7 +147,8 @@ async fn alike(ours: &Running, theirs: &Running) -> Result<()> {
 fn export(artifact: &Path, onnx: &Path) -> Result<()> {
     let python = environment("export", include_str!("peers/export.txt"))?;
     let script = Peer::file("export.py");
-    python::run(Command::new(python).arg(script).arg(artifact).arg(onnx), "its packages stand in peers/export.txt")
+    let remedy = "its packages stand in peers/export.txt";
+    python::run(Command::new(python).arg(script).arg(artifact).arg(onnx), remedy).map(drop)
 }
 
 /// An environment of Python beside this program: in the folder of builds.

@@ -12,6 +12,8 @@ use sconce_model::artifact::TensorSpec;
 
 /// Rows of one request, at most, as Triton has it for each of them.
 pub const MAX_BATCH_SIZE: usize = 8;
+/// Of one row, at most, where there may be any number: empty elements are many in a small request.
+const MAX_COLUMNS: i64 = 1024;
 
 const INPUTS: [&str; 2] = ["INPUT0", "INPUT1"];
 const OUTPUTS: [&str; 2] = ["OUTPUT0", "OUTPUT1"];
@@ -71,14 +73,14 @@ impl Builtin {
                 (shape, vec![Values::Bytes(xs)])
             }
         };
-        named(&OUTPUTS[..values.len()], &shape, &values, wanted, form)
+        named(&OUTPUTS[..values.len()], &shape, values, wanted, form)
     }
 
     fn datatype(self) -> &'static str {
         if self == Self::Simple { "INT32" } else { "BYTES" }
     }
 
-    /// Of any number of rows; -1 for any number of columns.
+    /// Of any number of rows; -1 for any number of columns, up to [`MAX_COLUMNS`].
     fn shape(self) -> [i64; 2] {
         [-1, if self == Self::SimpleIdentity { -1 } else { 16 }]
     }
@@ -102,22 +104,23 @@ fn sums_and_differences(xs: &[i32], ys: &[i32]) -> [Vec<i32>; 2] {
 fn named(
     names: &[&str],
     shape: &[i64],
-    values: &[Values],
+    values: Vec<Values>,
     wanted: Vec<Wanted>,
     form: Form,
 ) -> Result<Vec<Answered>, DecodeError> {
     once("output", wanted.iter().map(|output| output.name.as_str()))?;
     let all = || names.iter().map(|name| Wanted { name: (*name).into(), classes: None, form }).collect();
     let wanted: Vec<Wanted> = if wanted.is_empty() { all() } else { wanted };
+    let mut left: Vec<_> = names.iter().zip(values).collect();
     let each = wanted.into_iter().map(|Wanted { name, classes, form }| {
-        let Some(place) = names.iter().position(|output| *output == name) else {
+        let Some(place) = left.iter().position(|(output, _)| **output == name) else {
             return Err(DecodeError::Output { got: name, name: names.join("\" and \"") });
         };
         if let Some(classes) = classes {
             let need = "none, since this model gives no scores,";
             return Err(DecodeError::Parameter { name: "classification", got: classes.to_string(), need });
         }
-        Ok(Answered { name, shape: shape.into(), values: values[place].clone(), form })
+        Ok(Answered { name, shape: shape.into(), values: left.swap_remove(place).1, form })
     });
     each.collect()
 }

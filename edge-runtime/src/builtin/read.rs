@@ -1,6 +1,6 @@
 //! Inputs of the built-in models, checked: every byte, once.
 
-use super::{Builtin, MAX_BATCH_SIZE};
+use super::{Builtin, MAX_BATCH_SIZE, MAX_COLUMNS};
 use crate::decode::{DecodeError, Strings, elements, once};
 use crate::request::{Contents, Given};
 use bytes::Bytes;
@@ -35,6 +35,9 @@ impl Builtin {
             let Some(need) = count(&got, &of_this) else {
                 return Err(DecodeError::Shape { name: name.into(), got, need: of_this, max: MAX_BATCH_SIZE });
             };
+            if let Some(&columns) = got.last().filter(|columns| **columns > MAX_COLUMNS) {
+                return Err(DecodeError::Columns { name, got: columns, max: MAX_COLUMNS });
+            }
             *values = read(name, &got, need, contents)?;
             shape = Some(got);
         }
@@ -91,11 +94,7 @@ pub(super) fn texts(
     need: usize,
     contents: Contents,
 ) -> Result<Vec<Bytes>, DecodeError> {
-    let elements = elements(name, contents, Strings::Text)?;
-    if elements.len() != need {
-        return Err(DecodeError::Count { name, got: elements.len(), shape: shape.into(), need });
-    }
-    Ok(elements)
+    elements(name, (shape, need), contents, Strings::Text)
 }
 
 /// Whole numbers of 32 bits, each of them written as one of `BYTES`.

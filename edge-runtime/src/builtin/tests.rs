@@ -73,6 +73,11 @@ fn what_is_no_input_of_theirs_is_told() {
     check(SimpleIdentity, of(&[1, -1], elements(&[])), "has shape [1, -1]; the model takes [-1, -1]");
     check(SimpleIdentity, of(&[8, i64::MAX], elements(&[])), "the model takes [-1, -1]");
     check(SimpleIdentity, of(&[1, 1], Contents::Doubles(vec![1.0])), "has numbers as elements; BYTES are sent raw");
+    let empty = |columns: usize| of(&[8, columns as i64], elements(&vec![""; 8 * columns]));
+    check(SimpleIdentity, empty(1025), "\"INPUT0\" has 1025 columns; the model takes 1024 at most");
+    assert_eq!(SimpleIdentity.answer(empty(1024), Vec::new(), Form::Raw).unwrap()[0].shape, [8, 1024]);
+    let many = Contents::Raw(vec![0; 40].into());
+    check(SimpleIdentity, of(&[1, 1], many), "has 10 elements; shape [1, 1] needs 1");
     let short = Contents::Raw(Bytes::from_static(&[2, 0, 0, 0, 7]));
     check(SimpleIdentity, of(&[1, 1], short), "do not add up to its 5 bytes");
 }

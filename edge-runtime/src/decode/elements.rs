@@ -34,39 +34,51 @@ impl Strings {
     }
 }
 
-/// As many as there are.
+/// As many as `shape` needs.
 ///
 /// # Errors
 /// [`DecodeError`] says what was expected.
-pub fn elements(name: &'static str, contents: Contents, strings: Strings) -> Result<Vec<Bytes>, DecodeError> {
+pub fn elements(
+    name: &'static str,
+    (shape, need): (&[i64], usize),
+    contents: Contents,
+    strings: Strings,
+) -> Result<Vec<Bytes>, DecodeError> {
     let no = |got| DecodeError::NoBytes { name, got, strings: strings.name() };
-    match contents {
+    let counted = |elements: Vec<Bytes>| (elements.len(), elements);
+    let (got, elements) = match contents {
         Contents::Raw(bytes) => {
             let whole = bytes.len();
-            parted(bytes).ok_or(DecodeError::Lengths { name, bytes: whole })
+            parted(bytes, need).ok_or(DecodeError::Lengths { name, bytes: whole })?
         }
-        Contents::Elements(elements) => Ok(elements),
+        Contents::Elements(elements) => counted(elements),
         Contents::Strings(texts) => {
-            texts.into_iter().map(|text| strings.read(text)).collect::<Result<_, _>>().map_err(no)
+            counted(texts.into_iter().map(|text| strings.read(text)).collect::<Result<_, _>>().map_err(no)?)
         }
-        Contents::Numbers(values) if values.is_empty() => Ok(Vec::new()),
-        Contents::Doubles(values) if values.is_empty() => Ok(Vec::new()),
-        Contents::Numbers(_) | Contents::Integers(_) | Contents::Doubles(_) => Err(no("numbers".into())),
-        Contents::Other(field) => Err(no(field.into())),
-    }
+        Contents::Numbers(values) if values.is_empty() => counted(Vec::new()),
+        Contents::Doubles(values) if values.is_empty() => counted(Vec::new()),
+        Contents::Numbers(_) | Contents::Integers(_) | Contents::Doubles(_) => return Err(no("numbers".into())),
+        Contents::Other(field) => return Err(no(field.into())),
+    };
+    if got == need { Ok(elements) } else { Err(DecodeError::Count { name, got, shape: shape.into(), need }) }
 }
 
-/// Raw contents: before each element its length, 32 bits, little-endian. `None` if that does not add up.
-fn parted(mut raw: Bytes) -> Option<Vec<Bytes>> {
-    let mut elements = Vec::new();
+/// Raw contents: before each element its length, 32 bits, little-endian. How many there are, and the first of them, at most `most`:
+/// a small request may hold many empty ones. `None` if the lengths do not add up.
+fn parted(mut raw: Bytes, most: usize) -> Option<(usize, Vec<Bytes>)> {
+    let (mut count, mut elements) = (0, Vec::new());
     while !raw.is_empty() {
         let length = raw.try_get_u32_le().ok()? as usize;
         if length > raw.len() {
             return None;
         }
-        elements.push(raw.split_to(length));
+        let element = raw.split_to(length);
+        if count < most {
+            elements.push(element);
+        }
+        count += 1;
     }
-    Some(elements)
+    Some((count, elements))
 }
 
 #[cfg(test)]
@@ -76,7 +88,7 @@ mod tests {
 
     #[test]
     fn strings_of_json_are_texts_or_base64() {
-        let read = |text: &str, strings| elements("x", Contents::Strings(vec![text.into()]), strings);
+        let read = |text: &str, strings| elements("x", (&[1], 1), Contents::Strings(vec![text.into()]), strings);
         assert_eq!(read("aGk=", Strings::Text).unwrap(), ["aGk="]);
         assert_eq!(read("aGk=", Strings::Base64).unwrap(), ["hi"]);
         assert_eq!(
@@ -90,13 +102,15 @@ mod tests {
         #[test]
         fn raw_elements_are_read_as_they_were_written(texts in prop::collection::vec(any::<Vec<u8>>(), 0..5)) {
             let texts: Vec<Bytes> = texts.into_iter().map(Bytes::from).collect();
-            prop_assert_eq!(parted(crate::wire::raw_bytes(&texts)).unwrap(), texts);
+            let raw = crate::wire::raw_bytes(&texts);
+            prop_assert_eq!(parted(raw.clone(), 3).unwrap(), (texts.len(), texts[..texts.len().min(3)].to_vec()));
+            prop_assert_eq!(parted(raw, texts.len()).unwrap(), (texts.len(), texts));
         }
 
         #[test]
         fn any_raw_bytes_are_refused_or_parted(raw in prop::collection::vec(any::<u8>(), 0..64)) {
             let whole = raw.len();
-            if let Some(parts) = parted(raw.into()) {
+            if let Some((_, parts)) = parted(raw.into(), usize::MAX) {
                 prop_assert_eq!(parts.iter().map(|part| part.len() + 4).sum::<usize>(), whole);
             }
         }

@@ -60,11 +60,7 @@ pub(super) fn check(input: Given, max_batch_size: usize) -> Result<Vec<Bytes>, D
     let Some(need) = rows else {
         return Err(DecodeError::Shape { name: ENCODED.into(), got: shape, need: vec![-1, 1], max: max_batch_size });
     };
-    let images = elements(ENCODED, contents, Strings::Base64)?;
-    if images.len() != need {
-        return Err(DecodeError::Count { name: ENCODED, got: images.len(), shape, need });
-    }
-    Ok(images)
+    elements(ENCODED, (&shape, need), contents, Strings::Base64)
 }
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ pub enum DecodeError {
     Datatype { name: String, got: String, need: String },
     #[error("input \"{name}\" has shape {got:?}; the model takes {need:?}, the first being 1 to {max}")]
     Shape { name: String, got: Vec<i64>, need: Vec<i64>, max: usize },
+    #[error("input \"{name}\" has {got} columns; the model takes {max} at most: send fewer in a row")]
+    Columns { name: &'static str, got: i64, max: i64 },
     #[error("input \"{name}\": both {raw} and {typed} are set; the protocol allows one of them")]
     Both { name: String, raw: &'static str, typed: &'static str },
     #[error("{got} raw_input_contents for {need} inputs; send one for each")]

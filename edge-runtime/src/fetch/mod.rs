@@ -62,7 +62,7 @@ impl FetchError {
     }
 }
 
-/// Fetches the JSON files and the files of one variant into `folder`.
+/// Fetches the JSON files and the files of one variant into `folder`. Those of others stay, where they are what they should be.
 ///
 /// # Errors
 /// [`FetchError`], once `patience` has passed without a byte from the registry; what was fetched well is kept for the next.
@@ -87,6 +87,9 @@ pub async fn fetch(
             return Err(FetchError::Artifact { why: format!("variants.json names {path}, the manifest does not") });
         };
         fetch_file(source, layer, path, folder).await?;
+    }
+    for (path, layer) in layers.iter().filter(|(path, _)| !wanted(path) && !files.contains(path)) {
+        remove_rotten(layer, &folder.join(path))?;
     }
     tracing::info!(digest, variant, folder = %folder.display(), "fetched and verified");
     Ok(())
@@ -175,6 +178,15 @@ async fn fetch_file(source: &Attempts<'_>, layer: &Layer, path: &str, folder: &P
         std::fs::create_dir_all(parent).map_err(|source| FetchError::Write { path: parent.into(), source })?;
     }
     source.retried(path, || download(source, layer, path, &target)).await
+}
+
+/// A file of another variant, that is there and not what it should be, would hold up all: whoever needs it fetches it again.
+fn remove_rotten(layer: &Layer, path: &Path) -> Result<(), FetchError> {
+    if !digest_of(path).is_ok_and(|got| got != layer.digest) {
+        return Ok(());
+    }
+    tracing::warn!(path = %path.display(), "it was changed or has rotted, and is of another variant: removed");
+    std::fs::remove_file(path).map_err(|source| FetchError::Write { path: path.into(), source })
 }
 
 /// Goes on where an earlier attempt ended; the file appears only when its digest is right.

@@ -145,10 +145,13 @@ impl Service {
     /// The model that is asked, for a request that ends with the answer. Whoever holds it is answered by it, whatever is loaded
     /// meanwhile.
     fn asked(&self, name: &str, version: &str) -> Result<Arc<Model>, Refusal> {
-        spans::asked(name, version);
-        self.catalogue.named(name, version).map_err(Refusal::from).inspect_err(|refusal| {
+        let model = self.catalogue.named(name, version).map_err(Refusal::from).inspect_err(|refusal| {
             count(&self.catalogue.metrics().nobody, refusal);
-        })
+        });
+        // Spans name no more models than there are: a client may ask any.
+        let (name, version) = if model.is_ok() { (name, version) } else { ("unknown", "unknown") };
+        spans::asked(name, version);
+        model
     }
 
     /// The path of every request, whichever wire it came by.

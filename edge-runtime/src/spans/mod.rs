@@ -7,9 +7,9 @@ mod none;
 mod otlp;
 
 #[cfg(not(feature = "otlp"))]
-pub use none::{Exporter, asked, door, layer};
+pub use none::{Exporter, asked, door, layer, warn};
 #[cfg(feature = "otlp")]
-pub use otlp::{Exporter, asked, door, layer};
+pub use otlp::{Exporter, asked, door, layer, warn};
 
 /// Whether the environment, read by `variable`, names where spans are sent to.
 fn endpoint(variable: impl Fn(&str) -> Option<String>) -> bool {

@@ -8,15 +8,19 @@ impl Exporter {
     /// # Errors
     /// None.
     pub fn start() -> anyhow::Result<Option<Self>> {
-        if super::endpoint(|name| std::env::var(name).ok()) {
-            eprintln!(
-                "the environment names an OTLP endpoint, and this build sends no spans: build with --features otlp"
-            );
-        }
         Ok(None)
     }
 
     pub async fn end(self) {}
+}
+
+/// Says, in the log, what the environment asks and this build cannot do.
+pub fn warn() {
+    if super::endpoint(|name| std::env::var(name).ok()) {
+        tracing::warn!(
+            "the environment names an OTLP endpoint, and this build sends no spans: build with --features otlp"
+        );
+    }
 }
 
 pub fn layer(_: Option<&Exporter>) -> Option<Identity> {

@@ -1,4 +1,4 @@
-//! Messages of gRPC, each in a buffer of its size.
+//! Messages of gRPC, in buffers that are small at first.
 
 use prost::Message;
 use std::marker::PhantomData;
@@ -8,7 +8,8 @@ use tonic_prost::ProstCodec;
 /// tonic's own has 8 KiB for each message, twice for each request: many times what a small model reads and writes.
 pub struct Codec<Encode, Decode>(PhantomData<(Encode, Decode)>);
 
-/// Bytes of a buffer at first, for metadata and small tensors; what is larger has its size.
+/// Bytes of a buffer at first, for metadata and small tensors. Of what is larger, what is read has its size at once; what is
+/// written grows to it.
 const BUFFER: usize = 256;
 /// From so many bytes on what is encoded is sent; as tonic has it.
 const YIELD: usize = 32 << 10;

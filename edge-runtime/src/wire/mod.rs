@@ -25,8 +25,12 @@ pub fn raw_int32(values: &[i32]) -> bytes::Bytes {
 
 /// Raw contents of a `BYTES` tensor: before each element its length, 32 bits, little-endian.
 pub fn raw_bytes(elements: &[bytes::Bytes]) -> bytes::Bytes {
-    let each = |element: &bytes::Bytes| [&(element.len() as u32).to_le_bytes()[..], element].concat();
-    elements.iter().flat_map(each).collect()
+    let mut raw = Vec::with_capacity(elements.iter().map(|element| 4 + element.len()).sum());
+    for element in elements {
+        raw.extend_from_slice(&(element.len() as u32).to_le_bytes());
+        raw.extend_from_slice(element);
+    }
+    raw.into()
 }
 
 /// Numbers of enumerations, as JSON names them.

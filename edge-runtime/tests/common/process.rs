@@ -3,9 +3,14 @@
 use super::MODEL;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+
+/// No program that a test waits for takes near so long.
+const LIMIT: Duration = Duration::from_mins(5);
 
 pub struct Process {
     pub child: Child,
@@ -76,6 +81,27 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// What a program says until it ends. One that does not is killed, with those that it has started, and what it said is told.
+pub fn output(command: &mut Command) -> Output {
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.process_group(0).spawn().unwrap();
+    let group = format!("-{}", child.id());
+    let (ended, end) = channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let late = end.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+        if late {
+            Command::new("kill").args(["-KILL", "--", &group]).status().unwrap();
+        }
+        late
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    let late = watch.join().unwrap();
+    let [told, errors] = [&output.stdout, &output.stderr].map(|told| String::from_utf8_lossy(told));
+    assert!(!late, "it did not end within {LIMIT:?}; it said: {told}{errors}");
+    output
 }
 
 pub fn tiny() -> tempfile::TempDir {
