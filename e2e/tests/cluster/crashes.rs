@@ -123,10 +123,11 @@ const fn written_by_others(_: &Value) -> Value {
     Value::Null
 }
 
-/// Conditions by type, the decision, where answers come from.
+/// Conditions by type, the decision, where answers come from. What clients waited is measured, and no two runs share it.
 fn standing(status: &Value) -> Value {
     let conditions = status["conditions"].as_array().into_iter().flatten();
     let conditions: Map<String, Value> = conditions
+        .filter(|one| one["type"] != "WithinBudget")
         .map(|one| (one["type"].as_str().unwrap_or_default().to_owned(), json!([one["status"], one["reason"]])))
         .collect();
     let endpoints: Vec<_> = status["endpoints"].as_array().into_iter().flatten().map(|one| &one["tier"]).collect();
