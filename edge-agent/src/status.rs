@@ -136,10 +136,11 @@ fn link_moved(old: Option<&NodeLink>, new: Option<&NodeLink>) -> bool {
     uplink || p99 || moved(micros(&old.p50), micros(&new.p50)) || moved(old.samples as u64, new.samples as u64)
 }
 
-/// After a start of the agent, or of its router, what was told stands until five minutes are known anew.
+/// After a start of the agent, or of its router, what was told stands until as much is known anew, or five minutes are.
 fn waited(waits: Waits, old: &[ObservedModel]) -> Vec<ObservedModel> {
+    let answers = |rows: &[ObservedModel]| rows.iter().map(|row| row.waited.count).fold(0, i64::saturating_add);
     match waits {
-        Some(waited) if waited.is_whole || old.is_empty() => waited.rows,
+        Some(waited) if waited.is_whole || answers(&waited.rows) >= answers(old) => waited.rows,
         _ => old.to_vec(),
     }
 }
@@ -293,6 +294,7 @@ mod tests {
         assert!(write(&first, Some(vec![row("6ms", 1500)]), true).is_some());
         assert!(write(&first, Some(vec![row("4ms", 1000)]), true).is_some());
         assert_eq!(write(&first, Some(vec![row("4ms", 75)]), false), None, "since a start: not yet five minutes");
+        assert!(write(&first, Some(vec![row("4ms", 2500)]), false).is_some(), "but already more");
         assert_eq!(write(&first, None, false), None, "a restarted agent goes on from what was told");
         assert_eq!(write(&first, Some(Vec::new()), true).unwrap().models, []);
     }
