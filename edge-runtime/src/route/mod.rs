@@ -19,7 +19,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 /// Longer than any request waits here; a client that watches health never ends by itself.
@@ -54,12 +53,7 @@ pub async fn run(
     let (health, health_service) = tonic_health::server::health_reporter();
     // Healthy before there are routes: the router is, and agents measure the link by asking it.
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let grpc = Server::builder()
-        .max_concurrent_streams(http2::STREAMS)
-        .http2_max_local_error_reset_streams(Some(http2::FAULTS))
-        .initial_stream_window_size(http2::STREAM_WINDOW)
-        .initial_connection_window_size(http2::CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+    let grpc = http2::server(http2::STREAMS)
         .add_service(health_service)
         .add_service(router)
         .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), stop.clone());

@@ -1,6 +1,7 @@
 //! Refuses before it is read what would find the queue full: to read it takes longer than to run a small model.
 
 use super::{Limits, Service};
+use crate::wire::MODEL_INFER;
 use futures::future::{Either, Ready, ready};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
@@ -10,8 +11,6 @@ use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
-
-const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// In front of the protocol's service.
 #[derive(Clone)]
@@ -38,7 +37,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() == INFER
+        if request.uri().path() == MODEL_INFER
             && let Err(refusal) = self.service.admit()
         {
             if !request.body().is_end_stream() {

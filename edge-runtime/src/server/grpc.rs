@@ -23,11 +23,10 @@ use futures::{Stream, StreamExt as _};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
-use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -68,12 +67,7 @@ pub(super) async fn serve(
     let Settings { policy, queue_size, .. } = service.catalogue.settings();
     let streams = u32::try_from(2 * (queue_size + policy.max_batch_size)).unwrap_or(u32::MAX).max(http2::STREAMS);
     let inference = spans::door(Admission { service, limits, inner: inference });
-    Server::builder()
-        .max_concurrent_streams(streams)
-        .http2_max_local_error_reset_streams(Some(http2::FAULTS))
-        .initial_stream_window_size(http2::STREAM_WINDOW)
-        .initial_connection_window_size(http2::CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+    http2::server(streams)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         // What many clients ask by still, gRPC's own for Python among them.

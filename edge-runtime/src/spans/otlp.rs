@@ -1,6 +1,7 @@
 //! Built with the feature `otlp`.
 
 use super::endpoint;
+use crate::wire::MODEL_INFER;
 use anyhow::{Context as _, bail};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either};
@@ -24,7 +25,6 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Of our spans: whatever the log's level is, they are told, and are no lines of the log.
 const TARGET: &str = "sconce::spans";
-const GRPC: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// Sends spans in batches, on a thread of its own. Endpoint, sampler, service and the rest are the standard variables'.
 pub struct Exporter(SdkTracerProvider);
@@ -136,11 +136,11 @@ where
 /// Named and described as OpenTelemetry's conventions have it. Streams, and what is asked about the server, have none.
 fn begun<B>(request: &Request<B>) -> Span {
     let path = request.uri().path();
-    if path == GRPC {
+    if path == MODEL_INFER {
         trace_span!(
             target: TARGET,
             "infer",
-            otel.name = &GRPC[1..],
+            otel.name = &MODEL_INFER[1..],
             otel.kind = "server",
             otel.status_code = Empty,
             rpc.system = "grpc",

@@ -10,6 +10,9 @@ pub use codec::Codec;
 
 tonic::include_proto!("inference");
 
+/// The path of inference over gRPC.
+pub const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+
 /// For gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
 
