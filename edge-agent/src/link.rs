@@ -111,11 +111,11 @@ async fn bursts(
     loop {
         let quiet = alone.lock().await;
         // Not counted: it wakes an idle radio and, after a connection's end, opens the next.
-        if let Err(lost) = round_trip(&mut client).await {
+        if let Err(lost) = round_trip(&mut client, String::new()).await {
             return lost;
         }
         for done in 1..=P99_FROM.saturating_sub(window.len()).max(BURST) {
-            match round_trip(&mut client).await {
+            match round_trip(&mut client, String::new()).await {
                 Ok(round_trip) => window.push(round_trip),
                 Err(lost) => return lost,
             }
@@ -140,10 +140,10 @@ async fn bursts(
     }
 }
 
-/// One health check. Any answer of the server is a round trip, even that it knows no health checks.
-async fn round_trip(client: &mut HealthClient<Channel>) -> Result<Duration, tonic::Status> {
+/// One health check. Any answer of the server is a round trip, even that it knows no such service, or no health checks.
+pub async fn round_trip(client: &mut HealthClient<Channel>, service: String) -> Result<Duration, tonic::Status> {
     let start = Instant::now();
-    match client.check(HealthCheckRequest { service: String::new() }).await {
+    match client.check(HealthCheckRequest { service }).await {
         Err(status) if !matches!(status.code(), Code::NotFound | Code::Unimplemented) => Err(status),
         _ => Ok(start.elapsed()),
     }

@@ -1,13 +1,11 @@
 //! The rate at which this node sends to the cloud tier, from a few probes: health checks about services that nobody has, whose
 //! long names are what is sent.
 
-use crate::link::{Alone, Link};
+use crate::link::{Alone, Link, round_trip};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
-use tonic::Code;
+use tokio::time::sleep;
 use tonic::transport::Endpoint;
-use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 /// Bytes of the smaller probe: a round trip, and what a link's first window takes.
@@ -68,13 +66,7 @@ pub async fn probe(
 async fn measure(endpoint: &Endpoint) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
     // A connection of its own, so that nobody's probe waits behind these bytes.
     let mut client = HealthClient::new(endpoint.connect().await?);
-    let mut sent = async |bytes: usize| {
-        let began = Instant::now();
-        match client.check(HealthCheckRequest { service: "-".repeat(bytes) }).await {
-            Err(status) if !matches!(status.code(), Code::NotFound | Code::Unimplemented) => Err(status),
-            _ => Ok(began.elapsed()),
-        }
-    };
+    let mut sent = async |bytes: usize| round_trip(&mut client, "-".repeat(bytes)).await;
     let mut large = LARGE;
     loop {
         // The first of each size opens the window.
