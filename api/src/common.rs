@@ -460,6 +460,11 @@ mod tests {
     }
 
     #[test]
+    fn amounts_have_no_idle_zeros() {
+        assert_eq!([12_500, 3_000, 7].map(|millis| Amount::of_millis(millis).0), ["12.5", "3", "0.007"]);
+    }
+
+    #[test]
     fn a_selector_holds_where_all_of_it_holds_and_an_empty_one_everywhere() {
         let site = labels(&[("region", "north"), ("size", "large")]);
         assert!(Selector::default().matches(&site));

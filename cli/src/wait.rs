@@ -11,7 +11,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use sconce_api::{EdgeFleet, EdgeModel, EdgePlacement, EdgeSite, condition};
-use sconce_operator::observe::{ByKey, World, key};
+use sconce_operator::observe::{World, all};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -165,10 +165,6 @@ where
 
 fn is_ready<K: Resource<DynamicType = ()> + Clone + 'static>(store: &Store<K>) -> bool {
     store.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
-}
-
-fn all<K: Resource<DynamicType = ()> + Clone + 'static>(store: &Store<K>) -> ByKey<K> {
-    store.state().into_iter().map(|object| (key(&*object), object)).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Once Sconce is installed: whether all of it is there, and does its work.
 
 use super::definitions::definitions;
-use super::{Asked, Finding, Outcome};
+use super::{Asked, Finding};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -272,9 +272,5 @@ fn clocks(
 
 /// That all is well, unless something failed or is doubtful.
 fn all_or(about: &'static str, findings: Vec<Finding>, good: String) -> Vec<Finding> {
-    if findings.is_empty() {
-        vec![Finding { about, outcome: Outcome::Passed, message: good, next: None }]
-    } else {
-        findings
-    }
+    if findings.is_empty() { vec![Finding::passed(about, good)] } else { findings }
 }

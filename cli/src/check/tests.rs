@@ -62,16 +62,20 @@ registry
     );
 }
 
+/// Of these findings one is not as it should be, and names its cause and what to do.
+fn the_only_one(findings: &[Finding], cause: &str, next: &str) {
+    let bad: Vec<_> = findings.iter().filter(|finding| finding.outcome != Outcome::Passed).collect();
+    let [finding] = &bad[..] else { panic!("{cause}: {bad:#?}") };
+    let told = finding.next.clone().unwrap_or_default();
+    assert!(finding.message.contains(cause) && told.contains(next), "{finding:#?}");
+}
+
 #[test]
 fn each_failure_before_names_its_cause_and_what_to_do() {
     let check = |spoil: fn(&mut Before), cause: &str, next: &str| {
         let mut facts = ready_for_it();
         spoil(&mut facts);
-        let findings = before(&facts);
-        let bad: Vec<_> = findings.iter().filter(|finding| finding.outcome != Outcome::Passed).collect();
-        let [finding] = &bad[..] else { panic!("{cause}: {bad:#?}") };
-        let told = finding.next.clone().unwrap_or_default();
-        assert!(finding.message.contains(cause) && told.contains(next), "{finding:#?}");
+        the_only_one(&before(&facts), cause, next);
     };
     check(
         |facts| facts.version.as_mut().unwrap().minor = "31+".into(),
@@ -189,11 +193,7 @@ fn each_failure_after_names_its_cause_and_what_to_do() {
     let check = |spoil: &dyn Fn(&mut Installed), cause: &str, next: &str| {
         let mut facts = whole();
         spoil(&mut facts);
-        let findings = installed(&facts);
-        let bad: Vec<_> = findings.iter().filter(|finding| finding.outcome != Outcome::Passed).collect();
-        let [finding] = &bad[..] else { panic!("{cause}: {bad:#?}") };
-        let told = finding.next.clone().unwrap_or_default();
-        assert!(finding.message.contains(cause) && told.contains(next), "{finding:#?}");
+        the_only_one(&installed(&facts), cause, next);
     };
     let world = |facts: &mut Installed| facts.world.clone().unwrap();
     check(

@@ -108,7 +108,8 @@ pub fn owner_model(object: &impl ResourceExt) -> Option<String> {
     (owner.kind == "EdgeModel").then(|| owner.name.clone())
 }
 
-fn all<K>(store: &Store<K>) -> ByKey<K>
+/// What a store holds at this moment.
+pub fn all<K>(store: &Store<K>) -> ByKey<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {

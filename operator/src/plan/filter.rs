@@ -235,7 +235,7 @@ fn edge<'a>(snapshot: &Snapshot, model: &'a Model, node: &'a Node) -> Result<(),
 }
 
 fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Variant) -> Offer<'a> {
-    let known = Service::on_node(variant, node, 0);
+    let known = Service::on_node(variant, node);
     let service = known.unwrap_or(Service::least());
     let load = Load::from(model);
     let replicas = load.replicas(&service, predict::MOST_REPLICAS);

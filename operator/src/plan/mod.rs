@@ -117,7 +117,7 @@ fn kept_request(snapshot: &Snapshot, model: &Model, home: &Home) -> Resources {
     let service = variant.and_then(|variant| match (&home.node, &model.cloud) {
         (Some(name), _) => {
             let node = snapshot.nodes.iter().find(|node| node.name == *name)?;
-            predict::Service::on_node(variant, node, 0)
+            predict::Service::on_node(variant, node)
         }
         (None, CloudOffer::Pool(speed)) => predict::Service::in_cloud(variant, speed),
         (None, CloudOffer::None { .. }) => None,

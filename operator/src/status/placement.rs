@@ -50,9 +50,7 @@ pub fn edge_placement(
         Decided::Placed(placement) if placement.reason == Reason::KeptUnreachable => {
             status.decision = old.decision.clone().or_else(|| Some(decision(world, None, placement)));
             status.budget = old.budget.clone().or(status.budget);
-            status.predicted.clone_from(&old.predicted);
-            status.cost.clone_from(&old.cost);
-            status.rejected.clone_from(&old.rejected);
+            stays(&mut status, &old);
             status.endpoints.clone_from(&old.endpoints);
             status.observed.clone_from(&old.observed);
             let silent = format!("no node of {site} is Ready; it may well serve on");
@@ -66,14 +64,13 @@ pub fn edge_placement(
         }
         Decided::Placed(placement) => {
             status.decision = Some(decision(world, old.decision.as_ref(), placement));
-            status.predicted = placement.predicted.as_ref().map(prediction);
-            status.cost = placement.cost_millis.map(points);
-            status.rejected = placement.rejected.iter().map(rejection).collect();
-            if placement.predicted.is_none() {
-                // Kept, not decided anew: what was said of it stands.
-                status.predicted.clone_from(&old.predicted);
-                status.cost.clone_from(&old.cost);
-                status.rejected.clone_from(&old.rejected);
+            match &placement.predicted {
+                Some(predicted) => {
+                    status.predicted = Some(prediction(predicted));
+                    status.cost = placement.cost_millis.map(Amount::of_millis);
+                    status.rejected = placement.rejected.iter().map(rejection).collect();
+                }
+                None => stays(&mut status, &old),
             }
             status.endpoints.clone_from(&place.endpoints);
             let within = budget::of_placement(&observed, placement.tier, &model.spec.latency_budget);
@@ -107,6 +104,13 @@ pub fn edge_placement(
     let all = [ready, claims.placed, claims.serving, claims.within].into_iter().chain(claims.reconciling).collect();
     status.conditions = conditions(all, &old.conditions, generation, world.now);
     (status, outcome)
+}
+
+/// Kept, not decided anew: what was said of the place stands.
+fn stays(status: &mut EdgePlacementStatus, old: &EdgePlacementStatus) {
+    status.predicted.clone_from(&old.predicted);
+    status.cost.clone_from(&old.cost);
+    status.rejected.clone_from(&old.rejected);
 }
 
 struct Claims {
@@ -195,11 +199,6 @@ pub(super) fn duration_text(us: u64) -> DurationText {
     })
 }
 
-/// Points per hour with up to three decimals.
-fn points(millis: u64) -> Amount {
-    Amount::of_millis(millis)
-}
-
 fn rejection(rejected: &plan::Rejected) -> Rejection {
     Rejection {
         candidate: shortened(&rejected.candidate, 320),
@@ -222,10 +221,5 @@ mod tests {
         check(4_000, "4ms");
         check(1_234_567, "1200ms");
         check(12_345_678, "12s");
-    }
-
-    #[test]
-    fn costs_have_no_idle_zeros() {
-        assert_eq!([points(12_500).0, points(3_000).0, points(7).0], ["12.5", "3", "0.007"]);
     }
 }

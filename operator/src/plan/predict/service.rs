@@ -30,11 +30,10 @@ enum Times<'a> {
 
 impl<'a> Service<'a> {
     /// On an edge node: as the node measured it, else as its class did, else as its speed says; `None` where nothing is known.
-    /// `ours_millis` is what our other models compute there.
-    pub fn on_node(variant: &'a Variant, node: &Node, ours_millis: u64) -> Option<Self> {
+    pub fn on_node(variant: &'a Variant, node: &Node) -> Option<Self> {
         let speed = node.speed.as_ref()?;
         let (service, threads) = Self::alone(variant, Some(&node.name), speed)?;
-        Some(service.slowed(node.busy_millis.saturating_add(ours_millis), threads, speed.cores))
+        Some(service.slowed(node.busy_millis, threads, speed.cores))
     }
 
     /// In the cloud, on the slowest class that offers itself.
