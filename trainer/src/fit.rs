@@ -6,11 +6,12 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::metrics::argmax;
-use sconce_model::network::{Mode, Network, generator};
-use sconce_model::ops::{Adam, softmax_cross_entropy};
+use sconce_model::network::{Mode, Network, Training};
+use sconce_model::ops::{Adam, Loss, Targets};
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Preprocess, PreprocessError};
 use sconce_model::variant::Arithmetic;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -116,17 +117,18 @@ pub fn fit(
 ) -> Result<(), FitError> {
     let Optimizer::Adam { learning_rate } = recipe.optimizer;
     let mut optimizers: Vec<Adam> =
-        network.variables().values().map(|variable| Adam::new(variable, learning_rate)).collect();
+        network.weights().map(|(_, variable)| Adam::new(variable, learning_rate)).collect();
+    let frozen = BTreeSet::new();
     for epoch in 1..=recipe.epochs {
         let began = Instant::now();
         let order = shuffled(train.len(), recipe.seed, &format!("epoch {epoch}"));
-        let mut dropout = generator(recipe.seed, &format!("dropout {epoch}"));
         let batches = train.len().div_ceil(recipe.batch_size);
         let (mut losses, mut right) = (0.0_f64, 0_usize);
         for (batch, indices) in (1..).zip(order.chunks(recipe.batch_size)) {
             let (xs, labels) = train.batch(indices)?;
-            let logits = network.forward_t(&xs, &mut Mode::Train(&mut dropout))?;
-            let mean = softmax_cross_entropy(&logits, &labels)?;
+            let training = Training { seed: recipe.seed, epoch, step: batch, frozen: &frozen };
+            let logits = network.forward_t(&xs, None, Mode::Train(training))?;
+            let mean = Loss::cross_entropy().mean(&logits, Targets::Labels(&labels))?;
             let loss = mean.to_scalar::<f32>()?;
             if !loss.is_finite() {
                 return Err(FitError::Diverged { epoch, batch, loss });
@@ -135,7 +137,7 @@ pub fn fit(
             if (epoch, batch) == (1, 1) {
                 all_learn(network, &gradients)?;
             }
-            for (variable, optimizer) in network.variables().values().zip(&mut optimizers) {
+            for ((_, variable), optimizer) in network.weights().zip(&mut optimizers) {
                 if let Some(gradient) = gradients.get(variable.as_tensor()) {
                     optimizer.step(variable, gradient)?;
                 }
@@ -167,7 +169,7 @@ fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<f6
 
 /// Every variable has a gradient of finite numbers: one without is never moved, and nobody would notice.
 fn all_learn(network: &Network, gradients: &GradStore) -> Result<(), FitError> {
-    for (name, variable) in network.variables() {
+    for (name, variable) in network.weights() {
         let fault = |fault| FitError::Gradient { variable: name.clone(), fault };
         let gradient = gradients.get(variable.as_tensor()).ok_or_else(|| fault("no gradient"))?;
         if !gradient.flatten_all()?.to_vec1::<f32>()?.iter().all(|g| g.is_finite()) {

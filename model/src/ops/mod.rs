@@ -5,13 +5,14 @@
 mod adam;
 mod conv;
 mod dense;
-mod loss;
+pub mod loss;
 mod pool;
+mod record;
 
 pub use adam::Adam;
 pub use conv::{Window, conv2d};
 pub use dense::dense;
-pub use loss::softmax_cross_entropy;
+pub use loss::{Loss, Targets};
 pub use pool::max_pool2d;
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
