@@ -238,8 +238,9 @@ fn a_layer_has_exactly_one_known_kind() {
     check(json!({}), "exactly one kind per layer, got none");
     check(
         json!({"attention": {"heads": 4}}),
-        "unknown kind \"attention\"; known are conv2d, depthwiseConv2d, conv1d, maxPool2d, avgPool2d, globalAvgPool, \
-         batchNorm, flatten, dense, activation, dropout, rnn, gru, lstm, add, residual",
+        "unknown kind \"attention\"; known are conv2d, depthwiseConv2d, separableConv2d, conv1d, maxPool2d, avgPool2d, maxPool1d, \
+         globalAvgPool, globalMaxPool, statsPool, batchNorm, layerNorm, flatten, reshape, embedding, dense, activation, dropout, rnn, \
+         gru, lstm, add, concat, upsample2d, residual",
     );
     check(json!({"name": "a.b", "flatten": {}}), "name: need 1 to 63 letters, digits, _ or -, got \"a.b\"");
     check(json!({"dense": {"units": 1, "unit": 2}}), "dense: unknown field `unit`");
