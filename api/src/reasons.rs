@@ -32,6 +32,8 @@ reasons! {
     ArtifactMissing,
     /// Bytes do not match their digest.
     DigestMismatch,
+    /// The version is not signed by a key that the fleet trusts, or was changed since.
+    SignatureInvalid,
     /// The artifact's network has layers that this version does not know, or is no model of ours.
     UnknownArchitecture,
     /// The registry cannot be reached.

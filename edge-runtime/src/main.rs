@@ -148,7 +148,8 @@ fn start_with_little_memory() -> Result<()> {
 
 async fn run_fetch(args: Fetch) -> Result<()> {
     let source = Source::new(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
-    let fetched = fetch(&source, &args.digest, &args.variant, &args.to, args.registries.patience);
+    let trust = args.trusted.trust();
+    let fetched = fetch(&source, &args.digest, &args.variant, &args.to, &trust, args.registries.patience);
     tokio::select! {
         // What is fetched may hash files for long before it waits: first the signals are listened to.
         biased;
@@ -210,13 +211,14 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
 
 /// Of the models that have a place of their own; those of registries are fetched.
 async fn folders(args: &Serve) -> Result<Vec<(String, catalogue::Source)>> {
-    let mut folders = Vec::new();
+    let (trust, mut folders) = (args.trusted.trust(), Vec::new());
     for Asked { name, place, digest } in args.models().map_err(Error::msg)? {
         let (folder, digest) = match place {
             Place::Folder(folder) => (folder, digest),
             Place::Registry(source) => {
                 let store = Store::new(args.model_store().map_err(Error::msg)?);
-                let kept = store.bring(&source, digest.as_deref(), &args.variant, args.registries.patience).await?;
+                let kept =
+                    store.bring(&source, digest.as_deref(), &args.variant, &trust, args.registries.patience).await?;
                 (kept.folder, Some(kept.digest))
             }
         };
@@ -240,6 +242,7 @@ async fn catalogue(args: &Serve, metrics: Arc<Metrics>) -> Result<Arc<Catalogue>
     };
     let settings = Settings {
         variant: args.variant.clone(),
+        trust: args.trusted.trust(),
         policy: Policy { max_batch_size: args.max_batch_size.into(), max_queue_delay: args.max_queue_delay },
         queue_size: args.queue_size as usize,
         threads: args.threads(),

@@ -74,6 +74,7 @@ async fn operate(run: Run) -> Result<()> {
             image: run.runtime_image,
             pull_policy: run.image_pull_policy,
             insecure_registries: run.insecure_registries,
+            trusted_keys: None,
         },
         drain: run.drain,
         pulse,

@@ -1,6 +1,8 @@
 //! The flags.
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use sconce_model::artifact::signature::PrivateKey;
 use std::path::PathBuf;
 
 /// Trains models by `EdgeTraining` manifests, evaluates and publishes them.
@@ -29,7 +31,26 @@ pub enum Verb {
         /// Where to; without a tag, `latest`.
         #[arg(value_name = "oci://HOST/REPOSITORY:TAG")]
         uri: String,
+        #[command(flatten)]
+        signing: Signing,
     },
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Signing {
+    /// Sign what is published: a private key (P-256, PEM), such as `openssl ecparam -genkey -name prime256v1 -noout` makes.
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
+}
+
+impl Signing {
+    /// # Errors
+    /// If the file cannot be read, or holds no such key.
+    pub fn key(&self) -> anyhow::Result<Option<PrivateKey>> {
+        let Some(path) = &self.signing_key else { return Ok(None) };
+        let pem = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some(PrivateKey::from_pem(&pem).with_context(|| path.display().to_string())?))
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -51,4 +72,6 @@ pub struct Train {
     /// Publish the artifact if it is accepted, as `publish` would.
     #[arg(long, value_name = "oci://HOST/REPOSITORY:TAG")]
     pub publish: Option<String>,
+    #[command(flatten)]
+    pub signing: Signing,
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use oci_client::Reference;
+use sconce_model::artifact::signature::PrivateKey;
 use sconce_model::artifact::{self, Description};
 use sconce_model::idx;
 use sconce_model::network::Network;
@@ -37,8 +38,9 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     match args.verb {
         Verb::Train(flags) => train(&flags, &args.insecure_registry),
-        Verb::Publish { artifact, uri } => {
-            let address = publish_to(&artifact, &publish::reference(&uri)?, &args.insecure_registry)?;
+        Verb::Publish { artifact, uri, signing } => {
+            let (target, key) = (publish::reference(&uri)?, signing.key()?);
+            let address = publish_to(&artifact, &target, &args.insecure_registry, key.as_ref())?;
             println!("published {address}");
             Ok(ExitCode::SUCCESS)
         }
@@ -58,6 +60,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess };
     preprocess.check().with_context(|| format!("{}: spec.preprocess", flags.manifest.display()))?;
     let target = flags.publish.as_deref().map(publish::reference).transpose()?;
+    let key = flags.signing.key()?;
     let mut data = data::read(&spec.dataset, flags.data.as_deref(), spec.fit.seed, graph.units())?;
     let (train, validation) =
         data.train.split(share(&spec.fit.validation).unwrap_or_default(), spec.fit.seed, "validation");
@@ -95,7 +98,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let floor = spec.accept.map(|accept| accept.min_accuracy);
     let accepted = floor.as_deref().and_then(share).is_none_or(|floor| measured.value >= floor);
     let target = target.filter(|_| accepted);
-    let published = target.map(|target| publish_to(&flags.output, &target, insecure)).transpose();
+    let published = target.map(|target| publish_to(&flags.output, &target, insecure, key.as_ref())).transpose();
     if let (Some(path), Ok(published)) = (&flags.report, &published) {
         let epochs = &progress.seen;
         let (train, validation, published) = (train.len(), validation.len(), published.as_deref());
@@ -118,7 +121,9 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn publish_to(folder: &Path, target: &Reference, insecure: &[String]) -> Result<String> {
+/// Signs the artifact, where there is a key, and publishes it.
+fn publish_to(folder: &Path, target: &Reference, insecure: &[String], key: Option<&PrivateKey>) -> Result<String> {
+    key.map(|key| publish::signed(folder, target, key)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(publish::publish(folder, target, insecure))?)
 }

@@ -3,9 +3,10 @@
 use super::{cpu, percentiles};
 use crate::args::{BenchModel, threads};
 use crate::engine::{Executor, Runner};
-use crate::load::{load, open};
+use crate::load::{Opened, load, open};
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
+use sconce_model::artifact::signature::Trust;
 use sconce_model::plan::Scratch;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -21,7 +22,7 @@ const TURN: Duration = Duration::from_millis(20);
 /// # Errors
 /// As `serve` has them.
 pub(super) fn run(args: &BenchModel, folder: &Path, length: Duration) -> Result<Value> {
-    let opened = open(folder, None)?;
+    let opened = open(folder, None, &Trust::default())?;
     let here = opened.artifact.variants().iter().filter(|variant| opened.has(variant));
     let here: Vec<&str> = here.map(|variant| variant.name.as_str()).collect();
     let asked: Vec<&str> = args.variant.iter().map(String::as_str).collect();
@@ -30,7 +31,7 @@ pub(super) fn run(args: &BenchModel, folder: &Path, length: Duration) -> Result<
         bail!("{} has the files of no variant; fetch one", folder.display());
     }
     let threads = threads(args.threads);
-    let variants = names.iter().map(|name| Variant::load(folder, name, threads)).collect::<Result<Vec<_>>>();
+    let variants = names.iter().map(|name| Variant::load(&opened, name, threads)).collect::<Result<Vec<_>>>();
     let mut variants = variants?;
     let began = Instant::now();
     loop {
@@ -61,8 +62,8 @@ struct Batch {
 }
 
 impl Variant {
-    fn load(folder: &Path, name: &str, threads: usize) -> Result<Self> {
-        let loaded = load(folder, None, name, LARGEST, threads)?;
+    fn load(opened: &Opened, name: &str, threads: usize) -> Result<Self> {
+        let loaded = load(opened, name, LARGEST, threads)?;
         let executor = Executor::suited(loaded.one_row);
         let runner = executor.fit(loaded.runner);
         let batch = |rows: usize| -> Result<Batch> {

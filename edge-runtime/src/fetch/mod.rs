@@ -19,6 +19,7 @@ use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use sconce_model::artifact::media_type;
+use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
 use sconce_model::digest::{named, sha256};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -33,6 +34,8 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 pub enum FetchError {
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     #[error("ArtifactMissing: {what} is not in the registry: was it pushed, and is the digest, or the tag, right?")]
     Missing { what: String },
     #[error(
@@ -62,7 +65,8 @@ impl FetchError {
     }
 }
 
-/// Fetches the JSON files and the files of one variant into `folder`. Those of others stay, where they are what they should be.
+/// Fetches the JSON files and the files of one variant into `folder`, if it is signed as `trust` asks. Those of others stay, where
+/// they are what they should be.
 ///
 /// # Errors
 /// [`FetchError`], once `patience` has passed without a byte from the registry; what was fetched well is kept for the next.
@@ -71,6 +75,7 @@ pub async fn fetch(
     digest: &str,
     variant: &str,
     folder: &Path,
+    trust: &Trust,
     patience: Duration,
 ) -> Result<(), FetchError> {
     let source = &Attempts::new(source, patience);
@@ -80,6 +85,10 @@ pub async fn fetch(
     let wanted = |path: &str| !path.contains('/');
     for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
         fetch_file(source, layer, path, folder).await?;
+    }
+    if trust.asks() {
+        let listed = layers.iter().map(|(path, layer)| (path.clone(), layer.digest.clone())).collect();
+        trust.verify(&listed, std::fs::read(folder.join(SIGNATURE)).ok().as_deref())?;
     }
     let files = files_of(variant, folder)?;
     for path in &files {

@@ -28,6 +28,8 @@ pub struct Settings {
     pub image: String,
     pub pull_policy: String,
     pub insecure_registries: Vec<String>,
+    /// Of those whose models may run, as PEM; `None` where a digest is enough.
+    pub trusted_keys: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -186,7 +186,7 @@ fn container(
     if read_only {
         mount["readOnly"] = json!(true);
     }
-    json!({
+    let mut container = json!({
         "name": name,
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
@@ -199,7 +199,11 @@ fn container(
             "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [mount],
-    })
+    });
+    if let Some(keys) = &settings.trusted_keys {
+        container["env"] = json!([{"name": "SCONCE_TRUSTED_KEYS", "value": keys}]);
+    }
+    container
 }
 
 /// The variant's files and a tenth, and room for what describes them.

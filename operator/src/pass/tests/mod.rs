@@ -75,8 +75,12 @@ fn run(world: &World) -> Steps {
 }
 
 fn run_refused(world: &World, refusals: &Refusals) -> Steps {
-    let settings =
-        Settings { image: "runtime:1".into(), pull_policy: "IfNotPresent".into(), insecure_registries: Vec::new() };
+    let settings = Settings {
+        image: "runtime:1".into(),
+        pull_policy: "IfNotPresent".into(),
+        insecure_registries: Vec::new(),
+        trusted_keys: None,
+    };
     let steps = pass(&Input {
         world,
         resolutions: &Resolutions::new(),
