@@ -346,6 +346,23 @@ fn strip(schema: &mut JSONSchemaProps) {
     }
 }
 
+/// How long a batch takes, alone on its node.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchTime {
+    /// Requests in the batch.
+    #[schemars(range(min = 1, max = 256))]
+    pub size: i64,
+    /// Median, two digits.
+    pub p50: DurationText,
+    /// 99th percentile, two digits.
+    pub p99: DurationText,
+    /// How many batches it was taken from, rounded to two digits; absent of a median over nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub samples: Option<i64>,
+}
+
 /// What clients waited in the last five minutes, from a request's arrival at their router to its whole answer.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -40,6 +40,14 @@ pub struct EdgeModelSpec {
     /// Leave the model as it is everywhere: no place changes, and no new version is admitted. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+    /// PriorityClass of the model's pods: at a full site the model with the higher value keeps the room. Absent = the cluster's
+    /// default, or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub priority_class_name: Option<String>,
     /// Which sites, by the labels of their EdgeSite; absent = all sites of the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sites: Option<Selector>,

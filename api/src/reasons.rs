@@ -121,6 +121,13 @@ reasons! {
     NoContact,
     /// The node's agent is measuring the round trip to the cloud tier.
     Probing,
+    // Profiled
+    /// Every variant that may run on the node was measured there.
+    Profiled,
+    /// Variants are being measured on the node.
+    Profiling,
+    /// A variant could not be measured on the node: its estimate stands.
+    ProfileFailed,
     // Stalled
     /// The spec contradicts itself.
     InvalidSpec,

@@ -38,6 +38,8 @@ pub enum Verb {
     Route(Route),
     /// Measure a model by variant and batch size; or what requests wait and cost at a server, or at two in turn.
     Bench(Bench),
+    /// Measure, until told to stop, what this node's agent asks for: how long variants take here.
+    Measure(Measure),
     /// Tell what an artifact is, and how it would run here.
     Inspect(Inspect),
 }
@@ -286,6 +288,18 @@ pub struct BenchServers {
     pub target_pid: Option<u32>,
     #[arg(long, value_name = "PID", requires = "peer", conflicts_with = "peer_metrics")]
     pub peer_pid: Option<u32>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Measure {
+    /// Where the agent says what it wants, and reads what came of it; meanwhile the files of one variant are there.
+    #[arg(long, value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Variants whose files are larger are not measured.
+    #[arg(long, value_name = "BYTES", default_value = "268435456")]
+    pub most_bytes: u64,
+    #[command(flatten)]
+    pub registries: Registries,
 }
 
 #[derive(clap::Args, Debug)]

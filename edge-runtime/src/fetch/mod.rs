@@ -53,6 +53,8 @@ pub enum FetchError {
     Unauthorized { what: String, why: String },
     #[error("UnknownArchitecture: {why}: is it a model of ours?")]
     Artifact { why: String },
+    #[error("FetchFailed: {what} has {bytes} bytes, and {most} may be fetched here")]
+    TooLarge { what: String, bytes: u64, most: u64 },
     #[error("FetchFailed: cannot write {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
 }
@@ -83,6 +85,7 @@ pub async fn fetch(
     let manifest = source.retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
     let layers = layers(&manifest)?;
     let wanted = |path: &str| !path.contains('/');
+    small_enough(source.source, "what describes it", layers.iter().filter(|(path, _)| wanted(path)))?;
     for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
         fetch_file(source, layer, path, folder).await?;
     }
@@ -91,6 +94,8 @@ pub async fn fetch(
         trust.verify(&listed, std::fs::read(folder.join(SIGNATURE)).ok().as_deref())?;
     }
     let files = files_of(variant, folder)?;
+    let of_variant = |path: &str| wanted(path) || files.iter().any(|file| file == path);
+    small_enough(source.source, variant, layers.iter().filter(|(path, _)| of_variant(path)))?;
     for path in &files {
         let Some((_, layer)) = layers.iter().find(|(known, _)| known == path) else {
             return Err(FetchError::Artifact { why: format!("variants.json names {path}, the manifest does not") });
@@ -102,6 +107,16 @@ pub async fn fetch(
     }
     tracing::info!(digest, variant, folder = %folder.display(), "fetched and verified");
     Ok(())
+}
+
+/// Before any of them is fetched.
+fn small_enough<'a>(
+    source: &Source,
+    what: &str,
+    layers: impl Iterator<Item = &'a (String, Layer)>,
+) -> Result<(), FetchError> {
+    let (bytes, most) = (layers.map(|(_, layer)| layer.size).fold(0, u64::saturating_add), source.most_bytes());
+    if bytes > most { Err(FetchError::TooLarge { what: what.into(), bytes, most }) } else { Ok(()) }
 }
 
 /// The digest that the source's tag stands for at this moment.

@@ -1,9 +1,11 @@
 //! The observe step: reads the stores into values. It chooses nothing.
 
+mod profiles;
 mod snapshot;
 mod stores;
 mod survey;
 
+pub use profiles::Measurements;
 pub use snapshot::{fleet_snapshot, site_snapshot, speed_of};
 pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
@@ -12,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::Store;
 use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
@@ -41,6 +44,7 @@ pub struct World {
     pub deployments: ByKey<Deployment>,
     pub services: ByKey<Service>,
     pub disruption_budgets: ByKey<PodDisruptionBudget>,
+    pub priority_classes: ByKey<PriorityClass>,
     /// Pods that serve our models, by the name of their Deployment.
     pub model_pods: BTreeMap<Key, Vec<Arc<Pod>>>,
     /// Pods of others, by node.
@@ -60,6 +64,7 @@ pub fn observe(stores: &Stores, now: Timestamp) -> World {
         deployments: all(&stores.deployments),
         services: all(&stores.services),
         disruption_budgets: all(&stores.disruption_budgets),
+        priority_classes: all(&stores.priority_classes),
         ..World::default()
     };
     for pod in stores.pods.state() {
@@ -83,6 +88,16 @@ impl World {
         let mut pods: Vec<_> = self.model_pods.get(deployment).into_iter().flatten().map(Arc::as_ref).collect();
         pods.sort_by_key(|pod| pod.name_any());
         pods
+    }
+
+    /// Who keeps the room at a full site: the value of the model's PriorityClass, or of the one that pods without any have. One
+    /// that is not there gives none; the pods say so.
+    pub fn priority_of(&self, model: &EdgeModel) -> i32 {
+        let class = match &model.spec.priority_class_name {
+            Some(name) => self.priority_classes.get(&(String::new(), name.clone())),
+            None => self.priority_classes.values().find(|class| class.global_default == Some(true)),
+        };
+        class.map_or(0, |class| class.value)
     }
 
     /// What `spec.model` resolved to, once the version's facts are there.

@@ -5,6 +5,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::reflector::{self, Store};
@@ -33,6 +34,7 @@ pub struct Stores {
     pub deployments: Store<Deployment>,
     pub services: Store<Service>,
     pub disruption_budgets: Store<PodDisruptionBudget>,
+    pub priority_classes: Store<PriorityClass>,
 }
 
 impl Stores {
@@ -50,6 +52,7 @@ impl Stores {
             models: door.store(all.clone(), as_it_is),
             versions: door.store(all.clone(), as_it_is),
             placements: door.store(all.clone(), as_it_is),
+            priority_classes: door.store(all.clone(), as_it_is),
             nodes: door.store(all, prune_node),
             pods: door.store(alive, prune_pod),
             deployments: door.store(ours.clone(), as_it_is),
@@ -70,7 +73,8 @@ impl Stores {
         self.pods.wait_until_ready().await?;
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
-        self.disruption_budgets.wait_until_ready().await
+        self.disruption_budgets.wait_until_ready().await?;
+        self.priority_classes.wait_until_ready().await
     }
 }
 

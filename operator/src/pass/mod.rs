@@ -85,6 +85,7 @@ pub fn pass(input: &Input<'_>) -> Steps {
         register(world, view, &mut steps);
     }
     label_nodes(world, &views, &mut steps);
+    model::profiles(world, &mut steps);
     let standing = model::resolve(input, &mut steps);
     let mut outcomes = BTreeMap::new();
     for view in &views {

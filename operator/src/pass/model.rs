@@ -2,12 +2,12 @@
 
 use super::{Input, Steps, conditions, news};
 use crate::names;
-use crate::observe::{FleetView, Key, World};
+use crate::observe::{FleetView, Key, Measurements, World};
 use crate::registry::Outcome as Asked;
 use crate::render::{self, Kind, Object};
 use crate::status::{self, Outcome, Resolving};
 use kube::ResourceExt;
-use sconce_api::{DesiredVersion, EdgeModel, EdgeModelVersion};
+use sconce_api::{DesiredVersion, EdgeModel, EdgeModelVersion, EdgeModelVersionStatus};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -78,6 +78,17 @@ fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut St
         }
     };
     Standing { model: Arc::clone(model), resolving, desired }
+}
+
+/// What nodes have measured of every version that is read, as medians of their classes.
+pub fn profiles(world: &World, steps: &mut Steps) {
+    let measured = Measurements::of_all(world);
+    for version in world.versions.values() {
+        let Some(old) = version.status.as_ref().filter(|status| status.artifact.is_some()) else { continue };
+        let profiles = status::class_profiles(&measured, &version.spec.digest, &old.profiles);
+        let new = EdgeModelVersionStatus { profiles, ..old.clone() };
+        steps.status(Kind::EdgeModelVersion, version.as_ref(), Some(old), &new, Vec::new());
+    }
 }
 
 /// The same repository, by digest.

@@ -79,6 +79,9 @@ fn deployment(
         "containers": [serve(pods, settings)],
         "volumes": [{"name": "models", "emptyDir": {"sizeLimit": binary(disk_bytes(pods))}}],
     });
+    if let Some(class) = &model.spec.priority_class_name {
+        pod["priorityClassName"] = json!(class);
+    }
     for (field, value) in place.as_object().into_iter().flatten() {
         pod[field] = value.clone();
     }

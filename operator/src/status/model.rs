@@ -211,7 +211,7 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// What the artifact says. A version never changes, and neither does its status.
+/// What the artifact says: that never changes. What nodes have measured of it stays.
 pub fn edge_model_version(
     world: &World,
     live: Option<&EdgeModelVersion>,
@@ -224,6 +224,7 @@ pub fn edge_model_version(
         observed_generation: generation,
         artifact: Some(artifact.facts.clone()),
         variants: artifact.variants.clone(),
+        profiles: old.profiles,
         conditions: conditions(vec![claim], &old.conditions, generation, world.now),
     }
 }

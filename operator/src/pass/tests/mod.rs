@@ -1,6 +1,7 @@
 //! Scenes: a world as the stores show it, and what one pass writes.
 
 mod held;
+mod measured;
 mod scenes;
 
 use super::{Input, Steps, pass};
