@@ -8,6 +8,7 @@ use sconce_operator::observe::World;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 /// Against a page that never comes to what is waited for.
@@ -18,15 +19,7 @@ const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
 
 /// Runs a test with a page and a browser, where there is a browser; elsewhere fails, or says that nothing was tried.
 fn look(world: World, test: impl AsyncFnOnce(&Served, &mut Chromium)) {
-    let Some(program) = program() else {
-        let told = "the page was NOT tried in a browser: there is no chromium (apt-get install chromium)\n";
-        let Some(file) = std::env::var_os(UNTRIED) else { panic!("{told}") };
-        // Not by `eprintln`, which nobody sees of a test that passes.
-        std::io::stderr().write_all(told.as_bytes()).unwrap();
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-        file.write_all(told.as_bytes()).unwrap();
-        return;
-    };
+    let Some(program) = program() else { return untried() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let page = Served::new(world).await;
@@ -39,6 +32,18 @@ fn look(world: World, test: impl AsyncFnOnce(&Served, &mut Chromium)) {
         };
         tokio::time::timeout(PATIENCE, tried).await.expect("the page comes to what is waited for");
         page.end().await;
+    });
+}
+
+fn untried() {
+    static SAID: Once = Once::new();
+    let told = "the page was NOT tried in a browser: there is no chromium (apt-get install chromium)\n";
+    let Some(file) = std::env::var_os(UNTRIED) else { panic!("{told}") };
+    SAID.call_once(|| {
+        // Not by `eprintln`, which nobody sees of a test that passes.
+        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+        file.write_all(told.as_bytes()).unwrap();
     });
 }
 
