@@ -38,6 +38,9 @@ pub struct Run {
     pub health: SocketAddr,
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub metrics: SocketAddr,
+    /// Where to show what is decided, as a page to look at; without a login. Default: nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub page: Option<SocketAddr>,
     /// How long a replaced place serves on, so that every router has the new routes before it goes.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub drain: Duration,
@@ -66,6 +69,7 @@ mod tests {
         assert_eq!(run.runtime_image, "runtime:1");
         assert_eq!(run.insecure_registries, ["r:5000"]);
         assert_eq!(run.drain, Duration::from_secs(10));
+        assert_eq!(run.page, None);
         assert!(Args::try_parse_from(["sconce-operator", "run"]).is_err());
         assert!(Args::try_parse_from(["sconce-operator", "run", "--runtime-image=i", "--drain=soon"]).is_err());
     }

@@ -10,9 +10,8 @@ use crate::render::Settings;
 use jiff::Timestamp;
 use kube::Client;
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Changes come in swarms: one pass for all of a swarm.
@@ -25,7 +24,8 @@ const RESYNC: Duration = Duration::from_secs(3600);
 pub struct Controller {
     pub client: Client,
     pub stores: Stores,
-    pub news: Arc<Notify>,
+    /// That the stores changed.
+    pub news: watch::Receiver<()>,
     pub metrics: Metrics,
     pub registries: Registries,
     pub settings: Settings,
@@ -38,7 +38,7 @@ type Answer = (Key, String, Result<crate::artifact::Artifact, crate::artifact::F
 
 impl Controller {
     /// Runs until told to stop; a pass that has begun is finished.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut applier = Applier::new(self.client.clone(), self.metrics.clone(), self.pulse.clone());
         let reporter = Reporter { controller: "sconce-operator".into(), instance: Some(self.identity.clone()) };
         let recorder = Recorder::new(self.client.clone(), reporter);
@@ -70,7 +70,7 @@ impl Controller {
                 self.pulse.beat();
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = self.news.notified() => break,
+                    Ok(()) = self.news.changed() => break,
                     () = tokio::time::sleep_until(wake.into()) => break,
                     Some(answer) = answers.recv() => {
                         self.note(&mut resolutions, answer);

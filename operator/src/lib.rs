@@ -9,6 +9,7 @@ pub mod lease;
 pub mod metrics;
 pub mod names;
 pub mod observe;
+pub mod page;
 pub mod pass;
 pub mod plan;
 pub mod registry;

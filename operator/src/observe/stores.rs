@@ -15,8 +15,7 @@ use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// A watch that hears nothing for so long is opened anew: a silently dropped connection freezes a store no longer.
 const WATCH_SECONDS: u32 = 120;
@@ -39,7 +38,7 @@ pub struct Stores {
 
 impl Stores {
     /// Starts all watches. Any change is told to `news`.
-    pub fn watch(client: &Client, metrics: &Metrics, news: &Arc<Notify>) -> Self {
+    pub fn watch(client: &Client, metrics: &Metrics, news: &watch::Sender<()>) -> Self {
         let door = Door { client, metrics, news };
         // Lists, then watches: streaming lists are off by default in Kubernetes 1.33.
         let all = watcher::Config::default().timeout(WATCH_SECONDS);
@@ -81,7 +80,7 @@ impl Stores {
 struct Door<'a> {
     client: &'a Client,
     metrics: &'a Metrics,
-    news: &'a Arc<Notify>,
+    news: &'a watch::Sender<()>,
 }
 
 impl Door<'_> {
@@ -93,7 +92,7 @@ impl Door<'_> {
         let kind = K::kind(&()).into_owned();
         let (store, writer) = reflector::store::<K>();
         let events = watcher(Api::<DeserializeGuard<K>>::all(self.client.clone()), config).default_backoff();
-        let (metrics, news) = (self.metrics.clone(), Arc::clone(self.news));
+        let (metrics, news) = (self.metrics.clone(), self.news.clone());
         tokio::spawn(async move {
             let events = decoded(events, kind.clone(), metrics.clone()).modify(move |object: &mut K| {
                 object.managed_fields_mut().clear();
@@ -103,7 +102,9 @@ impl Door<'_> {
             while let Some(event) = events.next().await {
                 match event {
                     Ok(Event::Init | Event::InitApply(_)) => {}
-                    Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => news.notify_one(),
+                    Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {
+                        news.send_replace(());
+                    }
                     Err(error) => {
                         metrics.watch_errors.get_or_create(&KindLabel { kind: kind.clone() }).inc();
                         tracing::warn!(kind, %error, "watch");
