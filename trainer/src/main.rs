@@ -16,8 +16,10 @@ use sconce_trainer::fit::{Prepared, fit};
 use sconce_trainer::gate::{Verdict, verdict};
 use sconce_trainer::manifest::share;
 use sconce_trainer::progress::{Progress, table};
-use sconce_trainer::report::{Run, report};
+use sconce_trainer::publish::Pack;
+use sconce_trainer::report::{Run, report, result};
 use sconce_trainer::{manifest, output, publish};
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -96,10 +98,10 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let accepted = floor.as_deref().and_then(share).is_none_or(|floor| measured.value >= floor);
     let target = target.filter(|_| accepted);
     let published = target.map(|target| publish_to(&flags.output, &target, insecure)).transpose();
-    if let (Some(path), Ok(published)) = (&flags.report, &published) {
-        let epochs = &progress.seen;
-        let (train, validation, published) = (train.len(), validation.len(), published.as_deref());
-        let run = Run { graph: &graph, train, validation, epochs, evaluation, accepted, published };
+    let address = published.as_ref().ok().and_then(|published| published.as_deref());
+    let (epochs, train, validation) = (&progress.seen, train.len(), validation.len());
+    let run = Run { graph: &graph, train, validation, epochs, evaluation, accepted, published: address };
+    if let (Some(path), Ok(_)) = (&flags.report, &published) {
         std::fs::write(path, format!("{:#}\n", report(&run)))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -107,8 +109,11 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         println!("published {address}");
     }
     println!("On {} test samples, {}:", evaluation.dataset.n, data.name);
-    verdicts.iter().for_each(|verdict| println!("{}", verdict.line));
+    verdicts.iter().for_each(|verdict| println!("{}", verdict.line()));
     refused.iter().for_each(|why| println!("left out: {why}"));
+    if !std::io::stdout().is_terminal() {
+        println!("{}", result(&Pack::new(&flags.output)?.digest(), &run, &verdicts));
+    }
     println!("Test accuracy: {:.4}", measured.value);
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
     if let Some(floor) = floor.filter(|_| !accepted) {

@@ -5,6 +5,7 @@
 use sconce_model::artifact::Artifact;
 use sconce_model::idx::{read_images, read_labels, write_images, write_labels};
 use sconce_trainer::data::synthetic;
+use sconce_trainer::publish::Pack;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -50,11 +51,18 @@ fn a_run_says_what_it_did_and_leaves_what_was_asked_for() {
     let output = train(folder.path(), &["--output", "out/", "--held-out", "held-out", "--report", "report.json"]);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
-    for expected in
-        ["Data: IDX files, 10 % held out by seed 7 (sha256:", "epoch 2/2  loss ", "On 100 test samples, IDX files"]
-    {
+    for expected in ["Data: IDX files, 10 % held out by seed 7 (sha256:", "On 100 test samples, IDX files"] {
         assert!(said.contains(expected), "{expected:?} in {said}");
     }
+    let lines: Vec<serde_json::Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let [_, second, last] = &lines[..] else { panic!("two epochs and a result: {lines:?}") };
+    assert_eq!((&second["epoch"], &second["epochs"], &second["etaSeconds"]), (&2.into(), &2.into(), &0.0.into()));
+    assert!(second["loss"].is_number() && second["accuracy"].is_number());
+    let result = &last["result"];
+    assert_eq!(result["digest"], Pack::new(&folder.path().join("out")).unwrap().digest());
+    assert_eq!((&result["accepted"], &result["published"]), (&true.into(), &serde_json::Value::Null));
+    assert_eq!(result["verdicts"][2]["variant"], "int8");
+    assert_eq!(result["verdicts"][2]["passed"], true);
     let accuracy = said.lines().last().unwrap().strip_prefix("Test accuracy: 0.").unwrap();
     assert_eq!(accuracy.len(), 4);
 
