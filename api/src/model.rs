@@ -92,6 +92,16 @@ pub struct ModelSource {
     pub promotion: Option<Promotion>,
 }
 
+impl std::fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.uri, &self.training_ref) {
+            (Some(uri), _) => f.write_str(uri),
+            (None, Some(training)) => write!(f, "the model of EdgeTraining {}", training.name),
+            (None, None) => f.write_str("nothing"),
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum Promotion {
     Manual,

@@ -68,7 +68,9 @@ pub struct TrainingData {
     /// synthetic:digits, drawn by the trainer, or pvc://CLAIM/FOLDER, a folder of a PersistentVolumeClaim of this namespace.
     #[schemars(
         length(max = 512),
-        regex(pattern = r"^(synthetic:[a-z0-9-]{1,63}|pvc://[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?(/[A-Za-z0-9._-]{1,63}){0,7})$")
+        regex(
+            pattern = r"^(synthetic:[a-z0-9-]{1,63}|pvc://[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?(/[A-Za-z0-9._-]{1,63}){0,7})$"
+        )
     )]
     pub uri: String,
     /// How its files are laid out.
@@ -85,7 +87,10 @@ pub enum DataFormat {
 #[serde(rename_all = "camelCase")]
 pub struct TrainingOutput {
     /// Repository in an OCI registry, without a tag: each run's model has the run's name as its tag. Immutable.
-    #[schemars(length(max = 400), regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"))]
+    #[schemars(
+        length(max = 400),
+        regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$")
+    )]
     pub uri: String,
 }
 

@@ -5,6 +5,7 @@ mod scenes;
 
 use super::{Input, Steps, pass};
 use crate::apply::{Refusal, Refusals, Write};
+use crate::logs::Readings;
 use crate::names;
 use crate::observe::{ByKey, World, key};
 use crate::registry::Resolutions;
@@ -75,11 +76,16 @@ fn run(world: &World) -> Steps {
 }
 
 fn run_refused(world: &World, refusals: &Refusals) -> Steps {
-    let settings =
-        Settings { image: "runtime:1".into(), pull_policy: "IfNotPresent".into(), insecure_registries: Vec::new() };
+    let settings = Settings {
+        image: "runtime:1".into(),
+        trainer_image: "trainer:1".into(),
+        pull_policy: "IfNotPresent".into(),
+        insecure_registries: Vec::new(),
+    };
     let steps = pass(&Input {
         world,
         resolutions: &Resolutions::new(),
+        readings: &Readings::new(),
         refusals,
         settings: &settings,
         drain: Duration::from_secs(10),
@@ -101,6 +107,8 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
         Kind::EdgeModel => put(&mut world.models, body),
         Kind::EdgeModelVersion => put(&mut world.versions, body),
         Kind::EdgeFleet => put(&mut world.fleets, body),
+        Kind::EdgeTraining => put(&mut world.trainings, body),
+        Kind::Job => put(&mut world.jobs, body),
     };
     for write in &steps.objects {
         let (Write::Create(object) | Write::Apply { object, .. } | Write::Label(object)) = write else { continue };
