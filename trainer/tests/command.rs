@@ -99,3 +99,30 @@ fn a_folder_of_other_files_is_refused_before_training() {
     assert!(folder.path().join("training.yaml").exists());
     assert_eq!(text(&output.stdout), "");
 }
+
+/// Who starts a run again after a failure, such as a Job, must not start again what cannot get better.
+#[test]
+fn last_words_are_written_and_what_another_try_would_not_change_ends_with_0() {
+    let words = |folder: &Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join("words")).unwrap()).unwrap()
+    };
+    let flags = ["--result", "words", "--report", "report.json"];
+    let strict = folder("100%", "20%");
+    let output = train(strict.path(), &flags);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let told = words(strict.path());
+    assert_eq!((&told["result"]["accepted"], &told["result"]["published"]), (&false.into(), &serde_json::Value::Null));
+    assert_eq!(told["result"]["verdicts"][0]["variant"], "f32");
+
+    let wrong = folder("30%", "lots");
+    let output = train(wrong.path(), &flags);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let error = words(wrong.path())["result"]["error"].as_str().unwrap().to_owned();
+    assert!(error.ends_with("spec.compress.maxAccuracyDrop: lots; need a percentage, such as 0.5%"), "{error}");
+
+    // A registry that is down may be up at the next try.
+    let unpublished = folder("30%", "20%");
+    let output = train(unpublished.path(), &["--result", "words", "--publish", "oci://127.0.0.1:1/m/tiny:1"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(!unpublished.path().join("words").exists());
+}

@@ -12,3 +12,4 @@ mod placing;
 mod readme;
 mod rights;
 mod suite;
+mod training;
