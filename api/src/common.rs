@@ -20,6 +20,7 @@ pub mod labels {
     pub const TIER: &str = "sconce.dev/tier";
     pub const VERSION: &str = "sconce.dev/version";
     pub const VARIANT: &str = "sconce.dev/variant";
+    pub const TRAINING: &str = "sconce.dev/training";
 }
 
 /// A reference to an object by name, in the referrer's own namespace or in the cluster's scope.

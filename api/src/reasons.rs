@@ -38,8 +38,14 @@ reasons! {
     UnknownArchitecture,
     /// The registry cannot be reached.
     RegistryUnreachable,
+    /// There is no such EdgeTraining.
+    TrainingNotFound,
+    /// The EdgeTraining has published nothing yet.
+    NotPublished,
+    /// The EdgeTraining has published a model that nobody has promoted.
+    NotPromoted,
     // Placed: filters, in their order
-    /// The model is suspended: what it has stays, and nothing new comes.
+    /// It is suspended: a model keeps what it has, and nothing new comes; no run begins.
     Suspended,
     /// The site is paused: what it has stays, and nothing new comes.
     SitePaused,
@@ -114,6 +120,21 @@ reasons! {
     Failing,
     /// Too few requests to tell what clients wait.
     TooFewSamples,
+    // Training, Accepted, Published
+    /// A run is going on.
+    Running,
+    /// The run waits for a node or for its queue.
+    Waiting,
+    /// The run has ended.
+    Ended,
+    /// The model is good enough.
+    Accepted,
+    /// The model is not good enough: nothing was published.
+    NotAccepted,
+    /// The model is in the registry.
+    Published,
+    /// The run ended without a model.
+    RunFailed,
     // Connected
     /// A node of the site is Ready.
     Connected,

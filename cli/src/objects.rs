@@ -124,7 +124,8 @@ impl Objects {
         let known = self.world();
         for value in self.0.iter_mut().filter(|object| object["kind"] == "EdgeModel") {
             let model: EdgeModel = typed(value)?;
-            let uri = &model.spec.model.uri;
+            // What a training publishes, only the cluster knows.
+            let Some(uri) = &model.spec.model.uri else { continue };
             if model.status.as_ref().and_then(|status| status.desired.as_ref()).is_some_and(|old| old.uri == *uri) {
                 continue;
             }

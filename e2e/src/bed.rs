@@ -177,12 +177,13 @@ impl Bed {
             .arg(image("operator", "sconce-operator")?)
             .arg(image("agent", "edge-agent")?)
             .arg(image("runtime", "edge-runtime")?)
+            .arg(image("trainer", "sconce-trainer")?)
             .arg(client.join(","))
             .output()
             .await?;
         let mut install = self.helm().args(["upgrade", "--install", "sconce"]).arg(root().join("charts/sconce"));
         install = install.args(["--namespace", "sconce-system", "--create-namespace", "--wait", "--timeout", "5m"]);
-        for component in ["operator", "agent", "runtime"] {
+        for component in ["operator", "agent", "runtime", "trainer"] {
             let digest = pushed
                 .lines()
                 .find_map(|line| line.split_once(&format!("sconce/{component}:dev@"))?.1.split_whitespace().next())

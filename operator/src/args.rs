@@ -23,6 +23,9 @@ pub struct Run {
     /// Image of the pods that serve models; it holds `fetch` and `serve`.
     #[arg(long, value_name = "IMAGE")]
     pub runtime_image: String,
+    /// Image of the Jobs that train.
+    #[arg(long, value_name = "IMAGE")]
+    pub trainer_image: String,
     #[arg(long, default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: String,
     /// Registry that is spoken to without TLS. May be given several times.
@@ -63,14 +66,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_image_is_all_that_must_be_given() {
-        let Args { command: Command::Run(run) } =
-            Args::parse_from(["sconce-operator", "run", "--runtime-image", "runtime:1", "--insecure-registry=r:5000"]);
-        assert_eq!(run.runtime_image, "runtime:1");
+    fn the_images_are_all_that_must_be_given() {
+        let Args { command: Command::Run(run) } = Args::parse_from([
+            "sconce-operator",
+            "run",
+            "--runtime-image",
+            "runtime:1",
+            "--trainer-image=trainer:1",
+            "--insecure-registry=r:5000",
+        ]);
+        assert_eq!((&*run.runtime_image, &*run.trainer_image), ("runtime:1", "trainer:1"));
         assert_eq!(run.insecure_registries, ["r:5000"]);
         assert_eq!(run.drain, Duration::from_secs(10));
         assert_eq!(run.page, None);
         assert!(Args::try_parse_from(["sconce-operator", "run"]).is_err());
-        assert!(Args::try_parse_from(["sconce-operator", "run", "--runtime-image=i", "--drain=soon"]).is_err());
+        assert!(
+            Args::try_parse_from(["sconce-operator", "run", "--runtime-image=i", "--trainer-image=t", "--drain=soon"])
+                .is_err()
+        );
     }
 }

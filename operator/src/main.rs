@@ -81,6 +81,7 @@ async fn operate(run: Run) -> Result<()> {
         registries: Registries::new(&run.insecure_registries),
         settings: Settings {
             image: run.runtime_image,
+            trainer_image: run.trainer_image,
             pull_policy: run.image_pull_policy,
             insecure_registries: run.insecure_registries,
             trusted_keys: None,

@@ -69,6 +69,10 @@ pub struct Train {
     /// Write there, as JSON, what the run did: data, epochs, accuracy, address.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Write there, as one line of JSON, what came of the run, for who tries again what fails: the exit code is then 0 for all
+    /// that another try would not change, such as a model that is not accepted or a manifest that is wrong.
+    #[arg(long, value_name = "FILE")]
+    pub result: Option<PathBuf>,
     /// Publish the artifact if it is accepted, as `publish` would.
     #[arg(long, value_name = "oci://HOST/REPOSITORY:TAG")]
     pub publish: Option<String>,

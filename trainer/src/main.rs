@@ -7,7 +7,7 @@ use sconce_model::artifact::signature::PrivateKey;
 use sconce_model::artifact::{self, Description};
 use sconce_model::idx;
 use sconce_model::network::Network;
-use sconce_model::preprocess::{Material, Preprocess};
+use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
 use sconce_model::variant::{F32, Variant};
 use sconce_trainer::args::{Args, Train, Verb};
 use sconce_trainer::compress::{Compressed, compress};
@@ -15,10 +15,13 @@ use sconce_trainer::data::{self, DataSet};
 use sconce_trainer::evaluate::evaluate;
 use sconce_trainer::fit::{Prepared, fit};
 use sconce_trainer::gate::{Verdict, verdict};
-use sconce_trainer::manifest::share;
+use sconce_trainer::manifest::{ManifestError, share};
 use sconce_trainer::progress::{Progress, table};
-use sconce_trainer::report::{Run, report};
+use sconce_trainer::publish::Pack;
+use sconce_trainer::report::{Run, report, result};
 use sconce_trainer::{manifest, output, publish};
+use serde_json::json;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,7 +40,7 @@ fn main() -> Result<ExitCode> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let args = Args::parse();
     match args.verb {
-        Verb::Train(flags) => train(&flags, &args.insecure_registry),
+        Verb::Train(flags) => train(&flags, &args.insecure_registry).or_else(|error| in_vain(&flags, error)),
         Verb::Publish { artifact, uri, signing } => {
             let (target, key) = (publish::reference(&uri)?, signing.key()?);
             let address = publish_to(&artifact, &target, &args.insecure_registry, key.as_ref())?;
@@ -99,10 +102,10 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let accepted = floor.as_deref().and_then(share).is_none_or(|floor| measured.value >= floor);
     let target = target.filter(|_| accepted);
     let published = target.map(|target| publish_to(&flags.output, &target, insecure, key.as_ref())).transpose();
-    if let (Some(path), Ok(published)) = (&flags.report, &published) {
-        let epochs = &progress.seen;
-        let (train, validation, published) = (train.len(), validation.len(), published.as_deref());
-        let run = Run { graph: &graph, train, validation, epochs, evaluation, accepted, published };
+    let address = published.as_ref().ok().and_then(|published| published.as_deref());
+    let (epochs, train, validation) = (&progress.seen, train.len(), validation.len());
+    let run = Run { graph: &graph, train, validation, epochs, evaluation, accepted, published: address };
+    if let (Some(path), Ok(_)) = (&flags.report, &published) {
         std::fs::write(path, format!("{:#}\n", report(&run)))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -110,15 +113,35 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         println!("published {address}");
     }
     println!("On {} test samples, {}:", evaluation.dataset.n, data.name);
-    verdicts.iter().for_each(|verdict| println!("{}", verdict.line));
+    verdicts.iter().for_each(|verdict| println!("{}", verdict.line()));
     refused.iter().for_each(|why| println!("left out: {why}"));
+    let told = result(&Pack::new(&flags.output)?.digest(), &run, &verdicts).to_string();
+    if !std::io::stdout().is_terminal() {
+        println!("{told}");
+    }
     println!("Test accuracy: {:.4}", measured.value);
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
+    if let Some(file) = &flags.result {
+        last_words(file, &told)?;
+    }
     if let Some(floor) = floor.filter(|_| !accepted) {
         eprintln!("Not accepted: test accuracy {:.4} is below spec.accept.minAccuracy {floor}", measured.value);
-        return Ok(ExitCode::from(NOT_ACCEPTED));
+        return Ok(if flags.result.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NOT_ACCEPTED) });
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A wrong manifest is as wrong at the next try.
+fn in_vain(flags: &Train, error: anyhow::Error) -> Result<ExitCode> {
+    let is_final = error.chain().any(|cause| cause.is::<ManifestError>() || cause.is::<PreprocessError>());
+    let Some(file) = flags.result.as_ref().filter(|_| is_final) else { return Err(error) };
+    eprintln!("Error: {error:#}");
+    last_words(file, &json!({"result": {"error": format!("{error:#}")}}).to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn last_words(file: &Path, words: &str) -> Result<()> {
+    std::fs::write(file, words).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Signs the artifact, where there is a key, and publishes it.

@@ -13,3 +13,4 @@ mod readme;
 mod rights;
 mod suite;
 mod trust;
+mod training;

@@ -1,8 +1,10 @@
 //! What wakes us: one watch per kind, each with its own store and its own backoff, so that none holds up another.
 
+use super::{NAME_LABEL, TRAINING_POD};
 use crate::metrics::{KindLabel, Metrics};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -11,7 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::reflector::{self, Store};
 use kube_runtime::watcher::{self, Event, watcher};
 use kube_runtime::{WatchStreamExt, reflector::store::WriterDropped};
-use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
+use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -28,12 +30,16 @@ pub struct Stores {
     pub models: Store<EdgeModel>,
     pub versions: Store<EdgeModelVersion>,
     pub placements: Store<EdgePlacement>,
+    pub trainings: Store<EdgeTraining>,
     pub nodes: Store<Node>,
     pub pods: Store<Pod>,
     pub deployments: Store<Deployment>,
     pub services: Store<Service>,
     pub disruption_budgets: Store<PodDisruptionBudget>,
     pub priority_classes: Store<PriorityClass>,
+    pub jobs: Store<Job>,
+    /// Pods of runs: those that have ended, too, since they say what came out.
+    pub training_pods: Store<Pod>,
 }
 
 impl Stores {
@@ -43,6 +49,7 @@ impl Stores {
         // Lists, then watches: streaming lists are off by default in Kubernetes 1.33.
         let all = watcher::Config::default().timeout(WATCH_SECONDS);
         let ours = all.clone().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
+        let runs = all.clone().labels(&format!("{NAME_LABEL}={TRAINING_POD}"));
         let alive = all.clone().fields("status.phase!=Succeeded,status.phase!=Failed");
         Self {
             fleets: door.store(all.clone(), as_it_is),
@@ -52,11 +59,14 @@ impl Stores {
             versions: door.store(all.clone(), as_it_is),
             placements: door.store(all.clone(), as_it_is),
             priority_classes: door.store(all.clone(), as_it_is),
+            trainings: door.store(all.clone(), as_it_is),
             nodes: door.store(all, prune_node),
             pods: door.store(alive, prune_pod),
             deployments: door.store(ours.clone(), as_it_is),
             services: door.store(ours.clone(), as_it_is),
-            disruption_budgets: door.store(ours, as_it_is),
+            disruption_budgets: door.store(ours.clone(), as_it_is),
+            jobs: door.store(ours, as_it_is),
+            training_pods: door.store(runs, prune_pod),
         }
     }
 
@@ -73,7 +83,10 @@ impl Stores {
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.disruption_budgets.wait_until_ready().await?;
-        self.priority_classes.wait_until_ready().await
+        self.priority_classes.wait_until_ready().await?;
+        self.trainings.wait_until_ready().await?;
+        self.jobs.wait_until_ready().await?;
+        self.training_pods.wait_until_ready().await
     }
 }
 

@@ -24,6 +24,7 @@ fn version() -> EdgeModelVersion {
 fn settings() -> Settings {
     Settings {
         image: "runtime:1".into(),
+        trainer_image: "trainer:1".into(),
         pull_policy: "IfNotPresent".into(),
         insecure_registries: vec!["r:5000".into()],
         trusted_keys: None,

@@ -7,6 +7,8 @@ mod place;
 mod placement;
 mod pods;
 mod profiles;
+mod run;
+mod training;
 
 pub use budget::{Observed, observed};
 pub use fleet::{edge_fleet, edge_site, site_link};
@@ -15,6 +17,8 @@ pub use place::{Place, PoolView, answers, places};
 pub use placement::{Decided, Outcome, edge_placement};
 pub use pods::{is_pod_ready, trouble_of};
 pub use profiles::class_profiles;
+pub use run::{is_complete, run};
+pub use training::{Hindrance, edge_training, no_nodes};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

@@ -264,7 +264,7 @@ async fn ready(bed: &Bed, wanted: usize) -> Result<()> {
 /// Waits until the node counts as lost.
 async fn silent(bed: &Bed, node: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(bed.client.clone());
-    bed.until(nodes, node, "not Ready", Duration::from_secs(300), is_silent).await.map(drop)
+    bed.until(&nodes, node, "not Ready", Duration::from_secs(300), is_silent).await.map(drop)
 }
 
 fn is_silent(node: Option<&Node>) -> bool {
