@@ -32,7 +32,7 @@ spec:
   compress: {{variants: [f16], maxAccuracyDrop: 2%}}
   accept: {{minAccuracy: 80%}}
   output: {{uri: 'oci://10.89.0.1:5000/models/{NAME}'}}
-  run: {{resources: {{cpu: 500m, memory: 512Mi}}, retries: 3}}
+  run: {{resources: {{cpu: 500m, memory: 512Mi}}, retries: 3, keep: {{succeeded: 0}}}}
 "
     )
 }
@@ -68,9 +68,9 @@ async fn from_recipe_to_service(bed: &Bed) -> Result<()> {
     kill_trainer(&running.name).await?;
     let crashed = |run: &TrainingRun| run.message.as_ref().is_some_and(|message| message.contains("137"));
     until_run(bed, "the crash is told", crashed).await?;
+    ensure!(pod_of(bed, &running.name).await?.uid() == pod.uid(), "the pod that crashed goes on");
     let done = until_run(bed, "the run has ended", |run| run.state.is_over()).await?;
     ensure!(done.state == RunState::Succeeded, "{done:?}");
-    ensure!(pod_of(bed, &running.name).await?.uid() == pod.uid(), "the pod that crashed went on");
     let artifact = done.artifact.clone().context("what succeeded is published")?;
     println!("{artifact}: accuracy {:?}, {:?}", done.accuracy, done.verdicts);
 
