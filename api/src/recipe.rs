@@ -4,7 +4,7 @@
 use crate::common::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -69,7 +69,21 @@ one_of!(
 one_of!(
     /// An optimiser as typed.
     Optimizer,
-    OPTIMIZERS = ["adam"],
+    OPTIMIZERS = ["adam", "sgd"],
+    beside json!({})
+);
+
+one_of!(
+    /// How the learning rate changes, as typed.
+    Schedule,
+    SCHEDULES = ["cosine", "step"],
+    beside json!({})
+);
+
+one_of!(
+    /// What is done to images by chance, as typed.
+    Augment,
+    AUGMENTS = ["shift", "rotate", "scale", "flip", "erase", "brightness", "noise"],
     beside json!({})
 );
 
@@ -109,6 +123,80 @@ pub struct Fit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = r"^[0-9]{1,2}(\.[0-9]{1,3})?%$"))]
     pub validation: Option<Percent>,
+    /// Whose first weights are drawn: keras or torch. Default: keras.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
+    /// How the learning rate changes; absent = it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// What is minimised: labelSmoothing is the share of the target that all classes have in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "open")]
+    pub loss: Option<Map<String, Value>>,
+    /// balanced: all classes count the same, however few samples one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
+    /// Most that the norm of all gradients together may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "norm")]
+    pub clip_norm: Option<Number>,
+    /// Ends a run once its metric (accuracy or loss, on the validation) has not improved for `patience` epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// What is done to images by chance, each time that they are learned from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub augment: Vec<Augment>,
+    /// How often the run is kept, to go on from after a crash. Default: after each epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Init {
+    Keras,
+    Torch,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ClassWeights {
+    Balanced,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EarlyStopping {
+    /// Default: accuracy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
+    #[schemars(range(min = 1, max = 10_000))]
+    pub patience: i64,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Metric {
+    Accuracy,
+    Loss,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoint {
+    #[schemars(range(min = 1, max = 10_000))]
+    pub every_epochs: i64,
+}
+
+/// An object whose fields are the trainer's affair.
+fn open(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A hyper-parameter: a number, which nobody compares.
+fn norm(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "number", "minimum": 1e-6, "maximum": 1e6})
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]

@@ -88,7 +88,10 @@ fn structure(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>)
         Value::Object(_) => "object",
     };
     let wanted = schema.get("type").and_then(Value::as_str);
-    if wanted.is_some_and(|wanted| wanted != got) || int_or_string && !["integer", "string"].contains(&got) {
+    let is_number = wanted == Some("number") && got == "integer";
+    if wanted.is_some_and(|wanted| wanted != got) && !is_number
+        || int_or_string && !["integer", "string"].contains(&got)
+    {
         let wanted = wanted.unwrap_or("integer or string");
         return found.push(format!("{path} in body must be of type {wanted}: \"{got}\""));
     }

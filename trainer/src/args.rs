@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[command(
     name = "sconce-trainer",
     version,
-    after_help = "Exit codes: 0 done; 1 failed; 2 wrong flags; 3 trained, but below spec.accept of the manifest."
+    after_help = "Exit codes: 0 done; 1 failed; 2 wrong flags; 3 trained, but below spec.accept of the manifest; 143 asked to\nstop, with a checkpoint that the same command goes on from."
 )]
 pub struct Args {
     #[command(subcommand)]

@@ -5,6 +5,7 @@ use clap::Parser as _;
 use oci_client::Reference;
 use sconce_model::artifact::signature::PrivateKey;
 use sconce_model::artifact::{self, Description};
+use sconce_model::digest::sha256;
 use sconce_model::idx;
 use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
@@ -13,13 +14,14 @@ use sconce_trainer::args::{Args, Train, Verb};
 use sconce_trainer::compress::{Compressed, compress};
 use sconce_trainer::data::{self, DataSet};
 use sconce_trainer::evaluate::evaluate;
-use sconce_trainer::fit::{Prepared, fit};
+use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
 use sconce_trainer::gate::{Verdict, verdict};
-use sconce_trainer::manifest::{ManifestError, share};
+use sconce_trainer::manifest::{Init, ManifestError, Spec, share};
+use sconce_trainer::prepared::Prepared;
 use sconce_trainer::progress::{Progress, table};
 use sconce_trainer::publish::Pack;
 use sconce_trainer::report::{Run, report, result};
-use sconce_trainer::{manifest, output, publish};
+use sconce_trainer::{manifest, output, publish, stop};
 use serde_json::json;
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -34,6 +36,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELD_OUT: usize = 500;
 /// Exit code of a model that is not good enough.
 const NOT_ACCEPTED: u8 = 3;
+/// Exit code of a run that was asked to stop, as a shell has it of SIGTERM.
+const STOPPED: u8 = 143;
 
 fn main() -> Result<ExitCode> {
     // An error would say that one is installed already.
@@ -60,7 +64,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         );
     }
     output::check(&flags.output)?;
-    let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess };
+    let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() };
     preprocess.check().with_context(|| format!("{}: spec.preprocess", flags.manifest.display()))?;
     let target = flags.publish.as_deref().map(publish::reference).transpose()?;
     let key = flags.signing.key()?;
@@ -72,13 +76,36 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     print!("{}", table(&graph));
 
     let network = Network::initialise(graph.clone(), spec.fit.seed)?;
+    if spec.fit.init == Init::Torch {
+        as_torch(&network, spec.fit.seed)?;
+    }
     let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
     let mut progress = Progress::new(spec.fit.epochs);
     let seen = prepared(&train)?;
-    fit(&network, &seen, &prepared(&validation)?, &spec.fit, &mut progress)?;
+    let checkpoints = Checkpoints::new(output::beside(&flags.output, "checkpoints"), recipe(&spec, &preprocess, &data));
+    let stop = stop::on_signal()?;
+    let lesson = Lesson {
+        network: &network,
+        train: &seen,
+        validation: &prepared(&validation)?,
+        recipe: &spec.fit,
+        checkpoints: Some(&checkpoints),
+        stop: &stop.asked,
+        teacher: None,
+    };
+    match stop.during(|| fit(&lesson, &mut progress)) {
+        Ok(epoch) if spec.fit.early_stopping.is_some() => {
+            println!("kept: epoch {epoch}, the best on the validation split")
+        }
+        Err(error @ FitError::Stopped { .. }) => {
+            eprintln!("{error}");
+            return Ok(ExitCode::from(STOPPED));
+        }
+        fitted => drop(fitted?),
+    }
 
     let (forms, most) =
-        spec.compress.map(|compress| (compress.variants, compress.max_accuracy_drop)).unwrap_or_default();
+        spec.compress.clone().map(|compress| (compress.variants, compress.max_accuracy_drop)).unwrap_or_default();
     let Compressed { mut variants, refused } = compress(network, &forms, &seen, spec.fit.seed);
     let mut evaluation = evaluate(&variants, &mut data, &preprocess)?;
     let most = share(&most).unwrap_or_default();
@@ -98,7 +125,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     }
 
     let measured = &evaluation.variants[F32];
-    let floor = spec.accept.map(|accept| accept.min_accuracy);
+    let floor = spec.accept.as_ref().map(|accept| accept.min_accuracy.clone());
     let accepted = floor.as_deref().and_then(share).is_none_or(|floor| measured.value >= floor);
     let target = target.filter(|_| accepted);
     let published = target.map(|target| publish_to(&flags.output, &target, insecure, key.as_ref())).transpose();
@@ -121,6 +148,8 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     }
     println!("Test accuracy: {:.4}", measured.value);
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
+    // Kept until then: a registry that is down costs no epoch.
+    checkpoints.remove()?;
     if let Some(file) = &flags.result {
         last_words(file, &told)?;
     }
@@ -142,6 +171,12 @@ fn in_vain(flags: &Train, error: anyhow::Error) -> Result<ExitCode> {
 
 fn last_words(file: &Path, words: &str) -> Result<()> {
     std::fs::write(file, words).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// What is trained on what: whether a checkpoint is of this run.
+fn recipe(spec: &Spec, preprocess: &Preprocess, data: &DataSet) -> String {
+    let recipe = serde_json::json!([spec.architecture, preprocess, spec.fit, data.digest]);
+    sha256(recipe.to_string().as_bytes())
 }
 
 /// Signs the artifact, where there is a key, and publishes it.

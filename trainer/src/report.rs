@@ -22,7 +22,7 @@ pub struct Run<'a> {
 pub fn report(run: &Run<'_>) -> Value {
     let epoch = |epoch: &Epoch| {
         json!({"number": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy, "validation": epoch.validation,
-               "seconds": epoch.took.as_secs_f64()})
+               "validationLoss": epoch.validation_loss,                "seconds": epoch.took.as_secs_f64()})
     };
     json!({
         "schema": 1,

@@ -74,7 +74,10 @@ fn compare(schema: &Value, value: &Value, path: &str, unknown: &mut Vec<String>)
             }
         }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(at, item)| compare(&schema["items"], item, &format!("{path}[{at}]"), unknown));
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(at, item)| compare(&schema["items"], item, &format!("{path}[{at}]"), unknown));
         }
         _ => {}
     }

@@ -32,7 +32,7 @@ spec:
   compress: {{variants: [f16], maxAccuracyDrop: 2%}}
   accept: {{minAccuracy: 80%}}
   output: {{uri: 'oci://10.89.0.1:5000/models/{NAME}'}}
-  run: {{resources: {{cpu: 500m, memory: 512Mi}}, retries: 3}}
+  run: {{resources: {{cpu: 500m, memory: 512Mi}}, retries: 3, keep: {{succeeded: 0}}}}
 "
     )
 }
@@ -61,16 +61,18 @@ async fn from_recipe_to_service(bed: &Bed) -> Result<()> {
     let running = until_run(bed, "a run trains", |run| run.state == RunState::Running).await?;
     let pod = pod_of(bed, &running.name).await?;
     is_restricted_on_the_cloud_node(bed, &pod).await?;
-    until_epoch(bed, &pod.name_any(), 3).await?;
+    until_told(bed, &pod, "its third epoch", |line| epoch(line) >= Some(3)).await?;
     let told = until_run(bed, "its progress is told", |run| run.progress.is_some()).await?;
     println!("{:?}", told.progress);
 
     kill_trainer(&running.name).await?;
     let crashed = |run: &TrainingRun| run.message.as_ref().is_some_and(|message| message.contains("137"));
     until_run(bed, "the crash is told", crashed).await?;
+    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    bed.until(&pods, &pod.name_any(), "the same pod goes on", LIMIT, started_again).await?;
+    until_told(bed, &pod, "the checkpoint", |line| line.starts_with("going on from a checkpoint: epoch ")).await?;
     let done = until_run(bed, "the run has ended", |run| run.state.is_over()).await?;
     ensure!(done.state == RunState::Succeeded, "{done:?}");
-    ensure!(pod_of(bed, &running.name).await?.uid() == pod.uid(), "the pod that crashed went on");
     let artifact = done.artifact.clone().context("what succeeded is published")?;
     println!("{artifact}: accuracy {:?}, {:?}", done.accuracy, done.verdicts);
 
@@ -128,15 +130,27 @@ async fn is_restricted_on_the_cloud_node(bed: &Bed, pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-async fn until_epoch(bed: &Bed, pod: &str, epoch: u64) -> Result<()> {
+fn started_again(pod: Option<&Pod>) -> bool {
+    let containers = pod.and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref());
+    containers.is_some_and(|all| all.iter().all(|one| one.restart_count > 0 && one.started == Some(true)))
+}
+
+/// Reads the pod's log until a line is as wanted.
+async fn until_told(bed: &Bed, pod: &Pod, what: &str, holds: impl Fn(&str) -> bool) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    let mut lines = pods.log_stream(pod, &LogParams { follow: true, ..LogParams::default() }).await?.lines();
+    let follow = LogParams { follow: true, ..LogParams::default() };
+    let mut lines = pods.log_stream(&pod.name_any(), &follow).await?.lines();
     while let Some(line) = lines.try_next().await? {
-        if serde_json::from_str::<Value>(&line).is_ok_and(|told| told["epoch"].as_u64() >= Some(epoch)) {
+        if holds(&line) {
+            println!("{line}");
             return Ok(());
         }
     }
-    anyhow::bail!("the log of {pod} ended before epoch {epoch}")
+    anyhow::bail!("the log of {} ended before it told of {what}", pod.name_any())
+}
+
+fn epoch(line: &str) -> Option<u64> {
+    serde_json::from_str::<Value>(line).ok()?["epoch"].as_u64()
 }
 
 /// As the kernel does when memory runs out: by the process that has this run's folder among its arguments.

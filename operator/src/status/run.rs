@@ -149,16 +149,38 @@ fn crash(pod: &Pod) -> Option<String> {
     let ended = ended(container.state.as_ref()).or_else(|| ended(container.last_state.as_ref()));
     let ContainerStateTerminated { exit_code, reason, message, .. } = ended.filter(|ended| ended.exit_code != 0)?;
     let reason = reason.filter(|reason| reason == "OOMKilled");
-    let told = message.as_deref().map(str::trim).filter(|message| !message.is_empty());
-    // The end of a log says most.
-    let tail: Option<String> = told.and_then(|told| told.lines().last().map(str::to_owned));
-    Some(match (reason, tail) {
+    Some(match (reason, message.as_deref().and_then(complaint)) {
         (Some(_), _) => "it was ended for its memory: raise run.resources.memory".into(),
-        (None, Some(tail)) => format!("it ended with {exit_code}: {tail}"),
+        (None, Some(told)) => format!("it ended with {exit_code}: {told}"),
         (None, None) => format!("it ended with {exit_code}"),
     })
 }
 
+/// Of the end of a log the error with its causes, in one line; where there is none, the last line.
+fn complaint(log: &str) -> Option<String> {
+    let log = log.trim();
+    let from = log.rfind("Error: ").or_else(|| log.rfind('\n')).unwrap_or_default();
+    let words: Vec<&str> = log[from..].split_whitespace().collect();
+    (!words.is_empty()).then(|| shortened(&words.join(" "), 300))
+}
+
 fn container(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_error_is_told_with_its_causes() {
+        let check = |log: &str, expected: Option<&str>| assert_eq!(complaint(log).as_deref(), expected, "{log:?}");
+        check(
+            "epoch 1\nError: cannot push\n\nCaused by:\n    0: no route\n",
+            Some("Error: cannot push Caused by: 0: no route"),
+        );
+        check("epoch 1\nkilled\n", Some("killed"));
+        check("one line", Some("one line"));
+        check(" \n", None);
+    }
 }

@@ -28,7 +28,7 @@ pub fn edge_training(
     let active = newest.filter(|run| !run.state.is_over());
     let (training_now, accepted, published) = (going_on(active, newest, hindrance), accepted(&runs), published(&runs));
     let suspended = training.spec.suspend && (due || active.is_some());
-    let (mut claim, busy) = if suspended {
+    let (claim, busy) = if suspended {
         (Claim::new("Ready", false, Reason::Suspended, "spec.suspend is set: no run goes on"), false)
     } else if let Some(hindrance) = hindrance {
         (Claim::new("Ready", false, hindrance.reason, &*hindrance.message), true)
@@ -37,11 +37,8 @@ pub fn edge_training(
     } else {
         (ready(&[&accepted, &published], &published.message), false)
     };
-    let newest_failed = !due && newest.is_some_and(|run| matches!(run.state, RunState::Failed | RunState::Rejected));
-    if newest_failed && active.is_none() && !suspended {
-        // What was published before is no model of this recipe.
-        claim = Claim { kind: "Ready", truth: Truth::False, ..accepted.clone() };
-    }
+    // The same recipe would fail again: only another one helps.
+    let in_vain = !due && newest.is_some_and(|run| matches!(run.state, RunState::Failed | RunState::Rejected));
     let reconciling = busy.then(|| Claim::new("Reconciling", true, Reason::Progressing, &*training_now.message));
     let stalled =
         (newest_failed && !busy && !suspended).then(|| Claim { kind: "Stalled", truth: Truth::True, ..claim.clone() });

@@ -14,7 +14,8 @@ fn recipe(world: &mut World, extra: Value) {
         spec[name] = value.clone();
     }
     let old = world.trainings.get(&at("digits")).map(|live| serde_json::to_value(&live.status).unwrap());
-    let mut object = json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "et", "generation": 1}, "spec": spec});
+    let mut object =
+        json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "et", "generation": 1}, "spec": spec});
     object["status"] = old.unwrap_or(json!({}));
     put(&mut world.trainings, object);
 }
@@ -118,18 +119,27 @@ fn a_recipe_becomes_one_restricted_job_on_cloud_nodes_that_carries_it() {
     let manifest: Value = serde_json::from_str(manifest).unwrap();
     assert_eq!(manifest["spec"]["architecture"]["layers"][1]["dense"]["units"], 10);
     assert_eq!(states(&world), [RunState::Waiting]);
-    assert_eq!((said(&world, "Ready"), said(&world, "Training")), ("Unknown/Progressing".into(), "False/Waiting".into()));
+    assert_eq!(
+        (said(&world, "Ready"), said(&world, "Training")),
+        ("Unknown/Progressing".into(), "False/Waiting".into())
+    );
 }
 
 #[test]
 fn an_edge_run_is_sent_to_edge_nodes_and_a_queued_one_waits_for_its_queue() {
     let mut world = settled(scene("25ms"));
-    recipe(&mut world, json!({"run": {"tier": "Edge", "queueName": "night", "claimName": "work", "retries": 0, "deadline": "90s"}}));
+    recipe(
+        &mut world,
+        json!({"run": {"tier": "Edge", "queueName": "night", "claimName": "work", "retries": 0, "deadline": "90s"}}),
+    );
     let mut world = settled(world);
     let job = serde_json::to_value(world.jobs.values().next().unwrap().as_ref()).unwrap();
     let (spec, pod) = (&job["spec"], &job["spec"]["template"]["spec"]);
     assert_eq!(job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "night");
-    assert_eq!((&spec["suspend"], &spec["backoffLimit"], &spec["activeDeadlineSeconds"]), (&json!(true), &json!(0), &json!(90)));
+    assert_eq!(
+        (&spec["suspend"], &spec["backoffLimit"], &spec["activeDeadlineSeconds"]),
+        (&json!(true), &json!(0), &json!(90))
+    );
     let terms = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
     assert_eq!(terms[0]["matchExpressions"][1], json!({"key": "zone", "operator": "Exists"}));
     assert_eq!(pod["volumes"][1], json!({"name": "work", "persistentVolumeClaim": {"claimName": "work"}}));
@@ -155,7 +165,9 @@ fn without_cloud_nodes_nothing_begins_and_it_says_so() {
 #[test]
 fn what_a_run_publishes_is_told_and_served_by_the_model_that_follows() {
     let mut world = trained();
-    change(&mut world, |model| model["spec"]["model"] = json!({"trainingRef": {"name": "digits"}, "promotion": "Automatic"}));
+    change(&mut world, |model| {
+        model["spec"]["model"] = json!({"trainingRef": {"name": "digits"}, "promotion": "Automatic"})
+    });
     assert!(run(&world).to_resolve.is_empty(), "nothing is published yet");
     let world = ends(settled(world), &result(Some(ARTIFACT), 0.9812));
     let run_told = status(&world).runs[0].clone();
@@ -188,7 +200,8 @@ fn promotion_by_hand_says_what_to_type_and_waits_for_it() {
     let older = ARTIFACT.replace(NEWER, DIGEST);
     change(&mut world, |model| {
         model["metadata"]["annotations"] = json!({"sconce.dev/promote": DIGEST});
-        model["status"]["desired"] = json!({"version": names::version("digits", DIGEST), "digest": DIGEST, "uri": older});
+        model["status"]["desired"] =
+            json!({"version": names::version("digits", DIGEST), "digest": DIGEST, "uri": older});
     });
     let told = resolved(&settled(world));
     assert_eq!((&*told.status, &*told.reason), ("True", "NotPromoted"));
@@ -197,10 +210,15 @@ fn promotion_by_hand_says_what_to_type_and_waits_for_it() {
 #[test]
 fn a_model_that_is_not_good_enough_is_not_served_and_another_recipe_runs_anew() {
     let mut world = trained();
-    change(&mut world, |model| model["spec"]["model"] = json!({"trainingRef": {"name": "digits"}, "promotion": "Automatic"}));
+    change(&mut world, |model| {
+        model["spec"]["model"] = json!({"trainingRef": {"name": "digits"}, "promotion": "Automatic"})
+    });
     let mut world = ends(settled(world), &result(None, 0.1012));
     assert_eq!(states(&world), [RunState::Rejected]);
-    assert_eq!((said(&world, "Ready"), said(&world, "Stalled")), ("False/NotAccepted".into(), "True/NotAccepted".into()));
+    assert_eq!(
+        (said(&world, "Ready"), said(&world, "Stalled")),
+        ("False/NotAccepted".into(), "True/NotAccepted".into())
+    );
     assert!(run(&world).to_resolve.is_empty(), "random labels do not deploy");
     assert_eq!(world.jobs.len(), 1, "the same recipe is not tried again");
     recipe(&mut world, json!({"fit": {"epochs": 3}}));
