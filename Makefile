@@ -83,9 +83,12 @@ bench-plan: ## Time the planner on generated fleets of 10,000 nodes, and first f
 	@$(BIN)/examples/bench_plan
 
 .PHONY: bench-scale
-bench-scale: build kubernetes ## The operator on hollow nodes: SITES=20 MODELS=5; requests by the audit log, CPU and memory
+bench-scale: build kubernetes ## The operator on hollow nodes, then a minimal one by controller-runtime: SITES=20 MODELS=5 REST=60
+	@cd e2e/baseline && CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false" go build -o $(CARGO_TARGET_DIR)/scale-baseline .
 	@test -d $(CARGO_TARGET_DIR)/bench-scale || $(BIN)/sconce-trainer train e2e/training.yaml --output $(CARGO_TARGET_DIR)/bench-scale
-	@$(BIN)/sconce-scale --artifact $(CARGO_TARGET_DIR)/bench-scale --sites $(or $(SITES),20) --models $(or $(MODELS),5) --rest $(or $(REST),60)
+	@for program in $(BIN)/sconce-operator $(CARGO_TARGET_DIR)/scale-baseline; do \
+	  $(BIN)/sconce-scale --program $$program --artifact $(CARGO_TARGET_DIR)/bench-scale --sites $(or $(SITES),20) --models $(or $(MODELS),5) --rest $(or $(REST),60); \
+	done
 
 .PHONY: bench-train
 bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR

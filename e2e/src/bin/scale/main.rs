@@ -40,6 +40,9 @@ struct Args {
     /// Seconds without a write, after which what was done counts as done.
     #[arg(long, default_value_t = 15)]
     quiet: u64,
+    /// What is measured instead of the operator, by the same flags: `e2e/baseline`.
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// Folder of a trained model: `sconce-trainer train` makes one.
     #[arg(long)]
     artifact: PathBuf,
@@ -85,7 +88,7 @@ async fn measure(args: &Args) -> Result<()> {
     let mut bench = Bench {
         args,
         audit: Audit::new(CLUSTER.folder().join("cp/audit.log"), USER),
-        operator: start(&bed, &kubeconfig, scratch.path()).await?,
+        operator: start(args, &bed, &kubeconfig, scratch.path()).await?,
         before: Taken::default(),
     };
     println!("{} sites × {} models; 1 minute load {}", args.sites, args.models, load());
@@ -121,7 +124,7 @@ async fn measure(args: &Args) -> Result<()> {
     let Bench { operator, mut audit, .. } = bench;
     operator.stop().await?;
     audit.since()?;
-    let operator = start(&bed, &kubeconfig, scratch.path()).await?;
+    let operator = start(args, &bed, &kubeconfig, scratch.path()).await?;
     println!("restart: every kind listed after {:.1} s", operator.ready_after.as_secs_f64());
     let mut bench = Bench { args, audit, operator, before: Taken::default() };
     bench.step("restart", async { Ok(()) }).await?;
@@ -167,9 +170,10 @@ impl Bench<'_> {
     }
 }
 
-async fn start(bed: &Bed, kubeconfig: &Path, scratch: &Path) -> Result<Operator> {
-    Operator::start(&program("sconce-operator")?, kubeconfig, &bed.registry_outside(), &scratch.join("operator.log"))
-        .await
+async fn start(args: &Args, bed: &Bed, kubeconfig: &Path, scratch: &Path) -> Result<Operator> {
+    let ours = program("sconce-operator")?;
+    let measured = args.program.as_ref().unwrap_or(&ours);
+    Operator::start(measured, kubeconfig, &bed.registry_outside(), &scratch.join("operator.log")).await
 }
 
 /// Definitions, namespaces, and an account for the operator, so that the audit log knows it.

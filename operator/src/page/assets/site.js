@@ -175,7 +175,7 @@ class PlacementRow {
 function bar(found, { budgetUs, observedUs, predictedUs }) {
   const share = (us) => `${Math.min(100, ((us / budgetUs) * 200) / 3)}%`;
   const us = observedUs ?? predictedUs;
-  found.hidden = !budgetUs;
+  found.style.visibility = budgetUs ? "visible" : "hidden";
   found.classList.toggle("estimate", observedUs == null);
   found.classList.toggle("exceeds", us > budgetUs);
   found.querySelector(".fill").style.width = us == null ? "0" : share(us);
