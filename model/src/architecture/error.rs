@@ -37,7 +37,9 @@ pub enum ArchitectureError {
     TooLarge { index: usize, name: String, what: &'static str, limit: usize },
     #[error("layers[{index}] \"{name}\": groups {groups} does not divide {what} {got}")]
     Groups { index: usize, name: String, groups: usize, what: &'static str, got: usize },
-    #[error("layers[{index}] \"{name}\": embedding needs dtype u32, got f32; say dtype: u32 in input, and let it read that")]
+    #[error(
+        "layers[{index}] \"{name}\": embedding needs dtype u32, got f32; say dtype: u32 in input, and let it read that"
+    )]
     Words { index: usize, name: String },
     #[error("layers[{index}] \"{name}\": {kind} reads words, dtype u32; only an embedding does")]
     Numbers { index: usize, name: String, kind: &'static str },

@@ -1,8 +1,8 @@
 //! Shape inference of one layer: every product is checked, every size bounded.
 
 use super::{
-    Activation, ArchitectureError as Error, BatchNorm, Conv1d, Conv2d, Dense, DepthwiseConv2d, Embedding, Kind, LayerNorm,
-    Padding, Pair, Pool1d, Pool2d, Recurrent as Typed,
+    Activation, ArchitectureError as Error, BatchNorm, Conv1d, Conv2d, Dense, DepthwiseConv2d, Embedding, Kind,
+    LayerNorm, Padding, Pair, Pool1d, Pool2d, Recurrent as Typed,
 };
 use crate::graph::{Cell, Init, Node, Op, Pad, Parameter, Recurrent, Role};
 
@@ -97,8 +97,17 @@ impl Place {
         if conv.multiplier > 1 {
             let DepthwiseConv2d { kernel, stride, padding, multiplier, use_bias, batch_norm, activation } = *conv;
             let (filters, dilation) = (channels.saturating_mul(multiplier), Pair::Both(1));
-            let conv =
-                Conv2d { filters, kernel, stride, padding, dilation, groups: channels, use_bias, batch_norm, activation };
+            let conv = Conv2d {
+                filters,
+                kernel,
+                stride,
+                padding,
+                dilation,
+                groups: channels,
+                use_bias,
+                batch_norm,
+                activation,
+            };
             return self.conv2d(&conv, before);
         }
         let (kernel, stride) = (conv.kernel.sizes(), conv.stride.sizes());
@@ -185,7 +194,13 @@ impl Place {
     fn layer_norm(&self, norm: &LayerNorm, before: &[usize]) -> Result<Node, Error> {
         let features = match *before {
             [features] | [_, features] => features,
-            _ => return Err(self.rank("layerNorm", before, "it needs a sequence or a list of features; images have batchNorm")),
+            _ => {
+                return Err(self.rank(
+                    "layerNorm",
+                    before,
+                    "it needs a sequence or a list of features; images have batchNorm",
+                ));
+            }
         };
         self.epsilon(norm.eps)?;
         let parameter = |end: &str, init| self.parameter(end, vec![features], init, Role::Weight);
@@ -227,7 +242,8 @@ impl Place {
         let mut shape = first.to_vec();
         shape[axis] = 0;
         for other in shapes {
-            let is_alike = other.len() == first.len() && (0..first.len()).all(|at| at == axis || other[at] == first[at]);
+            let is_alike =
+                other.len() == first.len() && (0..first.len()).all(|at| at == axis || other[at] == first[at]);
             if !is_alike {
                 let (first, other) = (first.to_vec(), other.to_vec());
                 return Err(Error::Concat { index: self.index, first, other, axis });
@@ -301,8 +317,12 @@ impl Place {
         let activation = match (cell, activation) {
             (_, None) => Activation::Tanh,
             (Cell::Rnn, Some(known @ (Activation::Tanh | Activation::Sigmoid | Activation::Relu))) => known,
-            (Cell::Rnn, Some(other)) => return Err(self.value("activation", format!("{other:?}"), "tanh, sigmoid or relu")),
-            (_, Some(other)) => return Err(self.value("activation", format!("{other:?}"), "none: its gates have theirs")),
+            (Cell::Rnn, Some(other)) => {
+                return Err(self.value("activation", format!("{other:?}"), "tanh, sigmoid or relu"));
+            }
+            (_, Some(other)) => {
+                return Err(self.value("activation", format!("{other:?}"), "none: its gates have theirs"));
+            }
         };
         let op = Recurrent { cell, units, layers, bidirectional, return_sequences, dropout, activation };
         let (gates, directions) = (cell.gates().saturating_mul(units), op.directions().len());

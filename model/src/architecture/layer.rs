@@ -1,8 +1,8 @@
 //! One layer as typed: exactly one kind key, in Keras' words, and optionally `name` and `from`.
 
 use super::attributes::{
-    Activation, Add, BatchNorm, Concat, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Embedding, LayerNorm, Pool1d, Pool2d,
-    Recurrent, Reshape, Residual, SeparableConv2d, Upsample2d,
+    Activation, Add, BatchNorm, Concat, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Embedding, LayerNorm, Pool1d,
+    Pool2d, Recurrent, Reshape, Residual, SeparableConv2d, Upsample2d,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

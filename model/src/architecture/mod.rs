@@ -8,8 +8,8 @@ mod layer;
 mod wire;
 
 pub use attributes::{
-    Activation, Add, BatchNorm, Block, Concat, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Embedding, LayerNorm, Padding,
-    Pair, Pool1d, Pool2d, Recurrent, Reshape, Residual, SeparableConv2d, Upsample2d,
+    Activation, Add, BatchNorm, Block, Concat, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Embedding, LayerNorm,
+    Padding, Pair, Pool1d, Pool2d, Recurrent, Reshape, Residual, SeparableConv2d, Upsample2d,
 };
 pub use error::{ArchitectureError, Dims};
 pub use layer::{Kind, Layer};

@@ -91,7 +91,12 @@ impl Wiring {
             ("add" | "concat", got @ (0 | 1)) => Err(Error::Sources { index, kind, need: "two or more layers", got }),
             ("add" | "concat", _) | (_, 1) => Ok(inputs),
             (_, 0) => Ok(vec![self.before]),
-            (_, got) => Err(Error::Sources { index, kind, need: "one layer; add sums several, concat puts them side by side", got }),
+            (_, got) => Err(Error::Sources {
+                index,
+                kind,
+                need: "one layer; add sums several, concat puts them side by side",
+                got,
+            }),
         }
     }
 

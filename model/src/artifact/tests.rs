@@ -1,10 +1,10 @@
 use super::*;
 use crate::network::{Mode, Training};
-use std::collections::BTreeSet;
 use crate::variant::{F16, F32, INT8};
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use std::collections::BTreeSet;
 use tempfile::TempDir;
 
 const WEIGHTS: &str = "weights/f32/model.safetensors";

@@ -40,7 +40,9 @@ impl Reference {
 
     fn value(&self, xs: &Tensor, lengths: Option<&[usize]>, frozen: &BTreeSet<String>) -> f64 {
         let ys = self.0.walk(xs, lengths.map(<[usize]>::to_vec), |node, inputs, lengths| match &node.op {
-            Op::BatchNorm { epsilon, .. } if !frozen.contains(&node.name) => self.batch_norm(node, &inputs[0], lengths, *epsilon),
+            Op::BatchNorm { epsilon, .. } if !frozen.contains(&node.name) => {
+                self.batch_norm(node, &inputs[0], lengths, *epsilon)
+            }
             _ => self.0.eval(node, inputs, lengths, &mut Ok),
         });
         weighed(&ys.unwrap()).to_scalar().unwrap()
@@ -51,7 +53,10 @@ impl Reference {
         let rows = match (xs.rank(), lengths) {
             (4, _) => xs.transpose(0, 1)?.flatten_from(1)?.t()?,
             (3, Some(lengths)) => {
-                let valid = lengths.iter().enumerate().map(|(at, length)| xs.narrow(0, at, 1)?.squeeze(0)?.narrow(0, 0, *length));
+                let valid = lengths
+                    .iter()
+                    .enumerate()
+                    .map(|(at, length)| xs.narrow(0, at, 1)?.squeeze(0)?.narrow(0, 0, *length));
                 Tensor::cat(&valid.collect::<Result<Vec<_>>>()?, 0)?
             }
             _ => xs.flatten(0, xs.rank() - 2)?,
@@ -92,14 +97,16 @@ fn check(typed: Value, case: &Case<'_>) {
     let xs = Var::from_tensor(&Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).unwrap()).unwrap();
     let frozen: BTreeSet<String> = case.frozen.iter().map(|name| (*name).to_owned()).collect();
     let counts = case.lengths.map(|lengths| {
-        Tensor::from_vec(lengths.iter().map(|length| *length as u32).collect::<Vec<_>>(), lengths.len(), &Device::Cpu).unwrap()
+        Tensor::from_vec(lengths.iter().map(|length| *length as u32).collect::<Vec<_>>(), lengths.len(), &Device::Cpu)
+            .unwrap()
     });
     // Before the step, which moves running statistics.
     let reference = Reference::of(&network);
     let training = Training { seed: 1, epoch: 1, step: 1, frozen: &frozen };
     let ys = network.forward_t(xs.as_tensor(), counts.as_ref(), Mode::Train(training)).unwrap();
     let wide = xs.to_dtype(DType::F64).unwrap();
-    let (got, want) = (f64::from(weighed(&ys).to_scalar::<f32>().unwrap()), reference.value(&wide, case.lengths, &frozen));
+    let (got, want) =
+        (f64::from(weighed(&ys).to_scalar::<f32>().unwrap()), reference.value(&wide, case.lengths, &frozen));
     assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{typed}: says {got}, the reference {want}");
     let gradients = weighed(&ys).backward().unwrap();
     let is_frozen = |name: &str| frozen.iter().any(|layer| name.starts_with(&format!("{layer}.")));
@@ -118,7 +125,9 @@ fn check(typed: Value, case: &Case<'_>) {
     }
     if words.is_none() {
         let gradient = gradients.get(xs.as_tensor()).unwrap_or_else(|| panic!("{typed}: the input has no gradient"));
-        compare(&format!("{typed}: input"), gradient, case, &wide, |values| reference.value(values, case.lengths, &frozen));
+        compare(&format!("{typed}: input"), gradient, case, &wide, |values| {
+            reference.value(values, case.lengths, &frozen)
+        });
     }
 }
 
@@ -140,7 +149,11 @@ fn compare(what: &str, gradient: &Tensor, case: &Case<'_>, variable: &Tensor, va
         // At a bend both sides differ, and the slope is one of them, or between.
         let is_bent = (right - left).abs() > 1e-2 * difference.abs().max(1.0);
         let within = case.within * difference.abs().max(largest).max(1e-2);
-        let is_right = if is_bent { got >= left.min(right) - within && got <= left.max(right) + within } else { (got - difference).abs() <= within };
+        let is_right = if is_bent {
+            got >= left.min(right) - within && got <= left.max(right) + within
+        } else {
+            (got - difference).abs() <= within
+        };
         assert!(is_right, "{what}[{index}]: {got}, by differences {difference} ({left} and {right})");
     }
 }
@@ -169,10 +182,19 @@ fn convolutions_of_every_stride_padding_dilation_and_group() {
         }
     }
     alone(json!([40, 5, 5]), json!({"conv2d": {"filters": 6, "kernel": 3, "padding": 1, "groups": 2}}));
-    alone(json!([40, 6, 5]), json!({"conv2d": {"filters": 6, "kernel": 3, "stride": 2, "padding": "same", "activation": "relu"}}));
-    alone(json!([3, 7, 5]), json!({"depthwiseConv2d": {"kernel": 3, "stride": 2, "padding": "same", "activation": "relu6"}}));
+    alone(
+        json!([40, 6, 5]),
+        json!({"conv2d": {"filters": 6, "kernel": 3, "stride": 2, "padding": "same", "activation": "relu"}}),
+    );
+    alone(
+        json!([3, 7, 5]),
+        json!({"depthwiseConv2d": {"kernel": 3, "stride": 2, "padding": "same", "activation": "relu6"}}),
+    );
     alone(json!([3, 7, 5]), json!({"depthwiseConv2d": {"kernel": [2, 3], "multiplier": 2}}));
-    alone(json!([3, 7, 5]), json!({"separableConv2d": {"filters": 4, "kernel": 3, "batchNorm": true, "activation": "silu"}}));
+    alone(
+        json!([3, 7, 5]),
+        json!({"separableConv2d": {"filters": 4, "kernel": 3, "batchNorm": true, "activation": "silu"}}),
+    );
 }
 
 #[test]
@@ -180,7 +202,10 @@ fn convolutions_and_pools_of_sequences() {
     for padding in [json!("valid"), json!("same"), json!("causal"), json!(1)] {
         alone(json!([9, 4]), json!({"conv1d": {"filters": 5, "kernel": 3, "padding": padding, "activation": "relu"}}));
     }
-    alone(json!([9, 20]), json!({"conv1d": {"filters": 5, "kernel": 3, "stride": 2, "padding": "causal", "dilation": 2}}));
+    alone(
+        json!([9, 20]),
+        json!({"conv1d": {"filters": 5, "kernel": 3, "stride": 2, "padding": "causal", "dilation": 2}}),
+    );
     alone(json!([9, 4]), json!({"maxPool1d": {"size": 3, "stride": 2, "padding": 1}}));
 }
 
@@ -205,10 +230,16 @@ fn pools_of_every_size_stride_and_padding() {
 #[test]
 fn norms_of_images_sequences_and_features() {
     for shape in [json!([3, 4, 5]), json!([6, 5]), json!([5])] {
-        check(json!({"input": {"shape": shape}, "layers": [{"batchNorm": {}}, {"activation": "tanh"}]}), &Case { batch: 5, ..CASE });
+        check(
+            json!({"input": {"shape": shape}, "layers": [{"batchNorm": {}}, {"activation": "tanh"}]}),
+            &Case { batch: 5, ..CASE },
+        );
     }
     for shape in [json!([6, 5]), json!([7])] {
-        check(json!({"input": {"shape": shape}, "layers": [{"layerNorm": {"eps": 0.001}}, {"activation": "tanh"}]}), &CASE);
+        check(
+            json!({"input": {"shape": shape}, "layers": [{"layerNorm": {"eps": 0.001}}, {"activation": "tanh"}]}),
+            &CASE,
+        );
     }
 }
 
@@ -229,7 +260,10 @@ fn recurrent_layers_of_every_kind() {
 #[test]
 fn activations_and_what_rearranges() {
     for activation in ["relu", "relu6", "leakyRelu", "hardSwish", "silu", "tanh"] {
-        check(json!({"input": {"shape": [9]}, "layers": [{"dense": {"units": 8}}, {"activation": activation}, {"dense": {"units": 3}}]}), &CASE);
+        check(
+            json!({"input": {"shape": [9]}, "layers": [{"dense": {"units": 8}}, {"activation": activation}, {"dense": {"units": 3}}]}),
+            &CASE,
+        );
         alone(json!([4, 5]), json!({"dense": {"units": 3, "activation": activation}}));
     }
     alone(json!([2, 3, 2]), json!({"upsample2d": {"factor": 3}}));
@@ -263,10 +297,15 @@ fn sequences_of_different_lengths_are_read_to_their_end() {
     let five = Tensor::new(&[5u32], &Device::Cpu).unwrap();
     let training = Training { seed: 1, epoch: 1, step: 1, frozen: &BTreeSet::new() };
     for mode in [Mode::Eval, Mode::Train(training)] {
-        let said = |xs: &Tensor| network.forward_t(xs, Some(&five), mode).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let said = |xs: &Tensor| {
+            network.forward_t(xs, Some(&five), mode).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
         assert_eq!(said(&xs), said(&noisy));
     }
-    let error = network.forward_t(&xs, Some(&Tensor::new(&[10u32], &Device::Cpu).unwrap()), Mode::Eval).unwrap_err().to_string();
+    let error = network
+        .forward_t(&xs, Some(&Tensor::new(&[10u32], &Device::Cpu).unwrap()), Mode::Eval)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("length 10; need 1 to 9"), "{error}");
 }
 
@@ -279,7 +318,8 @@ fn frozen_layers_keep_their_weights_and_statistics() {
     let xs = Tensor::from_vec(drawn(48, "xs"), (2, 2, 4, 3), &Device::Cpu).unwrap();
     let mean = || network.variables()["a_bn.running_mean"].to_vec1::<f32>().unwrap();
     let frozen: BTreeSet<String> = ["a".to_owned(), "a_bn".to_owned()].into();
-    let step = |frozen| network.forward_t(&xs, None, Mode::Train(Training { seed: 1, epoch: 1, step: 1, frozen })).unwrap();
+    let step =
+        |frozen| network.forward_t(&xs, None, Mode::Train(Training { seed: 1, epoch: 1, step: 1, frozen })).unwrap();
     step(&frozen);
     assert_eq!(mean(), [0.0; 3]);
     step(&BTreeSet::new());

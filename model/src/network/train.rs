@@ -101,7 +101,8 @@ impl Network {
                 let weight = Tensor::cat(&[of("weight_ih")?, of("weight_hh")?], 1)?;
                 let bias = Tensor::cat(&[of("bias_ih")?, of("bias_hh")?], 0)?;
                 let reverse = !direction.is_empty();
-                let (cell, activation, lengths) = (recurrent.cell, recurrent.activation, lengths.map(<[usize]>::to_vec));
+                let (cell, activation, lengths) =
+                    (recurrent.cell, recurrent.activation, lengths.map(<[usize]>::to_vec));
                 let after = match (reverse, &lengths) {
                     (true, _) => vec![0; batch],
                     (false, None) => vec![time - 1; batch],
@@ -125,7 +126,8 @@ impl Network {
     }
 
     fn gathered(&self, node: &Node) -> Result<Statistics> {
-        let (mean, variance) = (ops::values(self.of(node, "running_mean")?)?, ops::values(self.of(node, "running_var")?)?);
+        let (mean, variance) =
+            (ops::values(self.of(node, "running_mean")?)?, ops::values(self.of(node, "running_var")?)?);
         Ok(Statistics { mean, variance, count: 1 })
     }
 

@@ -13,7 +13,12 @@ pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation
     let rows = xs.elem_count() / inputs.max(1);
     let fused = if is_rectifier(activation) { activation } else { Activation::None };
     let mut ys = elements(&bias.contiguous()?)?.repeat(rows);
-    matmul(Matrix::new(&elements(&xs)?, rows, inputs), Matrix::new(&elements(&weight)?, outputs, inputs).t(), &mut ys, true);
+    matmul(
+        Matrix::new(&elements(&xs)?, rows, inputs),
+        Matrix::new(&elements(&weight)?, outputs, inputs).t(),
+        &mut ys,
+        true,
+    );
     activation::apply(fused, &mut ys)?;
     let mut shape = xs.dims().to_vec();
     *shape.last_mut().expect("an input has a last axis") = outputs;
@@ -28,7 +33,8 @@ pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation
         };
         let (values, weights) = (elements(xs)?, elements(weight)?);
         let dx = learns(xs).then(|| product(gradient, Matrix::new(&weights, outputs, inputs), xs)).transpose()?;
-        let dw = learns(weight).then(|| product(gradient.t(), Matrix::new(&values, rows, inputs), weight)).transpose()?;
+        let dw =
+            learns(weight).then(|| product(gradient.t(), Matrix::new(&values, rows, inputs), weight)).transpose()?;
         let db = learns(bias).then(|| like(column_sums(&before, outputs), bias)).transpose()?;
         Ok([dx.flatten(), dw.flatten(), db.flatten()])
     })?;

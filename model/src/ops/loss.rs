@@ -43,15 +43,25 @@ impl Loss {
             (Self::CrossEntropy { smoothing, class_weights }, Targets::Labels(labels)) => {
                 softmax_cross_entropy(ys, labels, *smoothing, class_weights.as_deref())
             }
-            (Self::CrossEntropy { .. }, Targets::Values(_)) => candle_core::bail!("cross-entropy needs a label for each row, got values"),
-            (_, Targets::Labels(_)) => candle_core::bail!("this loss needs values to compare with, got labels of classes"),
-            (Self::BinaryCrossEntropy, Targets::Values(targets)) => each(ys, targets, "binary-cross-entropy", |y, t| {
-                // log(1 + eˣ) without overflow: the exponent is never positive.
-                (f64::from(y.max(0.0) - y * t) + f64::from((-y.abs()).exp()).ln_1p(), sigmoid(y) - t)
-            }),
+            (Self::CrossEntropy { .. }, Targets::Values(_)) => {
+                candle_core::bail!("cross-entropy needs a label for each row, got values")
+            }
+            (_, Targets::Labels(_)) => {
+                candle_core::bail!("this loss needs values to compare with, got labels of classes")
+            }
+            (Self::BinaryCrossEntropy, Targets::Values(targets)) => {
+                each(ys, targets, "binary-cross-entropy", |y, t| {
+                    // log(1 + eˣ) without overflow: the exponent is never positive.
+                    (f64::from(y.max(0.0) - y * t) + f64::from((-y.abs()).exp()).ln_1p(), sigmoid(y) - t)
+                })
+            }
             (&Self::Huber { delta }, Targets::Values(targets)) => each(ys, targets, "huber", move |y, t| {
                 let (far, delta) = (f64::from(y - t), f64::from(delta));
-                if far.abs() <= delta { (far * far / 2.0, far as f32) } else { (delta * (far.abs() - delta / 2.0), (delta * far.signum()) as f32) }
+                if far.abs() <= delta {
+                    (far * far / 2.0, far as f32)
+                } else {
+                    (delta * (far.abs() - delta / 2.0), (delta * far.signum()) as f32)
+                }
             }),
             (Self::Poisson, Targets::Values(targets)) => each(ys, targets, "poisson", |y, t| {
                 // Far below zero softplus is the exponential, and its logarithm the output itself.

@@ -13,10 +13,12 @@ mod pool;
 mod rearrange;
 mod record;
 mod recurrent;
+mod sgd;
+mod soft;
 
 pub(crate) use activation::apply;
 pub use activation::{LEAK, activate};
-pub use adam::Adam;
+pub use adam::{Adam, Moments};
 pub use conv::{Window, conv2d};
 pub use dense::dense;
 pub use global::{SPREAD, Summary, summarise};
@@ -25,6 +27,8 @@ pub use norm::{Statistics, Valid, batch_norm, layer_norm, statistics};
 pub use pool::{Pooling, avg_pool2d, max_pool2d};
 pub use rearrange::{add, embedding, pick, upsample2d};
 pub use recurrent::{Reading, recurrent};
+pub use sgd::Sgd;
+pub use soft::soft_cross_entropy;
 
 use crate::graph::Pad;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor};

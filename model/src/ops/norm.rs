@@ -32,7 +32,13 @@ impl Channels {
     }
 
     /// Sums per channel of two functions of two values.
-    fn sums(self, xs: &[f32], gradient: &[f32], valid: &Valid, of: impl Fn(usize, f32, f32) -> (f32, f32)) -> (Vec<f64>, Vec<f64>) {
+    fn sums(
+        self,
+        xs: &[f32],
+        gradient: &[f32],
+        valid: &Valid,
+        of: impl Fn(usize, f32, f32) -> (f32, f32),
+    ) -> (Vec<f64>, Vec<f64>) {
         let (mut first, mut second) = (vec![0.0; self.count], vec![0.0; self.count]);
         if self.inner == 1 {
             let rows = xs.chunks_exact(self.count).zip(gradient.chunks_exact(self.count));
@@ -79,7 +85,10 @@ pub struct Valid(Option<Vec<bool>>);
 impl Valid {
     /// Of sequences of up to `time` steps.
     pub fn steps(lengths: Option<&[usize]>, time: usize) -> Self {
-        Self(lengths.map(|lengths| lengths.iter().flat_map(|&length| (0..time).map(move |step| step < length)).collect()))
+        Self(
+            lengths
+                .map(|lengths| lengths.iter().flat_map(|&length| (0..time).map(move |step| step < length)).collect()),
+        )
     }
 
     fn has(&self, row: usize) -> bool {
@@ -107,7 +116,8 @@ pub fn statistics(xs: &Tensor, valid: &Valid) -> Result<Statistics> {
     let count = if channels.inner == 1 { valid.count(xs.len() / channels.count) } else { xs.len() / channels.count };
     let mean = |sums: Vec<f64>| sums.iter().map(|sum| (sum / count.max(1) as f64) as f32).collect::<Vec<_>>();
     let means = mean(channels.sums(&xs, &xs, valid, |_, x, _| (x, 0.0)).0);
-    let variance = mean(channels.sums(&xs, &xs, valid, |channel, x, _| ((x - means[channel]) * (x - means[channel]), 0.0)).0);
+    let variance =
+        mean(channels.sums(&xs, &xs, valid, |channel, x, _| ((x - means[channel]) * (x - means[channel]), 0.0)).0);
     Ok(Statistics { mean: means, variance, count })
 }
 
@@ -156,7 +166,8 @@ pub fn batch_norm(
                 false => (0.0, 0.0),
             };
             channels.runs(values.len(), &valid, |channel, from, to| {
-                let (scale, mean, (shift, slope)) = (weights[channel] * inverse[channel], mean[channel], shares(channel));
+                let (scale, mean, (shift, slope)) =
+                    (weights[channel] * inverse[channel], mean[channel], shares(channel));
                 let run = dx[from..to].iter_mut().zip(&values[from..to]);
                 run.for_each(|(g, x)| *g = scale * (*g - shift - (x - mean) * slope));
             });

@@ -69,7 +69,13 @@ pub fn max_pool2d(xs: &Tensor, pooling: Pooling) -> Result<Tensor> {
 }
 
 /// One row of windows of a plane.
-fn greatest(pooling: Pooling, plane: &[f32], (oy, height, width): (usize, usize, usize), ys: &mut [f32], winners: &mut [u32]) {
+fn greatest(
+    pooling: Pooling,
+    plane: &[f32],
+    (oy, height, width): (usize, usize, usize),
+    ys: &mut [f32],
+    winners: &mut [u32],
+) {
     let rows = inside(oy * pooling.stride.0, pooling.pad.top, pooling.size.0, height);
     for (ox, (y, winner)) in ys.iter_mut().zip(winners).enumerate() {
         let columns = inside(ox * pooling.stride.1, pooling.pad.left, pooling.size.1, width);

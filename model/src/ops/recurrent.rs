@@ -165,7 +165,8 @@ fn forward(size: &Size, xs: &[f32], weight: &[f32], bias: &[f32], reading: &Read
     let mut projected = of_input.repeat(size.rows());
     matmul(Matrix::new(xs, size.rows(), features), size.of_input(weight).t(), &mut projected, true);
     let mut states = vec![0.0; size.rows() * units];
-    let mut kept = Kept { gates: projected, inner: vec![0.0; if reading.cell == Cell::Rnn { 0 } else { states.len() }] };
+    let mut kept =
+        Kept { gates: projected, inner: vec![0.0; if reading.cell == Cell::Rnn { 0 } else { states.len() }] };
     let mut products = vec![0.0; batch * gates];
     let zeros = vec![0.0; units];
     for step in size.steps(reading.reverse) {
@@ -239,7 +240,14 @@ fn gru(isa: IsaToken, gates: &mut [f32], products: &[f32], inner: &mut [f32]) {
     map(isa, Function::Tanh, new);
 }
 
-fn through_time(size: &Size, weight: &[f32], states: &[f32], kept: &Kept, gradient: &[f32], reading: &Reading) -> Slopes {
+fn through_time(
+    size: &Size,
+    weight: &[f32],
+    states: &[f32],
+    kept: &Kept,
+    gradient: &[f32],
+    reading: &Reading,
+) -> Slopes {
     let Size { batch, time, units, gates, .. } = *size;
     let mut input = vec![0.0; size.rows() * gates];
     let mut state = if reading.cell == Cell::Gru { vec![0.0; input.len()] } else { Vec::new() };
@@ -310,7 +318,13 @@ fn gru_slopes(gates: &[f32], h: &[f32], inner: &[f32], dh: &mut [f32], slopes: &
 }
 
 /// As [`gru_slopes`], for the state and for the cell: that before the step, that after it, and the state after it.
-fn lstm_slopes(gates: &[f32], (c, cells, ys): (&[f32], &[f32], &[f32]), dh: &mut [f32], dc: &mut [f32], slopes: &mut [f32]) {
+fn lstm_slopes(
+    gates: &[f32],
+    (c, cells, ys): (&[f32], &[f32], &[f32]),
+    dh: &mut [f32],
+    dc: &mut [f32],
+    slopes: &mut [f32],
+) {
     let units = c.len();
     let (i, f, g, o) = quarters(gates, units);
     for u in 0..units {

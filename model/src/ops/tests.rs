@@ -6,8 +6,13 @@ use crate::graph::Pad;
 use crate::network::{generator, unit};
 use candle_core::{Device, Var};
 
-const WINDOW: Window =
-    Window { kernel: (1, 1), stride: (1, 1), pad: Pad { top: 0, bottom: 0, left: 0, right: 0 }, dilation: (1, 1), groups: 1 };
+const WINDOW: Window = Window {
+    kernel: (1, 1),
+    stride: (1, 1),
+    pad: Pad { top: 0, bottom: 0, left: 0, right: 0 },
+    dilation: (1, 1),
+    groups: 1,
+};
 const POOLING: Pooling = Pooling { size: (2, 2), stride: (2, 2), pad: WINDOW.pad };
 
 fn drawn(shape: &[usize], name: &str) -> Var {

@@ -20,7 +20,10 @@ impl Fallback {
         let mut node = graph.nodes[index].clone();
         let inputs: Vec<Vec<usize>> = node.inputs.iter().map(|source| graph.shape(*source).to_vec()).collect();
         node.inputs = vec![Source::Input; inputs.len()];
-        let of_node = node.parameters.iter().map(|parameter| (parameter.name.clone(), network.variables()[&parameter.name].clone()));
+        let of_node = node
+            .parameters
+            .iter()
+            .map(|parameter| (parameter.name.clone(), network.variables()[&parameter.name].clone()));
         let weights = of_node.map(|(name, variable)| (name, variable.as_detached_tensor())).collect();
         let alone = Graph { input: inputs[0].clone(), nodes: vec![node] };
         let network = Network::load(Arc::new(alone), &weights).map_err(candle_core::Error::wrap)?;
@@ -28,7 +31,8 @@ impl Fallback {
     }
 
     pub(super) fn run(&self, rows: usize, xs: &[&[f32]], ys: &mut [f32]) -> Result<()> {
-        let tensor = |(xs, shape): (&&[f32], &Vec<usize>)| Tensor::from_slice(xs, [&[rows], &shape[..]].concat(), &Device::Cpu);
+        let tensor =
+            |(xs, shape): (&&[f32], &Vec<usize>)| Tensor::from_slice(xs, [&[rows], &shape[..]].concat(), &Device::Cpu);
         let inputs: Vec<Tensor> = xs.iter().zip(&self.inputs).map(tensor).collect::<Result<_>>()?;
         lend(&self.network.one(&inputs)?, |values| {
             ys.copy_from_slice(values);

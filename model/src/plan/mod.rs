@@ -135,10 +135,7 @@ impl Kernel {
     }
 
     fn is_in_place(&self) -> bool {
-        matches!(
-            self,
-            Self::MultiplyAdd { .. } | Self::Clamp(_) | Self::Map(_) | Self::Activate(_) | Self::Softmax(_)
-        )
+        matches!(self, Self::MultiplyAdd { .. } | Self::Clamp(_) | Self::Map(_) | Self::Activate(_) | Self::Softmax(_))
     }
 }
 

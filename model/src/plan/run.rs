@@ -2,8 +2,8 @@
 
 use super::buffers::{Form, Layout, Pair, Place, Places};
 use super::segments::Segment;
-use crate::ops;
 use super::{Depthwise, Kernel, Plan, Product, Step, Weights, Writes};
+use crate::ops;
 use candle_core::Result;
 use sconce_kernels::conv_pool::convolve_and_pool;
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
@@ -82,8 +82,14 @@ pub(super) fn run<'a>(
                 let (step, places) = (&plan.steps[index], &layout.steps[index]);
                 // What a step writes is taken out meanwhile, so that it can read the others.
                 let (mut writes, mut work) = (buffers.take(&places.writes), buffers.take(&places.work));
-                let ran =
-                    step.run(cpu, &rows, places, buffers, writes.of(&places.writes, &rows), work.of(&places.work, &rows));
+                let ran = step.run(
+                    cpu,
+                    &rows,
+                    places,
+                    buffers,
+                    writes.of(&places.writes, &rows),
+                    work.of(&places.work, &rows),
+                );
                 buffers.put(&places.writes, writes);
                 buffers.put(&places.work, work);
                 ran?;

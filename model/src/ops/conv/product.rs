@@ -36,7 +36,8 @@ impl Part<'_> {
 
     /// Where the planes of its `index`-th image begin among the outputs.
     fn planes(&self, index: usize) -> usize {
-        (self.first + index) * self.geometry.filters * self.geometry.plane() + self.group * self.geometry.share() * self.geometry.plane()
+        (self.first + index) * self.geometry.filters * self.geometry.plane()
+            + self.group * self.geometry.share() * self.geometry.plane()
     }
 
     /// The group's weights.
