@@ -318,10 +318,10 @@ impl Place {
             (_, None) => Activation::Tanh,
             (Cell::Rnn, Some(known @ (Activation::Tanh | Activation::Sigmoid | Activation::Relu))) => known,
             (Cell::Rnn, Some(other)) => {
-                return Err(self.value("activation", format!("{other:?}"), "tanh, sigmoid or relu"));
+                return Err(self.value("activation", other.word(), "tanh, sigmoid or relu"));
             }
             (_, Some(other)) => {
-                return Err(self.value("activation", format!("{other:?}"), "none: its gates have theirs"));
+                return Err(self.value("activation", other.word(), "none: its gates have theirs"));
             }
         };
         let op = Recurrent { cell, units, layers, bidirectional, return_sequences, dropout, activation };

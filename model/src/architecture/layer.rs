@@ -48,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     /// The keys that a layer may have, one of them.
-    pub const KEYS: [&str; 26] = [
+    pub const KEYS: [&str; 25] = [
         "conv2d",
         "depthwiseConv2d",
         "separableConv2d",

@@ -17,13 +17,12 @@ use crate::data::Order;
 use crate::manifest::{Fit, Metric};
 use crate::prepared::{Answer, Chance, Prepared, PreparedError, accuracy};
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use checkpoint::{Snapshot, State, Tensors, restore, weights};
 use optimise::Optimise;
 use schedule::{Place, ends, factor};
 use sconce_model::metrics::argmax;
-use sconce_model::network::{Mode, Network, Training};
-use sconce_model::ops::{Loss, Targets, soft_cross_entropy, values};
+use sconce_model::network::{Mode, Network, Training, Unlearned};
+use sconce_model::ops::{Loss, Targets, soft_cross_entropy};
 use sconce_model::plan::Plan;
 use sconce_model::variant::Arithmetic;
 use serde::{Deserialize, Serialize};
@@ -36,7 +35,7 @@ use thiserror::Error;
 pub enum FitError {
     #[error(transparent)]
     Prepared(#[from] PreparedError),
-    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn")]
+    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn as asked")]
     Gradient { variable: String, fault: &'static str },
     #[error("the loss is {loss} in epoch {epoch}, batch {batch}: try a smaller learning rate")]
     Diverged { epoch: usize, batch: usize, loss: f32 },
@@ -185,7 +184,8 @@ impl<'a> Run<'a> {
         }
         let gradients = mean.backward()?;
         if (epoch, batch) == (1, 0) {
-            all_learn(network, &gradients)?;
+            let unlearned = network.unlearned(&gradients, &frozen)?;
+            unlearned.map_or(Ok(()), |Unlearned { variable, fault }| Err(FitError::Gradient { variable, fault }))?;
         }
         let place = Place { step: self.optimise.steps(), of_epoch: of_epoch as u64, epochs: recipe.epochs as u64 };
         self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
@@ -253,19 +253,4 @@ impl<'a> Run<'a> {
 
 fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<Vec<Answer>> {
     validation.answers(&Plan::compile(network, &Arithmetic::F32)?)
-}
-
-/// Every weight has a gradient of finite numbers, not all zero: one without is never moved, and nobody would notice.
-fn all_learn(network: &Network, gradients: &GradStore) -> Result<(), FitError> {
-    for (name, variable) in network.weights() {
-        let fault = |fault| FitError::Gradient { variable: name.clone(), fault };
-        let gradient = values(gradients.get(variable.as_tensor()).ok_or_else(|| fault("no gradient"))?)?;
-        if !gradient.iter().all(|g| g.is_finite()) {
-            return Err(fault("a gradient that is not finite"));
-        }
-        if gradient.iter().all(|g| *g == 0.0) {
-            return Err(fault("a gradient of zeros"));
-        }
-    }
-    Ok(())
 }
