@@ -28,8 +28,7 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// If there are fewer values.
     pub fn strided(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        let last = rows.saturating_sub(1).checked_mul(stride);
-        let reach = last.and_then(|last| last.checked_add(columns));
+        let reach = rows.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(columns));
         assert!(reach.is_some_and(|reach| reach <= values.len()), "{rows} rows of {columns}, {stride} apart");
         Self { values, rows, columns, strides: [stride, 1] }
     }
