@@ -2,6 +2,7 @@
 
 use crate::apply::{Applier, News, Write};
 use crate::health::Pulse;
+use crate::learn::Learned;
 use crate::metrics::{Metrics, ResultLabel};
 use crate::observe::{Key, Stores, observe};
 use crate::pass::{Input, Steps, pass};
@@ -43,6 +44,7 @@ impl Controller {
         let reporter = Reporter { controller: "sconce-operator".into(), instance: Some(self.identity.clone()) };
         let recorder = Recorder::new(self.client.clone(), reporter);
         let mut resolutions = Resolutions::new();
+        let mut learned = Learned::default();
         let (asked, mut answers) = mpsc::unbounded_channel::<Answer>();
         loop {
             while let Ok(answer) = answers.try_recv() {
@@ -50,9 +52,10 @@ impl Controller {
             }
             let started = Instant::now();
             let now = Timestamp::now();
-            let world = observe(&self.stores, now);
+            let mut world = observe(&self.stores, now);
+            world.ratios = Arc::new(learned.ratios());
             resolutions.retain(|key, _| world.models.contains_key(key));
-            let steps = pass(&Input {
+            let mut steps = pass(&Input {
                 world: &world,
                 resolutions: &resolutions,
                 refusals: &applier.refusals,
@@ -61,6 +64,8 @@ impl Controller {
                 clock: started,
             });
             let look_at = steps.look_at;
+            learned.learn(std::mem::take(&mut steps.ratio_samples), now);
+            self.metrics.tell_ratios(&learned);
             self.carry_out(steps, &mut applier, &recorder, &mut resolutions, &asked).await;
             let result = if applier.retry_at().is_none() { "success" } else { "error" };
             self.metrics.reconciles.get_or_create(&ResultLabel { result }).inc();

@@ -1,5 +1,6 @@
 //! The observe step: reads the stores into values. It chooses nothing.
 
+mod history;
 mod snapshot;
 mod stores;
 mod survey;
@@ -8,6 +9,7 @@ pub use snapshot::{fleet_snapshot, site_snapshot, speed_of};
 pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
+use crate::plan::Ratios;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -41,6 +43,8 @@ pub struct World {
     pub deployments: ByKey<Deployment>,
     pub services: ByKey<Service>,
     pub disruption_budgets: ByKey<PodDisruptionBudget>,
+    /// What predictions are to be corrected by, as learned so far.
+    pub ratios: Arc<Ratios>,
     /// Pods that serve our models, by the name of their Deployment.
     pub model_pods: BTreeMap<Key, Vec<Arc<Pod>>>,
     /// Pods of others, by node.

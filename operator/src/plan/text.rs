@@ -1,6 +1,6 @@
 //! Numbers as people read them: two digits, so that jitter does not change a sentence.
 
-use super::{ModelName, Node};
+use super::{AS_PREDICTED, ModelName, Node};
 use sconce_api::{Operator, Requirement, Tier};
 
 /// Rounds to two digits, half up.
@@ -75,6 +75,11 @@ pub(super) fn percent(millis: u64) -> String {
 /// `23 points/h`, from thousandths.
 pub fn cost(millis: u64) -> String {
     format!("{} points/h", decimal(two_digits(millis), 1_000))
+}
+
+/// ` ×1.4 as measured`; nothing where predictions are right.
+pub(super) fn corrected(percent: u64) -> String {
+    if percent == AS_PREDICTED { String::new() } else { format!(" ×{} as measured", decimal(percent, 100)) }
 }
 
 /// `1,280`.

@@ -7,7 +7,7 @@ mod place;
 mod placement;
 mod pods;
 
-pub use budget::{Observed, observed};
+pub use budget::{Observed, observed, of_placement as within_budget};
 pub use fleet::{edge_fleet, edge_site, site_link};
 pub use model::{Resolving, edge_model, edge_model_version};
 pub use place::{Place, PoolView, answers, places};
