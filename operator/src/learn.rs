@@ -1,5 +1,6 @@
 //! How far predictions are off, learned from what routers measure. Kept in memory alone: what a restart forgets, the next
-//! samples tell anew, and until then predictions stand as they are.
+//! samples tell anew, and until then predictions stand as they are. What nobody tells of any more fades: a place that was left
+//! for being slow is believed again in time.
 
 use crate::plan::{AS_PREDICTED, RatioKey, RatioSample, Ratios};
 use jiff::{SignedDuration, Timestamp};
@@ -21,19 +22,28 @@ struct Mean {
     at: Timestamp,
 }
 
+impl Mean {
+    /// A quarter of the way to `millis`, unless the last step was just now.
+    fn step(&mut self, millis: u64, now: Timestamp) {
+        if now.duration_since(self.at) >= APART {
+            *self = Self { millis: self.millis.saturating_mul(3).saturating_add(millis) / 4, at: now };
+        }
+    }
+}
+
 impl Learned {
-    /// Every five minutes a quarter of the way to the median of the sites: one that errs, or lies, moves nothing.
+    /// Every five minutes a quarter of the way to the median of the sites: one that errs, or lies, moves nothing. Of what no site
+    /// tells, a quarter of the way back to what was predicted.
     pub fn learn(&mut self, samples: Vec<RatioSample>, now: Timestamp) {
         let mut sites: BTreeMap<RatioKey, Vec<u64>> = BTreeMap::new();
         for RatioSample { key, percent } in samples {
             sites.entry(key).or_default().push(percent);
         }
+        let untold = self.0.iter_mut().filter(|(key, _)| !sites.contains_key(*key));
+        untold.for_each(|(_, mean)| mean.step(AS_PREDICTED * 1_000, now));
         for (key, percents) in sites {
             let millis = median(percents).saturating_mul(1_000);
-            let mean = self.0.entry(key).or_insert(Mean { millis, at: now });
-            if now.duration_since(mean.at) >= APART {
-                *mean = Mean { millis: (mean.millis.saturating_mul(3).saturating_add(millis)) / 4, at: now };
-            }
+            self.0.entry(key).or_insert(Mean { millis, at: now }).step(millis, now);
         }
     }
 
@@ -82,7 +92,13 @@ mod tests {
         assert_eq!(learn(&mut learned, &[60], 299), 140, "the same five minutes");
         assert_eq!(learn(&mut learned, &[60], 300), 120);
         assert_eq!(learn(&mut learned, &[60], 600), 105);
-        assert_eq!(learn(&mut learned, &[], 10_000), 105, "what nobody tells of stays");
+        assert_eq!(learn(&mut learned, &[200], 900), 130);
+        assert_eq!(learn(&mut learned, &[], 1_199), 130);
+        assert_eq!(learn(&mut learned, &[], 1_200), 120, "what nobody tells of fades");
+        for step in 5..50 {
+            learn(&mut learned, &[], step * 300);
+        }
+        assert_eq!(learn(&mut learned, &[], 15_000), AS_PREDICTED);
         assert_eq!(learned.ratios().percent(Tier::Cloud, "arm64", "int8"), AS_PREDICTED);
     }
 

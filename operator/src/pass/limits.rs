@@ -113,13 +113,35 @@ mod tests {
 
     #[test]
     fn those_that_cannot_serve_move_first_and_the_others_once_a_minute_has_passed() {
-        let movers = || vec![(Urgency::Better, model("a")), (Urgency::Infeasible, model("b")), (Urgency::Better, model("c"))];
+        let movers =
+            || vec![(Urgency::Better, model("a")), (Urgency::Infeasible, model("b")), (Urgency::Better, model("c"))];
         assert_eq!(cap(movers(), vec![], 3, at(100)), Capped::default());
         let capped = cap(movers(), vec![], 1, at(100));
         assert_eq!(capped, Capped { held: [model("a"), model("c")].into(), until: Some(at(160)) });
         let capped = cap(movers(), vec![at(70), at(40), at(39)], 3, at(99));
         assert_eq!(capped, Capped { held: [model("a"), model("c")].into(), until: Some(at(100)) });
         assert_eq!(cap(movers(), vec![at(70), at(40)], 3, at(130)), Capped::default());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_minute_has_more_moves_than_may(
+            urgent in proptest::collection::vec(proptest::bool::ANY, 0..40),
+            lately in proptest::collection::vec(0..200_i64, 0..40),
+            most in 1..30_usize,
+        ) {
+            let urgency = |urgent: &bool| if *urgent { Urgency::Infeasible } else { Urgency::Better };
+            let movers: Vec<_> =
+                urgent.iter().enumerate().map(|(index, one)| (urgency(one), model(&index.to_string()))).collect();
+            let last_minute = lately.iter().filter(|second| **second > 140).count();
+            let capped = cap(movers.clone(), lately.iter().map(|second| at(*second)).collect(), most, at(200));
+            let moving: Vec<_> = movers.iter().filter(|(_, at)| !capped.held.contains(at)).collect();
+            proptest::prop_assert_eq!(moving.len(), movers.len().min(most.saturating_sub(last_minute)));
+            proptest::prop_assert_eq!(capped.until.is_some(), moving.len() < movers.len());
+            let is_urgent_held = movers.iter().any(|(urgency, at)| *urgency == Urgency::Infeasible && capped.held.contains(at));
+            let is_other_moving = moving.iter().any(|(urgency, _)| *urgency == Urgency::Better);
+            proptest::prop_assert!(!(is_urgent_held && is_other_moving));
+        }
     }
 
     fn losses(now_lost: usize, placed: usize) -> Losses<'static> {

@@ -4,12 +4,15 @@ mod limits;
 mod model;
 mod prune;
 mod site;
+mod source;
 #[cfg(test)]
 mod tests;
+mod training;
 
 pub use limits::Brake;
 
 use crate::apply::{News, Refusals, Write};
+use crate::logs::Readings;
 use crate::observe::{FleetView, Key, World, survey};
 use crate::plan::{Plan, RatioSample};
 use crate::registry::Resolutions;
@@ -27,6 +30,8 @@ use std::time::{Duration, Instant};
 pub struct Input<'a> {
     pub world: &'a World,
     pub resolutions: &'a Resolutions,
+    /// What the logs of runs told.
+    pub readings: &'a Readings,
     /// What we were kept from making.
     pub refusals: &'a Refusals,
     pub settings: &'a Settings,
@@ -37,7 +42,7 @@ pub struct Input<'a> {
 /// What is to be done, in this order.
 #[derive(Debug, Default)]
 pub struct Steps {
-    /// Objects: sites, labels, versions, placements, Deployments, Services, budgets.
+    /// Objects: sites, labels, versions, placements, Deployments, Services, budgets, Jobs.
     pub objects: Vec<Write>,
     /// What is said of them.
     pub statuses: Vec<Write>,
@@ -45,6 +50,8 @@ pub struct Steps {
     pub farewells: Vec<Write>,
     /// Models whose artifact is to be asked for.
     pub to_resolve: Vec<(Key, String)>,
+    /// Pods whose log is to be read.
+    pub to_read: Vec<Key>,
     /// When to look again though nothing changed.
     pub look_at: Option<Timestamp>,
     /// What clients waited over what was predicted.
@@ -77,6 +84,14 @@ impl Steps {
         self.statuses.push(Write::Status { object: Object::status(kind, live, value), news });
     }
 
+    fn join(&mut self, other: Self) {
+        self.objects.extend(other.objects);
+        self.statuses.extend(other.statuses);
+        self.farewells.extend(other.farewells);
+        self.to_read.extend(other.to_read);
+        self.look_at(other.look_at);
+    }
+
     fn look_at(&mut self, at: Option<Timestamp>) {
         self.look_at = [self.look_at, at].into_iter().flatten().min();
     }
@@ -90,6 +105,8 @@ pub fn pass(input: &Input<'_>) -> Steps {
         register(world, view, &mut steps);
     }
     label_nodes(world, &views, &mut steps);
+    model::profiles(world, &mut steps);
+    training::decide(input, &mut steps);
     let standing = model::resolve(input, &mut steps);
     let mut outcomes = BTreeMap::new();
     for view in &views {

@@ -5,8 +5,8 @@ use super::prune::{Decided as PruneInput, prune};
 use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
-use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, owner_model, site_snapshot};
-use crate::plan::{self, ModelName, Plan, plan_fleet, plan_site};
+use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, owner_model, site_snapshot};
+use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods, RETIRE_AT};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView, answers};
@@ -38,15 +38,19 @@ struct Planned<'a> {
 
 impl Planned<'_> {
     /// Plans anew with homes that the fleet holds.
-    fn hold(&mut self, models: impl IntoIterator<Item = ModelName>, reason: Reason) {
-        self.snapshot.stability.held.extend(models.into_iter().map(|model| (model, reason)));
+    fn hold(&mut self, models: impl IntoIterator<Item = ModelName>, held: &Held) {
+        self.snapshot.stability.held.extend(models.into_iter().map(|model| (model, held.clone())));
         self.plan = plan_site(&self.snapshot);
     }
 
-    /// Models that were decided a place and would have none, or none on the nodes of the site.
-    fn losses(&self) -> Vec<ModelName> {
+    /// Models that were decided a place and would have none, or would leave a node because it is no longer the site's. Who
+    /// moves from a node that is gone altogether loses nothing by that.
+    fn losses(&self, world: &World) -> Vec<ModelName> {
         let is_there = |home: &plan::Home| match &home.node {
-            Some(node) => self.snapshot.nodes.iter().any(|there| there.name == *node),
+            Some(node) => {
+                self.snapshot.nodes.iter().any(|there| there.name == *node)
+                    || !world.nodes.contains_key(&(String::new(), node.clone()))
+            }
             None => true,
         };
         let is_placed = |model: &ModelName| self.plan.placements.iter().find(|placement| placement.model == *model);
@@ -118,20 +122,23 @@ fn hold_losses(
     sites: &mut [Planned<'_>],
     kept: &mut BTreeSet<Key>,
 ) -> Brake {
-    let of_fleet = |model: &ModelName| models.iter().any(|(resolved, _)| is_named(model, resolved));
+    let names: BTreeSet<ModelName> = models.iter().map(|(model, _)| model_name(model)).collect();
+    let of_fleet = |model: &ModelName| names.contains(model);
     let named = |(namespace, _): &Key, live: &EdgePlacement| ModelName {
         namespace: namespace.clone(),
         name: live.spec.model_ref.name.clone(),
     };
     let is_placed = |live: &EdgePlacement| live.status.as_ref().is_some_and(|status| status.decision.is_some());
     let all = world.placements.iter().filter(|(key, live)| is_placed(live) && of_fleet(&named(key, live)));
+    let wanted: BTreeSet<(&str, &ModelName)> = sites
+        .iter()
+        .flat_map(|site| site.snapshot.models.iter().map(|model| (site.name.as_str(), &model.name)))
+        .collect();
     let is_unwanted = |(key, live): &(&Key, &Arc<EdgePlacement>)| {
-        let model = named(key, live);
-        let site = sites.iter().find(|site| *site.name == live.spec.site_ref.name);
-        site.is_none_or(|site| !site.snapshot.models.iter().any(|wanted| wanted.name == model))
+        !wanted.contains(&(live.spec.site_ref.name.as_str(), &named(key, live)))
     };
     let unwanted: BTreeSet<Key> = all.clone().filter(is_unwanted).map(|(key, _)| key.clone()).collect();
-    let lost: Vec<Vec<ModelName>> = sites.iter().map(Planned::losses).collect();
+    let lost: Vec<Vec<ModelName>> = sites.iter().map(|site| site.losses(world)).collect();
     let limits = view.fleet.spec.limits.clone().unwrap_or_default();
     let confirmed = view.fleet.annotations().get(labels::CONFIRM_REMOVALS);
     let brake = limits::brake(Losses {
@@ -142,10 +149,11 @@ fn hold_losses(
         confirmed: confirmed.and_then(|count| count.parse().ok()),
         now: world.now,
     });
-    if brake.held.is_some() {
+    if let Some(why) = &brake.held {
+        let held = Held { reason: Reason::MassChangeHeld, why: why.clone() };
         *kept = unwanted;
         for (site, lost) in sites.iter_mut().zip(lost).filter(|(_, lost)| !lost.is_empty()) {
-            site.hold(lost, Reason::MassChangeHeld);
+            site.hold(lost, &held);
         }
     }
     brake
@@ -165,17 +173,22 @@ fn hold_moves(world: &World, view: &FleetView, sites: &mut [Planned<'_>]) -> Opt
     let most = view.fleet.spec.limits.clone().unwrap_or_default().max_moves_per_minute;
     let most = usize::try_from(most).unwrap_or(1).max(1);
     let capped = limits::cap(movers.collect(), world.placements.values().filter_map(moved).collect(), most, world.now);
+    let mut waiting: BTreeMap<String, Vec<ModelName>> = BTreeMap::new();
+    for (site, model) in capped.held {
+        waiting.entry(site).or_default().push(model);
+    }
+    let held = Held {
+        reason: Reason::MovesCapped,
+        why: format!("{most} others of the fleet move within this minute, as many as maxMovesPerMinute lets"),
+    };
     for site in sites.iter_mut() {
-        let held: Vec<_> = capped.held.iter().filter(|(name, _)| name == site.name).map(|(_, model)| model.clone()).collect();
-        if held.is_empty() {
-            continue;
-        }
-        let before: BTreeSet<_> = site.losses().into_iter().collect();
-        site.hold(held, Reason::MovesCapped);
+        let Some(models) = waiting.remove(site.name) else { continue };
+        let before: BTreeSet<_> = site.losses(world).into_iter().collect();
+        site.hold(models, &held);
         // Who was to have the room of one that waits, waits with it.
-        let more: Vec<_> = site.losses().into_iter().filter(|model| !before.contains(model)).collect();
+        let more: Vec<_> = site.losses(world).into_iter().filter(|model| !before.contains(model)).collect();
         if !more.is_empty() {
-            site.hold(more, Reason::MovesCapped);
+            site.hold(more, &held);
         }
     }
     capped.until
@@ -189,6 +202,8 @@ pub fn decide(
     outcomes: &mut BTreeMap<Key, Vec<Outcome>>,
     steps: &mut Steps,
 ) -> Option<Brake> {
+    let settings = render::Settings { trusted_keys: view.fleet.spec.trusted_keys(), ..input.settings.clone() };
+    let input = &Input { settings: &settings, ..*input };
     let world = input.world;
     let Decisions { sites, pools, kept, brake, capped_until } =
         plan_all(world, view, models, Pace::Limited, &mut steps.panics)?;

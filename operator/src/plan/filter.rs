@@ -2,7 +2,9 @@
 
 use super::predict::{Load, Service};
 use super::why::{Failure, Slow};
-use super::{AS_PREDICTED, CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text};
+use super::{
+    AS_PREDICTED, CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text,
+};
 use sconce_api::{Reason, Tier, TierChoice};
 use std::cmp::Reverse;
 use std::ops::Deref;

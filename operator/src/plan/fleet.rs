@@ -93,7 +93,13 @@ fn best_variant(model: &FleetModel) -> Option<&Variant> {
         .min_by_key(|variant| (Reverse(variant.accuracy_millis), variant.flops, variant.name.as_str()))
 }
 
-fn sized(model: &FleetModel, variant: &Variant, speed: &Speed, requests_per_second: u64, reserve_millis: u64) -> Option<Pool> {
+fn sized(
+    model: &FleetModel,
+    variant: &Variant,
+    speed: &Speed,
+    requests_per_second: u64,
+    reserve_millis: u64,
+) -> Option<Pool> {
     let service = Service::in_cloud(variant, speed)?;
     let load = Load::of_pool(model, requests_per_second, reserve_millis);
     let replicas = load.replicas(&service, u64::MAX);

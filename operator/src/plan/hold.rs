@@ -12,7 +12,9 @@ use sconce_api::{Objective, Tier};
 /// What is to become of a home, another place having been found.
 pub(super) enum Verdict {
     /// The other place is taken; `urgent` = the home can serve no longer.
-    Go { urgent: bool },
+    Go {
+        urgent: bool,
+    },
     Keep(Kept),
     /// The other place is no better: somebody else wants the room.
     Pushed,
@@ -59,7 +61,7 @@ pub(super) fn measured(snapshot: &Snapshot, model: &Model, candidates: &mut [Can
     let home = candidates[home].clone();
     if missed && returns {
         for candidate in candidates.iter_mut().filter(|candidate| is_return(&history, &home, candidate)) {
-            candidate.judged(Some(Slow::Left));
+            candidate.judged(Some(Slow::Left { seconds: seconds(snapshot.stability.return_seconds()) }));
         }
     }
 }
@@ -82,7 +84,11 @@ pub(super) fn judge(snapshot: &Snapshot, task: &Task<'_>, home: &Candidate<'_>, 
         (None, None) => task.model.objective,
     };
     if let Some(since) = history.missed_since.filter(|since| !stability.is_settled(*since)) {
-        let why = format!("clients wait too long; it moves if that lasts for {}", settle(snapshot));
+        let why = match history.measured_p99_us {
+            Some(us) => format!("clients wait {} (p99) of {}", text::time(us), text::time(task.model.budget_us)),
+            None => "clients wait too long, or too many requests fail".into(),
+        };
+        let why = format!("{why}; it moves to {} if that lasts for {}", chosen.name(), settle(snapshot));
         return Verdict::Keep(Kept { why, due: Some(stability.settled_at(since)), better: false });
     }
     let Some((gain_millis, told)) = gain(objective, home, chosen) else { return Verdict::Pushed };
@@ -103,14 +109,21 @@ pub(super) fn judge(snapshot: &Snapshot, task: &Task<'_>, home: &Candidate<'_>, 
         return Verdict::Go { urgent: false };
     }
     let why = match due == returns_at {
-        true => format!("{place} is better by {told}, and was left too lately to be returned to"),
+        true => {
+            let away = text::seconds(seconds(stability.return_seconds()));
+            format!("{place} is better by {told}, and was left less than {away} ago, four times settle")
+        }
         false => format!("{place} is better by {told}; it moves there if that lasts for {}", settle(snapshot)),
     };
     Verdict::Keep(Kept { why, due: Some(due), better: true })
 }
 
 fn settle(snapshot: &Snapshot) -> String {
-    text::time(u64::try_from(snapshot.stability.settle_seconds).unwrap_or(0).saturating_mul(1_000_000))
+    text::seconds(seconds(snapshot.stability.settle_seconds))
+}
+
+fn seconds(seconds: i64) -> u64 {
+    u64::try_from(seconds).unwrap_or(0)
 }
 
 /// By how much the other is better, in thousandths of a percent, and in words; `None` = it is not.

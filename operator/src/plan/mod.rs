@@ -64,9 +64,7 @@ pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
     let (mut kept, mut models) = (Vec::new(), Vec::with_capacity(snapshot.models.len()));
     for model in &snapshot.models {
         match snapshot.current.get(&model.name) {
-            Some(home) if unreachable(snapshot) || held(snapshot, model).is_some() => {
-                kept.push((model.as_ref(), home))
-            }
+            Some(home) if unreachable(snapshot) || held(snapshot, model).is_some() => kept.push((model.as_ref(), home)),
             _ => models.push(model.as_ref()),
         }
     }
@@ -87,7 +85,7 @@ fn unreachable(snapshot: &Snapshot) -> bool {
 
 /// By whose wish, or by which limit of the fleet, a home stays as it is.
 fn held(snapshot: &Snapshot, model: &Model) -> Option<Reason> {
-    filter::held(snapshot, model).or_else(|| snapshot.stability.held.get(&model.name).copied())
+    filter::held(snapshot, model).or_else(|| snapshot.stability.held.get(&model.name).map(|held| held.reason))
 }
 
 /// The current home, as it is. Of another version than the model's the digest is not known here: it stays empty.
@@ -96,8 +94,10 @@ fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
     let (reason, because) = match held(snapshot, model) {
         _ if unreachable(snapshot) => (Reason::KeptUnreachable, format!("no node of {} is Ready", snapshot.site)),
         Some(Reason::Suspended) => (Reason::Suspended, format!("{} is suspended", model.name.name)),
-        Some(Reason::MovesCapped) => (Reason::MovesCapped, "enough others have moved within the last minute".into()),
-        Some(Reason::MassChangeHeld) => (Reason::MassChangeHeld, "too much of the fleet would lose its place".into()),
+        Some(reason @ (Reason::MovesCapped | Reason::MassChangeHeld)) => {
+            let held = snapshot.stability.held.get(&model.name);
+            (reason, held.map_or_else(String::new, |held| format!("held: {}", held.why)))
+        }
         _ => (Reason::SitePaused, format!("{} is paused", snapshot.site)),
     };
     Placement {

@@ -5,8 +5,8 @@ use super::hold::{self, Kept, Verdict};
 use super::score::{Left, best, dominant_share, passed_over};
 use super::why::Slow;
 use super::{
-    BetterPlace, CloudOffer, Model, ModelName, Placement, Plan, RatioKey, RatioSample, Rejected, Resources, Snapshot, Unplaced, Urgency,
-    observed_percent, text,
+    BetterPlace, CloudOffer, Model, ModelName, Placement, Plan, RatioKey, RatioSample, Rejected, Resources, Snapshot,
+    Unplaced, Urgency, observed_percent, text,
 };
 use sconce_api::{BudgetPolicy, Objective, Reason, Tier, TierChoice};
 use std::cmp::Reverse;
@@ -63,9 +63,10 @@ impl<'a> Task<'a> {
     /// Some place that keeps the budget has no room left for it: it may want to look again.
     fn gave_way(&self, left: &[Resources]) -> bool {
         let here = self.chosen();
-        !self.pinned && self.accepted().any(|(_, candidate)| {
-            !fits(candidate, left) && here.is_none_or(|here| candidate.cost_millis < here.cost_millis)
-        })
+        !self.pinned
+            && self.accepted().any(|(_, candidate)| {
+                !fits(candidate, left) && here.is_none_or(|here| candidate.cost_millis < here.cost_millis)
+            })
     }
 
     fn chosen(&self) -> Option<&Candidate<'a>> {
@@ -132,9 +133,10 @@ fn fill(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Lef
         let may_exceed = may_exceed(snapshot, task);
         // Whose clients wait too long is not sent away to have no place at all.
         let is_missed = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Missed { .. }));
-        let is_left = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Left));
+        let is_left = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Left { .. }));
         let may_serve = |candidate: &Candidate<'_>| is_missed(candidate) || may_exceed && !is_left(candidate);
-        let any = task.candidates.iter().enumerate().filter(|(_, candidate)| may_serve(candidate) && fits(candidate, &left));
+        let any =
+            task.candidates.iter().enumerate().filter(|(_, candidate)| may_serve(candidate) && fits(candidate, &left));
         let fastest = best(any, Objective::Latency, &left);
         task.put(fastest, &mut left);
     }
@@ -353,7 +355,7 @@ fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left:
     }
     let kept = task.kept.as_ref().filter(|_| task.chosen == task.home);
     let (reason, because) = match (&chosen.too_slow, kept, chosen.tier()) {
-        (None, Some(kept), _) => (Reason::KeptByStability, format!("; {}", kept.why)),
+        (None, Some(kept), _) => (Reason::KeptByStability, format!("; held: {}", kept.why)),
         (None, None, Tier::Edge) => (Reason::ChosenAtEdge, String::new()),
         (None, None, Tier::Cloud) => (Reason::ChosenInCloud, String::new()),
         (Some(slow), ..) => {
@@ -409,10 +411,9 @@ fn due(snapshot: &Snapshot, task: &Task<'_>) -> Option<i64> {
     let stability = &snapshot.stability;
     let history = hold::history(snapshot, &task.model.name);
     let missed = history.and_then(|history| history.missed_since).map(|since| stability.settled_at(since));
-    let is_left = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Left));
-    let returns = history
-        .filter(|_| task.candidates.iter().any(is_left))
-        .map(|history| stability.returns_at(history.since));
+    let is_left = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Left { .. }));
+    let returns =
+        history.filter(|_| task.candidates.iter().any(is_left)).map(|history| stability.returns_at(history.since));
     let kept = task.kept.as_ref().and_then(|kept| kept.due);
     [missed, returns, kept].into_iter().flatten().filter(|at| stability.is_ahead(*at)).min()
 }

@@ -100,14 +100,13 @@ fn why_not(
     }
     let (cost, p99) = (text::cost(candidate.cost_millis), candidate.p99());
     match chosen {
-        Some(chosen)
-            if model.objective == Objective::Latency && candidate.expected_us() > chosen.expected_us() =>
-        {
+        Some(chosen) if model.objective == Objective::Latency && candidate.expected_us() > chosen.expected_us() => {
             let message = format!("p99 {p99} against {}; {cost}", chosen.p99());
             rejected(Reason::Slower, message)
         }
         Some(chosen) if chosen.home && is_better(model.objective, candidate, chosen) => {
-            let message = format!("{cost} against {}, p99 {p99} against {}", text::cost(chosen.cost_millis), chosen.p99());
+            let message =
+                format!("{cost} against {}, p99 {p99} against {}", text::cost(chosen.cost_millis), chosen.p99());
             rejected(Reason::KeptByStability, message)
         }
         Some(chosen) => {

@@ -15,7 +15,16 @@ pub struct Stability {
     /// Of the homes in `current`; of those that are not here nothing is known but the place.
     pub history: BTreeMap<ModelName, History>,
     /// Homes that are kept whatever they are, since too much of the fleet would change at once.
-    pub held: BTreeMap<ModelName, Reason>,
+    pub held: BTreeMap<ModelName, Held>,
+}
+
+/// By which limit of the fleet a home is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// MovesCapped or MassChangeHeld.
+    pub reason: Reason,
+    /// Its numbers.
+    pub why: String,
 }
 
 /// What happened at a home, and before.
@@ -50,9 +59,14 @@ impl Stability {
         since.saturating_add(self.settle_seconds) <= self.now
     }
 
+    /// How long a model stays away from where it came from.
+    pub fn return_seconds(&self) -> i64 {
+        self.settle_seconds.saturating_mul(RETURN)
+    }
+
     /// When a model that came then may go back.
     pub fn returns_at(&self, since: i64) -> i64 {
-        since.saturating_add(self.settle_seconds.saturating_mul(RETURN))
+        since.saturating_add(self.return_seconds())
     }
 
     pub fn settled_at(&self, since: i64) -> i64 {

@@ -121,8 +121,10 @@ pub(super) enum Slow {
     Missed {
         p99_us: Option<u64>,
     },
-    /// It was left too lately to be returned to.
-    Left,
+    /// It was left too lately to be returned to: a model stays away for so long.
+    Left {
+        seconds: u64,
+    },
 }
 
 impl Slow {
@@ -130,13 +132,13 @@ impl Slow {
     pub fn of(model: &Model, prediction: &Prediction, busy_ppm: u64, percent: u64) -> Option<Self> {
         let budget = model.budget_us;
         let is_late = predict::ratio(predict::least_budget_us(prediction), percent, AS_PREDICTED) > budget;
-        if !is_late {
-            return (busy_ppm > predict::BUSY_LIMIT_PPM).then_some(Self::Overloaded { busy_ppm });
-        }
+        // The way is this site's own, and measured: what others tell shortens it for nobody.
         if prediction.link.p99_us > budget {
             Some(Self::Link)
         } else if prediction.transfer.p99_us >= budget {
             Some(Self::Transfer)
+        } else if !is_late {
+            (busy_ppm > predict::BUSY_LIMIT_PPM).then_some(Self::Overloaded { busy_ppm })
         } else if prediction.compute.p99_us > budget {
             Some(Self::Service)
         } else if busy_ppm > predict::BUSY_LIMIT_PPM {
@@ -155,7 +157,7 @@ impl Slow {
             Self::Sum => Reason::OverBudget,
             Self::Missed { p99_us: Some(_) } => Reason::OverBudget,
             Self::Missed { p99_us: None } => Reason::Failing,
-            Self::Left => Reason::KeptByStability,
+            Self::Left { .. } => Reason::KeptByStability,
         }
     }
 
@@ -196,7 +198,9 @@ impl Slow {
                 return format!("clients have waited {} (p99) of {budget} for too long", text::time(waited));
             }
             Self::Missed { p99_us: None } => return "too many requests have failed there for too long".into(),
-            Self::Left => return "left too lately: a model goes back after four times the fleet's settle".into(),
+            Self::Left { seconds } => {
+                return format!("held: left less than {} ago, four times the fleet's settle", text::seconds(seconds));
+            }
             Self::Sum => {
                 let (sum, margin) = match basis {
                     Basis::Measured => (format!("p99 {}", text::time(*p99_us)), "a tenth"),

@@ -7,8 +7,8 @@ use crate::plan::{self, Prediction};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sconce_api::{
-    Amount, BetterPlace, Decision, DurationText, EdgePlacement, EdgePlacementStatus, LeftPlace, Reason,
-    Rejection, Terms, Tier,
+    Amount, BetterPlace, Decision, DurationText, EdgePlacement, EdgePlacementStatus, LeftPlace, Reason, Rejection,
+    Terms, Tier,
 };
 
 /// What the model's own status counts.
@@ -126,7 +126,7 @@ struct Claims {
 }
 
 fn placed_claims(placement: &plan::Placement, place: &Place, served: bool, within: Claim) -> Claims {
-    let (reason, told, _) = &place.trouble;
+    let (reason, told, failed) = &place.trouble;
     let whence = match (&placement.node, placement.tier) {
         (Some(node), Tier::Edge) => format!("on {node}"),
         _ => "in the cloud".to_owned(),
@@ -151,7 +151,9 @@ fn placed_claims(placement: &plan::Placement, place: &Place, served: bool, withi
     let rolled = (!place.current).then(|| Claim::new("Current", false, *reason, &**told));
     let reconciling = if place.current {
         let leaving = "the pods of the earlier place on the edge are about to go";
-        place.edge_fate.map(|_| Claim::new("Reconciling", true, Reason::Progressing, leaving))
+        let leaving = place.edge_fate.map(|_| Claim::new("Reconciling", true, Reason::Progressing, leaving));
+        let replacing = || Claim::new("Reconciling", true, *reason, format!("{told}; what answers until then stays"));
+        failed.then(replacing).or(leaving)
     } else {
         // What nobody makes again is not under way.
         (!is_held(*reason)).then(|| Claim::new("Reconciling", true, *reason, &**told))
@@ -166,11 +168,8 @@ fn decision(world: &World, old: Option<&Decision>, placement: &plan::Placement) 
     let is_same =
         |old: &&Decision| old.tier == placement.tier && old.nodes == nodes && old.variant == placement.variant;
     let same = old.filter(is_same);
-    let left = |old: &Decision| LeftPlace {
-        tier: old.tier,
-        node: old.nodes.first().cloned(),
-        variant: old.variant.clone(),
-    };
+    let left =
+        |old: &Decision| LeftPlace { tier: old.tier, node: old.nodes.first().cloned(), variant: old.variant.clone() };
     let better = |better: &plan::BetterPlace| BetterPlace {
         candidate: better.candidate.clone(),
         since: Timestamp::from_second(better.since).map_or(Time(world.now), Time),

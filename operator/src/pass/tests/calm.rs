@@ -75,7 +75,10 @@ fn a_budget_that_is_missed_for_long_enough_moves_the_model() {
     assert_eq!(reason(&world, "site-a"), "ChosenInCloud");
     waits(&mut world, "Cloud", "160ms");
     world = settled(world);
-    assert_eq!((stands(&world, "WithinBudget").as_str(), reason(&world, "site-a").as_str()), ("False/OverBudget", "ChosenInCloud"));
+    assert_eq!(
+        (stands(&world, "WithinBudget").as_str(), reason(&world, "site-a").as_str()),
+        ("False/OverBudget", "ChosenInCloud")
+    );
     assert_eq!(run(&world).look_at, Some(Timestamp::from_second(1_060).unwrap()));
     let samples = run(&world).ratio_samples;
     assert_eq!((samples.len(), samples[0].percent > 100), (1, true));
@@ -147,7 +150,10 @@ fn what_is_said_otherwise_of_some_sites_holds_there_alone() {
         ]);
     });
     world = settled(world);
-    assert_eq!((reason(&world, "site-a").as_str(), reason(&world, "site-b").as_str()), ("ChosenAtEdge", "ChosenInCloud"));
+    assert_eq!(
+        (reason(&world, "site-a").as_str(), reason(&world, "site-b").as_str()),
+        ("ChosenAtEdge", "ChosenInCloud")
+    );
     let b = status(&world, "site-b");
     assert_eq!((b.overridden_by.as_deref(), b.budget), (Some("pilots"), Some("500ms".into())));
     assert!(condition(&b.conditions, "Placed").unwrap().message.contains("of 500 ms by override pilots"));
@@ -155,4 +161,67 @@ fn what_is_said_otherwise_of_some_sites_holds_there_alone() {
     let overridden = condition(&model.conditions, "Overridden").unwrap();
     assert_eq!((overridden.status.as_str(), overridden.reason.as_str()), ("False", "OverrideUnused"));
     assert_eq!(overridden.message, "never applies nowhere: earlier ones apply at all 1 sites that it selects");
+}
+
+/// A neighbour takes the node's CPU, and later gives it back.
+#[test]
+fn a_busy_node_is_left_at_once_and_returned_to_after_four_times_settle() {
+    let mut world = scene("150ms");
+    fleet(&mut world, |fleet| fleet["spec"]["stability"] = json!({"settle": "1m"}));
+    change(&mut world, |model| model["spec"]["placement"] = json!({"objective": "Latency"}));
+    let version = world.versions.values_mut().next().unwrap();
+    Arc::make_mut(version).status.as_mut().unwrap().variants[0].flops = 85_000_000;
+    let busy = |world: &mut World, cores: &str| {
+        let told = world.edge_nodes.get_mut(&(String::new(), "a-1".to_owned())).unwrap();
+        let usage = json!({"cpuBusyP95": cores, "memoryUsed": "1Gi"});
+        Arc::make_mut(told).status.as_mut().unwrap().usage = Some(serde_json::from_value(usage).unwrap());
+    };
+    world = settled(world);
+    assert_eq!(reason(&world, "site-a"), "ChosenAtEdge");
+    busy(&mut world, "18");
+    world = settled(world);
+    assert_eq!(reason(&world, "site-a"), "ChosenInCloud");
+    busy(&mut world, "100m");
+    world = settled(later(world, 10));
+    assert_eq!(reason(&world, "site-a"), "KeptByStability");
+    let placed = condition(&status(&world, "site-a").conditions, "Placed").unwrap().message.clone();
+    assert!(placed.ends_with("and was left less than 4 min ago, four times settle"), "{placed}");
+    world = settled(later(world, 229));
+    assert_eq!(reason(&world, "site-a"), "KeptByStability");
+    assert_eq!(reason(&settled(later(world, 1)), "site-a"), "ChosenAtEdge");
+}
+
+/// Every 20 s all of a fleet's models are wished elsewhere, and nothing has to last.
+#[test]
+fn however_wishes_change_no_minute_has_more_moves_than_may() {
+    let mut world = scene("25ms");
+    let sites = sites(&mut world, 6);
+    fleet(&mut world, |fleet| fleet["spec"]["limits"] = json!({"maxMovesPerMinute": 2}));
+    world = settled(world);
+    let home = |world: &World, site: &String| status(world, site).decision.unwrap().tier;
+    let mut moved = Vec::new();
+    for step in 0..30 {
+        let before: Vec<_> = sites.iter().map(|site| home(&world, site)).collect();
+        change(&mut world, |model| {
+            model["spec"]["latencyBudget"] = json!(if step % 2 == 0 { "500ms" } else { "25ms" });
+        });
+        world = settled(later(world, 20));
+        let moves = sites.iter().zip(before).filter(|(site, before)| home(&world, site) != *before).count();
+        moved.extend(std::iter::repeat_n(world.now.as_second(), moves));
+    }
+    assert!(moved.len() >= 12, "what may move does: {moved:?}");
+    assert!(moved.windows(3).all(|three| three[2] - three[0] >= 60), "{moved:?}");
+}
+
+#[test]
+fn who_leaves_a_node_that_is_gone_altogether_waits_for_nobody() {
+    let mut world = scene("150ms");
+    let sites = sites(&mut world, 8);
+    change(&mut world, |model| model["spec"]["placement"] = json!({"objective": "Latency"}));
+    world = settled(world);
+    assert!(sites.iter().all(|site| reason(&world, site) == "ChosenAtEdge"));
+    world.nodes.retain(|(_, name), _| name == "cloud-1");
+    world = settled(world);
+    assert_eq!(stalled(&world), None);
+    assert!(sites.iter().all(|site| reason(&world, site) == "ChosenInCloud"));
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 use Reason::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 /// Site-b's cloud costs a quarter of its edge. `minGain` 15 %, `settle` 60 s.
 fn at_edge(model: Model) -> Snapshot {
@@ -40,7 +42,11 @@ fn a_cheaper_place_is_taken_once_it_has_been_so_for_long_enough() {
     let kept = plan.placement("digits");
     assert_eq!((plan.place("digits").as_str(), kept.reason, kept.due), (EDGE, KeptByStability, Some(1_060)));
     assert_eq!(kept.better_place, Some(BetterPlace { candidate: CLOUD.into(), since: 1_000 }));
-    assert!(kept.message.ends_with("cloud/f32 is better by 75% of the cost; it moves there if that lasts for 60 s"), "{}", kept.message);
+    assert!(
+        kept.message.ends_with("; held: cloud/f32 is better by 75% of the cost; it moves there if that lasts for 60 s"),
+        "{}",
+        kept.message
+    );
     assert_eq!(reasons(&kept.rejected), [(CLOUD, KeptByStability)]);
 
     let (place, reason, due, snapshot) = at_edge(model("digits")).applied(&plan).replanned(1_059);
@@ -67,7 +73,10 @@ fn less_than_the_least_gain_moves_nothing() {
     let (place, reason, due, snapshot) = snapshot.replanned(1_000_000);
     assert_eq!((place.as_str(), reason, due), (EDGE, KeptByStability, None));
     let kept = plan_site(&snapshot).placement("digits").message.clone();
-    assert!(kept.ends_with("cloud/f32 would be better by 75% of the cost, which is less than minGain, 90%"), "{kept}");
+    assert!(
+        kept.ends_with("; held: cloud/f32 would be better by 75% of the cost, which is less than minGain, 90%"),
+        "{kept}"
+    );
 }
 
 #[test]
@@ -87,7 +96,12 @@ fn back_to_where_it_came_from_takes_four_times_as_long() {
     let came = History { since: 1_000, left, better_since: Some(1_000), ..History::default() };
     let (place, reason, due, snapshot) = at_edge(model("digits")).history(came).replanned(1_239);
     assert_eq!((place.as_str(), reason, due), (EDGE, KeptByStability, Some(1_240)));
-    assert!(plan_site(&snapshot).placement("digits").message.ends_with("and was left too lately to be returned to"));
+    assert!(
+        plan_site(&snapshot)
+            .placement("digits")
+            .message
+            .ends_with("and was left less than 4 min ago, four times settle")
+    );
     assert_eq!(snapshot.clone().replanned(1_240).0, CLOUD);
     // Unless it can stay no longer.
     let mut drained = snapshot;
@@ -122,7 +136,8 @@ fn a_missed_budget_is_borne_for_a_while_and_then_left() {
 #[test]
 fn what_is_missed_does_not_go_back_too_soon_nor_to_a_slowed_neighbour() {
     let left = Some(Left { tier: Tier::Cloud, node: None, variant: "f32".into() });
-    let missed = History { since: 900, left, missed_since: Some(900), measured_p99_us: Some(26_000), better_since: None };
+    let missed =
+        History { since: 900, left, missed_since: Some(900), measured_p99_us: Some(26_000), better_since: None };
     let (place, reason, due, snapshot) = at_edge(model("digits").must()).history(missed.clone()).replanned(1_000);
     assert_eq!((place.as_str(), reason, due), (EDGE, BestEffort, Some(1_140)), "no place at all would be worse");
     assert_eq!(snapshot.replanned(1_140).0, CLOUD);
@@ -175,4 +190,61 @@ fn a_home_gives_way_only_to_who_would_have_no_place() {
     assert_eq!((bound.place("bound").as_str(), bound.place("busy").as_str()), (EDGE, CLOUD));
     let free = calm(nodes().model(model("free").memory(10).rate(500)));
     assert_eq!((free.place("free").as_str(), free.place("busy").as_str()), (CLOUD, EDGE));
+}
+
+/// What others tell shortens no link: it is this site's own.
+#[test]
+fn a_link_that_alone_is_too_slow_stays_so_however_fast_others_are_served() {
+    let mut snapshot = site_a().model(model("digits").variants(&[f32()]));
+    let mut ratios = Ratios::default();
+    ratios.put(RatioKey { class: speed(50).class, variant: "f32".into(), tier: Tier::Cloud }, 50);
+    snapshot.ratios = Arc::new(ratios);
+    let plan = plan_site(&snapshot);
+    assert_eq!(reasons(&plan.placement("digits").rejected), [(CLOUD, LinkTooSlow)]);
+}
+
+/// Moves of one model, with the seconds at which they were decided, while a link is now slow and now fast.
+fn moves(stays: &[(bool, i64)], wait: i64) -> Vec<(i64, String)> {
+    let mut snapshot = at_edge(model("digits"));
+    let mut moves = Vec::new();
+    for (slow, seconds) in stays {
+        let until = snapshot.stability.now + seconds;
+        while snapshot.stability.now < until {
+            let now = snapshot.stability.now + wait;
+            let linked = if *slow { snapshot.linked(39_000, 40_000) } else { snapshot.linked(6_000, 7_000) }.at(now);
+            let plan = plan_site(&linked);
+            if plan.placement("digits").moves.is_some() {
+                moves.push((now, plan.place("digits")));
+            }
+            snapshot = linked.applied(&plan);
+        }
+    }
+    moves
+}
+
+#[test]
+fn a_gain_that_comes_and_goes_moves_nothing() {
+    let stays: Vec<_> = (0..100).map(|turn| (turn % 2 == 0, 50)).collect();
+    assert_eq!(moves(&stays, 10), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The cloud is cheaper while the link is fast, and impossible while it is slow.
+    #[test]
+    fn no_link_makes_a_model_flap(stays in vec((any::<bool>(), 1..400_i64), 1..30), wait in 1..30_i64) {
+        let moves = moves(&stays, wait);
+        let mut edge_since = None;
+        for (now, place) in &moves {
+            if place == EDGE {
+                edge_since = Some(*now);
+            } else if let Some(since) = edge_since {
+                prop_assert!(now - since >= 240, "back to the cloud too soon: {moves:?}");
+            }
+        }
+        // Back and forth at most once in four times settle, and never there before settle.
+        prop_assert!(moves.windows(3).all(|three| three[2].0 - three[0].0 >= 240), "{moves:?}");
+        prop_assert!(moves.first().is_none_or(|(now, _)| *now >= 1_060));
+    }
 }
