@@ -12,6 +12,7 @@ use crate::render::Settings;
 use jiff::Timestamp;
 use kube::Client;
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
