@@ -108,7 +108,8 @@ async fn asked_during(bed: &Bed, what: impl Future<Output = Result<()>>) -> (Vec
     let asking = async {
         while !is_done.get() {
             let run = ClientRun::of("digits.vision").rate(20).duration("10s");
-            answers.borrow_mut().push(bed.ask(NODE, &run).await?);
+            let told = bed.ask(NODE, &run).await?;
+            answers.borrow_mut().push(told);
         }
         Ok(())
     };

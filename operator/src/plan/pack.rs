@@ -366,12 +366,12 @@ fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left:
     let prediction = &chosen.prediction;
     let by = model.overridden_by.as_ref().map_or_else(String::new, |name| format!(" by override {name}"));
     let message = format!(
-        "{} at {}: p99 {}, bound {} of {} (link {}, transfer {}, queue {}, compute {}; {}), {}{because}",
+        "{} at {}: p99 {}, bound {} of {}{by} (link {}, transfer {}, queue {}, compute {}; {}), {}{because}",
         chosen.name(),
         snapshot.site,
         chosen.p99(),
         text::time(prediction.bound_us),
-        format!("{}{by}", text::time(model.budget_us)),
+        text::time(model.budget_us),
         text::time(prediction.link.p99_us),
         text::time(prediction.transfer.p99_us),
         text::time(prediction.queue.p99_us),

@@ -142,7 +142,7 @@ fn what_is_missed_does_not_go_back_too_soon_nor_to_a_slowed_neighbour() {
     assert_eq!((place.as_str(), reason, due), (EDGE, BestEffort, Some(1_140)), "no place at all would be worse");
     assert_eq!(snapshot.replanned(1_140).0, CLOUD);
     let int8 = Variant { name: "int8".into(), flops: 80_000_000, ..f32() };
-    let predicted = plan_site(&at_edge(model("digits").variants(&[int8.clone()]).tier(TierChoice::Edge)));
+    let predicted = plan_site(&at_edge(model("digits").variants(std::slice::from_ref(&int8)).tier(TierChoice::Edge)));
     assert_eq!(predicted.placement("digits").reason, ChosenAtEdge, "alone it would fit");
     let both = model("digits").variants(&[f32(), int8]);
     let (place, ..) = at_edge(both).history(History { left: None, ..missed }).replanned(1_000);
