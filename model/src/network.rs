@@ -6,11 +6,10 @@ mod plain;
 pub use draw::{generator, unit};
 
 use crate::architecture::Activation;
-use crate::graph::{Graph, Node, Op, Parameter, Recurrent, Source};
+use crate::graph::{Graph, Node, Op, Parameter, Recurrent, Role, Source};
 use crate::ops;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use plain::activate;
-use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use thiserror::Error;
@@ -44,11 +43,23 @@ pub struct Network {
 }
 
 /// What the interpreter is read for.
+#[derive(Clone, Copy, Debug)]
 pub enum Mode<'a> {
-    /// Operations of ours, which know their gradients; dropout draws from the generator.
-    Train(&'a mut ChaCha8Rng),
+    /// Operations of ours, which know their gradients.
+    Train(Training<'a>),
     /// candle's own forward, which keeps nothing for gradients.
     Eval,
+}
+
+/// One step of training.
+#[derive(Clone, Copy, Debug)]
+pub struct Training<'a> {
+    /// With the epoch, the step and a layer's name, what its dropout draws from: a run that goes on draws what it would have drawn.
+    pub seed: u64,
+    pub epoch: usize,
+    pub step: usize,
+    /// The graph's nodes, by name, that stay as they are: their weights get no gradient, their batch norms do as in evaluation.
+    pub frozen: &'a BTreeSet<String>,
 }
 
 impl Network {
@@ -91,29 +102,43 @@ impl Network {
         &self.variables
     }
 
+    /// What gradients move, in the order of names.
+    pub fn weights(&self) -> impl Iterator<Item = (&String, &Var)> {
+        self.of_role(Role::Weight)
+    }
+
+    /// What passes by is gathered in, in the order of names: the means and variances of batch norms.
+    pub fn statistics(&self) -> impl Iterator<Item = (&String, &Var)> {
+        self.of_role(Role::Statistic)
+    }
+
+    fn of_role(&self, role: Role) -> impl Iterator<Item = (&String, &Var)> {
+        let parameters = self.graph.parameters().filter(move |parameter| parameter.role == role);
+        let names: BTreeSet<&String> = parameters.map(|parameter| &parameter.name).collect();
+        self.variables.iter().filter(move |(name, _)| names.contains(name))
+    }
+
     /// `xs` is `(batch, ..input)`; returns the output before a final softmax: logits `(batch, classes)` of a classification.
+    /// `lengths` is `(batch)`, how many steps of each sequence are valid; what comes after them changes nothing.
     ///
     /// # Errors
     /// [`crate::graph::Untrainable`] in training if a layer has no gradient of ours.
-    pub fn forward_t(&self, xs: &Tensor, mode: &mut Mode<'_>) -> Result<Tensor> {
-        if matches!(mode, Mode::Train(_)) {
-            self.graph.trainable().map_err(candle_core::Error::wrap)?;
+    pub fn forward_t(&self, xs: &Tensor, lengths: Option<&Tensor>, mode: Mode<'_>) -> Result<Tensor> {
+        if lengths.is_some() {
+            candle_core::bail!("sequences of different lengths are not read yet")
         }
-        // Before the first layer that learns, everything is data, and needs no gradient.
-        let mut learns = false;
-        self.walk(xs, |node, inputs| match mode {
-            Mode::Train(generator) => {
-                let ys = self.train(node, &inputs[0], learns, generator);
-                learns |= !node.parameters.is_empty();
-                ys
+        match mode {
+            Mode::Train(training) => {
+                self.graph.trainable().map_err(candle_core::Error::wrap)?;
+                self.walk(xs, |node, inputs| self.train(node, &inputs[0], &training))
             }
-            Mode::Eval => self.eval(node, inputs, &mut Ok),
-        })
+            Mode::Eval => self.walk(xs, |node, inputs| self.eval(node, inputs, &mut Ok)),
+        }
     }
 
     /// `xs` is `(batch, ..input)`; returns what the last layer says: probabilities `(batch, classes)` of a classification.
     pub fn infer(&self, xs: &Tensor) -> Result<Tensor> {
-        self.finish(self.forward_t(xs, &mut Mode::Eval)?)
+        self.finish(self.forward_t(xs, None, Mode::Eval)?)
     }
 
     /// As [`Network::infer`], where each node reads what `before` makes of each thing it reads: to watch it, or to round it.
@@ -153,7 +178,8 @@ impl Network {
     }
 
     /// By operations of ours, which know their gradients.
-    fn train(&self, node: &Node, xs: &Tensor, wants_dx: bool, generator: &mut ChaCha8Rng) -> Result<Tensor> {
+    fn train(&self, node: &Node, xs: &Tensor, training: &Training<'_>) -> Result<Tensor> {
+        let wants_dx = xs.track_op();
         let relu = |activation: Activation| activation == Activation::Relu;
         match &node.op {
             Op::Conv2d { kernel, stride, pad, activation } => {
@@ -169,6 +195,8 @@ impl Network {
             }
             Op::Dropout { rate } => {
                 let keep = 1.0 - rate;
+                let Training { seed, epoch, step, .. } = training;
+                let generator = &mut generator(*seed, &format!("dropout {epoch} {step} {}", node.name));
                 let mask: Vec<f32> =
                     (0..xs.elem_count()).map(|_| if unit(generator) < keep { keep.recip() } else { 0.0 }).collect();
                 xs * Tensor::from_vec(mask, xs.shape(), xs.device())?

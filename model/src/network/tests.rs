@@ -87,8 +87,8 @@ fn layers_without_a_gradient_of_ours_are_not_trained() {
         let network = network(json!({"input": {"shape": input}, "layers": [layer]}));
         let shape: Vec<usize> = std::iter::once(1).chain(network.graph().input.iter().copied()).collect();
         let xs = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-        let mut generator = generator(1, "dropout");
-        let error = network.forward_t(&xs, &mut Mode::Train(&mut generator)).unwrap_err().to_string();
+        let training = Training { seed: 1, epoch: 1, step: 1, frozen: &BTreeSet::new() };
+        let error = network.forward_t(&xs, None, Mode::Train(training)).unwrap_err().to_string();
         let trained = "conv2d, maxPool2d without padding, flatten, dense after flatten, dropout, and the activations relu, \
                        tanh, sigmoid and softmax";
         let expected = format!("{expected} cannot be trained yet, only served; trained are {trained}");

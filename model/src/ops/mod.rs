@@ -5,15 +5,16 @@
 mod adam;
 mod conv;
 mod dense;
-mod loss;
+pub mod loss;
 mod pool;
+mod record;
 mod sgd;
 mod soft;
 
 pub use adam::{Adam, Moments};
 pub use conv::{Window, conv2d};
 pub use dense::dense;
-pub use loss::softmax_cross_entropy;
+pub use loss::{Loss, Targets};
 pub use pool::max_pool2d;
 pub use sgd::Sgd;
 pub use soft::soft_cross_entropy;

@@ -7,7 +7,7 @@ mod checkpoint;
 mod init;
 mod optimise;
 mod schedule;
-mod targets;
+mod weighing;
 
 pub use checkpoint::{CheckpointError, Checkpoints};
 pub use init::as_torch;
@@ -21,16 +21,16 @@ use candle_core::backprop::GradStore;
 use checkpoint::{Snapshot, State, Tensors, restore, weights};
 use optimise::Optimise;
 use schedule::{Place, ends, factor};
-use sconce_model::graph::Role;
+use sconce_kernels::quantise::Scaling;
 use sconce_model::metrics::argmax;
-use sconce_model::network::{Mode, Network, generator};
-use sconce_model::ops::{soft_cross_entropy, values};
+use sconce_model::network::{Mode, Network, Training};
+use sconce_model::ops::{Loss, Targets, soft_cross_entropy, values};
 use sconce_model::plan::Plan;
-use sconce_model::variant::Arithmetic;
+use sconce_model::variant::{Arithmetic, Variant, VariantError};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use targets::Targets;
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -45,6 +45,8 @@ pub enum FitError {
     Checkpoint(#[from] CheckpointError),
     #[error("stopped in epoch {epoch}, after batch {batch}; the same command goes on from there")]
     Stopped { epoch: usize, batch: usize },
+    #[error("cannot round the weights")]
+    Rounding(#[from] VariantError),
     #[error("cannot compute")]
     Tensor(#[from] candle_core::Error),
 }
@@ -80,7 +82,12 @@ pub struct Lesson<'a> {
     pub stop: &'a AtomicBool,
     /// Beside the labels.
     pub teacher: Option<Teacher<'a>>,
+    /// Answers as its int8 variant does, and learns as if nothing were rounded.
+    pub rounding: Option<Rounding<'a>>,
 }
+
+/// How the inputs of products become bytes, by the names of the nodes.
+pub type Rounding<'a> = &'a BTreeMap<String, Scaling>;
 
 /// A network whose answers are learned, softened by a temperature; they count `share` of the loss.
 #[derive(Clone, Copy)]
@@ -128,7 +135,7 @@ impl State {
 
 struct Run<'a> {
     lesson: &'a Lesson<'a>,
-    targets: Targets,
+    loss: Loss,
     optimise: Optimise,
     state: State,
     /// Weights of the best epoch.
@@ -139,16 +146,16 @@ impl<'a> Run<'a> {
     /// From the newest checkpoint, or anew.
     fn begin(lesson: &'a Lesson<'a>) -> Result<Self, FitError> {
         let Lesson { network, train, recipe, .. } = *lesson;
-        let targets = Targets::new(recipe, train, network.graph().units());
+        let loss = weighing::loss(recipe, train, network.graph().units());
         let Some(Snapshot { mut state, weights, moments, best }) = lesson.checkpoints.and_then(Checkpoints::newest)
         else {
             let optimise = Optimise::new(recipe.optimizer, network);
-            return Ok(Self { lesson, targets, optimise, state: State::fresh(), best: None });
+            return Ok(Self { lesson, loss, optimise, state: State::fresh(), best: None });
         };
         restore(network, &weights)?;
         let optimise = Optimise::resume(recipe.optimizer, network, state.steps, &moments)?;
         state.recipe.clear();
-        Ok(Self { lesson, targets, optimise, state, best })
+        Ok(Self { lesson, loss, optimise, state, best })
     }
 
     /// What is left of the epoch.
@@ -176,14 +183,18 @@ impl<'a> Run<'a> {
         let Lesson { network, train, recipe, .. } = *self.lesson;
         let State { epoch, batch, .. } = self.state;
         let (xs, labels) = train.augmented(indices, Chance { steps: &recipe.augment, seed: recipe.seed, epoch })?;
-        let mut dropout = generator(recipe.seed, &format!("dropout {epoch} {batch}"));
-        let logits = network.forward_t(&xs, &mut Mode::Train(&mut dropout))?;
+        let frozen = BTreeSet::new();
+        let training = Training { seed: recipe.seed, epoch, step: batch, frozen: &frozen };
+        // Straight through: gradients are those at the rounded weights, and move the exact ones.
+        let exact = self.round()?;
+        let logits = network.forward_t(&xs, None, Mode::Train(training))?;
         let mean = self.loss(&xs, &logits, &labels)?;
         let loss = mean.to_scalar::<f32>()?;
         if !loss.is_finite() {
             return Err(FitError::Diverged { epoch, batch: batch + 1, loss });
         }
         let gradients = mean.backward()?;
+        exact.map_or(Ok(()), |exact| restore(network, &exact))?;
         if (epoch, batch) == (1, 0) {
             all_learn(network, &gradients)?;
         }
@@ -196,12 +207,20 @@ impl<'a> Run<'a> {
         Ok(loss)
     }
 
+    /// Rounds the weights, if that is to be learned; returns what they were.
+    fn round(&self) -> Result<Option<Tensors>, FitError> {
+        let Lesson { network, rounding: Some(inputs), .. } = *self.lesson else { return Ok(None) };
+        let exact = weights(network)?;
+        let rounded = Variant::int8(network, inputs)?;
+        restore(network, &weights(&rounded.network)?)?;
+        Ok(Some(exact))
+    }
+
     fn loss(&self, xs: &Tensor, logits: &Tensor, labels: &[u32]) -> candle_core::Result<Tensor> {
-        let own = soft_cross_entropy(logits, self.targets.of(labels))?;
+        let own = self.loss.mean(logits, Targets::Labels(labels))?;
         let Some(Teacher { network, temperature, share }) = self.lesson.teacher else { return Ok(own) };
-        let says = (network.forward_t(xs, &mut Mode::Eval)? / temperature)?;
-        let says = (candle_nn::ops::softmax_last_dim(&says)? / labels.len() as f64)?;
-        let taught = soft_cross_entropy(&(logits / temperature)?, values(&says)?)?;
+        let says = (network.forward_t(xs, None, Mode::Eval)? / temperature)?;
+        let taught = soft_cross_entropy(&(logits / temperature)?, &candle_nn::ops::softmax(&says, 1)?)?;
         // The gradient of softened answers is smaller by the temperature's square.
         (own * (1.0 - share))? + (taught * (share * temperature * temperature))?
     }
@@ -258,8 +277,7 @@ fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<Ve
 
 /// Every weight has a gradient of finite numbers, not all zero: one without is never moved, and nobody would notice.
 fn all_learn(network: &Network, gradients: &GradStore) -> Result<(), FitError> {
-    let learned = network.graph().parameters().filter(|parameter| parameter.role == Role::Weight);
-    for (name, variable) in learned.filter_map(|parameter| network.variables().get_key_value(&parameter.name)) {
+    for (name, variable) in network.weights() {
         let fault = |fault| FitError::Gradient { variable: name.clone(), fault };
         let gradient = values(gradients.get(variable.as_tensor()).ok_or_else(|| fault("no gradient"))?)?;
         if !gradient.iter().all(|g| g.is_finite()) {

@@ -1,0 +1,128 @@
+//! What follows training: compress, evaluate, gate, write.
+
+use crate::compress::{Compressed, Course, compress};
+use crate::data::DataSet;
+use crate::evaluate::{Evaluated, evaluate, latencies};
+use crate::fit::FitError;
+use crate::gate::{Verdict, verdict, worst_class};
+use crate::manifest::{Compress, Spec, share};
+use crate::output::{self, OutputError};
+use crate::prepared::{Answer, Prepared};
+use sconce_model::artifact::{self, ArtifactError, Description, Evaluation, Measured};
+use sconce_model::network::Network;
+use sconce_model::preprocess::Preprocess;
+use sconce_model::variant::Variant;
+use std::path::Path;
+use std::time::Duration;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum FinishError {
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error("cannot compute")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// A variant, whether it passed or not.
+pub struct Row {
+    pub verdict: Verdict,
+    pub bytes: u64,
+    /// Of one request, on this machine.
+    pub latency: Duration,
+    pub measured: Measured,
+    pub answers: Vec<Answer>,
+}
+
+/// What became of a trained network.
+pub struct Finished {
+    /// The trained network first.
+    pub rows: Vec<Row>,
+    /// Why a form could not be made.
+    pub refused: Vec<String>,
+    /// Of the variants that passed: the artifact's.
+    pub evaluation: Evaluation,
+}
+
+/// Leaves an artifact in the folder.
+///
+/// # Errors
+/// [`FinishError`] if the data does not fit, or the folder cannot be written.
+pub fn finish(
+    network: Network,
+    spec: &Spec,
+    preprocess: &Preprocess,
+    (train, validation): (&Prepared, &Prepared),
+    data: &mut DataSet,
+    folder: &Path,
+) -> Result<Finished, FinishError> {
+    let nothing = Compress::default();
+    let settings = spec.compress.as_ref().unwrap_or(&nothing);
+    let course = Course { architecture: &spec.architecture, train, validation, fit: &spec.fit, compress: settings };
+    let Compressed { mut variants, architectures, refused } = compress(network, &course);
+    let Evaluated { mut evaluation, mut answers } = evaluate(&variants, data, preprocess)?;
+    let latencies = latencies(&variants, &train.batch(&[0])?.0)?;
+    let most = share(&settings.max_accuracy_drop).unwrap_or_default();
+    let first = variants.first().and_then(|variant| answers.get(&variant.name)).cloned().unwrap_or_default();
+    let row = |(variant, latency): (&Variant, Duration)| -> Result<Row, FinishError> {
+        let measured = evaluation.variants[&variant.name].clone();
+        let answers = answers.remove(&variant.name).unwrap_or_default();
+        let verdict = verdict(&variant.name, &measured, worst_class(&first, &answers), most);
+        Ok(Row { verdict, bytes: artifact::bytes(variant)?, latency, measured, answers })
+    };
+    let rows: Vec<Row> = variants.iter().zip(latencies).map(row).collect::<Result<_, _>>()?;
+    let passed = |name: &str| rows.iter().any(|row| row.verdict.variant == name && row.verdict.passed);
+    variants.retain(|variant| passed(&variant.name));
+    evaluation.variants.retain(|name, _| passed(name));
+    let labels =
+        (0..variants.first().map_or(0, |variant| variant.network.graph().units())).map(|class| class.to_string());
+    let description = Description {
+        task: "classification",
+        labels: labels.collect(),
+        architecture: &spec.architecture,
+        architectures: &architectures,
+        preprocess,
+        variants: &variants,
+        evaluation: &evaluation,
+    };
+    output::write(folder, &description)?;
+    Ok(Finished { rows, refused, evaluation })
+}
+
+impl Finished {
+    /// Size, time and accuracy of each variant beside those of the trained network, for people.
+    pub fn table(&self) -> String {
+        let Some(first) = self.rows.first() else { return String::new() };
+        let header = format!(
+            "{:<14} {:>10} {:>6} {:>10} {:>6} {:>9} {:>7}  verdict\n",
+            "variant", "bytes", "\u{d7}", "time", "\u{d7}", "accuracy", "points"
+        );
+        let line = |row: &Row| {
+            let times = |new: f64, old: f64| new / old.max(f64::MIN_POSITIVE);
+            let points = (row.measured.value - first.measured.value) * 100.0;
+            format!(
+                "{:<14} {:>10} {:>6.2} {:>7.1} µs {:>6.2} {:>9.4} {points:>+7.2}  {}{}\n",
+                row.verdict.variant,
+                row.bytes,
+                times(row.bytes as f64, first.bytes as f64),
+                row.latency.as_secs_f64() * 1e6,
+                row.slower(first),
+                row.measured.value,
+                if row.verdict.passed { "passed" } else { "left out" },
+                if row.verdict.passed && row.slower(first) > 1.0 { ", not faster here" } else { "" },
+            )
+        };
+        header + &self.rows.iter().map(line).collect::<String>()
+    }
+}
+
+impl Row {
+    /// Its time beside another's.
+    pub fn slower(&self, than: &Self) -> f64 {
+        self.latency.as_secs_f64() / than.latency.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
