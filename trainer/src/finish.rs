@@ -28,6 +28,17 @@ pub enum FinishError {
     Tensor(#[from] candle_core::Error),
 }
 
+/// What a manifest asks for, with its data.
+pub struct Opened {
+    /// The manifest's.
+    pub name: String,
+    pub spec: Spec,
+    pub preprocess: Preprocess,
+    pub data: DataSet,
+    pub train: Prepared,
+    pub validation: Prepared,
+}
+
 /// A variant, whether it passed or not.
 pub struct Row {
     pub verdict: Verdict,
@@ -42,27 +53,27 @@ pub struct Row {
 pub struct Finished {
     /// The trained network first.
     pub rows: Vec<Row>,
-    /// Why a form could not be made.
-    pub refused: Vec<String>,
+    /// Of the forms that could not be made.
+    pub refused: Vec<Verdict>,
     /// Of the variants that passed: the artifact's.
     pub evaluation: Evaluation,
 }
 
-/// Leaves an artifact in the folder.
+/// Leaves an artifact in the folder; `say` is told what is being made.
 ///
 /// # Errors
 /// [`FinishError`] if the data does not fit, or the folder cannot be written.
 pub fn finish(
     network: Network,
-    spec: &Spec,
-    preprocess: &Preprocess,
-    (train, validation): (&Prepared, &Prepared),
-    data: &mut DataSet,
+    opened: &mut Opened,
     folder: &Path,
+    say: &dyn Fn(&str),
 ) -> Result<Finished, FinishError> {
+    let Opened { spec, preprocess, data, train, validation, .. } = opened;
     let nothing = Compress::default();
     let settings = spec.compress.as_ref().unwrap_or(&nothing);
-    let course = Course { architecture: &spec.architecture, train, validation, fit: &spec.fit, compress: settings };
+    let architecture = &spec.architecture;
+    let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, say };
     let Compressed { mut variants, architectures, refused } = compress(network, &course);
     let Evaluated { mut evaluation, mut answers } = evaluate(&variants, data, preprocess)?;
     let latencies = latencies(&variants, &train.batch(&[0])?.0)?;
@@ -78,12 +89,11 @@ pub fn finish(
     let passed = |name: &str| rows.iter().any(|row| row.verdict.variant == name && row.verdict.passed);
     variants.retain(|variant| passed(&variant.name));
     evaluation.variants.retain(|name, _| passed(name));
-    let labels =
-        (0..variants.first().map_or(0, |variant| variant.network.graph().units())).map(|class| class.to_string());
+    let classes = variants.first().map_or(0, |variant| variant.network.graph().units());
     let description = Description {
         task: "classification",
-        labels: labels.collect(),
-        architecture: &spec.architecture,
+        labels: (0..classes).map(|class| class.to_string()).collect(),
+        architecture,
         architectures: &architectures,
         preprocess,
         variants: &variants,
@@ -94,6 +104,11 @@ pub fn finish(
 }
 
 impl Finished {
+    /// What became of every form that was asked for.
+    pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+        self.rows.iter().map(|row| &row.verdict).chain(&self.refused)
+    }
+
     /// Size, time and accuracy of each variant beside those of the trained network, for people.
     pub fn table(&self) -> String {
         let Some(first) = self.rows.first() else { return String::new() };
@@ -104,23 +119,36 @@ impl Finished {
         let line = |row: &Row| {
             let times = |new: f64, old: f64| new / old.max(f64::MIN_POSITIVE);
             let points = (row.measured.value - first.measured.value) * 100.0;
-            format!(
-                "{:<14} {:>10} {:>6.2} {:>7.1} µs {:>6.2} {:>9.4} {points:>+7.2}  {}{}\n",
+            let mut line = format!(
+                "{:<14} {:>10} {:>6.2} {:>7.1} µs {:>6.2} {:>9.4} {points:>+7.2}  {}",
                 row.verdict.variant,
                 row.bytes,
                 times(row.bytes as f64, first.bytes as f64),
                 row.latency.as_secs_f64() * 1e6,
                 row.slower(first),
                 row.measured.value,
-                if row.verdict.passed { "passed" } else { "left out" },
-                if row.verdict.passed && row.slower(first) > 1.0 { ", not faster here" } else { "" },
-            )
+                row.judgement(first),
+            );
+            line.truncate(line.trim_end().len());
+            line + "\n"
         };
-        header + &self.rows.iter().map(line).collect::<String>()
+        let refused = |Verdict { variant, reason, .. }: &Verdict| format!("{variant:<14} {reason}\n");
+        let rows: String = self.rows.iter().map(line).collect();
+        header + &rows + &self.refused.iter().map(refused).collect::<String>()
     }
 }
 
 impl Row {
+    /// What is to be said of it in a few words, beside the trained network.
+    pub fn judgement(&self, first: &Self) -> String {
+        match (self.verdict.passed, self.slower(first) > 1.0) {
+            (true, true) => "passed, not faster here".into(),
+            (true, false) => "passed".into(),
+            // The numbers stand before it.
+            (false, _) => self.verdict.reason.rsplit("  ").next().unwrap_or_default().into(),
+        }
+    }
+
     /// Its time beside another's.
     pub fn slower(&self, than: &Self) -> f64 {
         self.latency.as_secs_f64() / than.latency.as_secs_f64().max(f64::MIN_POSITIVE)

@@ -5,7 +5,8 @@ mod prune;
 
 use crate::evaluate::paired;
 use crate::fit::{Epoch, FitError, Lesson, Observer, Rounding, Teacher, fit};
-use crate::manifest::{Compress, Distill, Fit, Form, Optimizer, Schedule, share};
+use crate::gate::Verdict;
+use crate::manifest::{Compress, Fit, Form, Optimizer, Schedule, share};
 use crate::prepared::{Answer, Prepared};
 use calibrate::calibrate;
 use prune::prune;
@@ -13,6 +14,7 @@ use sconce_model::architecture::Architecture;
 use sconce_model::network::{Network, WeightsError};
 use sconce_model::variant::{Variant, VariantError};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use thiserror::Error;
@@ -25,6 +27,8 @@ pub enum CompressError {
     Fit(#[from] FitError),
     #[error("every layer is read by a sum, or by nobody: none can lose channels or units")]
     NothingToPrune,
+    #[error("who is the student? Say its distill.layers")]
+    NoStudent,
     #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error(transparent)]
@@ -38,6 +42,8 @@ pub struct Course<'a> {
     pub validation: &'a Prepared,
     pub fit: &'a Fit,
     pub compress: &'a Compress,
+    /// Told what is being made.
+    pub say: &'a dyn Fn(&str),
 }
 
 /// A network in the forms that were asked for.
@@ -46,8 +52,8 @@ pub struct Compressed {
     pub variants: Vec<Variant>,
     /// Of variants that are networks of their own.
     pub architectures: BTreeMap<String, Architecture>,
-    /// Why a form could not be made: what was learned is not given up for that.
-    pub refused: Vec<String>,
+    /// Of forms that could not be made: what was learned is not given up for that.
+    pub refused: Vec<Verdict>,
 }
 
 /// A smaller network, as typed and as learned.
@@ -60,7 +66,13 @@ pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
     let mut made = Compressed { variants: Vec::new(), architectures: BTreeMap::new(), refused: Vec::new() };
     // Each is made once, for itself and for its bytes.
     let (mut pruned, mut student) = (None, None);
+    let refused = |form: &Form, why: &dyn Display| Verdict {
+        variant: form.name().into(),
+        passed: false,
+        reason: format!("{why}: left out"),
+    };
     for form in &course.compress.variants {
+        (course.say)(&format!("making {}", form.name()));
         let smaller = match form {
             Form::F16 | Form::Int8 => None,
             Form::Pruned | Form::PrunedInt8 => Some(pruned.get_or_insert_with(|| course.pruned(&network))),
@@ -68,7 +80,7 @@ pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
         };
         let smaller = match smaller {
             Some(Err(why)) => {
-                made.refused.push(format!("{}: {why}", form.name()));
+                made.refused.push(refused(form, why));
                 continue;
             }
             Some(Ok(smaller)) => Some(smaller),
@@ -82,7 +94,7 @@ pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
         };
         match variant {
             Ok(variant) => made.variants.push(Variant { name: form.name().into(), ..variant }),
-            Err(why) => made.refused.push(format!("{}: {why}", form.name())),
+            Err(why) => made.refused.push(refused(form, &why)),
         }
         if let Some(smaller) = smaller {
             made.architectures.insert(form.name().into(), smaller.architecture.clone());
@@ -108,13 +120,13 @@ impl Course<'_> {
         let (Some(architecture), Some(distill)) =
             (self.compress.student(self.architecture), self.compress.distill.as_ref())
         else {
-            return Err(CompressError::NothingToPrune);
+            return Err(CompressError::NoStudent);
         };
         let graph = architecture.graph().map_err(candle_core::Error::wrap)?;
         let network = Network::initialise(Arc::new(graph), self.fit.seed)?;
-        let Distill { temperature, share, epochs, .. } = *distill;
-        let teacher = Teacher { network: teacher, temperature, share };
-        self.learn(&network, &self.again(epochs.unwrap_or(self.fit.epochs), 1.0), Some(teacher), None)?;
+        let of_teacher = share(&distill.share).unwrap_or_default();
+        let teacher = Teacher { network: teacher, temperature: distill.temperature, share: of_teacher };
+        self.learn(&network, &self.again(distill.epochs.unwrap_or(self.fit.epochs), 1.0), Some(teacher), None)?;
         Ok(Smaller { architecture, network })
     }
 
@@ -180,7 +192,7 @@ impl Course<'_> {
     }
 }
 
-/// What follows training is short, and is told of by its variants.
+/// What follows training is told of by its variants.
 struct Unseen;
 
 impl Observer for Unseen {

@@ -4,6 +4,7 @@
 //! a checkpoint to the same bits.
 
 mod checkpoint;
+mod first_step;
 mod init;
 mod optimise;
 mod schedule;
@@ -17,14 +18,13 @@ use crate::data::Order;
 use crate::manifest::{Fit, Metric};
 use crate::prepared::{Answer, Chance, Prepared, PreparedError, accuracy};
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use checkpoint::{Snapshot, State, Tensors, restore, weights};
 use optimise::Optimise;
 use schedule::{Place, ends, factor};
 use sconce_kernels::quantise::Scaling;
 use sconce_model::metrics::argmax;
 use sconce_model::network::{Mode, Network, Training};
-use sconce_model::ops::{Loss, Targets, soft_cross_entropy, values};
+use sconce_model::ops::{Loss, Targets, soft_cross_entropy};
 use sconce_model::plan::Plan;
 use sconce_model::variant::{Arithmetic, Variant, VariantError};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub enum FitError {
     Prepared(#[from] PreparedError),
     #[error("\"{variable}\" has {fault} at the first step: the network cannot learn")]
     Gradient { variable: String, fault: &'static str },
+    #[error("\"{variable}\" is frozen, and has a gradient at the first step: it would not stay as it is")]
+    Frozen { variable: String },
     #[error("the loss is {loss} in epoch {epoch}, batch {batch}: try a smaller learning rate")]
     Diverged { epoch: usize, batch: usize, loss: f32 },
     #[error(transparent)]
@@ -82,7 +84,7 @@ pub struct Lesson<'a> {
     pub stop: &'a AtomicBool,
     /// Beside the labels.
     pub teacher: Option<Teacher<'a>>,
-    /// Answers as its int8 variant does, and learns as if nothing were rounded.
+    /// With the weights that its int8 variant would have, each step moves the exact ones.
     pub rounding: Option<Rounding<'a>>,
 }
 
@@ -196,7 +198,7 @@ impl<'a> Run<'a> {
         let gradients = mean.backward()?;
         exact.map_or(Ok(()), |exact| restore(network, &exact))?;
         if (epoch, batch) == (1, 0) {
-            all_learn(network, &gradients)?;
+            first_step::check(network, &frozen, &gradients, loss)?;
         }
         let place = Place { step: self.optimise.steps(), of_epoch: of_epoch as u64, epochs: recipe.epochs as u64 };
         self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
@@ -273,19 +275,4 @@ impl<'a> Run<'a> {
 
 fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<Vec<Answer>> {
     validation.answers(&Plan::compile(network, &Arithmetic::F32)?)
-}
-
-/// Every weight has a gradient of finite numbers, not all zero: one without is never moved, and nobody would notice.
-fn all_learn(network: &Network, gradients: &GradStore) -> Result<(), FitError> {
-    for (name, variable) in network.weights() {
-        let fault = |fault| FitError::Gradient { variable: name.clone(), fault };
-        let gradient = values(gradients.get(variable.as_tensor()).ok_or_else(|| fault("no gradient"))?)?;
-        if !gradient.iter().all(|g| g.is_finite()) {
-            return Err(fault("a gradient that is not finite"));
-        }
-        if gradient.iter().all(|g| *g == 0.0) {
-            return Err(fault("a gradient of zeros"));
-        }
-    }
-    Ok(())
 }

@@ -84,7 +84,7 @@ pub struct Distill {
     pub temperature: f64,
     /// Of the loss, that the teacher's answers have; the labels have the rest.
     #[serde(default = "most")]
-    pub share: f64,
+    pub share: String,
     /// As many as `fit.epochs` if not said.
     #[serde(default)]
     pub epochs: Option<usize>,
@@ -94,8 +94,8 @@ fn four() -> f64 {
     4.0
 }
 
-fn most() -> f64 {
-    0.7
+fn most() -> String {
+    "70%".into()
 }
 
 impl Compress {
@@ -119,8 +119,11 @@ impl Compress {
         if !share(&prune.share).is_some_and(|share| share > 0.0 && share < 1.0) {
             return fault("prune.share", format!("{}; need a percentage above 0%, below 100%", prune.share));
         }
-        if prune.epochs == Some(0) || distill.as_ref().is_some_and(|distill| distill.epochs == Some(0)) {
-            return fault("prune.epochs, distill.epochs", "0; need 1 or more".into());
+        let of_student = distill.as_ref().and_then(|distill| distill.epochs);
+        for (field, epochs) in [("prune.epochs", prune.epochs), ("distill.epochs", of_student)] {
+            if epochs.is_some_and(|epochs| !(1..=10_000).contains(&epochs)) {
+                return fault(field, format!("{}; need 1 to 10,000", epochs.unwrap_or_default()));
+            }
         }
         let asked = |forms: &[Form]| variants.iter().find(|form| forms.contains(form));
         if let (Some(form), None) = (asked(&[Form::Distilled, Form::DistilledInt8]), distill) {
@@ -131,17 +134,23 @@ impl Compress {
             let why = "int8: only the last layer computes products, and it stays f32; leave int8 out";
             return fault("variants", why.into());
         }
-        let Some((student, Distill { temperature, share, .. })) = self.student(trained).zip(distill.as_ref()) else {
+        let Some((student, Distill { temperature, share: of_teacher, .. })) =
+            self.student(trained).zip(distill.as_ref())
+        else {
             return Ok(());
         };
-        if !(*temperature >= 1.0 && temperature.is_finite()) {
-            return fault("distill.temperature", format!("{temperature}; need 1 or more"));
+        if !(1.0..=1000.0).contains(temperature) {
+            return fault("distill.temperature", format!("{temperature}; need 1 to 1,000"));
         }
-        if !(0.0..=1.0).contains(share) {
-            return fault("distill.share", format!("{share}; need 0 to 1"));
+        if super::share(of_teacher).is_none() {
+            return fault("distill.share", format!("{of_teacher}; need a percentage, such as 70%"));
         }
         let in_student = |why: String| Fault::new("spec.compress.distill.layers", why);
         let student = student.graph().map_err(|error| in_student(error.to_string()))?;
+        if asked(&[Form::DistilledInt8]).is_some() && quantisable(&student).next().is_none() {
+            let why = "only its last layer computes products, and it stays f32; leave distilled-int8 out";
+            return Err(in_student(why.into()));
+        }
         student.trainable().map_err(|error| in_student(error.to_string()))?;
         if (student.units(), student.classifies()) != (graph.units(), graph.classifies()) {
             let why = format!("{} outputs, the teacher has {}; end as it does", student.units(), graph.units());

@@ -9,6 +9,7 @@ pub use fit::{Augment, Axis, Checkpoint, ClassWeights, EarlyStopping, Fit, Init,
 use sconce_model::architecture::Architecture;
 use sconce_model::preprocess::Step;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -63,6 +64,11 @@ pub struct Spec {
     pub accept: Option<Accept>,
     #[serde(default)]
     pub output: Option<Output>,
+    /// How a cluster runs it; here it is run at once.
+    #[serde(default)]
+    pub run: IgnoredAny,
+    #[serde(default)]
+    pub suspend: IgnoredAny,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -4,6 +4,7 @@ use super::Run;
 use super::svg::{Series, lines, reliability, scatter};
 use crate::calibration::{ece, reliability as bins};
 use crate::finish::Row;
+use crate::gate::Verdict;
 use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("style.css");
@@ -50,7 +51,7 @@ fn facts(run: &Run<'_>) -> String {
     let rows = [
         ("Data", format!("{} <code>{}</code>", escaped(&data.name), escaped(&data.digest))),
         ("Samples", format!("{} to train on, {} to validate, {} to test", run.train, run.validation, data.n)),
-        ("Test split", format!("read {} time", run.finished.evaluation.test_reads)),
+        ("Test split read", format!("{}×", run.finished.evaluation.test_reads)),
         ("Network", format!("{} parameters, {:.2} MFLOP", run.graph.parameter_count(), run.graph.flops() as f64 / 1e6)),
         ("Machine", super::isa().into()),
     ];
@@ -90,13 +91,20 @@ fn variants(run: &Run<'_>) -> String {
             escaped(&row.verdict.reason),
         )
     };
-    let refused =
-        run.finished.refused.iter().map(|why| format!("<p>Left out: {}</p>", escaped(why))).collect::<String>();
+    let refused = |verdict: &Verdict| {
+        let Verdict { variant, reason, .. } = verdict;
+        format!(
+            "<tr class=\"failed\"><th>{}</th><td colspan=\"6\"></td><td class=\"why\">{}</td></tr>",
+            escaped(variant),
+            escaped(reason)
+        )
+    };
+    let refused: String = run.finished.refused.iter().map(refused).collect();
     let point = |measure: &dyn Fn(&Row) -> f64| {
         rows.iter().map(|row| (escaped(&row.verdict.variant), (measure(row), row.measured.value))).collect::<Vec<_>>()
     };
     format!(
-        "<div class=\"wide\"><table><tr><th>variant</th><th>bytes</th><th>of f32</th><th>one request</th><th>of f32</th><th>accuracy</th><th>95 % interval</th><th>verdict</th></tr>{}</table></div>{refused}\
+        "<div class=\"wide\"><table><tr><th>variant</th><th>bytes</th><th>of f32</th><th>one request</th><th>of f32</th><th>accuracy</th><th>95 % interval</th><th>verdict</th></tr>{}{refused}</table></div>\
          <figure><figcaption>Accuracy by KiB</figcaption>{}</figure><figure><figcaption>Accuracy by µs</figcaption>{}</figure>",
         rows.iter().map(row).collect::<String>(),
         scatter("accuracy", "KiB", &point(&|row| row.bytes as f64 / 1024.0)),

@@ -9,6 +9,7 @@ pub use html::page;
 use crate::calibration::{Bin, ece, reliability};
 use crate::finish::{Finished, Row};
 use crate::fit::Epoch;
+use crate::gate::Verdict;
 use sconce_model::graph::Graph;
 use serde_json::{Value, json};
 
@@ -29,13 +30,15 @@ pub struct Run<'a> {
 pub fn report(run: &Run<'_>) -> Value {
     let epoch = |epoch: &Epoch| {
         json!({"number": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy, "validation": epoch.validation,
-               "validationLoss": epoch.validation_loss,                "seconds": epoch.took.as_secs_f64()})
+               "validationLoss": epoch.validation_loss, "seconds": epoch.took.as_secs_f64()})
     };
     let Finished { rows, refused, evaluation } = run.finished;
     let variant = |row: &Row| {
         json!({"name": row.verdict.variant, "bytes": row.bytes, "latencyMicros": row.latency.as_secs_f64() * 1e6,
-               "accuracy": row.measured.value, "passed": row.verdict.passed, "reason": row.verdict.reason})
+               "accuracy": row.measured.value, "wilson95": row.measured.wilson95, "passed": row.verdict.passed, "reason": row.verdict.reason})
     };
+    let unmade =
+        |Verdict { variant, passed, reason }: &Verdict| json!({"name": variant, "passed": passed, "reason": reason});
     let bin = |bin: Bin| json!({"count": bin.count, "confidence": bin.confidence, "accuracy": bin.accuracy});
     let calibration = rows.first().map(|row| {
         json!({"ece": ece(&row.answers), "bins": reliability(&row.answers).into_iter().map(bin).collect::<Vec<_>>()})
@@ -47,8 +50,7 @@ pub fn report(run: &Run<'_>) -> Value {
         "samples": {"train": run.train, "validation": run.validation, "test": evaluation.dataset.n},
         "epochs": run.epochs.iter().map(epoch).collect::<Vec<_>>(),
         "evaluation": evaluation,
-        "variants": rows.iter().map(variant).collect::<Vec<_>>(),
-        "leftOut": refused,
+        "variants": rows.iter().map(variant).chain(refused.iter().map(unmade)).collect::<Vec<_>>(),
         "calibration": calibration,
         "accepted": run.accepted,
         "published": run.published,
@@ -58,13 +60,13 @@ pub fn report(run: &Run<'_>) -> Value {
 /// The last line of a run for programs: `digest` is that of the artifact, whether it was published or not.
 pub fn result(digest: &str, run: &Run<'_>) -> Value {
     let verdict =
-        |row: &Row| json!({"variant": row.verdict.variant, "passed": row.verdict.passed, "reason": row.verdict.reason});
+        |Verdict { variant, passed, reason }: &Verdict| json!({"variant": variant, "passed": passed, "reason": reason});
     json!({"result": {
         "digest": digest,
         "published": run.published,
         "accepted": run.accepted,
         "accuracy": run.finished.rows.first().map(|row| row.measured.value),
-        "verdicts": run.finished.rows.iter().map(verdict).collect::<Vec<_>>(),
+        "verdicts": run.finished.verdicts().map(verdict).collect::<Vec<_>>(),
     }})
 }
 
