@@ -119,10 +119,12 @@ fn weights_learn_to_be_rounded_where_rounding_alone_loses_too_much() {
     data.train.images.pixels.chunks_exact_mut(size).for_each(|image| image[0] = 0);
     let layers = serde_json::json!([{"flatten": {}}, {"dense": {"units": 24, "activation": "relu"}},
         {"dense": {"units": 10, "activation": "softmax"}}]);
-    let trained = trained(layers, data, 20, 0.01);
+    let mut trained = trained(layers, data, 20, 0.01);
+    // A tenth of this, for a fifth of the epochs: enough for weights to reach the next byte.
+    trained.recipe.optimizer = Optimizer::Adam { learning_rate: 0.05 };
     let first = &trained.network.variables()["dense_1.weight"];
     let mut weights = values(first).unwrap();
-    weights.chunks_exact_mut(size).for_each(|unit| unit[0] = 30.0);
+    weights.chunks_exact_mut(size).for_each(|unit| unit[0] = 100.0);
     first.set(&Tensor::from_vec(weights, first.shape(), &Device::Cpu).unwrap()).unwrap();
 
     let right = |drop: &str| -> Vec<f64> {
@@ -132,6 +134,6 @@ fn weights_learn_to_be_rounded_where_rounding_alone_loses_too_much() {
     };
     let (rounded, learned) = (right("100%"), right("1%"));
     assert_eq!(rounded[0], learned[0], "the network itself stays as it is");
-    assert!(rounded[1] < rounded[0] - 0.1, "{rounded:?}");
-    assert!(learned[1] > (rounded[0] + rounded[1]) / 2.0, "{rounded:?} {learned:?}");
+    assert!(rounded[1] < 0.5, "{rounded:?}");
+    assert!(learned[1] > rounded[1] + 0.25, "{rounded:?} {learned:?}");
 }
