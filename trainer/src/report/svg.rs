@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 460.0;
-const HEIGHT: f64 = 240.0;
+const HEIGHT: f64 = 256.0;
 /// Left, top, right, bottom of the plot itself.
-const FRAME: [f64; 4] = [52.0, 12.0, 448.0, 206.0];
+const FRAME: [f64; 4] = [52.0, 28.0, 448.0, 222.0];
+/// Of a letter of a name, about, and of a line.
+const LETTER: (f64, f64) = (6.5, 13.0);
 const TICKS: usize = 4;
 
 /// A line of points `(x, y)`.
@@ -46,14 +48,13 @@ impl Axes {
 /// Lines over a common axis, such as epochs.
 pub fn lines(what: &str, below: &str, series: &[Series<'_>]) -> String {
     let axes = Axes::around(series.iter().flat_map(|series| series.points.iter().copied()));
-    let mut svg = frame(what, below, &axes);
+    let mut svg = frame(what, below, &axes, true);
     for (index, Series { name, points }) in series.iter().enumerate() {
         let finite = points.iter().filter(|(_, y)| y.is_finite());
         let path: Vec<String> = finite.map(|point| axes.at(*point)).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         write!(svg, r#"<polyline class="line s{index}" points="{}"/>"#, path.join(" ")).ok();
-        let y = FRAME[1] + 14.0 + 16.0 * index as f64;
-        write!(svg, r#"<text class="name s{index}" x="{}" y="{y}" text-anchor="end">{name}</text>"#, FRAME[2] - 6.0)
-            .ok();
+        let (x, y) = (FRAME[2] - 90.0 * (series.len() - 1 - index) as f64, FRAME[1] - 10.0);
+        write!(svg, r#"<text class="name s{index}" x="{x}" y="{y}" text-anchor="end">{name}</text>"#).ok();
     }
     svg + "</svg>"
 }
@@ -61,27 +62,34 @@ pub fn lines(what: &str, below: &str, series: &[Series<'_>]) -> String {
 /// Points of two measures, each with its name.
 pub fn scatter(what: &str, below: &str, points: &[(String, (f64, f64))]) -> String {
     let axes = Axes::around(points.iter().map(|(_, point)| *point));
-    // Some room, so that no name is cut off.
-    let wider = |(low, high): (f64, f64), by: f64| (low - (high - low) * by, high + (high - low) * by);
+    // Some room, so that no name is cut off; nothing that is measured here is below zero.
+    let wider = |(low, high): (f64, f64), by: f64| ((low - (high - low) * by).max(0.0), high + (high - low) * by);
     let axes = Axes { x: wider(axes.x, 0.2), y: wider(axes.y, 0.15) };
-    let mut svg = frame(what, below, &axes);
+    let mut svg = frame(what, below, &axes, false);
+    let mut named: Vec<(f64, f64, f64)> = Vec::new();
     for (index, (name, point)) in points.iter().enumerate() {
         let (x, y) = axes.at(*point);
+        let (half, mut above) = (name.len() as f64 * LETTER.0 / 2.0, y - 8.0);
+        // Over the names that are there already.
+        while named.iter().any(|(at, up, wide)| (at - x).abs() < half + wide && (up - above).abs() < LETTER.1) {
+            above -= LETTER.1;
+        }
+        named.push((x, above, half));
         write!(svg, r#"<circle class="dot s{}" cx="{x:.1}" cy="{y:.1}" r="4"/>"#, index % 4).ok();
-        write!(svg, r#"<text class="name" x="{x:.1}" y="{:.1}" text-anchor="middle">{name}</text>"#, y - 8.0).ok();
+        write!(svg, r#"<text class="name" x="{x:.1}" y="{above:.1}" text-anchor="middle">{name}</text>"#).ok();
     }
     svg + "</svg>"
 }
 
-/// How often the answers of a confidence are right: bars, beside the line on which both are the same.
+/// How often the answers of a confidence are right: bars, a tenth of confidence each, beside the line on which both are the same.
 pub fn reliability(bars: &[(f64, f64)]) -> String {
     let axes = Axes { x: (0.0, 1.0), y: (0.0, 1.0) };
-    let mut svg = frame("share of right answers", "confidence", &axes);
-    let width = (FRAME[2] - FRAME[0]) / 10.0 - 4.0;
+    let mut svg = frame("share of right answers", "confidence", &axes, false);
+    let tenth = (FRAME[2] - FRAME[0]) / 10.0;
     for &(confidence, accuracy) in bars {
-        let (x, y) = axes.at((confidence, accuracy));
-        let height = FRAME[3] - y;
-        let left = (x - width / 2.0).clamp(FRAME[0], FRAME[2] - width);
+        let (_, y) = axes.at((confidence, accuracy));
+        let (left, width, height) =
+            (FRAME[0] + (confidence * 10.0).floor().min(9.0) * tenth + 2.0, tenth - 4.0, FRAME[3] - y);
         write!(svg, r#"<rect class="bar" x="{left:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}"/>"#).ok();
     }
     let ((x1, y1), (x2, y2)) = (axes.at((0.0, 0.0)), axes.at((1.0, 1.0)));
@@ -89,32 +97,30 @@ pub fn reliability(bars: &[(f64, f64)]) -> String {
     svg + "</svg>"
 }
 
-fn frame(what: &str, below: &str, axes: &Axes) -> String {
-    let [left, top, right, bottom] = FRAME;
+/// The axes with their ticks; those of counted things, such as epochs, are whole numbers.
+fn frame(what: &str, below: &str, axes: &Axes, counted: bool) -> String {
+    let [left, _, right, bottom] = FRAME;
     let mut svg = format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{what} by {below}">"#);
-    for tick in 0..=TICKS {
-        let along = tick as f64 / TICKS as f64;
-        let value = |(low, high): (f64, f64)| number(low + (high - low) * along, high - low);
-        let (x, y) = (left + along * (right - left), bottom - along * (bottom - top));
+    for tick in ticks(axes.y, false) {
+        let ((_, y), label) = (axes.at((axes.x.0, tick)), number(tick, axes.y.1 - axes.y.0));
         write!(svg, r#"<line class="grid" x1="{left}" y1="{y:.1}" x2="{right}" y2="{y:.1}"/>"#).ok();
-        write!(
-            svg,
-            r#"<text class="tick" x="{}" y="{:.1}" text-anchor="end">{}</text>"#,
-            left - 6.0,
-            y + 4.0,
-            value(axes.y)
-        )
-        .ok();
-        write!(
-            svg,
-            r#"<text class="tick" x="{x:.1}" y="{}" text-anchor="middle">{}</text>"#,
-            bottom + 16.0,
-            value(axes.x)
-        )
-        .ok();
+        let (x, y) = (left - 6.0, y + 4.0);
+        write!(svg, r#"<text class="tick" x="{x}" y="{y:.1}" text-anchor="end">{label}</text>"#).ok();
+    }
+    for tick in ticks(axes.x, counted) {
+        let (x, y) = (axes.at((tick, axes.y.0)).0, bottom + 16.0);
+        let label = if counted { format!("{tick:.0}") } else { number(tick, axes.x.1 - axes.x.0) };
+        write!(svg, r#"<text class="tick" x="{x:.1}" y="{y}" text-anchor="middle">{label}</text>"#).ok();
     }
     write!(svg, r#"<text class="tick" x="{right}" y="{}" text-anchor="end">{below}</text>"#, bottom + 31.0).ok();
     svg
+}
+
+/// From the lowest to the highest, evenly.
+fn ticks((low, high): (f64, f64), whole: bool) -> Vec<f64> {
+    let step = (high - low) / TICKS as f64;
+    let (first, step) = if whole { (low.ceil(), step.ceil().max(1.0)) } else { (low, step) };
+    (0..=TICKS).map(|tick| first + step * tick as f64).filter(|tick| *tick <= high + step * 1e-6).collect()
 }
 
 /// As many places as it takes to tell the ticks apart.
@@ -146,7 +152,22 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_told_apart() {
+    fn names_of_points_that_lie_together_are_all_read() {
+        let points: Vec<_> = ["f32", "f16", "int8"].map(|name| (name.to_owned(), (2.0, 0.98))).to_vec();
+        let svg = scatter("accuracy", "KiB", &points);
+        let y = |name: &str| {
+            let text = svg.split("<text class=\"name\"").find(|text| text.contains(name)).unwrap();
+            text.split("y=\"").nth(1).unwrap().split('"').next().unwrap().parse::<f64>().unwrap()
+        };
+        let (first, second, third) = (y("f32"), y("f16"), y("int8"));
+        assert!(first - second >= 12.9 && second - third >= 12.9, "{first} {second} {third}");
+    }
+
+    #[test]
+    fn ticks_are_told_apart_and_those_of_counts_are_whole() {
+        assert_eq!(ticks((1.0, 10.0), true), [1.0, 4.0, 7.0, 10.0]);
+        assert_eq!(ticks((0.5, 1.5), true), [1.0], "one epoch");
+        assert_eq!(ticks((1.0, 3.0), false), [1.0, 1.5, 2.0, 2.5, 3.0]);
         assert_eq!(
             (number(0.985, 0.01), number(3.0, 9.0), number(1500.0, 4000.0)),
             ("0.9850".into(), "3.0".into(), "1500".into())
