@@ -209,13 +209,65 @@ pub struct Compress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = SHARE))]
     pub max_accuracy_drop: Option<Percent>,
+    /// How the pruned forms lose channels and units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<Prune>,
+    /// The student of the distilled forms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<Distill>,
 }
 
+/// f16: weights of two bytes. int8: weights and products of bytes. pruned: without the weakest channels and units. distilled: a
+/// smaller network, which learned from the trained one.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Form {
     F16,
     Int8,
+    Pruned,
+    #[serde(rename = "pruned-int8")]
+    PrunedInt8,
+    Distilled,
+    #[serde(rename = "distilled-int8")]
+    DistilledInt8,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Prune {
+    /// Of the channels and units of each layer that can lose some: the weakest go. Default: 50%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub share: Option<Percent>,
+    /// To learn again what was lost. Default: a fifth of fit.epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub epochs: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Distill {
+    /// The student's layers, as those of the architecture; it reads and says what its teacher does.
+    #[schemars(length(min = 1, max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub layers: Vec<Layer>,
+    /// What the answers of both are softened by, at least 1. Default: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "temperature")]
+    pub temperature: Option<Number>,
+    /// Of the loss, that the teacher's answers have; the labels have the rest. Default: 70%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub share: Option<Percent>,
+    /// Default: as many as fit.epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub epochs: Option<i64>,
+}
+
+/// A hyper-parameter: a number, which nobody compares.
+fn temperature(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "number", "minimum": 1, "maximum": 1000})
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]

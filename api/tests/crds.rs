@@ -82,7 +82,8 @@ fn check(schema: &Value, path: &str, broken: &mut Vec<String>) {
     match schema.get("type").and_then(Value::as_str) {
         Some("string") if !has("maxLength") && !has("enum") && !has("format") => say("a string without maxLength"),
         // Hyper-parameters are never compared.
-        Some("number") if path.contains(".fit.") && has("minimum") && has("maximum") => {}
+        Some("number")
+            if [".fit.", ".distill."].iter().any(|part| path.contains(part)) && has("minimum") && has("maximum") => {}
         Some("number") => say("a float"),
         // Its content is judged by who reads it.
         _ if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) => {}

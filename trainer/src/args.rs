@@ -24,6 +24,13 @@ pub struct Args {
 pub enum Verb {
     /// Train the network of a manifest, and evaluate it on samples that it has not seen.
     Train(Train),
+    /// Make the variants of a manifest anew from a trained artifact; prints size, time and accuracy before and after.
+    Compress {
+        /// The artifact's folder, which is replaced.
+        artifact: PathBuf,
+        #[command(flatten)]
+        source: Source,
+    },
     /// Publish an artifact's folder to a registry; prints its address by digest.
     Publish {
         /// The artifact's folder.
@@ -54,19 +61,25 @@ impl Signing {
 }
 
 #[derive(clap::Args, Debug)]
-pub struct Train {
+pub struct Source {
     /// An EdgeTraining manifest (YAML).
     pub manifest: PathBuf,
     /// Folder with IDX files, instead of the manifest's data set.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Train {
+    #[command(flatten)]
+    pub source: Source,
     /// Where to write the artifact: a folder that is absent, empty, or holds an artifact, which is replaced.
     #[arg(long, value_name = "DIR", default_value = "artifact")]
     pub output: PathBuf,
     /// Write 500 samples of the test split there, for clients to ask with.
     #[arg(long, value_name = "DIR")]
     pub held_out: Option<PathBuf>,
-    /// Write there, as JSON, what the run did: data, epochs, accuracy, address.
+    /// Write there, as JSON, what the run did: data, epochs, variants, address; and beside it, as .html, a page for people.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// Write there, as one line of JSON, what came of the run, for who tries again what fails: the exit code is then 0 for all

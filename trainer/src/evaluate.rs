@@ -1,21 +1,35 @@
 //! The test split is read here, once, through the plans that serve.
 
+use crate::calibration::ece;
 use crate::data::DataSet;
 use crate::fit::FitError;
 use crate::prepared::{Answer, Prepared, accuracy};
+use candle_core::Tensor;
+use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::artifact::{self, Evaluation, Measured, Paired};
 use sconce_model::metrics::{confusion, drop_upper95, wilson95};
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::Variant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Requests that a variant's time is the median of.
+const ROUNDS: usize = 101;
+
+/// What was measured, and what each variant said of every sample.
+pub struct Evaluated {
+    pub evaluation: Evaluation,
+    pub answers: BTreeMap<String, Vec<Answer>>,
+}
 
 /// Every variant on the same samples; the first is the one that the others are held against.
 ///
 /// # Errors
 /// [`FitError`] if preprocessing does not fit.
-pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preprocess) -> Result<Evaluation, FitError> {
-    let mut measured = std::collections::BTreeMap::new();
-    let mut first: Option<(&Variant, Vec<Answer>)> = None;
+pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preprocess) -> Result<Evaluated, FitError> {
+    let (mut measured, mut said) = (BTreeMap::new(), BTreeMap::new());
     let samples = data.test.read();
+    let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
         let graph = variant.network.graph();
         let answers = Prepared::new(samples, preprocess, &graph.input)?.answers(&variant.plan()?)?;
@@ -25,26 +39,58 @@ pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preproces
             metric: "accuracy".into(),
             value: accuracy(&answers),
             wilson95: wilson95(right as u64, answers.len() as u64),
+            ece: Some(ece(&answers)),
             confusion: confusion(graph.units(), answers.iter().map(|answer| (answer.label, answer.class))),
-            paired: first.as_ref().map(|(against, before)| paired(&against.name, before, &answers)),
+            paired: first.as_ref().map(|(against, before)| paired(against, before, &answers)),
         };
         measured.insert(variant.name.clone(), measure);
-        first = first.or(Some((variant, answers)));
+        first = first.or_else(|| Some((&variant.name, answers.clone())));
+        said.insert(variant.name.clone(), answers);
     }
-    Ok(Evaluation {
+    let evaluation = Evaluation {
         schema: 1,
         dataset: artifact::DataSet { name: data.name.clone(), digest: data.digest.clone(), n: data.test.len() as u64 },
         test_reads: data.test.reads(),
         variants: measured,
+    };
+    Ok(Evaluated { evaluation, answers: said })
+}
+
+pub fn paired(against: &str, before: &[Answer], after: &[Answer]) -> Paired {
+    let (right_to_wrong, wrong_to_right) = turned(before.iter().zip(after));
+    let drop_upper95 = drop_upper95(right_to_wrong, wrong_to_right, before.len() as u64);
+    Paired { against: against.into(), right_to_wrong, wrong_to_right, drop_upper95 }
+}
+
+/// How many were right and are wrong, and the other way.
+pub fn turned<'a>(pairs: impl Iterator<Item = (&'a Answer, &'a Answer)>) -> (u64, u64) {
+    pairs.fold((0, 0), |(spoilt, mended), (before, after)| {
+        (spoilt + u64::from(before.right() && !after.right()), mended + u64::from(!before.right() && after.right()))
     })
 }
 
-fn paired(against: &str, before: &[Answer], after: &[Answer]) -> Paired {
-    let turned = |from: bool| {
-        let turned = |(before, after): &(&Answer, &Answer)| before.right() == from && after.right() != from;
-        before.iter().zip(after).filter(turned).count() as u64
+/// What one request takes on this machine, one thread, in the median; all variants in turn, so that they meet the same noise.
+///
+/// # Errors
+/// If a plan does not fit.
+pub fn latencies(variants: &[Variant], xs: &Tensor) -> candle_core::Result<Vec<Duration>> {
+    let cpu = Cpu { isa: IsaToken::detect().map_err(candle_core::Error::wrap)?, threads: &Threads::one() };
+    let mut plans = Vec::with_capacity(variants.len());
+    for variant in variants {
+        let plan = variant.plan()?;
+        let scratch = plan.scratch(1);
+        plans.push((plan, scratch, Vec::with_capacity(ROUNDS)));
+    }
+    for _ in 0..ROUNDS {
+        for (plan, scratch, took) in &mut plans {
+            let began = Instant::now();
+            plan.infer(cpu, &[xs], scratch)?;
+            took.push(began.elapsed());
+        }
+    }
+    let median = |(_, _, mut took): (_, _, Vec<Duration>)| {
+        took.sort_unstable();
+        took[ROUNDS / 2]
     };
-    let (right_to_wrong, wrong_to_right) = (turned(true), turned(false));
-    let drop_upper95 = drop_upper95(right_to_wrong, wrong_to_right, before.len() as u64);
-    Paired { against: against.into(), right_to_wrong, wrong_to_right, drop_upper95 }
+    Ok(plans.into_iter().map(median).collect())
 }

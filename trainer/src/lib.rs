@@ -1,10 +1,12 @@
-//! Learns: read → preprocess → train → evaluate → publish.
+//! Learns: read → preprocess → fit → compress → evaluate → gate → publish.
 
 pub mod args;
 pub mod augment;
+pub mod calibration;
 pub mod compress;
 pub mod data;
 pub mod evaluate;
+pub mod finish;
 pub mod fit;
 pub mod gate;
 pub mod manifest;

@@ -4,23 +4,21 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use oci_client::Reference;
 use sconce_model::artifact::signature::PrivateKey;
-use sconce_model::artifact::{self, Description};
+use sconce_model::artifact::{self, Artifact};
 use sconce_model::digest::sha256;
 use sconce_model::idx;
 use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
-use sconce_model::variant::{F32, Variant};
-use sconce_trainer::args::{Args, Train, Verb};
-use sconce_trainer::compress::{Compressed, compress};
+use sconce_model::variant::F32;
+use sconce_trainer::args::{Args, Source, Train, Verb};
 use sconce_trainer::data::{self, DataSet};
-use sconce_trainer::evaluate::evaluate;
+use sconce_trainer::finish::{Opened, finish};
 use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
-use sconce_trainer::gate::{Verdict, verdict};
 use sconce_trainer::manifest::{Init, ManifestError, Spec, share};
 use sconce_trainer::prepared::Prepared;
 use sconce_trainer::progress::{Progress, table};
 use sconce_trainer::publish::Pack;
-use sconce_trainer::report::{Run, report, result};
+use sconce_trainer::report::{Run, isa, page, report, result};
 use sconce_trainer::{manifest, output, publish, stop};
 use serde_json::json;
 use std::io::IsTerminal as _;
@@ -45,6 +43,7 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     match args.verb {
         Verb::Train(flags) => train(&flags, &args.insecure_registry).or_else(|error| in_vain(&flags, error)),
+        Verb::Compress { artifact, source } => compress(&artifact, &source),
         Verb::Publish { artifact, uri, signing } => {
             let (target, key) = (publish::reference(&uri)?, signing.key()?);
             let address = publish_to(&artifact, &target, &args.insecure_registry, key.as_ref())?;
@@ -54,48 +53,57 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
-    let spec = manifest::read(&flags.manifest)?.spec;
-    let graph = Arc::new(spec.architecture.graph()?);
+fn open(source: &Source) -> Result<Opened> {
+    let manifest = manifest::read(&source.manifest)?;
+    let (name, spec) = (manifest.metadata.name, manifest.spec);
+    let graph = spec.architecture.graph()?;
     if !graph.classifies() {
         bail!(
             "{}: spec.architecture: the last layer has no softmax; only classification can be trained yet",
-            flags.manifest.display()
+            source.manifest.display()
         );
     }
-    output::check(&flags.output)?;
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() };
-    preprocess.check().with_context(|| format!("{}: spec.preprocess", flags.manifest.display()))?;
-    let target = flags.publish.as_deref().map(publish::reference).transpose()?;
-    let key = flags.signing.key()?;
-    let mut data = data::read(&spec.dataset, flags.data.as_deref(), spec.fit.seed, graph.units())?;
-    let (train, validation) =
-        data.train.split(share(&spec.fit.validation).unwrap_or_default(), spec.fit.seed, "validation");
+    preprocess.check().with_context(|| format!("{}: spec.preprocess", source.manifest.display()))?;
+    let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, graph.units())?;
+    let share = share(&spec.fit.validation).unwrap_or_default();
+    let (train, validation) = data.train.split(share, spec.fit.seed, "validation");
     println!("Data: {} ({})", data.name, data.digest);
     println!("{} samples to train on, {} to validate, {} to test", train.len(), validation.len(), data.test.len());
+    let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
+    let (train, validation) = (prepared(&train)?, prepared(&validation)?);
+    Ok(Opened { name, spec, preprocess, data, train, validation })
+}
+
+fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
+    output::check(&flags.output)?;
+    let target = flags.publish.as_deref().map(publish::reference).transpose()?;
+    let key = flags.signing.key()?;
+    let mut opened = open(&flags.source)?;
+    let Opened { spec, preprocess, data, train, validation, .. } = &opened;
+    let graph = Arc::new(spec.architecture.graph()?);
     print!("{}", table(&graph));
 
     let network = Network::initialise(graph.clone(), spec.fit.seed)?;
     if spec.fit.init == Init::Torch {
         as_torch(&network, spec.fit.seed)?;
     }
-    let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
     let mut progress = Progress::new(spec.fit.epochs);
-    let seen = prepared(&train)?;
-    let checkpoints = Checkpoints::new(output::beside(&flags.output, "checkpoints"), recipe(&spec, &preprocess, &data));
+    let checkpoints = Checkpoints::new(output::beside(&flags.output, "checkpoints"), recipe(spec, preprocess, data));
     let stop = stop::on_signal()?;
     let lesson = Lesson {
         network: &network,
-        train: &seen,
-        validation: &prepared(&validation)?,
+        train,
+        validation,
         recipe: &spec.fit,
         checkpoints: Some(&checkpoints),
         stop: &stop.asked,
         teacher: None,
+        rounding: None,
     };
     match stop.during(|| fit(&lesson, &mut progress)) {
         Ok(epoch) if spec.fit.early_stopping.is_some() => {
-            println!("kept: epoch {epoch}, the best on the validation split")
+            println!("kept: epoch {epoch}, the best on the validation split");
         }
         Err(error @ FitError::Stopped { .. }) => {
             eprintln!("{error}");
@@ -104,49 +112,42 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         fitted => drop(fitted?),
     }
 
-    let (forms, most) =
-        spec.compress.clone().map(|compress| (compress.variants, compress.max_accuracy_drop)).unwrap_or_default();
-    let Compressed { mut variants, refused } = compress(network, &forms, &seen, spec.fit.seed);
-    let mut evaluation = evaluate(&variants, &mut data, &preprocess)?;
-    let most = share(&most).unwrap_or_default();
-    let verdict = |variant: &Variant| verdict(&variant.name, &evaluation.variants[&variant.name], most);
-    let verdicts: Vec<Verdict> = variants.iter().map(verdict).collect();
-    let mut passed = verdicts.iter().map(|verdict| verdict.passed);
-    variants.retain(|_| passed.next().unwrap_or_default());
-    evaluation.variants.retain(|name, _| variants.iter().any(|variant| variant.name == *name));
-    let labels = (0..graph.units()).map(|class| class.to_string()).collect();
-    let architecture = &spec.architecture;
-    let (preprocess, variants, evaluation) = (&preprocess, &variants[..], &evaluation);
-    let description = Description { task: "classification", labels, architecture, preprocess, variants, evaluation };
-    output::write(&flags.output, &description)?;
+    let finished = finish(network, &mut opened, &flags.output, &say)?;
     println!("wrote {}", flags.output.display());
     if let Some(folder) = &flags.held_out {
-        hold_out(folder, &data, &flags.output)?;
+        hold_out(folder, &opened.data, &flags.output)?;
     }
-
-    let measured = &evaluation.variants[F32];
-    let floor = spec.accept.as_ref().map(|accept| accept.min_accuracy.clone());
-    let accepted = floor.as_deref().and_then(share).is_none_or(|floor| measured.value >= floor);
+    let accuracy = finished.evaluation.variants[F32].value;
+    let Opened { name, spec, data, train, validation, .. } = &opened;
+    let floor = spec.accept.as_ref().map(|accept| accept.min_accuracy.as_str());
+    let accepted = floor.and_then(share).is_none_or(|floor| accuracy >= floor);
     let target = target.filter(|_| accepted);
     let published = target.map(|target| publish_to(&flags.output, &target, insecure, key.as_ref())).transpose();
     let address = published.as_ref().ok().and_then(|published| published.as_deref());
-    let (epochs, train, validation) = (&progress.seen, train.len(), validation.len());
-    let run = Run { graph: &graph, train, validation, epochs, evaluation, accepted, published: address };
+    let run = Run {
+        name,
+        graph: &graph,
+        train: train.len(),
+        validation: validation.len(),
+        epochs: &progress.seen,
+        finished: &finished,
+        accepted,
+        published: address,
+    };
     if let (Some(path), Ok(_)) = (&flags.report, &published) {
-        std::fs::write(path, format!("{:#}\n", report(&run)))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write(path, &format!("{:#}\n", report(&run)))?;
+        write(&path.with_extension("html"), &page(&run))?;
     }
-    if let Ok(Some(address)) = &published {
+    if let Some(address) = address {
         println!("published {address}");
     }
-    println!("On {} test samples, {}:", evaluation.dataset.n, data.name);
-    verdicts.iter().for_each(|verdict| println!("{}", verdict.line()));
-    refused.iter().for_each(|why| println!("left out: {why}"));
-    let told = result(&Pack::new(&flags.output)?.digest(), &run, &verdicts).to_string();
+    println!("On {} test samples, {}:", finished.evaluation.dataset.n, data.name);
+    finished.verdicts().for_each(|verdict| println!("{}", verdict.line()));
+    let told = result(&Pack::new(&flags.output)?.digest(), &run).to_string();
     if !std::io::stdout().is_terminal() {
         println!("{told}");
     }
-    println!("Test accuracy: {:.4}", measured.value);
+    println!("Test accuracy: {accuracy:.4}");
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
     // Kept until then: a registry that is down costs no epoch.
     checkpoints.remove()?;
@@ -154,10 +155,33 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         last_words(file, &told)?;
     }
     if let Some(floor) = floor.filter(|_| !accepted) {
-        eprintln!("Not accepted: test accuracy {:.4} is below spec.accept.minAccuracy {floor}", measured.value);
+        eprintln!("Not accepted: test accuracy {accuracy:.4} is below spec.accept.minAccuracy {floor}");
         return Ok(if flags.result.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NOT_ACCEPTED) });
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the variants of a manifest anew, from the weights of an artifact.
+fn compress(folder: &Path, source: &Source) -> Result<ExitCode> {
+    let artifact = Artifact::open(folder)?;
+    let mut opened = open(source)?;
+    let Opened { spec, preprocess, data, .. } = &mut opened;
+    if **artifact.graph() != spec.architecture.graph()? || artifact.preprocess() != preprocess {
+        bail!(
+            "{} is not what {} describes: name the manifest that it was trained by",
+            folder.display(),
+            source.manifest.display()
+        );
+    }
+    data.test.read_before(artifact.evaluation().map_or(0, |evaluation| evaluation.test_reads));
+    let finished = finish(artifact.variant(F32)?.network, &mut opened, folder, &say)?;
+    println!("On {} test samples, one thread, {}:", finished.evaluation.dataset.n, isa());
+    print!("{}", finished.table());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(what: &str) {
+    println!("{what}");
 }
 
 /// A wrong manifest is as wrong at the next try.
@@ -177,6 +201,10 @@ fn last_words(file: &Path, words: &str) -> Result<()> {
 fn recipe(spec: &Spec, preprocess: &Preprocess, data: &DataSet) -> String {
     let recipe = serde_json::json!([spec.architecture, preprocess, spec.fit, data.digest]);
     sha256(recipe.to_string().as_bytes())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Signs the artifact, where there is a key, and publishes it.

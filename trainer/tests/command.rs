@@ -78,6 +78,36 @@ fn a_run_says_what_it_did_and_leaves_what_was_asked_for() {
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
     assert_eq!((report["epochs"].as_array().unwrap().len(), report["accepted"].as_bool()), (2, Some(true)));
+    let variants = report["variants"].as_array().unwrap();
+    assert_eq!(variants.len(), 3);
+    assert!(
+        variants.iter().all(|variant| variant["passed"] == true && variant["latencyMicros"].as_f64().unwrap() > 0.0)
+    );
+    let evaluation = artifact.evaluation().unwrap();
+    assert_eq!(report["calibration"]["ece"].as_f64(), evaluation.variants["f32"].ece);
+    let bins = report["calibration"]["bins"].as_array().unwrap();
+    assert_eq!(bins.iter().map(|bin| bin["count"].as_u64().unwrap()).sum::<u64>(), 100);
+    page(&std::fs::read_to_string(folder.path().join("report.html")).unwrap(), said.lines().last().unwrap());
+}
+
+/// One file that needs no other, with a plot of all that was measured, and the counts that it shows are all the samples.
+fn page(page: &str, accuracy: &str) {
+    for outside in ["http:", "https:", "src=", "<link", "url(", "<script"] {
+        assert!(!page.contains(outside), "{outside} in {page}");
+    }
+    let accuracy = accuracy.replace("accuracy: ", "accuracy: <b>");
+    assert!(page.contains(&accuracy), "{accuracy} in {page}");
+    assert_eq!(page.matches("<svg").count(), 5, "loss, accuracy, two of the variants, calibration");
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    for variant in ["f32", "f16", "int8"] {
+        assert!(page.contains(&format!("<th>{variant}</th>")), "{variant} in {page}");
+    }
+    let confusion = page.split("class=\"confusion\"").nth(1).unwrap().split("</table>").next().unwrap();
+    let counts = confusion.split("<td").skip(1).map(|cell| {
+        let count = cell.split('>').nth(1).unwrap().split('<').next().unwrap();
+        count.parse::<u32>().unwrap()
+    });
+    assert_eq!(counts.sum::<u32>(), 100);
 }
 
 #[test]
@@ -125,4 +155,89 @@ fn last_words_are_written_and_what_another_try_would_not_change_ends_with_0() {
     let output = train(unpublished.path(), &["--result", "words", "--publish", "oci://127.0.0.1:1/m/tiny:1"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(!unpublished.path().join("words").exists());
+}
+
+/// All forms: what is a network of its own is opened as one, and what fails is told of, and is no part of the artifact.
+#[test]
+fn a_trained_model_is_compressed_anew_beside_its_numbers_before() {
+    let folder = folder("30%", "100%");
+    let output = train(folder.path(), &["--output", "out"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let trained = std::fs::read(folder.path().join("out/weights/f32/model.safetensors")).unwrap();
+    let compress = |forms: &str, drop: &str| {
+        let manifest = MANIFEST.replace("FLOOR", "30%").replace("variants: [f16, int8]", forms).replace("DROP", drop);
+        std::fs::write(folder.path().join("again.yaml"), manifest).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sconce-trainer"));
+        let output = command.current_dir(folder.path()).args(["compress", "out", "again.yaml", "--data", "."]).output();
+        output.unwrap()
+    };
+    let forms = "variants: [f16, int8, pruned, pruned-int8, distilled, distilled-int8], prune: {share: 25%, epochs: 1},
+             distill: {epochs: 2, layers: [{maxPool2d: {size: 4}}, {flatten: {}}, {dense: {units: 8, activation: relu}}, {dense: {units: 10, activation: softmax}}]}";
+    let output = compress(forms, "100%");
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    let names = ["f32", "f16", "int8", "pruned", "pruned-int8", "distilled", "distilled-int8"];
+    let rows: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    for name in names {
+        let row = rows.iter().find(|row| row.first() == Some(&name)).unwrap_or_else(|| panic!("{name} in {said}"));
+        assert!(row[1].parse::<u64>().is_ok() && row.iter().any(|word| word.starts_with("passed")), "{row:?}");
+    }
+    assert_eq!(std::fs::read(folder.path().join("out/weights/f32/model.safetensors")).unwrap(), trained);
+    let artifact = Artifact::open(&folder.path().join("out")).unwrap();
+    assert_eq!(artifact.variants().iter().map(|variant| variant.name.as_str()).collect::<Vec<_>>(), names);
+    assert_eq!(artifact.evaluation().unwrap().test_reads, 2, "the run's own, and this one");
+    let parameters = |name: &str| artifact.variant(name).unwrap().network.graph().parameter_count();
+    assert_eq!(parameters("f32"), 196 * 16 + 16 + 16 * 10 + 10);
+    assert_eq!((parameters("pruned"), parameters("pruned-int8")), (196 * 12 + 12 + 12 * 10 + 10, parameters("pruned")));
+    assert_eq!(
+        (parameters("distilled"), parameters("distilled-int8")),
+        (49 * 8 + 8 + 8 * 10 + 10, parameters("distilled"))
+    );
+    let bytes: Vec<u64> = artifact.variants().iter().map(|variant| variant.bytes).collect();
+    assert!(bytes[2] < bytes[1] && bytes[1] < bytes[0] && bytes[3] < bytes[0] && bytes[4] < bytes[3], "{bytes:?}");
+
+    // Nobody loses nothing with so few samples.
+    let output = compress(forms, "0%");
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    let distilled = said.lines().find(|line| line.starts_with("distilled ")).unwrap();
+    assert!(distilled.ends_with("points worse, more than 0.00: left out"), "{distilled}");
+    let artifact = Artifact::open(&folder.path().join("out")).unwrap();
+    assert!(!artifact.variants().iter().any(|variant| variant.name == "distilled"));
+    assert!(!artifact.evaluation().unwrap().variants.contains_key("distilled"));
+
+    let another = MANIFEST.replace("FLOOR", "30%").replace("DROP", "1%").replace("units: 16", "units: 17");
+    std::fs::write(folder.path().join("again.yaml"), another).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sconce-trainer"));
+    command.current_dir(folder.path()).args(["compress", "out", "again.yaml", "--data", "."]);
+    let refused = text(&command.output().unwrap().stderr);
+    assert!(
+        refused.contains("out is not what again.yaml describes: name the manifest that it was trained by"),
+        "{refused}"
+    );
+}
+
+/// A form that cannot be made is told of as one that was not good enough, to people and to programs.
+#[test]
+fn a_form_that_cannot_be_made_costs_no_other() {
+    let folder = folder("10%", "20%");
+    let file = folder.path().join("training.yaml");
+    let typed = std::fs::read_to_string(&file).unwrap();
+    let layers = "layers: [{maxPool2d: {}}, {flatten: {}}, {dense: {units: 10, activation: softmax}}]";
+    let from = typed.find("layers: ").unwrap();
+    let to = typed.find("\n  preprocess").unwrap();
+    let typed = typed.replace(&typed[from..to], layers).replace("[f16, int8]", "[pruned, f16]");
+    std::fs::write(&file, typed).unwrap();
+    let output = train(folder.path(), &["--report", "report.json", "--result", "words"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    let why = "every layer is read by a sum, or by nobody: none can lose channels or units: left out";
+    assert!(said.contains(&format!("pruned  {why}")), "{said}");
+    let words: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("words")).unwrap()).unwrap();
+    let verdicts = words["result"]["verdicts"].as_array().unwrap();
+    let told: Vec<_> = verdicts.iter().map(|verdict| (&verdict["variant"], &verdict["passed"])).collect();
+    assert_eq!(told, [(&"f32".into(), &true.into()), (&"f16".into(), &true.into()), (&"pruned".into(), &false.into())]);
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(page.contains(why), "{page}");
 }

@@ -7,7 +7,7 @@ use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, Step};
 use sconce_model::variant::Variant;
 use sconce_trainer::data::synthetic;
-use sconce_trainer::evaluate::evaluate;
+use sconce_trainer::evaluate::{Evaluated, evaluate};
 use sconce_trainer::fit::{Epoch, FitError, Lesson, Observer, fit};
 use sconce_trainer::manifest::{Fit, Optimizer};
 use sconce_trainer::prepared::Prepared;
@@ -43,10 +43,11 @@ fn run(learning_rate: f32) -> Result<(Network, f64), FitError> {
         checkpoints: None,
         stop: &AtomicBool::new(false),
         teacher: None,
+        rounding: None,
     };
     fit(&lesson, &mut Silent)?;
     let variants = [Variant::f32(network)];
-    let evaluation = evaluate(&variants, &mut data, &preprocess)?;
+    let Evaluated { evaluation, .. } = evaluate(&variants, &mut data, &preprocess)?;
     let [Variant { network, .. }] = variants;
     assert_eq!(evaluation.test_reads, 1);
     let accuracy = evaluation.variants["f32"].value;

@@ -40,6 +40,9 @@ pub struct VariantEntry {
     pub name: String,
     /// `f32`, `f16` or `i8-exact`.
     pub arithmetic: String,
+    /// Of a variant that is a network of its own, as typed: it reads and says what the version's does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<serde_json::Value>,
     /// Paths in the artifact.
     pub files: Vec<String>,
     /// Of its files.
@@ -96,6 +99,9 @@ pub struct Result {
     pub metric: String,
     pub value: f64,
     pub wilson95: (f64, f64),
+    /// How far confidence is from the share of right answers, in the mean over bins of confidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ece: Option<f64>,
     /// `confusion[label][answer]` counts samples.
     pub confusion: Vec<Vec<u64>>,
     /// Beside the variant that training made, on the same samples.

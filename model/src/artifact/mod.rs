@@ -47,6 +47,8 @@ pub struct Description<'a> {
     pub task: &'a str,
     pub labels: Vec<String>,
     pub architecture: &'a Architecture,
+    /// Of variants that are networks of their own, by their names.
+    pub architectures: &'a BTreeMap<String, Architecture>,
     pub preprocess: &'a Preprocess,
     pub variants: &'a [Variant],
     pub evaluation: &'a Evaluation,
@@ -142,10 +144,11 @@ impl Artifact {
         let files = entry.files.join(", ");
         let broken = |why| ArtifactError::Broken { file: files.clone(), why };
         let weights::Weights { tensors, scales } = stored.dequantise().map_err(broken)?;
-        let network = Network::load(self.graph.clone(), &tensors)
+        let graph = self.graph_of(entry)?;
+        let network = Network::load(graph.clone(), &tensors)
             .map_err(|fault| ArtifactError::Weights { file: files.clone(), fault: Box::new(fault) })?;
         let arithmetic = match entry.arithmetic.as_str() {
-            "i8-exact" => Arithmetic::I8(self.quantisation(entry, scales)?),
+            "i8-exact" => Arithmetic::I8(quantisation(entry, &graph, scales)?),
             _ if !scales.is_empty() => {
                 return Err(broken(format!("bytes as weights, where variants.json says {}", entry.arithmetic)));
             }
@@ -156,42 +159,57 @@ impl Artifact {
         Ok(Variant { name: name.into(), network, arithmetic })
     }
 
-    /// The scales of weights, from the variant's files, with those of their inputs, from `variants.json`.
-    fn quantisation(
-        &self,
-        entry: &VariantEntry,
-        mut weights: BTreeMap<String, Vec<f32>>,
-    ) -> Result<Quantisation, ArtifactError> {
-        let broken = |why| Err(ArtifactError::Broken { file: VARIANTS.into(), why });
-        let mut quantisation = Quantisation::default();
-        let Some(QuantisationEntry { weights: how, activations }) = &entry.quantisation else {
-            return broken(format!("\"{}\" needs quantisation", entry.name));
-        };
-        if how != SYMMETRIC {
-            return broken(format!("quantisation.weights: {how}; known is {SYMMETRIC}"));
+    /// The version's, or the variant's own, which has to read and say the same.
+    fn graph_of(&self, entry: &VariantEntry) -> Result<Arc<Graph>, ArtifactError> {
+        let Some(typed) = &entry.architecture else { return Ok(self.graph.clone()) };
+        let unknown =
+            |why: String| ArtifactError::UnknownArchitecture { why: format!("variant \"{}\": {why}", entry.name) };
+        let architecture: Architecture =
+            serde_json::from_value(typed.clone()).map_err(|error| unknown(error.to_string()))?;
+        let graph = architecture.graph().map_err(|error| unknown(error.to_string()))?;
+        let says = |graph: &Graph| (input_spec(graph), output_spec(graph), graph.classifies());
+        if says(&graph) != says(&self.graph) {
+            let why = format!("\"{}\" reads or says something else than the version", entry.name);
+            return Err(ArtifactError::Broken { file: VARIANTS.into(), why });
         }
-        for node in quantisable(&self.graph) {
-            let Some(input) = activations.get(&node.name) else { continue };
-            if node.matrices().any(|parameter| !weights.contains_key(&parameter.name)) {
-                continue;
-            }
-            if !(input.scale.is_normal() && input.scale > 0.0) {
-                return broken(format!("quantisation.activations.{}: scale {}; need above 0", node.name, input.scale));
-            }
-            let input = Scaling { scale: input.scale, zero_point: input.zero_point };
-            quantisation.inputs.insert(node.name.clone(), input);
-            let of_node = node.matrices().filter_map(|parameter| weights.remove_entry(&parameter.name));
-            quantisation.weights.extend(of_node);
-        }
-        let mut stray =
-            activations.keys().filter(|name| !quantisation.inputs.contains_key(*name)).chain(weights.keys());
-        if let Some(name) = stray.next() {
-            return broken(format!(
-                "quantisation: \"{name}\" needs both bytes as weights and activations, in a layer before the last"
-            ));
-        }
-        Ok(quantisation)
+        Ok(Arc::new(graph))
     }
+}
+
+/// The scales of weights, from the variant's files, with those of their inputs, from `variants.json`.
+fn quantisation(
+    entry: &VariantEntry,
+    graph: &Graph,
+    mut weights: BTreeMap<String, Vec<f32>>,
+) -> Result<Quantisation, ArtifactError> {
+    let broken = |why| Err(ArtifactError::Broken { file: VARIANTS.into(), why });
+    let mut quantisation = Quantisation::default();
+    let Some(QuantisationEntry { weights: how, activations }) = &entry.quantisation else {
+        return broken(format!("\"{}\" needs quantisation", entry.name));
+    };
+    if how != SYMMETRIC {
+        return broken(format!("quantisation.weights: {how}; known is {SYMMETRIC}"));
+    }
+    for node in quantisable(graph) {
+        let Some(input) = activations.get(&node.name) else { continue };
+        if node.matrices().any(|parameter| !weights.contains_key(&parameter.name)) {
+            continue;
+        }
+        if !(input.scale.is_normal() && input.scale > 0.0) {
+            return broken(format!("quantisation.activations.{}: scale {}; need above 0", node.name, input.scale));
+        }
+        let input = Scaling { scale: input.scale, zero_point: input.zero_point };
+        quantisation.inputs.insert(node.name.clone(), input);
+        let of_node = node.matrices().filter_map(|parameter| weights.remove_entry(&parameter.name));
+        quantisation.weights.extend(of_node);
+    }
+    let mut stray = activations.keys().filter(|name| !quantisation.inputs.contains_key(*name)).chain(weights.keys());
+    if let Some(name) = stray.next() {
+        return broken(format!(
+            "quantisation: \"{name}\" needs both bytes as weights and activations, in a layer before the last"
+        ));
+    }
+    Ok(quantisation)
 }
 
 /// Writes a version into an empty or absent folder.
@@ -214,12 +232,23 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
         let file = format!("weights/{}/model.safetensors", variant.name);
         let bytes = weights::encode(variant, &file)?;
         write_file(folder, &file, &bytes)?;
-        variants.push(entry(variant, file, bytes.len() as u64)?);
+        let architecture = description.architectures.get(&variant.name).map(serde_json::to_value).transpose();
+        let architecture =
+            architecture.map_err(|error| ArtifactError::Broken { file: VARIANTS.into(), why: error.to_string() })?;
+        variants.push(VariantEntry { architecture, ..entry(variant, file, bytes.len() as u64)? });
     }
     write_json(folder, CONFIG, &config)?;
     write_json(folder, PREPROCESS, description.preprocess)?;
     write_json(folder, VARIANTS, &Variants { schema: SCHEMA, variants })?;
     write_json(folder, EVALUATION, description.evaluation)
+}
+
+/// How large a variant's weights are as a file.
+///
+/// # Errors
+/// [`ArtifactError`] if a weight cannot be read.
+pub fn bytes(variant: &Variant) -> Result<u64, ArtifactError> {
+    Ok(weights::encode(variant, &variant.name)?.len() as u64)
 }
 
 fn entry(variant: &Variant, file: String, bytes: u64) -> Result<VariantEntry, ArtifactError> {
@@ -236,6 +265,7 @@ fn entry(variant: &Variant, file: String, bytes: u64) -> Result<VariantEntry, Ar
     Ok(VariantEntry {
         name: variant.name.clone(),
         arithmetic: variant.arithmetic.name().into(),
+        architecture: None,
         files: vec![file],
         bytes,
         // With what a full batch of 16 needs meanwhile.

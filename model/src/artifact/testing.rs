@@ -6,6 +6,7 @@ use crate::network::Network;
 use crate::preprocess::{Material, Preprocess, Step};
 use crate::variant::{Variant, quantisable};
 use sconce_kernels::quantise::Scaling;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ pub fn write_drawn(folder: &Path, typed: serde_json::Value, seed: u64) -> Result
         metric: "accuracy".into(),
         value: 0.99,
         wilson95: (0.98, 0.995),
+        ece: None,
         confusion: vec![vec![0; classes]; classes],
         paired: None,
     };
@@ -64,6 +66,7 @@ pub fn write_drawn(folder: &Path, typed: serde_json::Value, seed: u64) -> Result
             task: "classification",
             labels,
             architecture: &architecture,
+            architectures: &BTreeMap::new(),
             preprocess: &preprocess,
             variants: &variants,
             evaluation: &evaluation,

@@ -150,6 +150,27 @@ fn broken_artifacts_say_what_is_broken() {
         &edit(VARIANTS, "\"arithmetic\": \"f32\"", "\"arithmetic\": \"f8\""),
         "variant \"f32\" is computed by f8, which this build does not know: use a newer build",
     );
+    // A variant may be a network of its own.
+    check(
+        &edit(
+            VARIANTS,
+            "\"arithmetic\": \"f32\"",
+            "\"arithmetic\": \"f32\", \"architecture\": {\"input\": {\"shape\": [1, 8, 8]}, \"layers\": [{\"flatten\": {}}, {\"dense\": {\"units\": 4, \"activation\": \"softmax\"}}]}",
+        ),
+        "variants.json is broken: \"f32\" reads or says something else than the version",
+    );
+    check(
+        &edit(
+            VARIANTS,
+            "\"arithmetic\": \"f32\"",
+            "\"arithmetic\": \"f32\", \"architecture\": {\"input\": {\"shape\": [1, 8, 8]}, \"layers\": [{\"flatten\": {}}, {\"dense\": {\"units\": 3, \"activation\": \"softmax\"}}]}",
+        ),
+        "\"dense_1.weight\"",
+    );
+    check(
+        &edit(VARIANTS, "\"arithmetic\": \"f32\"", "\"arithmetic\": \"f32\", \"architecture\": {\"layers\": []}"),
+        "unknown architecture: variant \"f32\": ",
+    );
     check(
         &|folder| {
             let bytes = std::fs::read(folder.join(WEIGHTS)).unwrap();

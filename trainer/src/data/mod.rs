@@ -92,6 +92,11 @@ impl TestSplit {
         &self.samples
     }
 
+    /// For an earlier evaluation of what is evaluated again.
+    pub fn read_before(&mut self, times: u32) {
+        self.reads += times;
+    }
+
     pub fn reads(&self) -> u32 {
         self.reads
     }

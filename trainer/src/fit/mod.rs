@@ -4,6 +4,7 @@
 //! a checkpoint to the same bits.
 
 mod checkpoint;
+mod first_step;
 mod init;
 mod optimise;
 mod schedule;
@@ -20,13 +21,14 @@ use candle_core::Tensor;
 use checkpoint::{Snapshot, State, Tensors, restore, weights};
 use optimise::Optimise;
 use schedule::{Place, ends, factor};
+use sconce_kernels::quantise::Scaling;
 use sconce_model::metrics::argmax;
-use sconce_model::network::{Mode, Network, Training, Unlearned};
+use sconce_model::network::{Mode, Network, Training};
 use sconce_model::ops::{Loss, Targets, soft_cross_entropy};
 use sconce_model::plan::Plan;
-use sconce_model::variant::Arithmetic;
+use sconce_model::variant::{Arithmetic, Variant, VariantError};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -35,14 +37,18 @@ use thiserror::Error;
 pub enum FitError {
     #[error(transparent)]
     Prepared(#[from] PreparedError),
-    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn as asked")]
+    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn")]
     Gradient { variable: String, fault: &'static str },
+    #[error("\"{variable}\" is frozen, and has a gradient at the first step: it would not stay as it is")]
+    Frozen { variable: String },
     #[error("the loss is {loss} in epoch {epoch}, batch {batch}: try a smaller learning rate")]
     Diverged { epoch: usize, batch: usize, loss: f32 },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error("stopped in epoch {epoch}, after batch {batch}; the same command goes on from there")]
     Stopped { epoch: usize, batch: usize },
+    #[error("cannot round the weights")]
+    Rounding(#[from] VariantError),
     #[error("cannot compute")]
     Tensor(#[from] candle_core::Error),
 }
@@ -78,7 +84,12 @@ pub struct Lesson<'a> {
     pub stop: &'a AtomicBool,
     /// Beside the labels.
     pub teacher: Option<Teacher<'a>>,
+    /// With the weights that its int8 variant would have, each step moves the exact ones.
+    pub rounding: Option<Rounding<'a>>,
 }
+
+/// How the inputs of products become bytes, by the names of the nodes.
+pub type Rounding<'a> = &'a BTreeMap<String, Scaling>;
 
 /// A network whose answers are learned, softened by a temperature; they count `share` of the loss.
 #[derive(Clone, Copy)]
@@ -176,6 +187,8 @@ impl<'a> Run<'a> {
         let (xs, labels) = train.augmented(indices, Chance { steps: &recipe.augment, seed: recipe.seed, epoch })?;
         let frozen = BTreeSet::new();
         let training = Training { seed: recipe.seed, epoch, step: batch, frozen: &frozen };
+        // Straight through: gradients are those at the rounded weights, and move the exact ones.
+        let exact = self.round()?;
         let logits = network.forward_t(&xs, None, Mode::Train(training))?;
         let mean = self.loss(&xs, &logits, &labels)?;
         let loss = mean.to_scalar::<f32>()?;
@@ -183,9 +196,9 @@ impl<'a> Run<'a> {
             return Err(FitError::Diverged { epoch, batch: batch + 1, loss });
         }
         let gradients = mean.backward()?;
+        exact.map_or(Ok(()), |exact| restore(network, &exact))?;
         if (epoch, batch) == (1, 0) {
-            let unlearned = network.unlearned(&gradients, &frozen)?;
-            unlearned.map_or(Ok(()), |Unlearned { variable, fault }| Err(FitError::Gradient { variable, fault }))?;
+            first_step::check(network, &frozen, &gradients, loss)?;
         }
         let place = Place { step: self.optimise.steps(), of_epoch: of_epoch as u64, epochs: recipe.epochs as u64 };
         self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
@@ -194,6 +207,15 @@ impl<'a> Run<'a> {
         let rows = logits.to_vec2::<f32>()?;
         self.state.right += rows.iter().zip(&labels).filter(|(row, label)| argmax(row) == **label as usize).count();
         Ok(loss)
+    }
+
+    /// Rounds the weights, if that is to be learned; returns what they were.
+    fn round(&self) -> Result<Option<Tensors>, FitError> {
+        let Lesson { network, rounding: Some(inputs), .. } = *self.lesson else { return Ok(None) };
+        let exact = weights(network)?;
+        let rounded = Variant::int8(network, inputs)?;
+        restore(network, &weights(&rounded.network)?)?;
+        Ok(Some(exact))
     }
 
     fn loss(&self, xs: &Tensor, logits: &Tensor, labels: &[u32]) -> candle_core::Result<Tensor> {

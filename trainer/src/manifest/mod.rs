@@ -1,12 +1,13 @@
 //! The `EdgeTraining` manifest, as far as the trainer reads it: strictly.
 
+mod compress;
 mod fit;
 
+pub use compress::{Compress, Distill, Form, Prune};
 pub use fit::{Augment, Axis, Checkpoint, ClassWeights, EarlyStopping, Fit, Init, Loss, Metric, Optimizer, Schedule};
 
 use sconce_model::architecture::Architecture;
 use sconce_model::preprocess::Step;
-use sconce_model::variant::quantisable;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::path::{Path, PathBuf};
@@ -86,27 +87,6 @@ pub enum Format {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Compress {
-    /// Beside f32.
-    pub variants: Vec<Form>,
-    /// A variant that may have lost more of the right answers than this, with 95 % confidence, is left out.
-    #[serde(default = "half_a_point")]
-    pub max_accuracy_drop: String,
-}
-
-fn half_a_point() -> String {
-    "0.5%".into()
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Form {
-    F16,
-    Int8,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Accept {
     pub min_accuracy: String,
 }
@@ -134,15 +114,6 @@ fn check(manifest: &EdgeTraining) -> Result<(), Fault> {
         return fault("kind", format!("got {got}, need sconce.dev/v1alpha1 EdgeTraining"));
     }
     manifest.spec.fit.check()?;
-    if let Some(Compress { variants, max_accuracy_drop }) = &manifest.spec.compress {
-        if variants.iter().enumerate().any(|(index, form)| variants[..index].contains(form)) {
-            return fault("spec.compress.variants", "a variant is named twice".into());
-        }
-        if share(max_accuracy_drop).is_none() {
-            let why = format!("{max_accuracy_drop}; need a percentage, such as 0.5%");
-            return fault("spec.compress.maxAccuracyDrop", why);
-        }
-    }
     if let Some(accept) = &manifest.spec.accept
         && share(&accept.min_accuracy).is_none()
     {
@@ -151,10 +122,8 @@ fn check(manifest: &EdgeTraining) -> Result<(), Fault> {
     let in_architecture = |why: String| Fault::new("spec.architecture", why);
     let graph = manifest.spec.architecture.graph().map_err(|error| in_architecture(error.to_string()))?;
     graph.trainable().map_err(|error| in_architecture(error.to_string()))?;
-    let asked = manifest.spec.compress.iter().flat_map(|compress| &compress.variants);
-    if asked.into_iter().any(|form| *form == Form::Int8) && quantisable(&graph).next().is_none() {
-        let why = "int8: only the last layer computes products, and it stays f32; leave int8 out";
-        return fault("spec.compress.variants", why.into());
+    if let Some(compress) = &manifest.spec.compress {
+        compress.check(&manifest.spec.architecture)?;
     }
     if !manifest.spec.fit.augment.is_empty() && graph.input.len() != 3 {
         let why = format!("it changes images, and the network reads {:?}; leave it out", graph.input);
@@ -197,8 +166,25 @@ mod tests {
             "- dropout: {rate: 0.5}",
             "spec.architecture: layers[3] \"dense_1\": dense after [32, 13, 13]; add flatten or globalAvgPool before it",
         );
-        check("variants: [f16, int8]", "variants: [f16, int4]", "unknown variant `int4`, expected one of f16, int8");
+        check(
+            "variants: [f16, int8]",
+            "variants: [f16, int4]",
+            "unknown variant `int4`, expected one of f16, int8, pruned, pruned-int8, distilled, distilled-int8",
+        );
         check("variants: [f16, int8]", "variants: [f16, f16]", "spec.compress.variants: a variant is named twice");
+        let compress = |variants: &str, expected: &str| check("variants: [f16, int8]", variants, expected);
+        compress(
+            "variants: [distilled]",
+            "spec.compress.variants: distilled: who is the student? Say its distill.layers",
+        );
+        compress(
+            "variants: [pruned], prune: {share: 100%}",
+            "spec.compress.prune.share: 100%; need a percentage above 0%",
+        );
+        compress(
+            "variants: [distilled], distill: {layers: [{flatten: {}}, {dense: {units: 9, activation: softmax}}]}",
+            "spec.compress.distill.layers: 9 outputs, the teacher has 10; end as it does",
+        );
         check("maxAccuracyDrop: 0.5%", "maxAccuracyDrop: 0.5", "0.5; need a percentage, such as 0.5%");
         check("learningRate: 0.001", "learningRate: 0", "learningRate: 0; need above 0, at most 1");
         let fit = |fit: &str, expected: &str| check("validation: 10%", fit, expected);

@@ -1,12 +1,11 @@
-//! Smaller forms of a trained network: f16 weights, and bytes whose ranges are found on training samples.
+//! Which range of values becomes 0 to 255, found on training samples.
 
 use crate::data::shuffled;
-use crate::manifest::Form;
 use crate::prepared::Prepared;
 use sconce_kernels::quantise::Scaling;
 use sconce_model::network::{Network, Read};
 use sconce_model::ops::values;
-use sconce_model::variant::{Variant, VariantError, quantisable};
+use sconce_model::variant::{VariantError, quantisable};
 use std::collections::BTreeMap;
 
 /// Training samples that ranges are found on.
@@ -16,26 +15,11 @@ const AT_ONCE: usize = 32;
 /// Values that are kept of what a layer reads, about.
 const KEPT: usize = 1 << 20;
 
-/// A network in the forms that were asked for.
-pub struct Compressed {
-    /// The trained network first.
-    pub variants: Vec<Variant>,
-    /// Why a form cannot hold the weights: what was learned is not given up for that.
-    pub refused: Vec<VariantError>,
-}
-
-pub fn compress(network: Network, forms: &[Form], train: &Prepared, seed: u64) -> Compressed {
-    let form = |form: &Form| match form {
-        Form::F16 => Variant::f16(&network),
-        Form::Int8 => Variant::int8(&network, &calibrate(&network, train, seed)?),
-    };
-    let (made, refused): (Vec<_>, Vec<_>) = forms.iter().map(form).partition(Result::is_ok);
-    let variants = std::iter::once(Variant::f32(network)).chain(made.into_iter().flatten()).collect();
-    Compressed { variants, refused: refused.into_iter().filter_map(Result::err).collect() }
-}
-
 /// How the inputs of products become bytes, by what they read of some training samples.
-fn calibrate(network: &Network, train: &Prepared, seed: u64) -> Result<BTreeMap<String, Scaling>, VariantError> {
+///
+/// # Errors
+/// [`VariantError`] if a layer reads what is no number.
+pub fn calibrate(network: &Network, train: &Prepared, seed: u64) -> Result<BTreeMap<String, Scaling>, VariantError> {
     let mut samples = shuffled(train.len(), seed, "calibration");
     samples.truncate(CALIBRATION);
     let mut read: BTreeMap<String, Vec<f32>> =

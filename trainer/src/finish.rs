@@ -1,0 +1,156 @@
+//! What follows training: compress, evaluate, gate, write.
+
+use crate::compress::{Compressed, Course, compress};
+use crate::data::DataSet;
+use crate::evaluate::{Evaluated, evaluate, latencies};
+use crate::fit::FitError;
+use crate::gate::{Verdict, verdict, worst_class};
+use crate::manifest::{Compress, Spec, share};
+use crate::output::{self, OutputError};
+use crate::prepared::{Answer, Prepared};
+use sconce_model::artifact::{self, ArtifactError, Description, Evaluation, Measured};
+use sconce_model::network::Network;
+use sconce_model::preprocess::Preprocess;
+use sconce_model::variant::Variant;
+use std::path::Path;
+use std::time::Duration;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum FinishError {
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error("cannot compute")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// What a manifest asks for, with its data.
+pub struct Opened {
+    /// The manifest's.
+    pub name: String,
+    pub spec: Spec,
+    pub preprocess: Preprocess,
+    pub data: DataSet,
+    pub train: Prepared,
+    pub validation: Prepared,
+}
+
+/// A variant, whether it passed or not.
+pub struct Row {
+    pub verdict: Verdict,
+    pub bytes: u64,
+    /// Of one request, on this machine.
+    pub latency: Duration,
+    pub measured: Measured,
+    pub answers: Vec<Answer>,
+}
+
+/// What became of a trained network.
+pub struct Finished {
+    /// The trained network first.
+    pub rows: Vec<Row>,
+    /// Of the forms that could not be made.
+    pub refused: Vec<Verdict>,
+    /// Of the variants that passed: the artifact's.
+    pub evaluation: Evaluation,
+}
+
+/// Leaves an artifact in the folder; `say` is told what is being made.
+///
+/// # Errors
+/// [`FinishError`] if the data does not fit, or the folder cannot be written.
+pub fn finish(
+    network: Network,
+    opened: &mut Opened,
+    folder: &Path,
+    say: &dyn Fn(&str),
+) -> Result<Finished, FinishError> {
+    let Opened { spec, preprocess, data, train, validation, .. } = opened;
+    let nothing = Compress::default();
+    let settings = spec.compress.as_ref().unwrap_or(&nothing);
+    let architecture = &spec.architecture;
+    let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, say };
+    let Compressed { mut variants, architectures, refused } = compress(network, &course);
+    let Evaluated { mut evaluation, mut answers } = evaluate(&variants, data, preprocess)?;
+    let latencies = latencies(&variants, &train.batch(&[0])?.0)?;
+    let most = share(&settings.max_accuracy_drop).unwrap_or_default();
+    let first = variants.first().and_then(|variant| answers.get(&variant.name)).cloned().unwrap_or_default();
+    let row = |(variant, latency): (&Variant, Duration)| -> Result<Row, FinishError> {
+        let measured = evaluation.variants[&variant.name].clone();
+        let answers = answers.remove(&variant.name).unwrap_or_default();
+        let verdict = verdict(&variant.name, &measured, worst_class(&first, &answers), most);
+        Ok(Row { verdict, bytes: artifact::bytes(variant)?, latency, measured, answers })
+    };
+    let rows: Vec<Row> = variants.iter().zip(latencies).map(row).collect::<Result<_, _>>()?;
+    let passed = |name: &str| rows.iter().any(|row| row.verdict.variant == name && row.verdict.passed);
+    variants.retain(|variant| passed(&variant.name));
+    evaluation.variants.retain(|name, _| passed(name));
+    let classes = variants.first().map_or(0, |variant| variant.network.graph().units());
+    let description = Description {
+        task: "classification",
+        labels: (0..classes).map(|class| class.to_string()).collect(),
+        architecture,
+        architectures: &architectures,
+        preprocess,
+        variants: &variants,
+        evaluation: &evaluation,
+    };
+    output::write(folder, &description)?;
+    Ok(Finished { rows, refused, evaluation })
+}
+
+impl Finished {
+    /// What became of every form that was asked for.
+    pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+        self.rows.iter().map(|row| &row.verdict).chain(&self.refused)
+    }
+
+    /// Size, time and accuracy of each variant beside those of the trained network, for people.
+    pub fn table(&self) -> String {
+        let Some(first) = self.rows.first() else { return String::new() };
+        let header = format!(
+            "{:<14} {:>10} {:>6} {:>10} {:>6} {:>9} {:>7}  verdict\n",
+            "variant", "bytes", "\u{d7}", "time", "\u{d7}", "accuracy", "points"
+        );
+        let line = |row: &Row| {
+            let times = |new: f64, old: f64| new / old.max(f64::MIN_POSITIVE);
+            let points = (row.measured.value - first.measured.value) * 100.0;
+            let mut line = format!(
+                "{:<14} {:>10} {:>6.2} {:>7.1} µs {:>6.2} {:>9.4} {points:>+7.2}  {}",
+                row.verdict.variant,
+                row.bytes,
+                times(row.bytes as f64, first.bytes as f64),
+                row.latency.as_secs_f64() * 1e6,
+                row.slower(first),
+                row.measured.value,
+                row.judgement(first),
+            );
+            line.truncate(line.trim_end().len());
+            line + "\n"
+        };
+        let refused = |Verdict { variant, reason, .. }: &Verdict| format!("{variant:<14} {reason}\n");
+        let rows: String = self.rows.iter().map(line).collect();
+        header + &rows + &self.refused.iter().map(refused).collect::<String>()
+    }
+}
+
+impl Row {
+    /// What is to be said of it in a few words, beside the trained network.
+    pub fn judgement(&self, first: &Self) -> String {
+        match (self.verdict.passed, self.slower(first) > 1.0) {
+            (true, true) => "passed, not faster here".into(),
+            (true, false) => "passed".into(),
+            // The numbers stand before it.
+            (false, _) => self.verdict.reason.rsplit("  ").next().unwrap_or_default().into(),
+        }
+    }
+
+    /// Its time beside another's.
+    pub fn slower(&self, than: &Self) -> f64 {
+        self.latency.as_secs_f64() / than.latency.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}

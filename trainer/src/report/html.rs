@@ -1,0 +1,135 @@
+//! The report as one page for people: nothing is fetched, so it is read wherever it is carried.
+
+use super::Run;
+use super::svg::{Series, lines, reliability, scatter};
+use crate::calibration::{ece, reliability as bins};
+use crate::finish::Row;
+use crate::gate::Verdict;
+use std::fmt::Write as _;
+
+const STYLE: &str = include_str!("style.css");
+
+pub fn page(run: &Run<'_>) -> String {
+    let evaluation = &run.finished.evaluation;
+    let first = run.finished.rows.first();
+    let accuracy = first.map_or(0.0, |row| row.measured.value);
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
+         <title>{name}: {accuracy:.4}</title>\n<style>{STYLE}</style>\n<h1>{name}</h1>\n",
+        name = escaped(run.name)
+    );
+    if let Some(Row { measured, .. }) = first {
+        let (low, high) = measured.wilson95;
+        write!(
+            page,
+            "<p class=\"large\">Test accuracy: <b>{accuracy:.4}</b> <span>95 % interval {low:.4} to {high:.4}, {} samples</span></p>\n<p>{}{}</p>\n",
+            evaluation.dataset.n,
+            if run.accepted { "Accepted" } else { "Below <code>spec.accept</code>: not published" },
+            run.published.map(|address| format!(", published as <code>{}</code>", escaped(address))).unwrap_or_default(),
+        )
+        .ok();
+    }
+    page += &facts(run);
+    page += &section("Epochs", &epochs(run));
+    page += &section("Variants", &variants(run));
+    if let Some(row) = first {
+        page += &section("Confusion", &confusion(&row.measured.confusion));
+        let bars: Vec<(f64, f64)> =
+            bins(&row.answers).iter().filter(|bin| bin.count > 0).map(|bin| (bin.confidence, bin.accuracy)).collect();
+        let error = format!("<p>Expected calibration error: {:.4}</p>", ece(&row.answers));
+        page += &section("Calibration", &(error + &reliability(&bars)));
+    }
+    page + "</html>\n"
+}
+
+fn section(title: &str, inside: &str) -> String {
+    format!("<section><h2>{title}</h2>\n{inside}\n</section>\n")
+}
+
+fn facts(run: &Run<'_>) -> String {
+    let data = &run.finished.evaluation.dataset;
+    let rows = [
+        ("Data", format!("{} <code>{}</code>", escaped(&data.name), escaped(&data.digest))),
+        ("Samples", format!("{} to train on, {} to validate, {} to test", run.train, run.validation, data.n)),
+        ("Test split read", format!("{}×", run.finished.evaluation.test_reads)),
+        ("Network", format!("{} parameters, {:.2} MFLOP", run.graph.parameter_count(), run.graph.flops() as f64 / 1e6)),
+        ("Machine", super::isa().into()),
+    ];
+    let row = |(name, value): &(&str, String)| format!("<tr><th>{name}</th><td>{value}</td></tr>");
+    format!("<table class=\"facts\">{}</table>\n", rows.iter().map(row).collect::<String>())
+}
+
+fn epochs(run: &Run<'_>) -> String {
+    let series = |name, value: &dyn Fn(&crate::fit::Epoch) -> Option<f64>| {
+        let point = |epoch: &crate::fit::Epoch| value(epoch).map(|value| (epoch.number as f64, value));
+        Series { name, points: run.epochs.iter().filter_map(point).collect() }
+    };
+    let loss = [
+        series("training", &|epoch| Some(f64::from(epoch.loss))),
+        series("validation", &|epoch| epoch.validation_loss),
+    ];
+    let accuracy = [series("training", &|epoch| Some(epoch.accuracy)), series("validation", &|epoch| epoch.validation)];
+    let figure = |title, svg| format!("<figure><figcaption>{title}</figcaption>{svg}</figure>");
+    figure("Loss", lines("loss", "epoch", &loss)) + &figure("Accuracy", lines("accuracy", "epoch", &accuracy))
+}
+
+fn variants(run: &Run<'_>) -> String {
+    let rows = &run.finished.rows;
+    let Some(first) = rows.first() else { return String::new() };
+    let row = |row: &Row| {
+        let slower = row.slower(first);
+        let (low, high) = row.measured.wilson95;
+        format!(
+            "<tr class=\"{}\"><th>{}</th><td>{}</td><td>{:.2}</td><td>{:.1} µs</td><td>{slower:.2}{}</td><td>{:.4}</td><td>{low:.4}–{high:.4}</td><td class=\"why\">{}</td></tr>",
+            if row.verdict.passed { "passed" } else { "failed" },
+            escaped(&row.verdict.variant),
+            row.bytes,
+            row.bytes as f64 / first.bytes as f64,
+            row.latency.as_secs_f64() * 1e6,
+            if slower > 1.0 { ", not faster here" } else { "" },
+            row.measured.value,
+            escaped(&row.verdict.reason),
+        )
+    };
+    let refused = |verdict: &Verdict| {
+        let Verdict { variant, reason, .. } = verdict;
+        format!(
+            "<tr class=\"failed\"><th>{}</th><td colspan=\"6\"></td><td class=\"why\">{}</td></tr>",
+            escaped(variant),
+            escaped(reason)
+        )
+    };
+    let refused: String = run.finished.refused.iter().map(refused).collect();
+    let point = |measure: &dyn Fn(&Row) -> f64| {
+        rows.iter().map(|row| (escaped(&row.verdict.variant), (measure(row), row.measured.value))).collect::<Vec<_>>()
+    };
+    format!(
+        "<div class=\"wide\"><table><tr><th>variant</th><th>bytes</th><th>of f32</th><th>one request</th><th>of f32</th><th>accuracy</th><th>95 % interval</th><th>verdict</th></tr>{}{refused}</table></div>\
+         <figure><figcaption>Accuracy by KiB</figcaption>{}</figure><figure><figcaption>Accuracy by µs</figcaption>{}</figure>",
+        rows.iter().map(row).collect::<String>(),
+        scatter("accuracy", "KiB", &point(&|row| row.bytes as f64 / 1024.0)),
+        scatter("accuracy", "µs", &point(&|row| row.latency.as_secs_f64() * 1e6)),
+    )
+}
+
+/// A row for each label, a column for each answer; the darker, the larger the share of its row.
+fn confusion(counts: &[Vec<u64>]) -> String {
+    let head: String = (0..counts.len()).map(|answer| format!("<th>{answer}</th>")).collect();
+    let row = |(label, row): (usize, &Vec<u64>)| {
+        let all = row.iter().sum::<u64>().max(1) as f64;
+        let cell = |(answer, count): (usize, &u64)| {
+            let class = if answer == label { "right" } else { "wrong" };
+            // The square root shows what is rare.
+            format!("<td class=\"{class}\" style=\"--share:{:.3}\">{count}</td>", (*count as f64 / all).sqrt())
+        };
+        format!("<tr><th>{label}</th>{}</tr>", row.iter().enumerate().map(cell).collect::<String>())
+    };
+    format!(
+        "<p>Rows are labels, columns are answers.</p><div class=\"wide\"><table class=\"confusion\"><tr><th></th>{head}</tr>{}</table></div>",
+        counts.iter().enumerate().map(row).collect::<String>()
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

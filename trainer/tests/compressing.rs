@@ -1,0 +1,139 @@
+//! Smaller forms of a trained network, by the plans that serve them: how small they are, and what they lose.
+
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
+use candle_core::{Device, Tensor};
+use sconce_model::architecture::Architecture;
+use sconce_model::artifact::{Evaluation, bytes};
+use sconce_model::network::Network;
+use sconce_model::ops::values;
+use sconce_model::preprocess::{Material, Preprocess, Step};
+use sconce_model::variant::Variant;
+use sconce_trainer::compress::{Compressed, Course, compress};
+use sconce_trainer::data::{DataSet, Samples, synthetic};
+use sconce_trainer::evaluate::evaluate;
+use sconce_trainer::fit::{Epoch, Lesson, Observer, fit};
+use sconce_trainer::manifest::{Compress, Fit, Form, Optimizer, Prune};
+use sconce_trainer::prepared::{Prepared, accuracy};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+struct Silent;
+
+impl Observer for Silent {
+    fn resumed(&mut self, _: &[Epoch], _: usize, _: usize) {}
+    fn batch(&mut self, _: usize, _: usize, _: usize, _: f32) {}
+    fn epoch(&mut self, _: &Epoch) {}
+}
+
+/// A trained network, and what it was trained on.
+struct Trained {
+    architecture: Architecture,
+    network: Network,
+    preprocess: Preprocess,
+    data: DataSet,
+    train: Prepared,
+    validation: Prepared,
+    recipe: Fit,
+}
+
+fn trained(layers: serde_json::Value, data: DataSet, epochs: usize, learning_rate: f32) -> Trained {
+    let typed = serde_json::json!({"input": {"shape": [1, 28, 28]}, "layers": layers});
+    let architecture: Architecture = serde_json::from_value(typed).unwrap();
+    let network = Network::initialise(Arc::new(architecture.graph().unwrap()), 3).unwrap();
+    let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 / 255.0 }] };
+    let (train, validation) = data.train.split(0.1, 3, "validation");
+    let prepared = |samples: &Samples| Prepared::new(samples, &preprocess, &network.graph().input).unwrap();
+    let (train, validation) = (prepared(&train), prepared(&validation));
+    let recipe = Fit { epochs, optimizer: Optimizer::Adam { learning_rate }, seed: 3, ..Fit::default() };
+    let lesson = Lesson {
+        network: &network,
+        train: &train,
+        validation: &validation,
+        recipe: &recipe,
+        checkpoints: None,
+        stop: &AtomicBool::new(false),
+        teacher: None,
+        rounding: None,
+    };
+    fit(&lesson, &mut Silent).unwrap();
+    Trained { architecture, network, preprocess, data, train, validation, recipe }
+}
+
+fn copy(network: &Network) -> Network {
+    let weights = network.variables().iter();
+    let weights = weights.map(|(name, weight)| (name.clone(), weight.as_tensor().copy().unwrap())).collect();
+    Network::load(network.graph().clone(), &weights).unwrap()
+}
+
+impl Trained {
+    fn compressed(&self, settings: &Compress) -> Vec<Variant> {
+        let course = Course {
+            architecture: &self.architecture,
+            train: &self.train,
+            validation: &self.validation,
+            fit: &self.recipe,
+            compress: settings,
+            say: &|_| {},
+        };
+        let Compressed { variants, refused, .. } = compress(copy(&self.network), &course);
+        assert_eq!(refused, []);
+        variants
+    }
+
+    fn evaluated(&mut self, variants: &[Variant]) -> Evaluation {
+        evaluate(variants, &mut self.data, &self.preprocess).unwrap().evaluation
+    }
+}
+
+/// The seed's network: a quarter of its size, and no more than 0.2 points lost, with 95 % confidence; and half of its channels
+/// and units gone, the rest has learned what they knew.
+#[test]
+fn the_seed_cnn_loses_next_to_nothing_as_bytes_and_little_as_half_of_itself() {
+    let layers = serde_json::json!([
+        {"conv2d": {"filters": 32, "kernel": [3, 3], "activation": "relu"}}, {"maxPool2d": {"size": [2, 2]}}, {"flatten": {}},
+        {"dense": {"units": 128, "activation": "relu"}}, {"dense": {"units": 10, "activation": "softmax"}}]);
+    let mut trained = trained(layers, synthetic::digits(10_000, 3), 3, 0.001);
+    let settings = Compress {
+        variants: vec![Form::Int8, Form::Pruned, Form::PrunedInt8],
+        prune: Prune { epochs: Some(1), ..Prune::default() },
+        ..Compress::default()
+    };
+    let variants = trained.compressed(&settings);
+    let measured = trained.evaluated(&variants).variants;
+    assert!(measured["f32"].value > 0.95, "{}", measured["f32"].value);
+    let sizes: Vec<f64> = variants.iter().map(|variant| bytes(variant).unwrap() as f64).collect();
+    let [f32, int8, pruned, pruned_int8] = sizes[..] else { panic!("{sizes:?}") };
+    let lost = |name: &str| measured[name].paired.clone().unwrap().drop_upper95;
+    assert!(int8 / f32 <= 0.26 && lost("int8") <= 0.002, "{} {}", int8 / f32, lost("int8"));
+    assert!(pruned / f32 <= 0.26 && lost("pruned") <= 0.01, "{} {}", pruned / f32, lost("pruned"));
+    assert!(pruned_int8 / f32 <= 0.07 && lost("pruned-int8") <= 0.01, "{} {}", pruned_int8 / f32, lost("pruned-int8"));
+}
+
+/// One weight of each unit is large, and of no matter: what it is multiplied with is always black. As bytes it leaves the
+/// others a few steps only. Where that loses more than it may, the others learn to do with them.
+#[test]
+fn weights_learn_to_be_rounded_where_rounding_alone_loses_too_much() {
+    let mut data = synthetic::digits(1_500, 3);
+    let size = data.train.images.height * data.train.images.width;
+    data.train.images.pixels.chunks_exact_mut(size).for_each(|image| image[0] = 0);
+    let layers = serde_json::json!([{"flatten": {}}, {"dense": {"units": 24, "activation": "relu"}},
+        {"dense": {"units": 10, "activation": "softmax"}}]);
+    let mut trained = trained(layers, data, 20, 0.01);
+    // A tenth of this, for a fifth of the epochs: enough for weights to reach the next byte.
+    trained.recipe.optimizer = Optimizer::Adam { learning_rate: 0.05 };
+    let first = &trained.network.variables()["dense_1.weight"];
+    let mut weights = values(first).unwrap();
+    weights.chunks_exact_mut(size).for_each(|unit| unit[0] = 100.0);
+    first.set(&Tensor::from_vec(weights, first.shape(), &Device::Cpu).unwrap()).unwrap();
+
+    let right = |drop: &str| -> Vec<f64> {
+        let settings = Compress { variants: vec![Form::Int8], max_accuracy_drop: drop.into(), ..Compress::default() };
+        let of = |variant: &Variant| accuracy(&trained.validation.answers(&variant.plan().unwrap()).unwrap());
+        trained.compressed(&settings).iter().map(of).collect()
+    };
+    let (rounded, learned) = (right("100%"), right("1%"));
+    assert_eq!(rounded[0], learned[0], "the network itself stays as it is");
+    assert!(rounded[1] < 0.5, "{rounded:?}");
+    assert!(learned[1] > rounded[1] + 0.25, "{rounded:?} {learned:?}");
+}
