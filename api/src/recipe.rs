@@ -50,8 +50,9 @@ one_of!(
     /// A layer as typed.
     Layer,
     LAYERS = [
-        "conv2d", "depthwiseConv2d", "conv1d", "maxPool2d", "avgPool2d", "globalAvgPool", "batchNorm", "flatten", "dense",
-        "activation", "dropout", "rnn", "gru", "lstm", "add", "residual",
+        "conv2d", "depthwiseConv2d", "separableConv2d", "conv1d", "maxPool2d", "avgPool2d", "maxPool1d",
+        "globalAvgPool", "globalMaxPool", "statsPool", "batchNorm", "layerNorm", "flatten", "reshape", "embedding",
+        "dense", "activation", "dropout", "rnn", "gru", "lstm", "add", "concat", "upsample2d", "residual",
     ],
     beside json!({
         "name": {"type": "string", "maxLength": 63, "description": "Default: the kind and a number, such as conv2d_1."},

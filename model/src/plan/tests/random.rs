@@ -8,7 +8,7 @@ use sconce_kernels::{Cpu, IsaToken, Threads};
 use serde_json::{Value, json};
 
 fn activation() -> impl Strategy<Value = &'static str> {
-    prop_oneof![Just("none"), Just("relu"), Just("relu6"), Just("tanh"), Just("sigmoid")]
+    prop::sample::select(vec!["none", "relu", "relu6", "leakyRelu", "hardSwish", "silu", "tanh", "sigmoid"])
 }
 
 fn padding() -> impl Strategy<Value = Value> {
@@ -48,6 +48,11 @@ fn image_layer() -> impl Strategy<Value = Value> {
             "activation": activation, "batchNorm": norm, "useBias": bias}})),
         2 => depthwise(1..3),
         3 => pool.prop_map(|(kind, size, stride, padding)| json!({kind: {"size": size, "stride": stride, "padding": padding}})),
+        1 => (1..5_usize, 1..3_usize, 1..3_usize).prop_map(|(of_group, holes, groups)| json!({"conv2d": {
+            "filters": groups * of_group, "kernel": 2, "padding": "same", "dilation": holes, "groups": groups}})),
+        1 => (1..3_usize).prop_map(|multiplier| json!({"depthwiseConv2d": {"kernel": 3, "padding": 1, "multiplier": multiplier}})),
+        1 => (1..9_usize).prop_map(|filters| json!({"separableConv2d": {"filters": filters, "kernel": 2, "batchNorm": true}})),
+        1 => (1..3_usize).prop_map(|factor| json!({"upsample2d": {"factor": factor}})),
         3 => (1..4_usize, 1..3_usize, 1..3_usize, blocks).prop_map(|(quarters, stride, repeat, block)| json!({"residual": {
             "filters": 4 * quarters, "stride": stride, "repeat": repeat, "block": block}})),
         3 => plain_layer(),
@@ -60,6 +65,10 @@ fn sequence_layer() -> impl Strategy<Value = Value> {
         3 => conv.prop_map(|(filters, kernel, stride, padding, activation, norm)| json!({"conv1d": {
             "filters": filters, "kernel": kernel, "stride": stride, "padding": padding, "activation": activation, "batchNorm": norm}})),
         3 => recurrent(true),
+        1 => Just(json!({"layerNorm": {}})),
+        1 => (1..4_usize, 1..3_usize).prop_map(|(size, stride)| json!({"maxPool1d": {"size": size, "stride": stride, "padding": "same"}})),
+        1 => (1..9_usize, 1..4_usize).prop_map(|(filters, holes)| json!({"conv1d": {
+            "filters": filters, "kernel": 3, "padding": "causal", "dilation": holes}})),
         1 => dense(),
         2 => plain_layer(),
     ]
@@ -92,6 +101,7 @@ fn part(
         layer["from"] = from.into();
         layer
     };
+    let keeping_beside = (keeping.clone(), 0..2_usize);
     let ways =
         (keeping.clone(), keeping, activation(), any::<bool>()).prop_map(move |(left, right, activation, around)| {
             let mut from = json!(["left@", "right@"]);
@@ -105,7 +115,14 @@ fn part(
                 json!({"add": {"activation": activation}, "from": from}),
             ]
         });
-    prop_oneof![4 => layer.prop_map(|layer| vec![layer]), 1 => ways]
+    let beside = keeping_beside.prop_map(move |(left, axis)| {
+        vec![
+            json!({"name": "around@", "activation": "none"}),
+            named(left, "left@", "around@"),
+            json!({"concat": {"axis": axis}, "from": ["left@", "around@"]}),
+        ]
+    });
+    prop_oneof![8 => layer.prop_map(|layer| vec![layer]), 2 => ways, 1 => beside]
 }
 
 fn parts(parts: Vec<Vec<Value>>) -> Vec<Value> {
@@ -120,7 +137,7 @@ fn parts(parts: Vec<Vec<Value>>) -> Vec<Value> {
 fn images() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
     let image = (1..5_usize, 3..15_usize, 3..15_usize);
     let keeping = prop_oneof![2 => depthwise(1..2), 1 => plain_layer()].boxed();
-    let last = prop_oneof![Just("flatten"), Just("globalAvgPool")];
+    let last = prop::sample::select(vec!["flatten", "globalAvgPool", "globalMaxPool", "statsPool"]);
     let layers = (
         prop::collection::vec(part(image_layer(), keeping), 0..5),
         proptest::option::of(last),
@@ -141,7 +158,8 @@ fn images() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
 }
 
 fn sequences() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
-    let last = prop_oneof![Just(json!({"flatten": {}})), Just(json!({"globalAvgPool": {}})), recurrent(false)];
+    let pools = ["flatten", "globalAvgPool", "globalMaxPool", "statsPool"].map(|pool| json!({pool: {}}));
+    let last = prop_oneof![3 => prop::sample::select(pools.to_vec()), 1 => recurrent(false)];
     let layers = (
         prop::collection::vec(part(sequence_layer(), plain_layer().boxed()), 1..4),
         proptest::option::of(last),
