@@ -5,6 +5,7 @@ pub mod args;
 pub mod artifact;
 pub mod controller;
 pub mod health;
+pub mod learn;
 pub mod lease;
 pub mod logs;
 pub mod metrics;
