@@ -5,8 +5,10 @@ mod eval;
 mod lengths;
 mod plain;
 mod train;
+mod unlearned;
 
 pub use draw::{generator, unit};
+pub use unlearned::Unlearned;
 
 use crate::architecture::Activation;
 use crate::graph::{Graph, Node, Parameter, Role, Source};

@@ -122,7 +122,7 @@ mod tests {
 
     fn passed_of_200(after: impl Fn(usize, bool) -> bool) -> usize {
         let of = |index: usize| {
-            let right = index % 64 != 0;
+            let right = !index.is_multiple_of(64);
             (answer(index % 10, right), answer(index % 10, after(index, right)))
         };
         let pairs: Vec<_> = (0..N).map(of).collect();

@@ -3,6 +3,7 @@
 use super::*;
 use crate::graph::Op;
 use crate::zoo;
+use candle_core::backprop::GradStore;
 use serde_json::{Value, json};
 
 /// Far apart compared with the step of a difference; some are exactly zero.
@@ -321,6 +322,31 @@ fn frozen_layers_keep_their_weights_and_statistics() {
     assert_eq!(mean(), [0.0; 3]);
     step(&BTreeSet::new());
     assert_ne!(mean(), [0.0; 3]);
+}
+
+/// What says nothing during training: a weight that is not moved, and one that should not be.
+#[test]
+fn a_weight_that_does_not_learn_is_named_and_so_is_a_frozen_one_that_does() {
+    let layers =
+        json!([{"name": "a", "dense": {"units": 3, "activation": "relu"}}, {"name": "b", "dense": {"units": 2}}]);
+    let network = network(&json!({"input": {"shape": [4]}, "layers": layers}));
+    let xs = Tensor::from_vec(drawn(8, "xs"), (2, 4), &Device::Cpu).unwrap();
+    let (none, a): (BTreeSet<String>, _) = (BTreeSet::new(), BTreeSet::from(["a".to_owned()]));
+    let gradients = |frozen: &BTreeSet<String>, scale: f32| {
+        let training = Training { seed: 1, epoch: 1, step: 1, frozen };
+        let ys = network.forward_t(&xs, None, Mode::Train(training)).unwrap();
+        (weighed(&ys) * Tensor::new(scale, &Device::Cpu).unwrap()).unwrap().backward().unwrap()
+    };
+    let check = |gradients: &GradStore, frozen: &BTreeSet<String>, expected: Option<(&str, &'static str)>| {
+        let expected = expected.map(|(variable, fault)| Unlearned { variable: variable.into(), fault });
+        assert_eq!(network.unlearned(gradients, frozen).unwrap(), expected);
+    };
+    check(&gradients(&none, 1.0), &none, None);
+    check(&gradients(&a, 1.0), &a, None);
+    check(&gradients(&a, 1.0), &none, Some(("a.bias", "no gradient")));
+    check(&gradients(&none, 1.0), &a, Some(("a.bias", "a gradient, though it is frozen,")));
+    check(&gradients(&none, f32::NAN), &none, Some(("a.bias", "a gradient that is not finite")));
+    check(&gradients(&none, 0.0), &none, Some(("a.bias", "a gradient of zeros")));
 }
 
 /// At the zoo's own depth and width; the large images are smaller here.

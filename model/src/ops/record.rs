@@ -21,7 +21,6 @@ where
 }
 
 /// Whether a variable is behind it, so that its gradient is asked for.
-#[allow(dead_code, reason = "until an operation skips the gradient of data by it")]
 pub(super) fn learns(xs: &Tensor) -> bool {
     xs.track_op()
 }

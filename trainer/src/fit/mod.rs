@@ -4,7 +4,6 @@
 //! a checkpoint to the same bits.
 
 mod checkpoint;
-mod first_step;
 mod init;
 mod optimise;
 mod schedule;
@@ -23,7 +22,7 @@ use optimise::Optimise;
 use schedule::{Place, ends, factor};
 use sconce_kernels::quantise::Scaling;
 use sconce_model::metrics::argmax;
-use sconce_model::network::{Mode, Network, Training};
+use sconce_model::network::{Mode, Network, Training, Unlearned};
 use sconce_model::ops::{Loss, Targets, soft_cross_entropy};
 use sconce_model::plan::Plan;
 use sconce_model::variant::{Arithmetic, Variant, VariantError};
@@ -33,14 +32,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
+/// A network that has next to no loss is right and sure: it has nothing to learn, and gradients of zeros are no fault.
+const LEARNED: f32 = 1e-3;
+
 #[derive(Debug, Error)]
 pub enum FitError {
     #[error(transparent)]
     Prepared(#[from] PreparedError),
-    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn")]
+    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn as asked")]
     Gradient { variable: String, fault: &'static str },
-    #[error("\"{variable}\" is frozen, and has a gradient at the first step: it would not stay as it is")]
-    Frozen { variable: String },
     #[error("the loss is {loss} in epoch {epoch}, batch {batch}: try a smaller learning rate")]
     Diverged { epoch: usize, batch: usize, loss: f32 },
     #[error(transparent)]
@@ -196,9 +196,13 @@ impl<'a> Run<'a> {
             return Err(FitError::Diverged { epoch, batch: batch + 1, loss });
         }
         let gradients = mean.backward()?;
-        exact.map_or(Ok(()), |exact| restore(network, &exact))?;
-        if (epoch, batch) == (1, 0) {
-            first_step::check(network, &frozen, &gradients, loss)?;
+        if let Some(exact) = exact {
+            // Statistics stay as they have been gathered.
+            network.weights().try_for_each(|(name, variable)| variable.set(&exact[name]))?;
+        }
+        if (epoch, batch) == (1, 0) && loss > LEARNED {
+            let unlearned = network.unlearned(&gradients, &frozen)?;
+            unlearned.map_or(Ok(()), |Unlearned { variable, fault }| Err(FitError::Gradient { variable, fault }))?;
         }
         let place = Place { step: self.optimise.steps(), of_epoch: of_epoch as u64, epochs: recipe.epochs as u64 };
         self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
