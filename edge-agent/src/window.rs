@@ -11,7 +11,7 @@ pub const CAPACITY: usize = 4096;
 pub const P99_FROM: usize = 500;
 
 /// So many of the last samples tell how the link is now: three bursts.
-const RECENT: usize = 60;
+pub const RECENT: usize = 60;
 
 /// Medians that are less apart are of one link: a busy node, or the next cell of a radio.
 const ANOTHER_BY: Duration = Duration::from_millis(2);
@@ -58,20 +58,21 @@ impl Window {
         })
     }
 
-    /// Forgets what was before the last three bursts if by their median the link has become another, twice as slow or as fast:
-    /// the old one's tail says nothing of it. Spikes, however many in a burst, are the link's own.
-    pub fn begin_anew_on_another_link(&mut self) -> bool {
+    /// True if by the median of the last three bursts the link has become another, twice as slow or as fast: the old one's tail
+    /// says nothing of it. Spikes, however many in a burst, are the link's own.
+    pub fn tells_of_another_link(&self) -> bool {
         let Some(before) = self.samples.len().checked_sub(RECENT).filter(|before| *before >= RECENT) else {
             return false;
         };
         let median = |samples: &[Duration]| quantile(samples, 50).unwrap_or_default();
         let then = median(&sorted(self.samples.range(..before)));
         let now = median(&sorted(self.samples.range(before..)));
-        let is_another = (now >= then * 2 || now * 2 <= then) && now.abs_diff(then) >= ANOTHER_BY;
-        if is_another {
-            self.samples.drain(..before);
-        }
-        is_another
+        (now >= then * 2 || now * 2 <= then) && now.abs_diff(then) >= ANOTHER_BY
+    }
+
+    /// Forgets all but the last 500.
+    pub fn begin_anew(&mut self) {
+        self.samples.drain(..self.samples.len().saturating_sub(P99_FROM));
     }
 }
 
@@ -118,15 +119,17 @@ mod tests {
     #[test]
     fn a_link_that_has_become_another_is_measured_anew() {
         let after = |level: u64, last: &[u64]| {
-            let mut window = window((0..600).map(|_| level).chain(last.iter().copied()));
-            (window.begin_anew_on_another_link(), window.len())
+            window((0..600).map(|_| level).chain(last.iter().copied())).tells_of_another_link()
         };
-        assert_eq!(after(6_000, &[60_000; 60]), (true, 60));
-        assert_eq!(after(60_000, &[6_000; 60]), (true, 60));
-        assert_eq!(after(6_000, &[60_000; 29]), (false, 629), "spikes are the link's own");
-        assert_eq!(after(6_000, &[11_000; 60]), (false, 660));
-        assert_eq!(after(300, &[2_200; 60]), (false, 660), "a busy node");
-        assert!(!window((0..119).map(|_| 6_000)).begin_anew_on_another_link());
+        assert_eq!(after(6_000, &[60_000; 60]), true);
+        assert_eq!(after(60_000, &[6_000; 60]), true);
+        assert_eq!(after(6_000, &[60_000; 29]), false, "spikes are the link's own");
+        assert_eq!(after(6_000, &[11_000; 60]), false);
+        assert_eq!(after(300, &[2_200; 60]), false, "a busy node");
+        assert!(!window((0..119).map(|_| 6_000)).tells_of_another_link());
+        let mut window = window((0..600).map(|_| 60_000).chain((0..500).map(|_| 6_000)));
+        window.begin_anew();
+        assert_eq!((window.len(), window.summary().unwrap().p99), (500, Some(Duration::from_millis(6))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 fn measured(name: &str, p50_ms: u64, memory_mib: u64) -> Variant {
-    let time = BatchTime { size: 1, p50_ns: p50_ms * 1_000_000, p99_ns: p50_ms * 1_200_000 };
+    let time = BatchTime { size: 1, p50_ns: p50_ms * 1_000_000, p99_ns: p50_ms * 1_250_000 };
     let profile = |time| Profile { threads: 1, batches: vec![time] };
     let cloud = BatchTime { size: 1, p50_ns: 1_000_000, p99_ns: 1_200_000 };
     Variant {
@@ -18,6 +18,8 @@ fn measured(name: &str, p50_ms: u64, memory_mib: u64) -> Variant {
 /// A site 2 ms from the cloud, whose uplink is dear: what can stays at the edge. Others keep so many cores of two busy.
 fn place(busy_millis: u64, variants: &[Variant]) -> Plan {
     let mut model = model("detect").budget_ms(12).rate(1).variants(variants);
+    // So seldom that no request meets another.
+    model.peak_factor_millis = 100_000;
     model.cloud = CloudOffer::Pool(Speed { class: "cloud".into(), gflops: 50, cores: 8 });
     let gateway = Node { busy_millis, ..node("site-a-1") };
     let link = Link { uplink_basis: Basis::Measured, keeps_window: true, ..link(1_900, 2_000) };
@@ -33,8 +35,9 @@ fn where_others_keep_the_node_busy_a_quicker_variant_serves() {
     assert_eq!(place(1_000, &variants).place("detect"), "edge/f32 on site-a-1", "one core is left");
     let busy = place(1_500, &variants);
     assert_eq!(busy.place("detect"), "edge/int8 on site-a-1");
-    let why = &busy.placement("detect").rejected[0];
-    assert_eq!((why.candidate.as_str(), why.reason), ("edge/f32 on site-a-1", Reason::ServiceTooSlow));
+    let rejected = &busy.placement("detect").rejected;
+    let why = rejected.iter().find(|one| one.candidate == "edge/f32 on site-a-1").unwrap();
+    assert_eq!(why.reason, Reason::ServiceTooSlow);
     assert!(why.message.starts_with("computing p99 13 ms alone exceeds the budget of 12 ms (Measured)"), "{why:?}");
 }
 
