@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod common;
+mod dataset;
 mod fleet;
 mod model;
 mod node;
@@ -15,6 +16,7 @@ mod site;
 mod version;
 
 pub use common::*;
+pub use dataset::*;
 pub use fleet::*;
 pub use model::*;
 pub use node::*;
@@ -35,6 +37,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         EdgeModel::crd(),
         EdgeModelVersion::crd(),
         EdgePlacement::crd(),
+        EdgeDataset::crd(),
     ]
     .into_iter()
     .map(common::publishable)

@@ -32,7 +32,7 @@ pub struct Dataset {
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Source {
     /// What a sample is taken with: its probability, from 0 to 1.
     #[serde(default = "all", skip_serializing_if = "is_all")]
@@ -195,6 +195,13 @@ mod tests {
         assert_eq!((digits.buffer.max_bytes, digits.upload.delay_seconds), (1 << 30, 60));
         let again = parse(&serde_json::to_vec(&config).unwrap()).unwrap();
         assert_eq!(again, config);
+    }
+
+    #[test]
+    fn what_the_agent_writes_is_read() {
+        let config = parse(include_bytes!("../tests/agents.json")).unwrap();
+        let digits = &config.datasets["vision/digits"];
+        assert_eq!((digits.sources.len(), digits.sources[0].share, digits.upload.bytes_per_second), (4, 0.5, Some(200_000)));
     }
 
     #[test]

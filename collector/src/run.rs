@@ -11,7 +11,7 @@ use crate::sources;
 use crate::store::{Limits, Store, StoreError, allocate};
 use notify::{RecursiveMode, Watcher as _};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -80,24 +80,23 @@ impl Collector {
             watcher.watch(&folder, RecursiveMode::NonRecursive).ok();
             watcher
         });
-        let mut last = None;
+        let mut config = None;
         loop {
             match read(&self.args.config) {
-                Ok(Some((bytes, config))) if last.as_ref() != Some(&bytes) => {
-                    self.take(config).await;
-                    last = Some(bytes);
-                }
-                Ok(_) => {}
+                Ok(read) => config = read.or(config),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "bad configuration: going on as before");
                 }
+            }
+            if let Some(config) = &config {
+                self.take(config).await;
             }
             timeout(ANYWAY, rung.recv()).await.ok();
         }
     }
 
-    /// Ends what is not as it was, and begins what is new.
-    async fn take(&mut self, config: Config) {
+    /// Ends what is not as it was, and begins what is new, or could not begin before: another process may have had its folder.
+    async fn take(&mut self, config: &Config) {
         let is_as_it_was = |name: &String, dataset: &Dataset| config.datasets.get(name) == Some(dataset);
         let ended: Vec<String> = self
             .running
@@ -111,18 +110,27 @@ impl Collector {
                 tasks.shutdown().await;
             }
         }
-        for (name, dataset) in config.datasets {
-            if !self.running.contains_key(&name)
-                && let Err(error) = self.begin(&name, dataset).await
-            {
-                tracing::error!(dataset = name, error = &error as &dyn std::error::Error, "not collected");
+        for (name, dataset) in &config.datasets {
+            if self.running.contains_key(name) {
+                continue;
+            }
+            match self.begin(name, dataset.clone()).await {
+                Ok(()) => tracing::info!(dataset = name, privacy = dataset.privacy.name(), "collected"),
+                Err(error) => {
+                    tracing::error!(dataset = name, error = &error as &dyn std::error::Error, "not collected");
+                }
             }
         }
-        tracing::info!(datasets = self.running.len(), "configuration read");
     }
 
     async fn begin(&mut self, name: &str, dataset: Dataset) -> Result<(), StoreError> {
         let keeper = self.keeper(name, &dataset).await?;
+        let privacy = dataset.privacy.clone();
+        let forget = move |store: &mut Store| store.forget_where(|sample| !privacy.allows(&sample.policy), &Now::read());
+        let forgotten = keeper.with(forget).await.map_err(std::io::Error::other).map_err(StoreError::Write)??;
+        if forgotten > 0 {
+            tracing::warn!(dataset = name, forgotten, "the policy is stricter now: what was held under the old one is dropped");
+        }
         let open = Arc::new(Open { intake: Intake::new(keeper, dataset.privacy.clone()), dataset: dataset.clone() });
         let mut tasks = JoinSet::new();
         let (of, node, forwarded) = (name.to_owned(), self.args.node_name.clone(), open.clone());
@@ -158,10 +166,10 @@ impl Collector {
 }
 
 /// `None` if there is no file yet.
-fn read(file: &PathBuf) -> Result<Option<(Vec<u8>, Config)>, ConfigError> {
+fn read(file: &Path) -> Result<Option<Config>, ConfigError> {
     match std::fs::read(file) {
-        Ok(bytes) => parse(&bytes).map(|config| Some((bytes, config))),
+        Ok(bytes) => parse(&bytes).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ConfigError::Read { file: file.clone(), source }),
+        Err(source) => Err(ConfigError::Read { file: file.to_owned(), source }),
     }
 }

@@ -89,6 +89,13 @@ fn a_configuration_that_changes_is_taken_up_and_a_bad_one_is_not() {
     assert_eq!(collector.status()["datasets"]["vision/digits"]["held"], 2, "what is held stays");
     configure(folder.path(), &digits(folder.path(), 0, json!({"sources": []})));
     collector.sent("vision/digits", 2);
+    // What is held when the policy gets stricter does not leave.
+    configure(folder.path(), &digits(folder.path(), 3600, json!({})));
+    until("samples are taken again", || collector.post(SAMPLES, &[], picture(4)).0 == 201);
+    let masked = json!({"privacy": {"policy": "Masked", "mask": {"blocks": 2}}});
+    configure(folder.path(), &digits(folder.path(), 0, masked));
+    until("it is dropped", || collector.status()["datasets"]["vision/digits"]["dropped"]["Forgotten"] == 1);
+    assert_eq!(collector.status()["datasets"]["vision/digits"]["sent"], 2);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub struct Waited {
 }
 
 #[derive(thiserror::Error, Debug)]
-enum Error {
+pub enum Error {
     #[error("no answer in 2 s")]
     Timeout,
     #[error("not reached")]
@@ -75,7 +75,7 @@ pub async fn read(address: axum::http::Uri, pace: Duration, waits: watch::Sender
     }
 }
 
-async fn text(client: &Client<HttpConnector, Empty<Bytes>>, address: &axum::http::Uri) -> Result<String, Error> {
+pub async fn text(client: &Client<HttpConnector, Empty<Bytes>>, address: &axum::http::Uri) -> Result<String, Error> {
     let answer = client.get(address.clone()).await?;
     if !answer.status().is_success() {
         return Err(Error::Refused(answer.status()));

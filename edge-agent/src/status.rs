@@ -79,6 +79,8 @@ pub fn next(
         // Not probed since this start: what was measured before stays.
         link: measured.or_else(|| told.cloned()),
         models: waited(waits, old.map(|old| old.models.as_slice()).unwrap_or_default()),
+        // Another field manager's, so that neither waits for the other.
+        collect: Vec::new(),
         conditions: vec![ready(cloud, old_ready, clock)],
     };
     let ready_changed = old_ready.is_none_or(|ready| ready.status != new.conditions[0].status);
@@ -236,6 +238,7 @@ mod tests {
                 uplink: None,
             }),
             models: Vec::new(),
+            collect: Vec::new(),
             conditions: vec![Condition {
                 type_: "Ready".into(),
                 status: "True".into(),

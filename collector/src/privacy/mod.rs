@@ -57,6 +57,13 @@ impl Privacy {
         }
     }
 
+    /// Whether what was taken under a policy, by its name, may leave under this one.
+    pub fn allows(&self, taken_under: &str) -> bool {
+        let order = ["Raw", "Masked", "StatisticsOnly"];
+        let strictness = |name: &str| order.iter().position(|policy| *policy == name);
+        strictness(taken_under) >= strictness(self.name())
+    }
+
     /// What may be queued of a sample that a camera, or another source, has taken.
     ///
     /// # Errors
@@ -82,5 +89,17 @@ impl Privacy {
             Self::Raw | Self::Masked { .. } => answer,
             Self::StatisticsOnly => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_under_a_looser_policy_may_not_leave() {
+        let masked = Privacy::Masked { mask: Mask::default() };
+        let allowed = ["Raw", "Masked", "StatisticsOnly", "Unheard"].map(|policy| masked.allows(policy));
+        assert_eq!(allowed, [false, true, true, false]);
     }
 }

@@ -318,6 +318,18 @@ impl Store {
         Ok(true)
     }
 
+    /// Drops all samples of which something is so; returns how many.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn forget_where(&mut self, is_so: impl Fn(&Sample) -> bool, now: &Now) -> Result<u64, StoreError> {
+        let is_held_and_so = |id: &Id| self.read(id).is_ok_and(|read| read.is_some_and(|(sample, _)| is_so(&sample)));
+        let ids: Vec<Id> = self.ids().into_iter().filter(is_held_and_so).collect();
+        let samples = ids.len() as u64;
+        self.gone(Drop::Forgotten, ids, now)?;
+        Ok(samples)
+    }
+
     /// Drops a sample that cannot be read any more.
     ///
     /// # Errors
