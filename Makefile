@@ -39,7 +39,7 @@ demo-down: ## Remove the demo without trace
 check: setup ## Cheap checks: formatting, lints, shell
 	@cargo fmt --all --check
 	@cargo clippy --release --workspace --all-targets -- -D warnings
-	@cargo clippy --release --workspace --all-targets --features sconce-edge-runtime/otlp,sconce-edge-runtime/strangers -- -D warnings
+	@cargo clippy --release --workspace --all-targets --features sconce-edge-runtime/otlp,sconce-edge-runtime/strangers,sconce-operator/browser -- -D warnings
 
 .PHONY: test
 test: ## Run all tests: units, integration, and the e2e suite on its own Kubernetes
@@ -50,6 +50,11 @@ test: ## Run all tests: units, integration, and the e2e suite on its own Kuberne
 test-strangers: ## Ask a server with clients that others wrote, from PyPI alone: part of `make test`, too
 	@e2e/setup.sh strangers
 	@cargo test --release --workspace --features sconce-edge-runtime/strangers --test strangers
+
+.PHONY: test-page
+test-page: ## Look at the operator's page with a headless Chromium; pictures in target/tmp/page: part of `make test`, too
+	@e2e/setup.sh browser
+	@cargo test --release --workspace --features sconce-operator/browser --test page
 
 .PHONY: test-otlp
 test-otlp: setup ## Hold the spans of a server, built with the feature otlp, against a receiver of OTLP
@@ -76,6 +81,14 @@ bench-serving: ## Our server and public ones in turn, on one core, asked from co
 bench-plan: ## Time the planner on generated fleets of 10,000 nodes, and first fit in turn
 	@cargo build --release --workspace --example bench_plan
 	@$(BIN)/examples/bench_plan
+
+.PHONY: bench-scale
+bench-scale: build kubernetes ## The operator on hollow nodes, then a minimal one by controller-runtime: SITES=20 MODELS=5 REST=60
+	@cd e2e/baseline && CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false" go build -o $(CARGO_TARGET_DIR)/scale-baseline .
+	@test -d $(CARGO_TARGET_DIR)/bench-scale || $(BIN)/sconce-trainer train e2e/training.yaml --output $(CARGO_TARGET_DIR)/bench-scale
+	@for program in $(BIN)/sconce-operator $(CARGO_TARGET_DIR)/scale-baseline; do \
+	  $(BIN)/sconce-scale --program $$program --artifact $(CARGO_TARGET_DIR)/bench-scale --sites $(or $(SITES),20) --models $(or $(MODELS),5) --rest $(or $(REST),60); \
+	done
 
 .PHONY: bench-train
 bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR

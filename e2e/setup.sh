@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing, saying which and why; checks for Rust and Go. `setup.sh bench` and `setup.sh
-# strangers` install what these need beside; `setup.sh test` tries to.
+# Installs the Debian packages that are missing, saying which and why; checks for Rust and Go. `setup.sh bench`, `setup.sh
+# strangers` and `setup.sh browser` install what these need beside; `setup.sh test` tries to.
 set -euo pipefail
 
 declare -A why=(
@@ -32,12 +32,18 @@ install() {
 
 install "${!why[@]}"
 why[python3-venv]="runs packages from PyPI: ONNX Runtime and other peers, and clients that others wrote"
+why[chromium]="looks at the operator's page"
 case ${1:-} in
   "") ;;
   bench | strangers) install python3-venv ;;
+  browser) install chromium ;;
   # The tests say so where it is missing.
-  test) install python3-venv || echo "setup: going on without python3-venv" >&2 ;;
-  *) echo "setup: $1 is not known; known are bench, strangers and test" >&2; exit 2 ;;
+  test)
+    for package in python3-venv chromium; do
+      install "$package" || echo "setup: going on without $package" >&2
+    done
+    ;;
+  *) echo "setup: $1 is not known; known are bench, strangers, browser and test" >&2; exit 2 ;;
 esac
 command -v cargo >/dev/null || { echo "setup: cargo is missing. Install Rust 1.95 or newer with rustup, then try again" >&2; exit 1; }
 command -v go >/dev/null || { echo "setup: go is missing. Install Go 1.26 or newer, then try again" >&2; exit 1; }

@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR KUBEBOX_BIN
 programs=$CARGO_TARGET_DIR/$(rustc -vV | sed -n 's/^host: //p')/release
 began=$SECONDS
-# The tests by clients that others wrote come from PyPI.
-features=sconce-edge-runtime/strangers
+# Clients that others wrote come from PyPI, a browser from Debian.
+features=sconce-edge-runtime/strangers,sconce-operator/browser
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export SCONCE_STRANGERS_UNTRIED=$work/untried
@@ -18,7 +18,7 @@ cargo fmt --all --check
 # Programs and tests in one go: tests ask more of some dependencies, and apart these would be compiled twice.
 step "programs and tests: Rust"
 cargo build --release --workspace --features "$features" --bins --tests
-step "units and integration: Rust; clients that others wrote"
+step "units and integration: Rust; clients that others wrote; the page in a browser"
 cargo test --release --workspace --features "$features"
 step "units: kubebox"
 (cd e2e/kubebox && CGO_ENABLED=0 GOFLAGS=-trimpath go test ./internal/...)

@@ -20,6 +20,7 @@ pub mod labels {
     pub const TIER: &str = "sconce.dev/tier";
     pub const VERSION: &str = "sconce.dev/version";
     pub const VARIANT: &str = "sconce.dev/variant";
+    pub const TRAINING: &str = "sconce.dev/training";
 }
 
 /// A reference to an object by name, in the referrer's own namespace or in the cluster's scope.
@@ -344,6 +345,23 @@ fn strip(schema: &mut JSONSchemaProps) {
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = schema.items.as_mut() {
         strip(items);
     }
+}
+
+/// How long a batch takes, alone on its node.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchTime {
+    /// Requests in the batch.
+    #[schemars(range(min = 1, max = 256))]
+    pub size: i64,
+    /// Median, two digits.
+    pub p50: DurationText,
+    /// 99th percentile, two digits.
+    pub p99: DurationText,
+    /// How many batches it was taken from, rounded to two digits; absent of a median over nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub samples: Option<i64>,
 }
 
 /// What clients waited in the last five minutes, from a request's arrival at their router to its whole answer.

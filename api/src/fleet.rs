@@ -42,6 +42,52 @@ pub struct EdgeFleetSpec {
     /// What resources cost, in points per hour: only their relation matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices: Option<FleetPrices>,
+    /// Whose models may run. Without it each is trusted by its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.policy != 'Signature' || (has(self.keys) && size(self.keys) > 0)").message("policy Signature needs keys"))]
+    pub trust: Option<FleetTrust>,
+}
+
+/// Verified on the node, without a network, when a model is fetched and again when it is loaded. A change restarts the fleet's
+/// pods, one after another.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetTrust {
+    /// Digest: what the digest names; Signature: what one of the keys has signed, too. Default: Digest.
+    #[serde(default)]
+    pub policy: TrustPolicy,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub keys: Vec<TrustedKey>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum TrustPolicy {
+    #[default]
+    Digest,
+    Signature,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustedKey {
+    /// For people.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// P-256, as PEM: -----BEGIN PUBLIC KEY-----.
+    #[schemars(
+        length(max = 1024),
+        regex(pattern = r"^-----BEGIN PUBLIC KEY-----\n[A-Za-z0-9+/=\n]+-----END PUBLIC KEY-----\n?$")
+    )]
+    pub public_key: String,
+}
+
+impl EdgeFleetSpec {
+    /// The keys of those whose models may run, as PEM, one after another; `None` where a digest is enough.
+    pub fn trusted_keys(&self) -> Option<String> {
+        let trust = self.trust.as_ref().filter(|trust| trust.policy == TrustPolicy::Signature)?;
+        Some(trust.keys.iter().map(|key| format!("{}\n", key.public_key.trim_end())).collect())
+    }
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

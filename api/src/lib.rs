@@ -12,7 +12,9 @@ mod model;
 mod node;
 mod placement;
 mod reasons;
+mod recipe;
 mod site;
+mod training;
 mod version;
 
 pub use common::*;
@@ -22,7 +24,9 @@ pub use model::*;
 pub use node::*;
 pub use placement::*;
 pub use reasons::*;
+pub use recipe::*;
 pub use site::*;
+pub use training::*;
 pub use version::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -38,6 +42,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         EdgeModelVersion::crd(),
         EdgePlacement::crd(),
         EdgeDataset::crd(),
+        EdgeTraining::crd(),
     ]
     .into_iter()
     .map(common::publishable)

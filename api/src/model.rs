@@ -40,6 +40,14 @@ pub struct EdgeModelSpec {
     /// Leave the model as it is everywhere: no place changes, and no new version is admitted. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+    /// PriorityClass of the model's pods: at a full site the model with the higher value keeps the room. Absent = the cluster's
+    /// default, or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub priority_class_name: Option<String>,
     /// Which sites, by the labels of their EdgeSite; absent = all sites of the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sites: Option<Selector>,
@@ -72,16 +80,47 @@ pub struct EdgeModelSpec {
     pub collect: Option<ModelCollect>,
 }
 
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.uri) != has(self.trainingRef)").message("model needs exactly one of uri and trainingRef"),
+    validation = Rule::new("!has(self.promotion) || self.promotion == 'Manual' || has(self.trainingRef)").message("promotion goes with trainingRef")
+)]
 pub struct ModelSource {
     /// Artifact in an OCI registry, by tag or by digest. A tag is resolved once per change of this spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 512),
         regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?/[a-z0-9._/-]+(:[A-Za-z0-9._-]+)?(@sha256:[a-f0-9]{64})?$")
     )]
-    pub uri: String,
+    pub uri: Option<String>,
+    /// Instead of `uri`: what an EdgeTraining of this namespace publishes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_ref: Option<NameRef>,
+    /// Of what `trainingRef` publishes: Automatic serves the newest; Manual serves what the annotation sconce.dev/promote names by
+    /// its digest. Default: Manual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
 }
+
+impl std::fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.uri, &self.training_ref) {
+            (Some(uri), _) => f.write_str(uri),
+            (None, Some(training)) => write!(f, "the model of EdgeTraining {}", training.name),
+            (None, None) => f.write_str("nothing"),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum Promotion {
+    Manual,
+    Automatic,
+}
+
+/// Annotation of an EdgeModel: the digest of the published model that is to be served.
+pub const PROMOTE: &str = "sconce.dev/promote";
 
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum BudgetPolicy {
@@ -232,7 +271,7 @@ pub struct DesiredVersion {
     /// Digest of the artifact's manifest.
     #[schemars(length(max = 71))]
     pub digest: String,
-    /// The `spec.model.uri` that was resolved: while it stays, a moved tag changes nothing.
+    /// The address that was resolved, of `spec.model`: while it stays, a moved tag changes nothing.
     #[schemars(length(max = 512))]
     pub uri: String,
 }

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Cores", type_ = "integer", json_path = ".status.hardware.cores"),
     printcolumn(name = "Memory", type_ = "string", json_path = ".status.hardware.memory"),
     printcolumn(name = "GFLOPS", type_ = "integer", json_path = ".status.hardware.gflops"),
+    printcolumn(name = "Busy", type_ = "string", json_path = ".status.usage.cpuBusyP95"),
     printcolumn(name = "RTT-P99", type_ = "string", json_path = ".status.link.roundTrip.p99"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -42,6 +43,16 @@ pub struct EdgeNodeStatus {
     /// The node's link to the Service sconce-cloud; absent on a node that has not reached it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<NodeLink>,
+    /// A call to the router of the same node and back; what a model on this node adds to it is its own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_round_trip: Option<RoundTrip>,
+    /// What others take of the node: all that is no model of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<NodeUsage>,
+    /// How fast the variants of models are here, measured while the node did little else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub profiles: Vec<NodeProfile>,
     /// What clients of the node's router waited in the last five minutes, by model and the tier that answered; the busiest
     /// first, at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -51,7 +62,7 @@ pub struct EdgeNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub collect: Vec<Collected>,
-    /// Ready.
+    /// Ready; Profiled once there is a model that may run here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -87,6 +98,33 @@ pub struct NodeLink {
     /// Bits per second that the node sends, two digits, at most 1000M; absent until it is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<Amount>,
+}
+
+/// What everything else than our models takes.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeUsage {
+    /// Busy cores, 95th percentile over the last hour, two digits, such as 1100m.
+    pub cpu_busy_p95: Amount,
+    /// Memory in use, that of our models too, two digits, such as 1200Mi.
+    pub memory_used: Amount,
+}
+
+/// How long one variant of an artifact takes on this node.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeProfile {
+    /// Digest of the artifact's manifest.
+    #[schemars(length(max = 71), regex(pattern = r"^sha256:[a-f0-9]{64}$"))]
+    pub digest: String,
+    #[schemars(length(max = 63))]
+    pub variant: String,
+    /// That one batch is computed with.
+    #[schemars(range(min = 1, max = 1024))]
+    pub threads: i64,
+    /// By size, ascending.
+    #[schemars(length(min = 1, max = 6))]
+    pub batches: Vec<BatchTime>,
 }
 
 /// What a node's clients waited for one model, as the router saw it.

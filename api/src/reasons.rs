@@ -32,12 +32,20 @@ reasons! {
     ArtifactMissing,
     /// Bytes do not match their digest.
     DigestMismatch,
+    /// The version is not signed by a key that the fleet trusts, or was changed since.
+    SignatureInvalid,
     /// The artifact's network has layers that this version does not know, or is no model of ours.
     UnknownArchitecture,
     /// The registry cannot be reached.
     RegistryUnreachable,
+    /// There is no such EdgeTraining.
+    TrainingNotFound,
+    /// The EdgeTraining has published nothing yet.
+    NotPublished,
+    /// The EdgeTraining has published a model that nobody has promoted.
+    NotPromoted,
     // Placed: filters, in their order
-    /// The model is suspended: what it has stays, and nothing new comes.
+    /// It is suspended: a model keeps what it has, and nothing new comes; no run begins.
     Suspended,
     /// The site is paused: what it has stays, and nothing new comes.
     SitePaused,
@@ -112,6 +120,21 @@ reasons! {
     Failing,
     /// Too few requests to tell what clients wait.
     TooFewSamples,
+    // Training, Accepted, Published
+    /// A run is going on.
+    Running,
+    /// The run waits for a node or for its queue.
+    Waiting,
+    /// The run has ended.
+    Ended,
+    /// The model is good enough.
+    Accepted,
+    /// The model is not good enough: nothing was published.
+    NotAccepted,
+    /// The model is in the registry.
+    Published,
+    /// The run ended without a model.
+    RunFailed,
     // Connected
     /// A node of the site is Ready.
     Connected,
@@ -121,6 +144,13 @@ reasons! {
     NoContact,
     /// The node's agent is measuring the round trip to the cloud tier.
     Probing,
+    // Profiled
+    /// Every variant that may run on the node was measured there.
+    Profiled,
+    /// Variants are being measured on the node.
+    Profiling,
+    /// A variant could not be measured on the node: its estimate stands.
+    ProfileFailed,
     // Stalled
     /// The spec contradicts itself.
     InvalidSpec,

@@ -49,6 +49,10 @@ pub struct EdgeModelVersionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub variants: Vec<VariantFacts>,
+    /// How fast the variants are on nodes of a hardware class: medians over at least three nodes that measured them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 96))]
+    pub profiles: Vec<ClassProfile>,
     /// Ready; Stalled only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
@@ -105,6 +109,28 @@ pub struct VariantFacts {
     /// Held-out samples that `accuracy` was measured on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<i64>,
+}
+
+/// How long one variant takes on the nodes of a class.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassProfile {
+    #[schemars(length(max = 63))]
+    pub variant: String,
+    /// As in EdgeNode.status.hardware.class.
+    #[schemars(length(max = 63))]
+    pub class: String,
+    /// That one batch is computed with.
+    #[schemars(range(min = 1, max = 1024))]
+    pub threads: i64,
+    /// Measured: an estimate is made where it is needed, and not written.
+    pub basis: Basis,
+    /// How many nodes measured it, rounded to two digits.
+    #[schemars(range(min = 3))]
+    pub nodes: i64,
+    /// By size, ascending.
+    #[schemars(length(min = 1, max = 6))]
+    pub batches: Vec<BatchTime>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]

@@ -81,7 +81,11 @@ fn check(schema: &Value, path: &str, broken: &mut Vec<String>) {
     let root = !path.contains('.');
     match schema.get("type").and_then(Value::as_str) {
         Some("string") if !has("maxLength") && !has("enum") && !has("format") => say("a string without maxLength"),
+        // Hyper-parameters are never compared.
+        Some("number") if path.contains(".fit.") && has("minimum") && has("maximum") => {}
         Some("number") => say("a float"),
+        // Its content is judged by who reads it.
+        _ if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) => {}
         Some("array") => {
             if !has("maxItems") {
                 say("a list without maxItems");

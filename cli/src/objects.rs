@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{ApiResource, DynamicObject, ListParams, TypeMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
@@ -33,6 +34,14 @@ impl Objects {
         objects.list::<Pod>(client, &alive).await?;
         let ours = all.labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
         objects.list::<Deployment>(client, &ours).await?;
+        // Few may list them, and few need them.
+        if objects
+            .0
+            .iter()
+            .any(|object| !object["spec"]["priorityClassName"].is_null() && object["kind"] == "EdgeModel")
+        {
+            objects.list::<PriorityClass>(client, &ListParams::default()).await?;
+        }
         objects.prune()?;
         Ok(objects)
     }
@@ -115,7 +124,8 @@ impl Objects {
         let known = self.world();
         for value in self.0.iter_mut().filter(|object| object["kind"] == "EdgeModel") {
             let model: EdgeModel = typed(value)?;
-            let uri = &model.spec.model.uri;
+            // What a training publishes, only the cluster knows.
+            let Some(uri) = &model.spec.model.uri else { continue };
             if model.status.as_ref().and_then(|status| status.desired.as_ref()).is_some_and(|old| old.uri == *uri) {
                 continue;
             }
@@ -155,6 +165,7 @@ fn add(world: &mut World, object: &Value) -> Result<()> {
         "EdgeModelVersion" => put(&mut world.versions, object),
         "EdgePlacement" => put(&mut world.placements, object),
         "Node" => put(&mut world.nodes, object),
+        "PriorityClass" => put(&mut world.priority_classes, object),
         "Deployment" => put(&mut world.deployments, object),
         "Pod" => {
             world.add_pod(Arc::new(typed(object)?));

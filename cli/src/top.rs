@@ -4,7 +4,7 @@ use crate::explain::time;
 use crate::print::{BAD, STRONG, columns, styled};
 use anyhow::{Result, bail};
 use kube::ResourceExt as _;
-use sconce_api::{DurationText, EdgePlacement, Tier, Waited, condition};
+use sconce_api::{Basis, DurationText, EdgePlacement, Tier, Waited, condition};
 use sconce_operator::observe::World;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -23,6 +23,8 @@ struct Row {
     observed: Option<Waited>,
     budget: Option<DurationText>,
     predicted_p99: Option<DurationText>,
+    /// What the prediction rests on.
+    basis: Option<Basis>,
     /// `None` where it is not known.
     within_budget: Option<bool>,
 }
@@ -53,6 +55,7 @@ fn row(placement: &EdgePlacement) -> Row {
         variant: status.decision.map(|decision| decision.variant),
         observed: status.observed,
         budget: status.budget,
+        basis: status.predicted.as_ref().map(|predicted| predicted.basis),
         predicted_p99: status.predicted.map(|predicted| predicted.p99),
     }
 }
@@ -66,7 +69,7 @@ impl Display for Top {
         }
         let mut head = vec!["SITE", "MODEL", "REQUESTS/S", "P50", "P99", "BUDGET", "TIER", "VARIANT"];
         if f.alternate() {
-            head.extend(["ANSWERS", "ERRORS", "PREDICTED-P99"]);
+            head.extend(["ANSWERS", "ERRORS", "PREDICTED-P99", "BASIS"]);
         }
         let mut lines = vec![head.into_iter().map(|title| styled(STRONG, title)).collect()];
         lines.extend(rows.iter().map(|row| row.cells(f.alternate())));
@@ -93,7 +96,8 @@ impl Row {
         if wide {
             let count = |of: fn(&Waited) -> i64| observed.map_or(0, of).to_string();
             let predicted = self.predicted_p99.as_ref().map_or_else(none, time);
-            cells.extend([count(|waited| waited.count), count(|waited| waited.errors), predicted]);
+            let basis = self.basis.map_or_else(none, |basis| basis.to_string().to_lowercase());
+            cells.extend([count(|waited| waited.count), count(|waited| waited.errors), predicted, basis]);
         }
         cells
     }
@@ -124,8 +128,8 @@ site-a   vision/digits   0            -     -     25 ms    edge   f32
         assert_eq!(
             plain(format!("{over:#}")),
             "\
-SITE     MODEL           REQUESTS/S   P50      P99     BUDGET   TIER   VARIANT   ANSWERS   ERRORS   PREDICTED-P99
-site-a   vision/digits   22           1.5 ms   31 ms   25 ms    edge   f32       6600      7        0.82 ms
+SITE     MODEL           REQUESTS/S   P50      P99     BUDGET   TIER   VARIANT   ANSWERS   ERRORS   PREDICTED-P99   BASIS
+site-a   vision/digits   22           1.5 ms   31 ms   25 ms    edge   f32       6600      7        0.82 ms         estimated
 "
         );
         assert_eq!(serde_json::to_value(&over).unwrap()[0]["withinBudget"], false);

@@ -145,8 +145,18 @@ impl Bed {
 
     /// Publishes an artifact folder; returns the manifest's digest.
     pub async fn publish(&self, artifact: &Path, repository: &str) -> Result<String> {
+        self.publish_as(artifact, repository, &[]).await
+    }
+
+    /// Publishes it signed by the private key in a file.
+    pub async fn publish_signed(&self, artifact: &Path, repository: &str, key: &Path) -> Result<String> {
+        self.publish_as(artifact, repository, &["--signing-key".as_ref(), key]).await
+    }
+
+    async fn publish_as(&self, artifact: &Path, repository: &str, flags: &[&Path]) -> Result<String> {
         let uri = format!("oci://{}/{repository}", self.registry_outside());
-        let said = Command::new(program("sconce-trainer")?).arg("publish").arg(artifact).arg(uri).output().await?;
+        let publish = Command::new(program("sconce-trainer")?).arg("publish").arg(artifact).arg(uri);
+        let said = flags.iter().fold(publish, |publish, flag| publish.arg(flag)).output().await?;
         let digest = said.split_whitespace().rev().find_map(|word| Some(word.split_once('@')?.1.to_owned()));
         digest.with_context(|| format!("no digest in `{}`", said.trim()))
     }
@@ -167,12 +177,13 @@ impl Bed {
             .arg(image("operator", "sconce-operator")?)
             .arg(image("agent", "edge-agent")?)
             .arg(image("runtime", "edge-runtime")?)
+            .arg(image("trainer", "sconce-trainer")?)
             .arg(client.join(","))
             .output()
             .await?;
         let mut install = self.helm().args(["upgrade", "--install", "sconce"]).arg(root().join("charts/sconce"));
         install = install.args(["--namespace", "sconce-system", "--create-namespace", "--wait", "--timeout", "5m"]);
-        for component in ["operator", "agent", "runtime"] {
+        for component in ["operator", "agent", "runtime", "trainer"] {
             let digest = pushed
                 .lines()
                 .find_map(|line| line.split_once(&format!("sconce/{component}:dev@"))?.1.split_whitespace().next())

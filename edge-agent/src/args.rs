@@ -38,6 +38,14 @@ pub struct Run {
     #[arg(long, default_value = "15s", value_parser = probe_interval)]
     pub probe_interval: Duration,
 
+    /// Where the router beside us answers gRPC health checks, HOST:PORT.
+    #[arg(long, default_value = "127.0.0.1:8001")]
+    pub router: String,
+
+    /// Folder that the measurer beside us has too; without it no model is measured here.
+    #[arg(long, value_name = "DIR")]
+    pub measure: Option<PathBuf>,
+
     /// Where the router beside us tells its metrics.
     #[arg(long, default_value = "http://127.0.0.1:8002/metrics", value_name = "URL")]
     pub router_metrics: axum::http::Uri,

@@ -1,4 +1,4 @@
-//! The round trip to the cloud tier, probed by gRPC health checks over one kept connection.
+//! The round trip to the cloud tier, and to the router beside us, probed by gRPC health checks over one kept connection.
 
 use crate::metrics::Metrics;
 use crate::window::{P99_FROM, Summary, Window};
@@ -63,7 +63,14 @@ pub fn endpoint(cloud: &str) -> Result<Endpoint, tonic::transport::Error> {
 
 /// Probes for ever: 500 probes back to back, again while they are uneven (for a while), then a burst of 20 each `interval`;
 /// connects again when the link is lost.
-pub async fn probe(endpoint: Endpoint, alone: Alone, interval: Duration, link: watch::Sender<Link>, metrics: Metrics) {
+pub async fn probe(
+    who: &'static str,
+    endpoint: Endpoint,
+    alone: Alone,
+    interval: Duration,
+    link: watch::Sender<Link>,
+    metrics: Metrics,
+) {
     let mut window = Window::default();
     loop {
         let mut backoff = ExponentialBuilder::default()
@@ -80,7 +87,7 @@ pub async fn probe(endpoint: Endpoint, alone: Alone, interval: Duration, link: w
                     if !std::mem::replace(&mut said, true) {
                         tracing::warn!(
                             error = &error as &dyn std::error::Error,
-                            "cloud tier not reached; trying until it is"
+                            "{who} not reached; trying until it is"
                         );
                     }
                     metrics.probe_lost();
@@ -88,10 +95,10 @@ pub async fn probe(endpoint: Endpoint, alone: Alone, interval: Duration, link: w
                 }
             }
         };
-        tracing::info!(cloud = %endpoint.uri(), "connected to the cloud tier");
+        tracing::info!(address = %endpoint.uri(), "connected to the {who}");
         let lost = bursts(channel, &alone, interval, &mut window, &link, &metrics).await;
         metrics.probe_lost();
-        tracing::warn!(error = &lost as &dyn std::error::Error, "link to the cloud tier lost; the last numbers stay");
+        tracing::warn!(error = &lost as &dyn std::error::Error, "link to the {who} lost; the last numbers stay");
         sleep(Duration::from_millis(250)).await;
     }
 }
@@ -167,6 +174,7 @@ mod tests {
         );
         let (sender, mut link) = watch::channel(Link::default());
         let probing = tokio::spawn(probe(
+            "cloud tier",
             endpoint(&address.to_string()).unwrap(),
             Alone::default(),
             Duration::from_secs(600),

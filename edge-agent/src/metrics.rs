@@ -34,6 +34,7 @@ pub struct Metrics {
     routes_writes: Counter,
     routes_models: Gauge,
     router_lost: Counter,
+    others_busy: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -48,6 +49,7 @@ impl Default for Metrics {
             routes_writes: Counter::default(),
             routes_models: Gauge::default(),
             router_lost: Counter::default(),
+            others_busy: Gauge::default(),
         };
         registry.register("probes", "Probes of the cloud tier", metrics.probes.clone());
         registry.register(
@@ -60,6 +62,11 @@ impl Default for Metrics {
         registry.register("routes_writes", "Writes of the routes file", metrics.routes_writes.clone());
         registry.register("routes_models", "Models in the routes file", metrics.routes_models.clone());
         registry.register("router_lost", "Readings of the router's metrics that failed", metrics.router_lost.clone());
+        registry.register(
+            "others_busy_cores",
+            "Cores that all but our models keep busy, since the reading before",
+            metrics.others_busy.clone(),
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -68,6 +75,10 @@ impl Default for Metrics {
 impl Metrics {
     pub fn router_lost(&self) {
         self.router_lost.inc();
+    }
+
+    pub fn others_busy(&self, millis: u64) {
+        self.others_busy.set(millis as f64 / 1e3);
     }
 
     pub fn probe_answered(&self) {

@@ -1,7 +1,9 @@
 //! This node's EdgeNode: made once, its status written when the numbers have moved. The only object that we write.
 
 use crate::link::Link;
+use crate::measure::Told;
 use crate::metrics::Metrics;
+use crate::profiles::Profiles;
 use crate::router::Waits;
 use crate::status::{self, Cloud, Measured};
 use crate::watch::Scope;
@@ -10,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference,
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
-use sconce_api::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, Hardware};
+use sconce_api::{EdgeNode, EdgeNodeSpec, EdgeNodeStatus, Hardware, NodeUsage};
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -44,8 +46,20 @@ impl Error {
 pub struct Seen {
     pub hardware: Hardware,
     pub link: watch::Receiver<Link>,
+    /// As the link, but to the router beside us.
+    pub local: watch::Receiver<Link>,
     pub uplink: watch::Receiver<Option<u64>>,
+    pub usage: watch::Receiver<Option<NodeUsage>>,
+    pub profiles: watch::Receiver<Option<Profiles>>,
     pub waits: watch::Receiver<Waits>,
+}
+
+/// Who hears what the own EdgeNode says.
+pub struct Tell {
+    /// By its labels.
+    pub scope: watch::Sender<Option<Scope>>,
+    /// Its profiles.
+    pub told: watch::Sender<Told>,
 }
 
 /// Writes the EdgeNode of one node.
@@ -54,7 +68,7 @@ pub struct Reporter {
     pub seen: Seen,
     pub nodes: Api<Node>,
     pub edge_nodes: Api<EdgeNode>,
-    pub scope: watch::Sender<Option<Scope>>,
+    pub tell: Tell,
     pub interval: Duration,
     pub metrics: Metrics,
     pub started: Instant,
@@ -63,20 +77,13 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(
-        client: Client,
-        name: String,
-        seen: Seen,
-        scope: watch::Sender<Option<Scope>>,
-        interval: Duration,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(client: Client, name: String, seen: Seen, tell: Tell, interval: Duration, metrics: Metrics) -> Self {
         Self {
             name,
             seen,
             nodes: Api::all(client.clone()),
             edge_nodes: Api::all(client),
-            scope,
+            tell,
             interval,
             metrics,
             started: Instant::now(),
@@ -114,7 +121,11 @@ impl Reporter {
                 }
             };
             turned(settled);
-            sleep(pace).await;
+            tokio::select! {
+                () = sleep(pace) => {}
+                // What was just measured may decide where a model goes.
+                Ok(()) = self.seen.profiles.changed() => {}
+            }
         }
     }
 
@@ -126,22 +137,35 @@ impl Reporter {
         };
         let scope = Scope::of(edge_node.labels());
         // Labels that are gone tell nothing: the routes stay as they were.
-        self.scope.send_if_modified(|old| {
+        self.tell.scope.send_if_modified(|old| {
             scope.is_some() && *old != scope && {
                 *old = scope.clone();
                 true
             }
         });
         let (link, now) = (*self.seen.link.borrow(), Instant::now());
+        let local = *self.seen.local.borrow();
         let (uplink, waits) = (*self.seen.uplink.borrow(), self.seen.waits.borrow().clone());
+        let (usage, profiles) = (self.seen.usage.borrow().clone(), self.seen.profiles.borrow().clone());
         let cloud = Cloud::of(&link, self.started, now);
         let last_write = self.written.map(|written| now.duration_since(written));
         let old = edge_node.status.as_ref();
-        let measured = Measured { hardware: &self.seen.hardware, link: &link, uplink, waits };
+        let hardware = &self.seen.hardware;
+        let measured =
+            Measured { hardware, link: &link, local: &local, uplink, usage, profiles: profiles.as_ref(), waits };
+        let mut told = status::profiles_of(old, hardware).to_vec();
         if let Some(new) = status::next(old, measured, cloud, last_write, Time(Timestamp::now())) {
             self.write(&new).await?;
             self.written = Some(now);
+            told = new.profiles;
         }
+        let told = Some(told);
+        self.tell.told.send_if_modified(|old| {
+            *old != told && {
+                old.clone_from(&told);
+                true
+            }
+        });
         Ok(scope.is_some() && cloud != Cloud::Probing)
     }
 

@@ -20,6 +20,8 @@ const MOST_BYTES: usize = 8 << 20;
 /// The least often that it is read, so that five minutes are five minutes.
 const PACE: Duration = Duration::from_secs(60);
 
+pub type HttpClient = Client<HttpConnector, Empty<Bytes>>;
+
 /// What its clients waited; `None` until that is known.
 pub type Waits = Option<Waited>;
 
@@ -44,7 +46,7 @@ pub enum Error {
 
 /// Reads its metrics for ever, each `pace`, or each minute.
 pub async fn read(address: axum::http::Uri, pace: Duration, waits: watch::Sender<Waits>, metrics: Metrics) {
-    let client = Client::builder(TokioExecutor::new()).build_http();
+    let client = client();
     let (mut readings, mut failing, started) = (Readings::default(), false, Instant::now());
     let pace = pace.min(PACE);
     // Both are starting.
@@ -52,7 +54,7 @@ pub async fn read(address: axum::http::Uri, pace: Duration, waits: watch::Sender
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await;
-        match timeout(PATIENCE, text(&client, &address)).await.unwrap_or(Err(Error::Timeout)) {
+        match text_within(&client, &address).await {
             Ok(text) => {
                 failing = false;
                 readings.push(now, Counters::read(&text));
@@ -75,7 +77,19 @@ pub async fn read(address: axum::http::Uri, pace: Duration, waits: watch::Sender
     }
 }
 
-pub async fn text(client: &Client<HttpConnector, Empty<Bytes>>, address: &axum::http::Uri) -> Result<String, Error> {
+pub fn client() -> HttpClient {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+/// Metrics, of our router or of a model's server.
+///
+/// # Errors
+/// If it does not answer at once.
+pub async fn text_within(client: &HttpClient, address: &axum::http::Uri) -> Result<String, Error> {
+    timeout(PATIENCE, text(client, address)).await.unwrap_or(Err(Error::Timeout))
+}
+
+async fn text(client: &HttpClient, address: &axum::http::Uri) -> Result<String, Error> {
     let answer = client.get(address.clone()).await?;
     if !answer.status().is_success() {
         return Err(Error::Refused(answer.status()));

@@ -4,10 +4,12 @@ use crate::args::Run;
 use crate::hardware;
 use crate::health::Health;
 use crate::link::{self, Alone, Link};
+use crate::measure::Measurer;
 use crate::metrics::Metrics;
-use crate::node::{Reporter, Seen};
+use crate::node::{Reporter, Seen, Tell};
+use crate::profiles::Profiles;
 use crate::watch::{Keeper, Scope};
-use crate::{collect, router, uplink};
+use crate::{collect, router, uplink, usage};
 use kube::{Client, Config};
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +23,7 @@ pub enum Error {
     Hardware(#[from] hardware::Error),
     #[error("the measurement of the hardware broke off")]
     Measurement(#[from] tokio::task::JoinError),
-    #[error("--cloud is no HOST:PORT")]
+    #[error("--cloud or --router is no HOST:PORT")]
     Cloud(#[from] tonic::transport::Error),
     #[error("no way to the API server is configured")]
     Config(#[from] kube::config::InferConfigError),
@@ -44,26 +46,48 @@ pub async fn run(args: Run) -> Result<(), Error> {
     let health = Health::new(metrics.clone(), args.probe_interval);
     let listener =
         TcpListener::bind(args.health).await.map_err(|source| Error::Listen { address: args.health, source })?;
-    let endpoint = link::endpoint(&args.cloud)?;
+    let (endpoint, router) = (link::endpoint(&args.cloud)?, link::endpoint(&args.router)?);
     let (client, watching) = clients().await?;
     // Before the probes start: both want a quiet core.
     let hardware = tokio::task::spawn_blocking(hardware::measure).await??;
     tracing::info!(class = hardware.class, gflops = hardware.gflops, memory = %hardware.memory, "hardware measured");
 
     let (link_sender, link) = watch::channel(Link::default());
+    let (local_sender, local) = watch::channel(Link::default());
+    let (usage_sender, usage) = watch::channel(None);
+    let (here_sender, here) = watch::channel(None);
+    let (profiles_sender, profiles) = watch::channel(None);
+    let (told_sender, told) = watch::channel(None);
     let (uplink_sender, uplink) = watch::channel(None);
     let (waits_sender, waits) = watch::channel(None);
     let (scope_sender, scope) = watch::channel(None);
     let (probed, alone) = (link.clone(), Alone::default());
-    let seen = Seen { hardware, link, uplink, waits };
     let collecting = collecting(&args, &client, &watching, &scope, &metrics);
-    let reporter = Reporter::new(client, args.node_name, seen, scope_sender, args.probe_interval, metrics.clone());
-    let keeper = Keeper::new(args.routes, metrics.clone());
+    let measurer = Measurer {
+        client: client.clone(),
+        class: hardware.class.clone(),
+        folder: args.measure,
+        here: here.clone(),
+        told,
+        metrics: metrics.clone(),
+    };
+    let is_measuring = {
+        let profiles = profiles.clone();
+        move || profiles.borrow().as_ref().is_some_and(|profiles: &Profiles| !profiles.standing.is_done())
+    };
+    let seen = Seen { hardware, link, local, uplink, usage, profiles, waits };
+    let keeper = Keeper::new(args.node_name.clone(), args.routes, here_sender, metrics.clone());
+    let tell = Tell { scope: scope_sender, told: told_sender };
+    let reporter = Reporter::new(client, args.node_name, seen, tell, args.probe_interval, metrics.clone());
     let (turned, routed) = (health.clone(), health.clone());
     let server = axum::serve(listener, health.router());
     // None of these ends; SIGTERM drops them all. A routes file is written in one go, so that none is cut off half way.
     tokio::select! {
-        () = link::probe(endpoint.clone(), alone.clone(), args.probe_interval, link_sender, metrics.clone()) => {}
+        () = link::probe("cloud tier", endpoint.clone(), alone.clone(), args.probe_interval, link_sender, metrics.clone()) => {}
+        // Counted by nobody: its metrics are those of the cloud tier.
+        () = link::probe("router", router, alone.clone(), args.probe_interval, local_sender, Metrics::default()) => {}
+        () = usage::read(args.probe_interval, here, is_measuring, usage_sender, metrics.clone()) => {}
+        () = measurer.follow(profiles_sender) => {}
         () = uplink::probe(endpoint, alone, probed, uplink_sender) => {}
         () = router::read(args.router_metrics, args.probe_interval, waits_sender, metrics) => {}
         () = reporter.report(|reported| turned.turned(reported)) => {}

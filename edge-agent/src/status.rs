@@ -1,19 +1,22 @@
 //! What the EdgeNode's status says, and when that is worth a write. Pure.
 
 use crate::link::Link;
+use crate::profiles::{self, Profiles, Standing};
 use crate::round::{count_moved, duration_text, moved, rate_text, time_moved, two_digits};
 use crate::router::Waits;
 use crate::window::Summary;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sconce_api::{
-    Amount, Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, ObservedModel, Reason, RoundTrip, Waited,
-    condition,
+    Amount, Basis, DurationText, EdgeNodeStatus, Hardware, NodeLink, NodeProfile, NodeUsage, ObservedModel, Reason,
+    RoundTrip, Waited, condition,
 };
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Without an answer for this long, the cloud tier counts as not reached.
 const CONTACT: Duration = Duration::from_secs(30);
+/// As long as a condition's message may be, and half of it.
+const MESSAGE: usize = 512;
 /// Between two writes, except the first and those that change Ready.
 const APART: Duration = Duration::from_secs(60);
 
@@ -40,11 +43,17 @@ impl Cloud {
 }
 
 /// What a status is made of.
+#[derive(Clone)]
 pub struct Measured<'a> {
     pub hardware: &'a Hardware,
     pub link: &'a Link,
+    /// To the router beside us.
+    pub local: &'a Link,
     /// Bits per second.
     pub uplink: Option<u64>,
+    pub usage: Option<NodeUsage>,
+    /// `None` until it is known what may run here.
+    pub profiles: Option<&'a Profiles>,
     pub waits: Waits,
 }
 
@@ -57,20 +66,16 @@ fn probed(link: &Link) -> Option<Summary> {
 /// hardware does not wait for the link: a site with a far cloud can be planned while its probes run.
 pub fn next(
     old: Option<&EdgeNodeStatus>,
-    Measured { hardware, link, uplink, waits }: Measured<'_>,
+    Measured { hardware, link, local, uplink, usage, profiles, waits }: Measured<'_>,
     cloud: Cloud,
     last_write: Option<Duration>,
     clock: Time,
 ) -> Option<EdgeNodeStatus> {
     let old_ready = old.and_then(|old| condition(&old.conditions, "Ready"));
+    let old_profiled = old.and_then(|old| condition(&old.conditions, "Profiled"));
     let told = old.and_then(|old| old.link.as_ref());
-    let measured = probed(link).map(|round_trip| NodeLink {
-        round_trip: RoundTrip {
-            p50: duration_text(round_trip.p50),
-            p99: round_trip.p99.map(duration_text),
-            samples: two_digits(round_trip.samples as u64) as i64,
-            basis: Basis::Measured,
-        },
+    let measured = probed(link).map(|summary| NodeLink {
+        round_trip: round_trip(summary),
         uplink: uplink.map(rate_text).or_else(|| told?.uplink.clone()),
     });
     let new = EdgeNodeStatus {
@@ -78,19 +83,84 @@ pub fn next(
         hardware: Some(hardware.clone()),
         // Not probed since this start: what was measured before stays.
         link: measured.or_else(|| told.cloned()),
+        local_round_trip: probed(local).map(round_trip).or_else(|| old?.local_round_trip.clone()),
+        usage: usage.or_else(|| old?.usage.clone()),
+        profiles: match profiles {
+            Some(profiles) => profiles::told(profiles_of(old, hardware), profiles),
+            None => profiles_of(old, hardware).to_vec(),
+        },
         models: waited(waits, old.map(|old| old.models.as_slice()).unwrap_or_default()),
         // Another field manager's, so that neither waits for the other.
         collect: Vec::new(),
-        conditions: vec![ready(cloud, old_ready, clock)],
+        conditions: [Some(ready(cloud, old_ready, clock.clone())), profiled(profiles, old_profiled, clock)]
+            .into_iter()
+            .flatten()
+            .collect(),
     };
     let ready_changed = old_ready.is_none_or(|ready| ready.status != new.conditions[0].status);
+    let reason = |profiled: Option<&Condition>| profiled.map(|profiled| profiled.reason.clone());
+    let profiled_changed = reason(old_profiled) != reason(condition(&new.conditions, "Profiled"));
     let due = last_write.is_none_or(|ago| ago >= APART);
     let changed = old.is_none_or(|old| {
         hardware_changed(old.hardware.as_ref(), hardware)
             || link_moved(old.link.as_ref(), new.link.as_ref())
+            || round_trip_moved(old.local_round_trip.as_ref(), new.local_round_trip.as_ref())
+            || usage_moved(old.usage.as_ref(), new.usage.as_ref())
+            || old.profiles != new.profiles
             || waits_moved(&old.models, &new.models)
     });
-    (ready_changed || (changed && due)).then_some(new)
+    (ready_changed || profiled_changed || (changed && due)).then_some(new)
+}
+
+fn round_trip(summary: Summary) -> RoundTrip {
+    RoundTrip {
+        p50: duration_text(summary.p50),
+        p99: summary.p99.map(duration_text),
+        samples: two_digits(summary.samples as u64) as i64,
+        basis: Basis::Measured,
+    }
+}
+
+/// What the EdgeNode says of this node as it is: what was measured on another class is void.
+pub fn profiles_of<'a>(old: Option<&'a EdgeNodeStatus>, hardware: &Hardware) -> &'a [NodeProfile] {
+    let same_class = |old: &&EdgeNodeStatus| old.hardware.as_ref().is_some_and(|old| old.class == hardware.class);
+    old.filter(same_class).map(|old| old.profiles.as_slice()).unwrap_or_default()
+}
+
+/// Nothing, where nothing may run here.
+fn profiled(profiles: Option<&Profiles>, old: Option<&Condition>, clock: Time) -> Option<Condition> {
+    let Some(profiles) = profiles else { return old.cloned() };
+    let Standing { asked, measured, failed, failure } = &profiles.standing;
+    let (status, reason, message) = match failure {
+        _ if *asked == 0 => return None,
+        _ if !profiles.standing.is_done() => {
+            ("False", Reason::Profiling, format!("{measured} of {asked} variants that may run here are measured"))
+        }
+        Some(failure) => (
+            "False",
+            Reason::ProfileFailed,
+            format!("{failed} of {asked} variants cannot be measured, their estimates stand: {failure}"),
+        ),
+        None => ("True", Reason::Profiled, format!("{measured} variants are measured")),
+    };
+    let since = old.filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
+    Some(Condition {
+        type_: "Profiled".into(),
+        status: status.into(),
+        reason: reason.to_string(),
+        message: message.chars().take(MESSAGE).collect(),
+        observed_generation: None,
+        last_transition_time: since.unwrap_or(clock),
+    })
+}
+
+/// A quarter is a change, where it is a tenth of a core or more.
+fn usage_moved(old: Option<&NodeUsage>, new: Option<&NodeUsage>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return old != new };
+    let cpu = |usage: &NodeUsage| usage.cpu_busy_p95.millis().unwrap_or(0);
+    let memory = |usage: &NodeUsage| usage.memory_used.units().unwrap_or(0);
+    let busy = moved(cpu(old), cpu(new)) && cpu(old).abs_diff(cpu(new)) >= 100;
+    busy || moved(memory(old), memory(new))
 }
 
 fn ready(cloud: Cloud, old: Option<&Condition>, clock: Time) -> Condition {
@@ -128,14 +198,17 @@ fn hardware_changed(old: Option<&Hardware>, new: &Hardware) -> bool {
 fn link_moved(old: Option<&NodeLink>, new: Option<&NodeLink>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return old != new };
     let bits = |link: &NodeLink| link.uplink.as_ref().and_then(Amount::units).unwrap_or(0);
-    let uplink = moved(bits(old), bits(new));
-    let (old, new) = (&old.round_trip, &new.round_trip);
+    moved(bits(old), bits(new)) || round_trip_moved(Some(&old.round_trip), Some(&new.round_trip))
+}
+
+fn round_trip_moved(old: Option<&RoundTrip>, new: Option<&RoundTrip>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return old != new };
     let micros = |text: &DurationText| text.parse().map_or(0, |duration| duration.as_micros() as u64);
     let p99 = match (&old.p99, &new.p99) {
         (Some(old), Some(new)) => moved(micros(old), micros(new)),
         (old, new) => old != new,
     };
-    uplink || p99 || moved(micros(&old.p50), micros(&new.p50)) || moved(old.samples as u64, new.samples as u64)
+    p99 || moved(micros(&old.p50), micros(&new.p50)) || moved(old.samples as u64, new.samples as u64)
 }
 
 /// After a start of the agent, or of its router, what was told stands until as much is known anew, or five minutes are.
@@ -194,6 +267,12 @@ mod tests {
         Link { round_trip: Some(round_trip), contact: None }
     }
 
+    /// Nothing else is known yet.
+    fn measured<'a>(hardware: &'a Hardware, link: &'a Link) -> Measured<'a> {
+        const SILENT: &Link = &Link { round_trip: None, contact: None };
+        Measured { hardware, link, local: SILENT, uplink: None, usage: None, profiles: None, waits: None }
+    }
+
     /// Of a router that says nothing yet.
     fn next(
         old: Option<&EdgeNodeStatus>,
@@ -203,7 +282,7 @@ mod tests {
         last_write: Option<Duration>,
         clock: Time,
     ) -> Option<EdgeNodeStatus> {
-        super::next(old, Measured { hardware, link, uplink: None, waits: None }, cloud, last_write, clock)
+        super::next(old, measured(hardware, link), cloud, last_write, clock)
     }
 
     fn clock(second: i64) -> Time {
@@ -237,6 +316,9 @@ mod tests {
                 },
                 uplink: None,
             }),
+            local_round_trip: None,
+            usage: None,
+            profiles: Vec::new(),
             models: Vec::new(),
             collect: Vec::new(),
             conditions: vec![Condition {
@@ -288,7 +370,7 @@ mod tests {
         };
         let write = |old: &EdgeNodeStatus, rows: Option<Vec<ObservedModel>>, is_whole| {
             let waits = rows.map(|rows| crate::router::Waited { rows, is_whole });
-            let measured = Measured { hardware: &hardware, link: &link, uplink: None, waits };
+            let measured = Measured { waits, ..measured(&hardware, &link) };
             super::next(Some(old), measured, Cloud::Answers, None, clock(8))
         };
         let first = write(&first(&link, Cloud::Answers), Some(vec![row("4ms", 1500)]), false).unwrap();
@@ -306,7 +388,7 @@ mod tests {
     fn an_uplink_is_told_once_it_is_measured_and_then_stays() {
         let (hardware, link) = (hardware(), link(20, 40, 500));
         let write = |old: &EdgeNodeStatus, uplink| {
-            let measured = Measured { hardware: &hardware, link: &link, uplink, waits: None };
+            let measured = Measured { uplink, ..measured(&hardware, &link) };
             super::next(Some(old), measured, Cloud::Answers, None, clock(8))
         };
         let uplink = |status: &EdgeNodeStatus| status.link.as_ref().and_then(|link| link.uplink.clone());
@@ -316,6 +398,65 @@ mod tests {
         assert_eq!(uplink(&told), Some("9400k".into()));
         assert_eq!((write(&told, Some(10_900_000)), write(&told, None)), (None, None));
         assert_eq!(uplink(&write(&told, Some(2_000_000)).unwrap()), Some("2M".into()));
+    }
+
+    fn profile(variant: &str) -> NodeProfile {
+        let batch = sconce_api::BatchTime { size: 1, p50: "1ms".into(), p99: "2ms".into(), samples: Some(90) };
+        let digest = format!("sha256:{}", "a".repeat(64));
+        NodeProfile { digest, variant: variant.into(), threads: 1, batches: vec![batch] }
+    }
+
+    #[test]
+    fn profiles_are_told_at_once_when_all_are_measured_and_are_void_on_another_class() {
+        let (hardware, link) = (hardware(), link(20, 40, 500));
+        let just_now = Some(Duration::from_secs(1));
+        let write = |old: &EdgeNodeStatus, hardware: &Hardware, profiles: Option<&Profiles>| {
+            let measured = Measured { profiles, ..measured(hardware, &link) };
+            super::next(Some(old), measured, Cloud::Answers, just_now, clock(8))
+        };
+        let standing = |measured, failure: Option<&str>| Standing {
+            asked: 2,
+            measured,
+            failed: usize::from(failure.is_some()),
+            failure: failure.map(Into::into),
+        };
+        let known = |rows: &[NodeProfile], standing| Profiles { rows: rows.to_vec(), standing, ..Profiles::default() };
+        let says = |status: &EdgeNodeStatus| {
+            let profiled = condition(&status.conditions, "Profiled").unwrap();
+            format!("{}/{}: {}", profiled.status, profiled.reason, profiled.message)
+        };
+        let first = first(&link, Cloud::Answers);
+        let begun = write(&first, &hardware, Some(&known(&[], standing(0, None)))).unwrap();
+        assert_eq!(says(&begun), "False/Profiling: 0 of 2 variants that may run here are measured");
+        assert_eq!(write(&begun, &hardware, Some(&known(&[profile("f32")], standing(1, None)))), None, "soon all are");
+        let both = [profile("f32"), profile("int8")];
+        let done = write(&begun, &hardware, Some(&known(&both, standing(2, None)))).unwrap();
+        assert_eq!((says(&done).as_str(), done.profiles.len()), ("True/Profiled: 2 variants are measured", 2));
+        assert_eq!(write(&done, &hardware, None), None, "a restarted agent goes on from what was told");
+
+        let failed = known(&both[..1], standing(1, Some("int8 of r/m: the node is too busy")));
+        let said = says(&write(&begun, &hardware, Some(&failed)).unwrap());
+        assert_eq!(
+            said,
+            "False/ProfileFailed: 1 of 2 variants cannot be measured, their estimates stand: int8 of r/m: the node is too busy"
+        );
+        let other = Hardware { class: "amd64-avx2-4".into(), cores: 4, ..hardware.clone() };
+        let again = super::next(Some(&done), measured(&other, &link), Cloud::Answers, None, clock(9)).unwrap();
+        assert_eq!(again.profiles, []);
+    }
+
+    #[test]
+    fn what_others_take_is_told_when_it_moves() {
+        let (hardware, link) = (hardware(), link(20, 40, 500));
+        let usage = |cpu: &str, memory: &str| Some(NodeUsage { cpu_busy_p95: cpu.into(), memory_used: memory.into() });
+        let write = |old: &EdgeNodeStatus, usage| {
+            let measured = Measured { usage, ..measured(&hardware, &link) };
+            super::next(Some(old), measured, Cloud::Answers, None, clock(8))
+        };
+        let told = write(&first(&link, Cloud::Answers), usage("200m", "1200Mi")).unwrap();
+        assert_eq!(write(&told, usage("290m", "1400Mi")), None, "a tenth of a core is the least");
+        assert_eq!(write(&told, None), None);
+        assert!(write(&told, usage("300m", "1200Mi")).is_some() && write(&told, usage("200m", "1500Mi")).is_some());
     }
 
     #[test]

@@ -6,8 +6,9 @@ use futures::StreamExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use sconce_api::{EdgePlacement, labels};
-use std::collections::BTreeMap;
+use sconce_api::{Decision, EdgePlacement, Tier, labels};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -46,8 +47,37 @@ impl Scope {
     }
 }
 
+/// What may run on this node, and what does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    /// EdgeModelVersions of the placements that matter here, by namespace and name.
+    pub versions: BTreeSet<(String, String)>,
+    /// Servers of models that run on this node, as far as the placements tell: those of a site.
+    pub servers: BTreeSet<IpAddr>,
+}
+
+impl Here {
+    fn of<'a>(placements: impl Iterator<Item = &'a EdgePlacement>, node: &str) -> Self {
+        let mut here = Self::default();
+        for placement in placements {
+            let version = placement.spec.version_ref.name.clone();
+            here.versions.insert((placement.namespace().unwrap_or_default(), version));
+            let status = placement.status.as_ref();
+            let is_here = |decision: &Decision| decision.nodes.iter().any(|other| other == node);
+            if status.and_then(|status| status.decision.as_ref()).is_some_and(is_here) {
+                let endpoints = status.into_iter().flat_map(|status| &status.endpoints);
+                let edge = endpoints.filter(|endpoint| endpoint.tier == Tier::Edge);
+                here.servers.extend(edge.filter_map(|endpoint| endpoint.address.parse::<IpAddr>().ok()));
+            }
+        }
+        here
+    }
+}
+
 /// The routes file and the placements that it comes from.
 pub struct Keeper {
+    node: String,
+    here: watch::Sender<Option<Here>>,
     file: PathBuf,
     written: Routes,
     placements: BTreeMap<(String, String), EdgePlacement>,
@@ -60,9 +90,9 @@ type Guarded = DeserializeGuard<EdgePlacement>;
 
 impl Keeper {
     /// Starts from what the file says: routes outlive this process.
-    pub fn new(file: PathBuf, metrics: Metrics) -> Self {
+    pub fn new(node: String, file: PathBuf, here: watch::Sender<Option<Here>>, metrics: Metrics) -> Self {
         let written = routes::read(&file).unwrap_or_default();
-        Self { file, written, placements: BTreeMap::new(), incoming: None, metrics }
+        Self { node, here, file, written, placements: BTreeMap::new(), incoming: None, metrics }
     }
 
     /// Keeps the file for ever; `listed` is told after each change that the file holds.
@@ -111,6 +141,7 @@ impl Keeper {
                 () = sleep(RETRY), if unwritten => true,
             };
             if changed {
+                self.tell();
                 unwritten = !self.write(scope);
                 if !unwritten {
                     listed();
@@ -148,6 +179,16 @@ impl Keeper {
             }
         }
         false
+    }
+
+    fn tell(&self) {
+        let here = Some(Here::of(self.placements.values(), &self.node));
+        self.here.send_if_modified(|old| {
+            *old != here && {
+                old.clone_from(&here);
+                true
+            }
+        });
     }
 
     /// True if the file says what the placements ask for.
@@ -211,7 +252,7 @@ mod tests {
     fn told(events: Vec<Event<Guarded>>) -> Vec<Option<Vec<String>>> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("routes.json");
-        let mut keeper = Keeper::new(file.clone(), Metrics::default());
+        let mut keeper = Keeper::new("a-1".into(), file.clone(), watch::channel(None).0, Metrics::default());
         let mut told = Vec::new();
         for event in events {
             if keeper.take(event) {
@@ -270,6 +311,23 @@ mod tests {
         ]);
         assert_eq!(told.last(), Some(&says(&[])));
         assert!(told[2..7].iter().all(|told| *told == says(&["10.0.0.1:8001"])), "{told:?}");
+    }
+
+    #[test]
+    fn what_may_run_here_and_what_does_is_told() {
+        let placement = |model: &str, node: &str, tier: &str| -> EdgePlacement {
+            let mut placement = readable(placement(model, &format!("10.0.0.{}", model.len()))).unwrap();
+            let status = json!({"decision": {"tier": tier, "nodes": [node], "variant": "f32", "replicas": 1,
+                "reason": "ChosenAtEdge", "since": "2026-11-24T09:00:00Z"},
+                "endpoints": [{"tier": tier, "address": format!("10.0.0.{}", model.len()), "port": 8001},
+                    {"tier": "Cloud", "address": "10.96.0.1", "port": 8001}]});
+            placement.status = Some(serde_json::from_value(status).unwrap());
+            placement
+        };
+        let placements = [placement("a", "a-1", "Edge"), placement("bb", "a-2", "Edge"), placement("ccc", "", "Cloud")];
+        let here = Here::of(placements.iter(), "a-1");
+        assert_eq!(here.versions, BTreeSet::from([("vision".into(), "v1".into())]));
+        assert_eq!(here.servers, BTreeSet::from(["10.0.0.1".parse().unwrap()]));
     }
 
     #[test]

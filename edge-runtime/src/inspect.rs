@@ -2,6 +2,7 @@
 
 use crate::load::{LoadError, open};
 use sconce_kernels::IsaToken;
+use sconce_model::artifact::signature::Trust;
 use sconce_model::artifact::{DataSet, Paired, TensorSpec, VariantEntry};
 use sconce_model::preprocess::Preprocess;
 use serde::Serialize;
@@ -57,7 +58,7 @@ struct Evaluation {
 /// # Errors
 /// As `serve` has them.
 pub fn inspect(folder: &Path, digest: Option<&str>) -> Result<Report, LoadError> {
-    let opened = open(folder, digest)?;
+    let opened = open(folder, digest, &Trust::default())?;
     let artifact = &opened.artifact;
     let variant = |entry: &VariantEntry| -> Result<Variant, LoadError> {
         let measured = artifact.evaluation().and_then(|evaluation| evaluation.variants.get(&entry.name));

@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod inspect;
 pub mod load;
 pub mod logs;
+pub mod measure;
 pub mod metrics;
 pub mod process;
 pub mod request;

@@ -4,7 +4,8 @@ use crate::decode::{Images, MAX_PIXELS, Signature};
 use crate::engine::Runner;
 use candle_core::{DType, Device, Tensor};
 use sconce_kernels::{Cpu, IsaError, IsaToken, Threads};
-use sconce_model::artifact::{Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS, VariantEntry};
+use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
+use sconce_model::artifact::{self, Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS, VariantEntry};
 use sconce_model::digest::{named, sha256};
 use sconce_model::plan::Plan;
 use serde::Deserialize;
@@ -26,6 +27,8 @@ pub const FILE_PATH: &str = "org.cncf.model.filepath";
 pub enum LoadError {
     #[error(transparent)]
     Artifact(Box<ArtifactError>),
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     #[error("UnknownArchitecture: {why}; use a newer build, or train again with layers that this one knows")]
     Architecture { why: String },
     #[error("cannot read {}", path.display())]
@@ -39,7 +42,7 @@ pub enum LoadError {
     #[error("{}: no manifest of an artifact", path.display())]
     Manifest { path: PathBuf, source: serde_json::Error },
     #[error("the model has {inputs} inputs and {outputs} outputs; only one of each can be served yet")]
-    Signature { inputs: usize, outputs: usize },
+    Tensors { inputs: usize, outputs: usize },
     #[error(
         "it needs {needs} bytes beside the {resident} that this process has, of {limit}, a tenth of which stays free; unload a \
          model before, or give the process more"
@@ -88,20 +91,15 @@ pub struct Loaded {
     pub one_row: Duration,
 }
 
+/// Compiles a variant and warms it up.
+///
 /// # Errors
-/// [`LoadError`]: nothing is served that is not what its digest says.
-pub fn load(
-    folder: &Path,
-    digest: Option<&str>,
-    variant: &str,
-    max_batch_size: usize,
-    threads: usize,
-) -> Result<Loaded, LoadError> {
-    let opened = open(folder, digest)?;
+/// [`LoadError`]: it is not there, or broken, or fails at warm-up.
+pub fn load(opened: &Opened, variant: &str, max_batch_size: usize, threads: usize) -> Result<Loaded, LoadError> {
     let artifact = &opened.artifact;
     let (inputs, outputs) = (&artifact.config().inputs, &artifact.config().outputs);
     let ([input], [output]) = (&inputs[..], &outputs[..]) else {
-        return Err(LoadError::Signature { inputs: inputs.len(), outputs: outputs.len() });
+        return Err(LoadError::Tensors { inputs: inputs.len(), outputs: outputs.len() });
     };
     let labels = artifact.config().labels.clone();
     let images = Images::new(artifact.preprocess(), &artifact.graph().input, MAX_PIXELS).map(Arc::new);
@@ -112,7 +110,7 @@ pub fn load(
     }
     let runner = Runner { plan, isa: IsaToken::detect()?, threads: Threads::new(threads).map_err(LoadError::Threads)? };
     let one_row = warm_up(&runner, max_batch_size)?;
-    let digest = opened.verified.map(|verified| verified.digest).unwrap_or_default();
+    let digest = opened.verified.as_ref().map(|verified| verified.digest.clone()).unwrap_or_default();
     Ok(Loaded { runner, signature, digest, one_row })
 }
 
@@ -127,9 +125,17 @@ pub struct Opened {
 /// Verifies a folder, and reads what it is.
 ///
 /// # Errors
-/// [`LoadError`]: it is not what its digest says, or no artifact.
-pub fn open(folder: &Path, digest: Option<&str>) -> Result<Opened, LoadError> {
+/// [`LoadError`]: it is not what its digest says, not signed by whom it must be, or no artifact.
+pub fn open(folder: &Path, digest: Option<&str>, trust: &Trust) -> Result<Opened, LoadError> {
     let verified = verify(folder, digest)?;
+    if trust.asks() {
+        let whole = || artifact::files(folder).map(|files| files.into_iter().map(|file| (file.path, file.digest)));
+        let listed = match &verified {
+            Some(verified) => verified.listed.clone(),
+            None => whole()?.collect(),
+        };
+        trust.verify(&listed, std::fs::read(folder.join(SIGNATURE)).ok().as_deref())?;
+    }
     Ok(Opened { artifact: Artifact::open(folder)?, verified, folder: folder.into() })
 }
 
@@ -180,6 +186,8 @@ pub struct Verified {
     pub digest: String,
     /// Those that are there.
     pub files: BTreeSet<String>,
+    /// All of the version, with their digests.
+    listed: BTreeMap<String, String>,
 }
 
 /// Checks the manifest against its digest, and the files that are there against the manifest. `None` without a manifest, where
@@ -194,9 +202,10 @@ fn verify(folder: &Path, digest: Option<&str>) -> Result<Option<Verified>, LoadE
     let got = sha256(&bytes);
     matches(MANIFEST, &got, digest.unwrap_or(&got))?;
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| LoadError::Manifest { path, source })?;
-    let mut files = BTreeSet::new();
+    let (mut files, mut listed) = (BTreeSet::new(), BTreeMap::new());
     for layer in &manifest.layers {
         let Some(file) = layer.annotations.get(FILE_PATH) else { continue };
+        listed.insert(file.clone(), layer.digest.clone());
         let path = folder.join(file);
         match digest_of(&path) {
             Ok(got) => {
@@ -208,7 +217,7 @@ fn verify(folder: &Path, digest: Option<&str>) -> Result<Option<Verified>, LoadE
             Err(source) => return Err(LoadError::Read { path, source }),
         }
     }
-    Ok(Some(Verified { digest: got, files }))
+    Ok(Some(Verified { digest: got, files, listed }))
 }
 
 /// Of a file, without holding it in memory.
@@ -231,7 +240,7 @@ mod tests {
     use super::*;
 
     fn loaded(folder: &Path, digest: &str) -> Result<Loaded, LoadError> {
-        load(folder, Some(digest), "f32", 4, 1)
+        load(&open(folder, Some(digest), &Trust::default())?, "f32", 4, 1)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use clap::Parser as _;
 use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::args::{
-    Args, Asked, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Place, Route, Serve, Verb,
+    Args, Asked, ControlMode, Execute, Fetch, Inspect, LogFormat, Measure, OutputFormat, Place, Route, Serve, Verb,
 };
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::builtin::Builtin;
@@ -17,7 +17,7 @@ use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::spans::{self, Exporter};
 use sconce_edge_runtime::tls::Tls;
-use sconce_edge_runtime::{bench, inspect, route, stop};
+use sconce_edge_runtime::{bench, inspect, measure, route, stop};
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let last_words = match &args.verb {
         Verb::Fetch(args) => Some(args.termination_log.clone()),
         Verb::Serve(args) => Some(args.termination_log.clone()),
-        Verb::Route(_) | Verb::Bench(_) | Verb::Inspect(_) => None,
+        Verb::Route(_) | Verb::Bench(_) | Verb::Measure(_) | Verb::Inspect(_) => None,
     };
     let Err(error) = run(args) else { return ExitCode::SUCCESS };
     // The first word is the reason, where there is a table of them; Kubernetes shows the file as the container's last words.
@@ -95,6 +95,7 @@ fn run(Args { verb, log_format }: Args) -> Result<()> {
             Verb::Serve(args) => run_serve(*args, logs).await,
             Verb::Route(args) => run_route(args).await,
             Verb::Bench(args) => bench::run(&args).await,
+            Verb::Measure(args) => run_measure(&args).await,
             Verb::Inspect(args) => run_inspect(&args),
         };
         if let Some(exporter) = exporter {
@@ -117,6 +118,8 @@ fn runtime(verb: &Verb) -> Result<Runtime> {
             start_with_little_memory()?;
             workers(1)
         }
+        // It waits for others.
+        Verb::Measure(_) => workers(1),
         _ => Builder::new_multi_thread(),
     };
     Ok(runtime.enable_all().build()?)
@@ -148,7 +151,8 @@ fn start_with_little_memory() -> Result<()> {
 
 async fn run_fetch(args: Fetch) -> Result<()> {
     let source = Source::new(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
-    let fetched = fetch(&source, &args.digest, &args.variant, &args.to, args.registries.patience);
+    let trust = args.trusted.trust();
+    let fetched = fetch(&source, &args.digest, &args.variant, &args.to, &trust, args.registries.patience);
     tokio::select! {
         // What is fetched may hash files for long before it waits: first the signals are listened to.
         biased;
@@ -158,6 +162,10 @@ async fn run_fetch(args: Fetch) -> Result<()> {
         }
         fetched = fetched => Ok(fetched?),
     }
+}
+
+async fn run_measure(args: &Measure) -> Result<()> {
+    measure::run(args, async { drop(stop::requested().await) }).await
 }
 
 fn run_inspect(args: &Inspect) -> Result<()> {
@@ -210,13 +218,14 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
 
 /// Of the models that have a place of their own; those of registries are fetched.
 async fn folders(args: &Serve) -> Result<Vec<(String, catalogue::Source)>> {
-    let mut folders = Vec::new();
+    let (trust, mut folders) = (args.trusted.trust(), Vec::new());
     for Asked { name, place, digest } in args.models().map_err(Error::msg)? {
         let (folder, digest) = match place {
             Place::Folder(folder) => (folder, digest),
             Place::Registry(source) => {
                 let store = Store::new(args.model_store().map_err(Error::msg)?);
-                let kept = store.bring(&source, digest.as_deref(), &args.variant, args.registries.patience).await?;
+                let kept =
+                    store.bring(&source, digest.as_deref(), &args.variant, &trust, args.registries.patience).await?;
                 (kept.folder, Some(kept.digest))
             }
         };
@@ -240,6 +249,7 @@ async fn catalogue(args: &Serve, metrics: Arc<Metrics>) -> Result<Arc<Catalogue>
     };
     let settings = Settings {
         variant: args.variant.clone(),
+        trust: args.trusted.trust(),
         policy: Policy { max_batch_size: args.max_batch_size.into(), max_queue_delay: args.max_queue_delay },
         queue_size: args.queue_size as usize,
         threads: args.threads(),

@@ -10,8 +10,9 @@ use axum::response::{IntoResponse as _, Response};
 use common::process::{self, Process};
 use common::{client, request};
 use sconce_edge_runtime::fetch::{FetchError, Source, Store, fetch};
-use sconce_edge_runtime::load::{FILE_PATH, load};
+use sconce_edge_runtime::load::{FILE_PATH, LoadError, Loaded, load, open};
 use sconce_edge_runtime::wire::ModelInferRequest;
+use sconce_model::artifact::signature::{PrivateKey, SIGNATURE, Trust, sign};
 use sconce_model::digest::sha256;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,7 +50,11 @@ struct Registry {
 async fn registry(moods: &[Mood], rename: fn(&str) -> String) -> (Arc<Registry>, String) {
     let folder = tempfile::tempdir().unwrap();
     sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
-    let files = sconce_model::artifact::files(folder.path()).unwrap();
+    registry_of(folder.path(), moods, rename).await
+}
+
+async fn registry_of(folder: &Path, moods: &[Mood], rename: fn(&str) -> String) -> (Arc<Registry>, String) {
+    let files = sconce_model::artifact::files(folder).unwrap();
     let layers: Vec<_> = files
         .iter()
         .map(|file| serde_json::json!({"mediaType": "application/octet-stream", "digest": file.digest, "size": file.bytes.len(), "annotations": {FILE_PATH: rename(&file.path)}}))
@@ -126,7 +131,11 @@ fn same(path: &str) -> String {
 }
 
 async fn fetched(from: &str, digest: &str, to: &Path, patience: Duration) -> Result<(), FetchError> {
-    fetch(&Source::new(from, &[])?, digest, "f32", to, patience).await
+    fetch(&Source::new(from, &[])?, digest, "f32", to, &Trust::default(), patience).await
+}
+
+fn loaded(folder: &Path, digest: &str, variant: &str) -> Result<Loaded, LoadError> {
+    load(&open(folder, Some(digest), &Trust::default())?, variant, 4, 1)
 }
 
 fn folder() -> TempDir {
@@ -144,7 +153,7 @@ const SHORT: Duration = Duration::from_millis(300);
 async fn what_is_fetched_can_be_served_and_is_not_fetched_twice() {
     let (to, (registry, from)) = (folder(), registry(&[], same).await);
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
-    assert_eq!(load(to.path(), Some(&registry.digest()), "f32", 4, 1).unwrap().digest, registry.digest());
+    assert_eq!(loaded(to.path(), &registry.digest(), "f32").unwrap().digest, registry.digest());
     registry.asked.lock().unwrap().clear();
     // Nobody answers there: bytes that are there need no network.
     fetched("oci://127.0.0.1:1/vision/tiny", &registry.digest(), to.path(), MINUTE).await.unwrap();
@@ -153,7 +162,7 @@ async fn what_is_fetched_can_be_served_and_is_not_fetched_twice() {
     std::fs::write(&weights, b"rotten").unwrap();
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
     assert_eq!(registry.asked.lock().unwrap().len(), 2);
-    load(to.path(), Some(&registry.digest()), "f32", 4, 1).unwrap();
+    loaded(to.path(), &registry.digest(), "f32").unwrap();
 }
 
 #[tokio::test]
@@ -161,11 +170,13 @@ async fn one_variant_is_fetched_without_the_others() {
     let (registry, from) = registry(&[], same).await;
     for (variant, passes) in [("f16", "convolution of f16"), ("int8", "convolution of int8")] {
         let to = folder();
-        fetch(&Source::new(&from, &[]).unwrap(), &registry.digest(), variant, to.path(), MINUTE).await.unwrap();
+        fetch(&Source::new(&from, &[]).unwrap(), &registry.digest(), variant, to.path(), &Trust::default(), MINUTE)
+            .await
+            .unwrap();
         let weights: Vec<_> =
             std::fs::read_dir(to.path().join("weights")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(weights, [variant]);
-        let plan = load(to.path(), Some(&registry.digest()), variant, 4, 1).unwrap().runner.plan;
+        let plan = loaded(to.path(), &registry.digest(), variant).unwrap().runner.plan;
         let steps: Vec<_> = plan.steps().iter().map(ToString::to_string).collect();
         assert!(steps.iter().any(|step| step.contains(passes)), "{steps:#?}");
     }
@@ -175,8 +186,8 @@ async fn one_variant_is_fetched_without_the_others() {
 async fn a_rotten_file_of_another_variant_holds_up_none() {
     let (to, (registry, from)) = (folder(), registry(&[], same).await);
     let (source, digest) = (Source::new(&from, &[]).unwrap(), registry.digest());
-    let fetch = async |variant| fetch(&source, &digest, variant, to.path(), MINUTE).await.unwrap();
-    let load = |variant| load(to.path(), Some(&digest), variant, 4, 1);
+    let fetch = async |variant| fetch(&source, &digest, variant, to.path(), &Trust::default(), MINUTE).await.unwrap();
+    let load = |variant| loaded(to.path(), &digest, variant);
     fetch("f32").await;
     fetch("int8").await;
     // What is well stays.
@@ -195,7 +206,7 @@ async fn a_busy_registry_and_a_connection_that_is_cut_only_cost_time() {
     let (to, (registry, from)) = (folder(), registry(&[Mood::Busy, Mood::Cut, Mood::Busy], same).await);
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
     assert_eq!(registry.from(), ["from the start", "from the start", "from the middle", "from the middle"]);
-    load(to.path(), Some(&registry.digest()), "f32", 4, 1).unwrap();
+    loaded(to.path(), &registry.digest(), "f32").unwrap();
 }
 
 #[tokio::test]
@@ -221,10 +232,11 @@ async fn reasons_come_first() {
     let digest = format!("sha256:{}", "404".repeat(21) + "0");
     check("oci://127.0.0.1:1/vision/tiny", &digest, SHORT, "RegistryUnreachable: ").await;
     check("https://127.0.0.1/vision", &registry.digest(), MINUTE, "FetchFailed: ").await;
-    let error = fetch(&Source::new(&from, &[]).unwrap(), &registry.digest(), "int3", to.path(), MINUTE)
-        .await
-        .unwrap_err()
-        .to_string();
+    let error =
+        fetch(&Source::new(&from, &[]).unwrap(), &registry.digest(), "int3", to.path(), &Trust::default(), MINUTE)
+            .await
+            .unwrap_err()
+            .to_string();
     assert!(error.contains("no variant \"int3\", it has f32"), "{error}");
 }
 
@@ -240,6 +252,39 @@ async fn a_registry_that_forbids_is_not_asked_again() {
         let error = fetched.await.unwrap().unwrap_err().to_string();
         assert!(error.starts_with("RegistryUnreachable: the registry lets nobody read "), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_nobody_trusted_has_signed_is_neither_fetched_nor_served() {
+    let folder = folder();
+    let key = PrivateKey::from_pem(include_str!("fetching/key.pem")).unwrap();
+    let trust = Trust::from_pem(include_str!("fetching/key.pub")).unwrap();
+    let other = Trust::from_pem(include_str!("fetching/other.pub")).unwrap();
+    sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
+    let (unsigned, from) = registry_of(folder.path(), &[], same).await;
+    let to = self::folder();
+    let fetch = async |registry: &Registry, from: &str, trust: &Trust, to: &TempDir| {
+        fetch(&Source::new(from, &[]).unwrap(), &registry.digest(), "f32", to.path(), trust, MINUTE).await
+    };
+    let error = fetch(&unsigned, &from, &trust, &to).await.unwrap_err().to_string();
+    assert!(error.starts_with("SignatureInvalid: the version has no model.sig"), "{error}");
+    assert!(unsigned.from().is_empty(), "no weights were asked for");
+
+    let files = sconce_model::artifact::files(folder.path()).unwrap();
+    let files = files.into_iter().map(|file| (file.path, file.digest)).collect();
+    std::fs::write(folder.path().join(SIGNATURE), sign("tiny", &files, &key)).unwrap();
+    let (signed, from) = registry_of(folder.path(), &[], same).await;
+    let to = self::folder();
+    let error = fetch(&signed, &from, &other, &to).await.unwrap_err().to_string();
+    assert!(error.starts_with("SignatureInvalid: it is signed by the key "), "{error}");
+    fetch(&signed, &from, &trust, &to).await.unwrap();
+    open(to.path(), Some(&signed.digest()), &trust).unwrap();
+    let error = open(to.path(), Some(&signed.digest()), &other).err().unwrap().to_string();
+    assert!(error.starts_with("SignatureInvalid: it is signed by the key "), "{error}");
+    // A folder without a manifest is held against its signature as well.
+    open(folder.path(), None, &trust).unwrap();
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    assert!(open(folder.path(), None, &trust).is_err());
 }
 
 #[tokio::test]
@@ -288,7 +333,7 @@ async fn a_registry_without_tls_has_to_be_named() {
     assert!(error.ends_with("it does not speak TLS; name it with --insecure-registry, if that is meant"), "{error}");
     let host = from["oci://".len()..].split('/').next().unwrap().to_owned();
     let source = Source::new(&from, &[host]).unwrap();
-    fetch(&source, &registry.digest(), "f32", to.path(), MINUTE).await.unwrap();
+    fetch(&source, &registry.digest(), "f32", to.path(), &Trust::default(), MINUTE).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -375,13 +420,13 @@ async fn two_who_bring_the_same_fetch_it_once() {
     let (store, (registry, from)) = (folder(), registry(&[Mood::Busy], same).await);
     let bring = async || {
         let source = Source::new(&format!("{from}:{TAG}"), &[]).unwrap();
-        Store::new(store.path().join("models")).bring(&source, None, "f32", MINUTE).await.unwrap()
+        Store::new(store.path().join("models")).bring(&source, None, "f32", &Trust::default(), MINUTE).await.unwrap()
     };
     let (one, other) = tokio::join!(bring(), bring());
     assert_eq!((&one, &one.digest), (&other, &registry.digest()));
     // The busy answer, and the file.
     assert_eq!(registry.from().len(), 2);
-    load(&one.folder, Some(&one.digest), "f32", 4, 1).unwrap();
+    loaded(&one.folder, &one.digest, "f32").unwrap();
 }
 
 #[tokio::test]
@@ -390,6 +435,7 @@ async fn a_store_that_cannot_be_written_is_said() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let source = Source::new(&format!("{from}:{TAG}"), &[]).unwrap();
-    let error = Store::new(file.clone()).bring(&source, None, "f32", MINUTE).await.unwrap_err().to_string();
+    let error =
+        Store::new(file.clone()).bring(&source, None, "f32", &Trust::default(), MINUTE).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("FetchFailed: cannot write {}/sha256-", file.display())), "{error}");
 }

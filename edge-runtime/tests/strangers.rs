@@ -12,6 +12,9 @@ mod python;
 use common::MODEL;
 use common::process::{Process, output, tiny};
 use python::{Nothing, python};
+use sconce_edge_runtime::load;
+use sconce_model::artifact::files;
+use sconce_model::artifact::signature::{PrivateKey, SIGNATURE, Trust, sign};
 use serde_json::json;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -44,7 +47,11 @@ fn interpreter() -> Option<&'static Path> {
 }
 
 fn file(name: &str) -> String {
-    format!("{}/tests/strangers/{name}", env!("CARGO_MANIFEST_DIR"))
+    file_of("strangers", name)
+}
+
+fn file_of(tests: &str, name: &str) -> String {
+    format!("{}/tests/{tests}/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// One that lets clients load and unload, and has what Triton's examples ask.
@@ -103,6 +110,42 @@ fn kserves_clients_find_the_server_that_they_expect() {
 #[test]
 fn who_knows_no_messages_learns_them_by_reflection() {
     ask(|_| vec![file("reflection.py"), "--verbose".into()]);
+}
+
+/// Theirs verifies what we sign, and we what theirs signs; both see that a file was changed.
+#[test]
+fn signatures_are_those_of_model_signing() {
+    let Some(interpreter) = interpreter() else { return };
+    let (folder, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = folder.path();
+    sconce_model::artifact::testing::write_tiny(model, 7).unwrap();
+    let [private, public] = ["key.pem", "key.pub"].map(|name| file_of("fetching", name));
+    let key = PrivateKey::from_pem(&std::fs::read_to_string(&private).unwrap()).unwrap();
+    let trust = Trust::from_pem(&std::fs::read_to_string(&public).unwrap()).unwrap();
+    let (ours, theirs) = (model.join(SIGNATURE), scratch.path().join("theirs.sig"));
+    let digests = files(model).unwrap().into_iter().map(|file| (file.path, file.digest)).collect();
+    std::fs::write(&ours, sign("tiny", &digests, &key)).unwrap();
+    let run = |verb: &str, signature: &Path, key: &str| {
+        let mut command = Command::new(interpreter);
+        command.args(["-m", "model_signing", verb, "key"]).arg(model).arg("--signature").arg(signature);
+        let ended = output(
+            command.arg("--ignore-paths").arg(&ours).args([key, if verb == "sign" { &private } else { &public }]),
+        );
+        (
+            ended.status.success(),
+            [ended.stdout, ended.stderr].map(|told| String::from_utf8_lossy(&told).into_owned()).concat(),
+        )
+    };
+    let (verified, told) = run("verify", &ours, "--public_key");
+    assert!(verified, "{told}");
+    let (signed, told) = run("sign", &theirs, "--private_key");
+    assert!(signed, "{told}");
+    std::fs::copy(&theirs, &ours).unwrap();
+    load::open(model, None, &trust).unwrap();
+    std::fs::write(model.join("config.json"), "{}").unwrap();
+    let (verified, told) = run("verify", &theirs, "--public_key");
+    assert!(!verified && told.contains("config.json"), "{told}");
+    assert!(load::open(model, None, &trust).is_err());
 }
 
 /// schemathesis draws requests, good and bad ones, and holds each answer against the description.

@@ -26,6 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 const MANAGER: &str = "sconce-operator/placement";
 const NODE_MANAGER: &str = "sconce-operator/node";
 const RETIRE_MANAGER: &str = "sconce-operator/retire";
+const SUSPEND_MANAGER: &str = "sconce-operator/suspend";
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -39,6 +40,8 @@ pub enum Write {
     Status { object: Object, news: Vec<News> },
     /// Says when a replaced Deployment goes; `None` takes it back.
     Retire { target: Target, at: Option<Timestamp> },
+    /// Stops a Job, or lets it go on: of its other fields nothing can be changed.
+    Suspend { target: Target, suspend: bool },
     /// Only if it is still the object that was seen.
     Delete(Target),
 }
@@ -129,6 +132,7 @@ impl Write {
             Self::Label(object) => ("label", object.kind, &object.namespace, &object.name),
             Self::Status { object, .. } => ("status", object.kind, &object.namespace, &object.name),
             Self::Retire { target, .. } => ("retire", target.kind, &target.namespace, &target.name),
+            Self::Suspend { target, .. } => ("suspend", target.kind, &target.namespace, &target.name),
             Self::Delete(target) => ("delete", target.kind, &target.namespace, &target.name),
         };
         (verb, kind, namespace.clone(), name.clone())
@@ -259,6 +263,12 @@ async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
             let at = at.map(|at| at.to_string());
             let patch = json!({"metadata": {"uid": target.uid, "annotations": {RETIRE_AT: at}}});
             let parameters = PatchParams { field_manager: Some(RETIRE_MANAGER.into()), ..PatchParams::default() };
+            let api = api(client, target.kind, &target.namespace);
+            done(api.patch(&target.name, &parameters, &Patch::Merge(&patch)).await, Status::is_not_found)
+        }
+        Write::Suspend { target, suspend } => {
+            let patch = json!({"metadata": {"uid": target.uid}, "spec": {"suspend": suspend}});
+            let parameters = PatchParams { field_manager: Some(SUSPEND_MANAGER.into()), ..PatchParams::default() };
             let api = api(client, target.kind, &target.namespace);
             done(api.patch(&target.name, &parameters, &Patch::Merge(&patch)).await, Status::is_not_found)
         }

@@ -23,6 +23,9 @@ pub struct Run {
     /// Image of the pods that serve models; it holds `fetch` and `serve`.
     #[arg(long, value_name = "IMAGE")]
     pub runtime_image: String,
+    /// Image of the Jobs that train.
+    #[arg(long, value_name = "IMAGE")]
+    pub trainer_image: String,
     #[arg(long, default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: String,
     /// Registry that is spoken to without TLS. May be given several times.
@@ -38,6 +41,9 @@ pub struct Run {
     pub health: SocketAddr,
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub metrics: SocketAddr,
+    /// Where to show what is decided, as a page to look at; without a login. Default: nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub page: Option<SocketAddr>,
     /// How long a replaced place serves on, so that every router has the new routes before it goes.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub drain: Duration,
@@ -60,13 +66,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_image_is_all_that_must_be_given() {
-        let Args { command: Command::Run(run) } =
-            Args::parse_from(["sconce-operator", "run", "--runtime-image", "runtime:1", "--insecure-registry=r:5000"]);
-        assert_eq!(run.runtime_image, "runtime:1");
+    fn the_images_are_all_that_must_be_given() {
+        let Args { command: Command::Run(run) } = Args::parse_from([
+            "sconce-operator",
+            "run",
+            "--runtime-image",
+            "runtime:1",
+            "--trainer-image=trainer:1",
+            "--insecure-registry=r:5000",
+        ]);
+        assert_eq!((&*run.runtime_image, &*run.trainer_image), ("runtime:1", "trainer:1"));
         assert_eq!(run.insecure_registries, ["r:5000"]);
         assert_eq!(run.drain, Duration::from_secs(10));
+        assert_eq!(run.page, None);
         assert!(Args::try_parse_from(["sconce-operator", "run"]).is_err());
-        assert!(Args::try_parse_from(["sconce-operator", "run", "--runtime-image=i", "--drain=soon"]).is_err());
+        assert!(
+            Args::try_parse_from(["sconce-operator", "run", "--runtime-image=i", "--trainer-image=t", "--drain=soon"])
+                .is_err()
+        );
     }
 }

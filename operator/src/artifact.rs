@@ -240,7 +240,7 @@ fn evaluated(variant: Variant, evaluation: &Evaluation) -> VariantFacts {
 }
 
 /// A share of one as a percentage with two decimals, rounded down: a floor is kept, not nearly kept.
-fn percent(share: f64) -> Percent {
+pub(crate) fn percent(share: f64) -> Percent {
     let hundredths = (share.clamp(0.0, 1.0) * 10_000.0 + 1e-6).floor() as u64;
     let text = format!("{}.{:02}", hundredths / 100, hundredths % 100);
     Percent(format!("{}%", text.trim_end_matches('0').trim_end_matches('.')))

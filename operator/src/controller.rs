@@ -2,6 +2,7 @@
 
 use crate::apply::{Applier, News, Write};
 use crate::health::Pulse;
+use crate::logs::{self, Reading, Readings};
 use crate::metrics::{Metrics, ResultLabel};
 use crate::observe::{Key, Stores, observe};
 use crate::pass::{Input, Steps, pass};
@@ -10,9 +11,8 @@ use crate::render::Settings;
 use jiff::Timestamp;
 use kube::Client;
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Changes come in swarms: one pass for all of a swarm.
@@ -25,7 +25,8 @@ const RESYNC: Duration = Duration::from_secs(3600);
 pub struct Controller {
     pub client: Client,
     pub stores: Stores,
-    pub news: Arc<Notify>,
+    /// That the stores changed.
+    pub news: watch::Receiver<()>,
     pub metrics: Metrics,
     pub registries: Registries,
     pub settings: Settings,
@@ -34,16 +35,19 @@ pub struct Controller {
     pub identity: String,
 }
 
+type Told = (Key, Option<sconce_api::TrainingProgress>);
 type Answer = (Key, String, Result<crate::artifact::Artifact, crate::artifact::Failure>);
 
 impl Controller {
     /// Runs until told to stop; a pass that has begun is finished.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut applier = Applier::new(self.client.clone(), self.metrics.clone(), self.pulse.clone());
         let reporter = Reporter { controller: "sconce-operator".into(), instance: Some(self.identity.clone()) };
         let recorder = Recorder::new(self.client.clone(), reporter);
         let mut resolutions = Resolutions::new();
         let (asked, mut answers) = mpsc::unbounded_channel::<Answer>();
+        let mut readings = Readings::new();
+        let (read, mut told) = mpsc::unbounded_channel::<Told>();
         loop {
             while let Ok(answer) = answers.try_recv() {
                 self.note(&mut resolutions, answer);
@@ -52,15 +56,20 @@ impl Controller {
             let now = Timestamp::now();
             let world = observe(&self.stores, now);
             resolutions.retain(|key, _| world.models.contains_key(key));
-            let steps = pass(&Input {
+            readings.retain(|key, _| world.training_pods.contains_key(key));
+            let mut steps = pass(&Input {
                 world: &world,
                 resolutions: &resolutions,
+                readings: &readings,
                 refusals: &applier.refusals,
                 settings: &self.settings,
                 drain: self.drain,
                 clock: started,
             });
             let look_at = steps.look_at;
+            for pod in std::mem::take(&mut steps.to_read) {
+                self.read(&mut readings, pod, world.now, read.clone());
+            }
             self.carry_out(steps, &mut applier, &recorder, &mut resolutions, &asked).await;
             let result = if applier.retry_at().is_none() { "success" } else { "error" };
             self.metrics.reconciles.get_or_create(&ResultLabel { result }).inc();
@@ -70,11 +79,18 @@ impl Controller {
                 self.pulse.beat();
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = self.news.notified() => break,
+                    Ok(()) = self.news.changed() => break,
                     () = tokio::time::sleep_until(wake.into()) => break,
                     Some(answer) = answers.recv() => {
                         self.note(&mut resolutions, answer);
                         break;
+                    }
+                    Some((pod, progress)) = told.recv() => {
+                        let news = readings.get_mut(&pod).filter(|reading| progress.is_some() && reading.progress != progress);
+                        if let Some(reading) = news {
+                            reading.progress = progress;
+                            break;
+                        }
                     }
                     () = tokio::time::sleep(BEAT) => {}
                 }
@@ -127,6 +143,16 @@ impl Controller {
             let answer = registries.resolve(&uri).await;
             // Nobody listens once the process is ending.
             asked.send((key, uri, answer)).ok();
+        });
+    }
+
+    /// Off the loop, as registries are asked.
+    fn read(&self, readings: &mut Readings, pod: Key, now: Timestamp, read: mpsc::UnboundedSender<Told>) {
+        readings.entry(pod.clone()).or_insert(Reading { at: now, progress: None }).at = now;
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let progress = logs::read(client, &pod).await;
+            read.send((pod, progress)).ok();
         });
     }
 

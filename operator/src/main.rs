@@ -11,14 +11,16 @@ use sconce_operator::health::{Pulse, Readiness, serve_health, serve_metrics};
 use sconce_operator::lease::Candidate;
 use sconce_operator::metrics::Metrics;
 use sconce_operator::observe::Stores;
+use sconce_operator::page::serve_page;
 use sconce_operator::registry::Registries;
 use sconce_operator::render::Settings;
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -41,14 +43,18 @@ async fn operate(run: Run) -> Result<()> {
     let stop = CancellationToken::new();
     end_on_signal(&stop)?;
     let (metrics, readiness, pulse) = (Metrics::new(), Readiness::default(), Pulse::default());
-    let health = TcpListener::bind(run.health).await.with_context(|| format!("listening on {}", run.health))?;
-    let scrapes = TcpListener::bind(run.metrics).await.with_context(|| format!("listening on {}", run.metrics))?;
+    let health = listen(run.health).await?;
+    let scrapes = listen(run.metrics).await?;
+    let page = match run.page {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     tokio::spawn(serve_health(health, readiness.clone(), pulse.clone(), stop.clone()));
     tokio::spawn(serve_metrics(scrapes, metrics.clone(), stop.clone()));
 
     let config = Config::infer().await.context("finding the cluster")?;
     let client = requests(config.clone())?;
-    let news = Arc::new(Notify::new());
+    let news = watch::Sender::new(());
     // Watches have a client of their own: it waits as long as it takes.
     let stores = Stores::watch(&Client::try_from(config)?, &metrics, &news);
     tokio::select! {
@@ -56,6 +62,9 @@ async fn operate(run: Run) -> Result<()> {
         listed = stores.wait_until_listed() => listed.context("listing all kinds")?,
     }
     readiness.set();
+    if let Some(page) = page {
+        tokio::spawn(serve_page(page, Arc::new(stores.clone()), news.subscribe(), stop.clone()));
+    }
     tracing::info!("all kinds are listed");
 
     let identity = run.identity.clone().unwrap_or_else(own_name);
@@ -70,13 +79,15 @@ async fn operate(run: Run) -> Result<()> {
     let controller = Controller {
         client,
         stores,
-        news,
+        news: news.subscribe(),
         metrics: metrics.clone(),
         registries: Registries::new(&run.insecure_registries),
         settings: Settings {
             image: run.runtime_image,
+            trainer_image: run.trainer_image,
             pull_policy: run.image_pull_policy,
             insecure_registries: run.insecure_registries,
+            trusted_keys: None,
         },
         drain: run.drain,
         pulse,
@@ -98,6 +109,10 @@ async fn operate(run: Run) -> Result<()> {
             Ok(())
         }
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
 }
 
 fn requests(mut config: Config) -> Result<Client> {

@@ -25,6 +25,11 @@ pub fn version(model: &str, digest: &str) -> String {
     format!("{model}-{}-r1", hex.get(..10).unwrap_or(hex))
 }
 
+/// The Job of a training's next run: of the same recipe it may run again, after the run named `before`.
+pub fn run(training: &str, uid: &str, recipe: &str, before: &str) -> String {
+    format!("{training}-{}", short_hash(&format!("{uid}/{recipe}/{before}"), 8))
+}
+
 /// A label's value as the name of an EdgeSite: itself if it is a DNS label, else made one, with a hash.
 pub fn site(value: &str) -> String {
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -57,6 +62,8 @@ mod tests {
         assert_eq!(placement("digits", "munich"), format!("digits-{}", short_hash("munich", 8)));
         assert_eq!(version("digits", "sha256:0123456789abcdef"), "digits-0123456789-r1");
         assert_ne!(pool("digits", "sha256:00", "f32"), pool("digits", "sha256:00", "int8"));
+        assert_eq!(run("digits", "u", "r", ""), run("digits", "u", "r", ""));
+        assert_ne!(run("digits", "u", "r", ""), run("digits", "u", "r", "digits-1"));
         assert!(pool(&"m".repeat(40), "sha256:00", "f32").len() <= 63);
         assert!(version(&"m".repeat(40), "sha256:0123456789abcdef").len() <= 63);
     }

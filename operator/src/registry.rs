@@ -100,7 +100,7 @@ fn failure(uri: &str, file: &str, error: &OciDistributionError) -> Failure {
     let missing = || Failure {
         reason: Reason::ArtifactMissing,
         message: format!(
-            "{uri}: the registry has no such artifact ({file} is missing); push it, or correct spec.model.uri"
+            "{uri}: the registry has no such artifact ({file} is missing); push it, or correct spec.model"
         ),
     };
     match error {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// Room, what it never says, and why.
 const ROOMS: &[(&str, &[&str], &str)] = &[
     ("observe", &["Patch", "PatchParams"], "it reads; `apply` writes"),
+    ("page", &["Patch", "PatchParams", "Api", "Client"], "it shows what others decided; there is nothing to press"),
     ("render", PURE, "it says what is to be written; `apply` writes it"),
     ("status", PURE, "it says what is so; the time comes with the world"),
     ("pass", PURE, "it is a function of what is observed; `controller` does what it says"),

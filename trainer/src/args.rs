@@ -1,6 +1,8 @@
 //! The flags.
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use sconce_model::artifact::signature::PrivateKey;
 use std::path::PathBuf;
 
 /// Trains models by `EdgeTraining` manifests, evaluates and publishes them.
@@ -8,7 +10,7 @@ use std::path::PathBuf;
 #[command(
     name = "sconce-trainer",
     version,
-    after_help = "Exit codes: 0 done; 1 failed; 2 wrong flags; 3 trained, but below spec.accept of the manifest."
+    after_help = "Exit codes: 0 done; 1 failed; 2 wrong flags; 3 trained, but below spec.accept of the manifest; 143 asked to\nstop, with a checkpoint that the same command goes on from."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -29,7 +31,26 @@ pub enum Verb {
         /// Where to; without a tag, `latest`.
         #[arg(value_name = "oci://HOST/REPOSITORY:TAG")]
         uri: String,
+        #[command(flatten)]
+        signing: Signing,
     },
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Signing {
+    /// Sign what is published: a private key (P-256, PEM), such as `openssl ecparam -genkey -name prime256v1 -noout` makes.
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
+}
+
+impl Signing {
+    /// # Errors
+    /// If the file cannot be read, or holds no such key.
+    pub fn key(&self) -> anyhow::Result<Option<PrivateKey>> {
+        let Some(path) = &self.signing_key else { return Ok(None) };
+        let pem = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some(PrivateKey::from_pem(&pem).with_context(|| path.display().to_string())?))
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -48,7 +69,13 @@ pub struct Train {
     /// Write there, as JSON, what the run did: data, epochs, accuracy, address.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Write there, as one line of JSON, what came of the run, for who tries again what fails: the exit code is then 0 for all
+    /// that another try would not change, such as a model that is not accepted or a manifest that is wrong.
+    #[arg(long, value_name = "FILE")]
+    pub result: Option<PathBuf>,
     /// Publish the artifact if it is accepted, as `publish` would.
     #[arg(long, value_name = "oci://HOST/REPOSITORY:TAG")]
     pub publish: Option<String>,
+    #[command(flatten)]
+    pub signing: Signing,
 }

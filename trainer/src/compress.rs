@@ -1,8 +1,8 @@
 //! Smaller forms of a trained network: f16 weights, and bytes whose ranges are found on training samples.
 
 use crate::data::shuffled;
-use crate::fit::Prepared;
 use crate::manifest::Form;
+use crate::prepared::Prepared;
 use sconce_kernels::quantise::Scaling;
 use sconce_model::network::{Network, Read};
 use sconce_model::ops::values;

@@ -1,6 +1,7 @@
 //! Learns: read → preprocess → train → evaluate → publish.
 
 pub mod args;
+pub mod augment;
 pub mod compress;
 pub mod data;
 pub mod evaluate;
@@ -8,6 +9,8 @@ pub mod fit;
 pub mod gate;
 pub mod manifest;
 pub mod output;
+pub mod prepared;
 pub mod progress;
 pub mod publish;
 pub mod report;
+pub mod stop;

@@ -3,21 +3,27 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use oci_client::Reference;
+use sconce_model::artifact::signature::PrivateKey;
 use sconce_model::artifact::{self, Description};
+use sconce_model::digest::sha256;
 use sconce_model::idx;
 use sconce_model::network::Network;
-use sconce_model::preprocess::{Material, Preprocess};
+use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
 use sconce_model::variant::{F32, Variant};
 use sconce_trainer::args::{Args, Train, Verb};
 use sconce_trainer::compress::{Compressed, compress};
 use sconce_trainer::data::{self, DataSet};
 use sconce_trainer::evaluate::evaluate;
-use sconce_trainer::fit::{Prepared, fit};
+use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
 use sconce_trainer::gate::{Verdict, verdict};
-use sconce_trainer::manifest::share;
+use sconce_trainer::manifest::{Init, ManifestError, Spec, share};
+use sconce_trainer::prepared::Prepared;
 use sconce_trainer::progress::{Progress, table};
-use sconce_trainer::report::{Run, report};
-use sconce_trainer::{manifest, output, publish};
+use sconce_trainer::publish::Pack;
+use sconce_trainer::report::{Run, report, result};
+use sconce_trainer::{manifest, output, publish, stop};
+use serde_json::json;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,15 +36,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELD_OUT: usize = 500;
 /// Exit code of a model that is not good enough.
 const NOT_ACCEPTED: u8 = 3;
+/// Exit code of a run that was asked to stop, as a shell has it of SIGTERM.
+const STOPPED: u8 = 143;
 
 fn main() -> Result<ExitCode> {
     // An error would say that one is installed already.
     rustls::crypto::ring::default_provider().install_default().ok();
     let args = Args::parse();
     match args.verb {
-        Verb::Train(flags) => train(&flags, &args.insecure_registry),
-        Verb::Publish { artifact, uri } => {
-            let address = publish_to(&artifact, &publish::reference(&uri)?, &args.insecure_registry)?;
+        Verb::Train(flags) => train(&flags, &args.insecure_registry).or_else(|error| in_vain(&flags, error)),
+        Verb::Publish { artifact, uri, signing } => {
+            let (target, key) = (publish::reference(&uri)?, signing.key()?);
+            let address = publish_to(&artifact, &target, &args.insecure_registry, key.as_ref())?;
             println!("published {address}");
             Ok(ExitCode::SUCCESS)
         }
@@ -55,9 +64,10 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         );
     }
     output::check(&flags.output)?;
-    let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess };
+    let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() };
     preprocess.check().with_context(|| format!("{}: spec.preprocess", flags.manifest.display()))?;
     let target = flags.publish.as_deref().map(publish::reference).transpose()?;
+    let key = flags.signing.key()?;
     let mut data = data::read(&spec.dataset, flags.data.as_deref(), spec.fit.seed, graph.units())?;
     let (train, validation) =
         data.train.split(share(&spec.fit.validation).unwrap_or_default(), spec.fit.seed, "validation");
@@ -66,13 +76,36 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     print!("{}", table(&graph));
 
     let network = Network::initialise(graph.clone(), spec.fit.seed)?;
+    if spec.fit.init == Init::Torch {
+        as_torch(&network, spec.fit.seed)?;
+    }
     let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
     let mut progress = Progress::new(spec.fit.epochs);
     let seen = prepared(&train)?;
-    fit(&network, &seen, &prepared(&validation)?, &spec.fit, &mut progress)?;
+    let checkpoints = Checkpoints::new(output::beside(&flags.output, "checkpoints"), recipe(&spec, &preprocess, &data));
+    let stop = stop::on_signal()?;
+    let lesson = Lesson {
+        network: &network,
+        train: &seen,
+        validation: &prepared(&validation)?,
+        recipe: &spec.fit,
+        checkpoints: Some(&checkpoints),
+        stop: &stop.asked,
+        teacher: None,
+    };
+    match stop.during(|| fit(&lesson, &mut progress)) {
+        Ok(epoch) if spec.fit.early_stopping.is_some() => {
+            println!("kept: epoch {epoch}, the best on the validation split")
+        }
+        Err(error @ FitError::Stopped { .. }) => {
+            eprintln!("{error}");
+            return Ok(ExitCode::from(STOPPED));
+        }
+        fitted => drop(fitted?),
+    }
 
     let (forms, most) =
-        spec.compress.map(|compress| (compress.variants, compress.max_accuracy_drop)).unwrap_or_default();
+        spec.compress.clone().map(|compress| (compress.variants, compress.max_accuracy_drop)).unwrap_or_default();
     let Compressed { mut variants, refused } = compress(network, &forms, &seen, spec.fit.seed);
     let mut evaluation = evaluate(&variants, &mut data, &preprocess)?;
     let most = share(&most).unwrap_or_default();
@@ -92,14 +125,14 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     }
 
     let measured = &evaluation.variants[F32];
-    let floor = spec.accept.map(|accept| accept.min_accuracy);
+    let floor = spec.accept.as_ref().map(|accept| accept.min_accuracy.clone());
     let accepted = floor.as_deref().and_then(share).is_none_or(|floor| measured.value >= floor);
     let target = target.filter(|_| accepted);
-    let published = target.map(|target| publish_to(&flags.output, &target, insecure)).transpose();
-    if let (Some(path), Ok(published)) = (&flags.report, &published) {
-        let epochs = &progress.seen;
-        let (train, validation, published) = (train.len(), validation.len(), published.as_deref());
-        let run = Run { graph: &graph, train, validation, epochs, evaluation, accepted, published };
+    let published = target.map(|target| publish_to(&flags.output, &target, insecure, key.as_ref())).transpose();
+    let address = published.as_ref().ok().and_then(|published| published.as_deref());
+    let (epochs, train, validation) = (&progress.seen, train.len(), validation.len());
+    let run = Run { graph: &graph, train, validation, epochs, evaluation, accepted, published: address };
+    if let (Some(path), Ok(_)) = (&flags.report, &published) {
         std::fs::write(path, format!("{:#}\n", report(&run)))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -107,18 +140,48 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         println!("published {address}");
     }
     println!("On {} test samples, {}:", evaluation.dataset.n, data.name);
-    verdicts.iter().for_each(|verdict| println!("{}", verdict.line));
+    verdicts.iter().for_each(|verdict| println!("{}", verdict.line()));
     refused.iter().for_each(|why| println!("left out: {why}"));
+    let told = result(&Pack::new(&flags.output)?.digest(), &run, &verdicts).to_string();
+    if !std::io::stdout().is_terminal() {
+        println!("{told}");
+    }
     println!("Test accuracy: {:.4}", measured.value);
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
+    // Kept until then: a registry that is down costs no epoch.
+    checkpoints.remove()?;
+    if let Some(file) = &flags.result {
+        last_words(file, &told)?;
+    }
     if let Some(floor) = floor.filter(|_| !accepted) {
         eprintln!("Not accepted: test accuracy {:.4} is below spec.accept.minAccuracy {floor}", measured.value);
-        return Ok(ExitCode::from(NOT_ACCEPTED));
+        return Ok(if flags.result.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NOT_ACCEPTED) });
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn publish_to(folder: &Path, target: &Reference, insecure: &[String]) -> Result<String> {
+/// A wrong manifest is as wrong at the next try.
+fn in_vain(flags: &Train, error: anyhow::Error) -> Result<ExitCode> {
+    let is_final = error.chain().any(|cause| cause.is::<ManifestError>() || cause.is::<PreprocessError>());
+    let Some(file) = flags.result.as_ref().filter(|_| is_final) else { return Err(error) };
+    eprintln!("Error: {error:#}");
+    last_words(file, &json!({"result": {"error": format!("{error:#}")}}).to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn last_words(file: &Path, words: &str) -> Result<()> {
+    std::fs::write(file, words).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// What is trained on what: whether a checkpoint is of this run.
+fn recipe(spec: &Spec, preprocess: &Preprocess, data: &DataSet) -> String {
+    let recipe = serde_json::json!([spec.architecture, preprocess, spec.fit, data.digest]);
+    sha256(recipe.to_string().as_bytes())
+}
+
+/// Signs the artifact, where there is a key, and publishes it.
+fn publish_to(folder: &Path, target: &Reference, insecure: &[String], key: Option<&PrivateKey>) -> Result<String> {
+    key.map(|key| publish::signed(folder, target, key)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(publish::publish(folder, target, insecure))?)
 }

@@ -42,15 +42,20 @@ pub fn check(folder: &Path) -> Result<(), OutputError> {
 /// [`OutputError`] if the folder may not be replaced, or cannot be written.
 pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), OutputError> {
     check(folder)?;
-    // Through its components, so that `digits/` becomes `digits.partial` as well.
-    let mut partial = folder.components().as_path().as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    let partial = beside(folder, "partial");
     let replace = |source| OutputError::Replace { folder: folder.into(), source };
     remove(&partial).map_err(replace)?;
     artifact::write(&partial, description)?;
     remove(folder).map_err(replace)?;
     std::fs::rename(&partial, folder).map_err(replace)
+}
+
+/// `digits.partial` beside `digits`, and beside `digits/` as well.
+pub fn beside(folder: &Path, what: &str) -> PathBuf {
+    let mut name = folder.components().as_path().as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    name.into()
 }
 
 fn remove(folder: &Path) -> std::io::Result<()> {

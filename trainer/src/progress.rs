@@ -1,8 +1,10 @@
-//! What a person sees of a run: the network as a table, a bar on a terminal, one line an epoch everywhere.
+//! What is seen of a run: the network as a table; on a terminal a bar, and an epoch as a line for people; else, an epoch as a
+//! line of JSON, for programs.
 
 use crate::fit::{Epoch, Observer};
 use indicatif::{ProgressBar, ProgressStyle};
 use sconce_model::graph::Graph;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Instant;
@@ -26,6 +28,10 @@ pub struct Progress {
     bar: ProgressBar,
     epochs: usize,
     began: Instant,
+    /// Epochs of an earlier process.
+    before: usize,
+    /// Whether a person reads the lines.
+    terminal: bool,
     pub seen: Vec<Epoch>,
 }
 
@@ -35,11 +41,24 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len}  loss {msg}  {eta}") {
             bar.set_style(style);
         }
-        Self { bar, epochs, began: Instant::now(), seen: Vec::new() }
+        Self {
+            bar,
+            epochs,
+            began: Instant::now(),
+            before: 0,
+            terminal: std::io::stdout().is_terminal(),
+            seen: Vec::new(),
+        }
     }
 }
 
 impl Observer for Progress {
+    fn resumed(&mut self, epochs: &[Epoch], epoch: usize, batch: usize) {
+        println!("going on from a checkpoint: epoch {epoch}, batch {batch}");
+        self.seen = epochs.to_vec();
+        self.before = epochs.len();
+    }
+
     fn batch(&mut self, epoch: usize, batch: usize, batches: usize, loss: f32) {
         if batch.is_multiple_of(20) || batch == batches {
             self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
@@ -51,8 +70,10 @@ impl Observer for Progress {
 
     fn epoch(&mut self, epoch: &Epoch) {
         let left = (self.epochs - epoch.number) as f64;
-        let eta = self.began.elapsed().as_secs_f64() / epoch.number as f64 * left;
-        self.bar.suspend(|| println!("{}", line(epoch, self.epochs, eta)));
+        let eta = self.began.elapsed().as_secs_f64() / (epoch.number - self.before) as f64 * left;
+        let line =
+            if self.terminal { line(epoch, self.epochs, eta) } else { json_line(epoch, self.epochs, eta).to_string() };
+        self.bar.suspend(|| println!("{line}"));
         self.seen.push(*epoch);
         if epoch.number == self.epochs {
             self.bar.finish_and_clear();
@@ -61,10 +82,17 @@ impl Observer for Progress {
 }
 
 fn line(epoch: &Epoch, epochs: usize, eta: f64) -> String {
-    let Epoch { number, loss, accuracy, validation, took } = epoch;
+    let Epoch { number, loss, accuracy, validation, took, .. } = epoch;
     let validation = validation.map(|accuracy| format!("  validation {accuracy:.4}")).unwrap_or_default();
     let took = took.as_secs_f64();
     format!("epoch {number}/{epochs}  loss {loss:.4}  accuracy {accuracy:.4}{validation}  {took:.1} s  eta {eta:.0} s")
+}
+
+/// `accuracy` is that of the validation, or where nothing was held out for it, that of training.
+fn json_line(epoch: &Epoch, epochs: usize, eta: f64) -> Value {
+    let Epoch { number, loss, accuracy, validation, .. } = epoch;
+    let accuracy = validation.unwrap_or(*accuracy);
+    json!({"epoch": number, "epochs": epochs, "loss": loss, "accuracy": accuracy, "etaSeconds": eta.round()})
 }
 
 #[cfg(test)]
@@ -75,11 +103,15 @@ mod tests {
     #[test]
     fn an_epoch_is_one_line() {
         let took = Duration::from_millis(12_340);
-        let mut epoch = Epoch { number: 3, loss: 0.0512, accuracy: 0.9841, validation: Some(0.979), took };
+        let (validation, validation_loss) = (Some(0.979), Some(0.07));
+        let mut epoch = Epoch { number: 3, loss: 0.0512, accuracy: 0.9841, validation, validation_loss, took };
         assert_eq!(
             line(&epoch, 10, 86.4),
             "epoch 3/10  loss 0.0512  accuracy 0.9841  validation 0.9790  12.3 s  eta 86 s"
         );
+        let json = json_line(&epoch, 10, 86.4);
+        assert_eq!((&json["epoch"], &json["epochs"], &json["accuracy"]), (&3.into(), &10.into(), &0.979.into()));
+        assert_eq!((&json["etaSeconds"], json["loss"].is_number()), (&86.0.into(), true));
         epoch.validation = None;
         assert_eq!(line(&epoch, 10, 86.4), "epoch 3/10  loss 0.0512  accuracy 0.9841  12.3 s  eta 86 s");
     }

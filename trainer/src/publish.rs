@@ -2,10 +2,12 @@
 
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::{Reference, RegistryOperation, secrets::RegistryAuth};
+use sconce_model::artifact::signature::{PrivateKey, SIGNATURE, SignatureError, is_of, sign};
 use sconce_model::artifact::{Artifact, ArtifactError, File, files};
 use sconce_model::digest::sha256;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 const ARTIFACT_TYPE: &str = "application/vnd.cncf.model.manifest.v1+json";
@@ -19,6 +21,10 @@ pub enum PublishError {
     Uri { uri: String, why: String },
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    #[error("{}: {why}; sign it again with --signing-key, or delete it", path.display())]
+    Signature { path: PathBuf, why: SignatureError },
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
     #[error(
         "cannot {what} at {registry}; does it run, and may you write there? Without TLS it needs --insecure-registry {registry}"
     )]
@@ -34,10 +40,14 @@ pub struct Pack {
 
 impl Pack {
     /// # Errors
-    /// [`ArtifactError`] if the folder holds no artifact of ours.
-    pub fn new(folder: &Path) -> Result<Self, ArtifactError> {
+    /// [`PublishError`] if the folder holds no artifact of ours, or a signature of another.
+    pub fn new(folder: &Path) -> Result<Self, PublishError> {
         let artifact = Artifact::open(folder)?;
         let files = files(folder)?;
+        if let Some(signature) = files.iter().find(|file| file.path == SIGNATURE) {
+            let invalid = |why| PublishError::Signature { path: folder.join(SIGNATURE), why };
+            is_of(&signature.bytes, &digests(&files)).map_err(invalid)?;
+        }
         let config = json!({
             "descriptor": {"name": artifact.config().task},
             "config": {"architecture": "sconce", "format": "safetensors", "paramSize": artifact.graph().parameter_count().to_string(), "precision": "float32"},
@@ -67,6 +77,21 @@ impl Pack {
     pub fn digest(&self) -> String {
         sha256(&self.manifest)
     }
+}
+
+/// Signs an artifact: writes its `model.sig`. The same key makes the same signature.
+///
+/// # Errors
+/// [`PublishError`] if it is no artifact of ours, or cannot be written.
+pub fn signed(folder: &Path, reference: &Reference, key: &PrivateKey) -> Result<(), PublishError> {
+    let name = reference.repository().rsplit('/').next().unwrap_or_default();
+    let path = folder.join(SIGNATURE);
+    let signature = sign(name, &digests(&files(folder)?), key);
+    std::fs::write(&path, signature).map_err(|source| PublishError::Write { path, source })
+}
+
+fn digests(files: &[File]) -> BTreeMap<String, String> {
+    files.iter().map(|file| (file.path.clone(), file.digest.clone())).collect()
 }
 
 /// JSON with sorted keys.

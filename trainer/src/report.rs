@@ -1,8 +1,10 @@
 //! What a run did, as JSON for programs. It has times, so it is no part of the artifact, whose bytes repeat.
 
 use crate::fit::Epoch;
+use crate::gate::Verdict;
 use sconce_model::artifact::Evaluation;
 use sconce_model::graph::Graph;
+use sconce_model::variant::F32;
 use serde_json::{Value, json};
 
 /// A finished run.
@@ -20,7 +22,7 @@ pub struct Run<'a> {
 pub fn report(run: &Run<'_>) -> Value {
     let epoch = |epoch: &Epoch| {
         json!({"number": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy, "validation": epoch.validation,
-               "seconds": epoch.took.as_secs_f64()})
+               "validationLoss": epoch.validation_loss,                "seconds": epoch.took.as_secs_f64()})
     };
     json!({
         "schema": 1,
@@ -32,6 +34,19 @@ pub fn report(run: &Run<'_>) -> Value {
         "accepted": run.accepted,
         "published": run.published,
     })
+}
+
+/// The last line of a run for programs: `digest` is that of the artifact, whether it was published or not.
+pub fn result(digest: &str, run: &Run<'_>, verdicts: &[Verdict]) -> Value {
+    let verdict =
+        |Verdict { variant, passed, reason }: &Verdict| json!({"variant": variant, "passed": passed, "reason": reason});
+    json!({"result": {
+        "digest": digest,
+        "published": run.published,
+        "accepted": run.accepted,
+        "accuracy": run.evaluation.variants.get(F32).map(|measured| measured.value),
+        "verdicts": verdicts.iter().map(verdict).collect::<Vec<_>>(),
+    }})
 }
 
 /// The widest vectors of this machine: times of one say little about another.

@@ -5,6 +5,7 @@
 use sconce_model::artifact::Artifact;
 use sconce_model::idx::{read_images, read_labels, write_images, write_labels};
 use sconce_trainer::data::synthetic;
+use sconce_trainer::publish::Pack;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -50,11 +51,18 @@ fn a_run_says_what_it_did_and_leaves_what_was_asked_for() {
     let output = train(folder.path(), &["--output", "out/", "--held-out", "held-out", "--report", "report.json"]);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
-    for expected in
-        ["Data: IDX files, 10 % held out by seed 7 (sha256:", "epoch 2/2  loss ", "On 100 test samples, IDX files"]
-    {
+    for expected in ["Data: IDX files, 10 % held out by seed 7 (sha256:", "On 100 test samples, IDX files"] {
         assert!(said.contains(expected), "{expected:?} in {said}");
     }
+    let lines: Vec<serde_json::Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let [_, second, last] = &lines[..] else { panic!("two epochs and a result: {lines:?}") };
+    assert_eq!((&second["epoch"], &second["epochs"], &second["etaSeconds"]), (&2.into(), &2.into(), &0.0.into()));
+    assert!(second["loss"].is_number() && second["accuracy"].is_number());
+    let result = &last["result"];
+    assert_eq!(result["digest"], Pack::new(&folder.path().join("out")).unwrap().digest());
+    assert_eq!((&result["accepted"], &result["published"]), (&true.into(), &serde_json::Value::Null));
+    assert_eq!(result["verdicts"][2]["variant"], "int8");
+    assert_eq!(result["verdicts"][2]["passed"], true);
     let accuracy = said.lines().last().unwrap().strip_prefix("Test accuracy: 0.").unwrap();
     assert_eq!(accuracy.len(), 4);
 
@@ -90,4 +98,31 @@ fn a_folder_of_other_files_is_refused_before_training() {
     assert!(text(&output.stderr).contains("which is no part of an artifact: name another folder"));
     assert!(folder.path().join("training.yaml").exists());
     assert_eq!(text(&output.stdout), "");
+}
+
+/// Who starts a run again after a failure, such as a Job, must not start again what cannot get better.
+#[test]
+fn last_words_are_written_and_what_another_try_would_not_change_ends_with_0() {
+    let words = |folder: &Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join("words")).unwrap()).unwrap()
+    };
+    let flags = ["--result", "words", "--report", "report.json"];
+    let strict = folder("100%", "20%");
+    let output = train(strict.path(), &flags);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let told = words(strict.path());
+    assert_eq!((&told["result"]["accepted"], &told["result"]["published"]), (&false.into(), &serde_json::Value::Null));
+    assert_eq!(told["result"]["verdicts"][0]["variant"], "f32");
+
+    let wrong = folder("30%", "lots");
+    let output = train(wrong.path(), &flags);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let error = words(wrong.path())["result"]["error"].as_str().unwrap().to_owned();
+    assert!(error.ends_with("spec.compress.maxAccuracyDrop: lots; need a percentage, such as 0.5%"), "{error}");
+
+    // A registry that is down may be up at the next try.
+    let unpublished = folder("30%", "20%");
+    let output = train(unpublished.path(), &["--result", "words", "--publish", "oci://127.0.0.1:1/m/tiny:1"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(!unpublished.path().join("words").exists());
 }

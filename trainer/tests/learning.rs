@@ -8,13 +8,16 @@ use sconce_model::preprocess::{Material, Preprocess, Step};
 use sconce_model::variant::Variant;
 use sconce_trainer::data::synthetic;
 use sconce_trainer::evaluate::evaluate;
-use sconce_trainer::fit::{Epoch, FitError, Observer, Prepared, fit};
+use sconce_trainer::fit::{Epoch, FitError, Lesson, Observer, fit};
 use sconce_trainer::manifest::{Fit, Optimizer};
+use sconce_trainer::prepared::Prepared;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 struct Silent;
 
 impl Observer for Silent {
+    fn resumed(&mut self, _: &[Epoch], _: usize, _: usize) {}
     fn batch(&mut self, _: usize, _: usize, _: usize, _: f32) {}
     fn epoch(&mut self, _: &Epoch) {}
 }
@@ -31,7 +34,17 @@ fn run(learning_rate: f32) -> Result<(Network, f64), FitError> {
     let recipe = Fit { epochs: 5, optimizer: Optimizer::Adam { learning_rate }, seed: 3, ..Fit::default() };
     let (train, validation) = data.train.split(0.1, 3, "validation");
     let prepared = |samples| Prepared::new(samples, &preprocess, &network.graph().input);
-    fit(&network, &prepared(&train)?, &prepared(&validation)?, &recipe, &mut Silent)?;
+    let (train, validation) = (prepared(&train)?, prepared(&validation)?);
+    let lesson = Lesson {
+        network: &network,
+        train: &train,
+        validation: &validation,
+        recipe: &recipe,
+        checkpoints: None,
+        stop: &AtomicBool::new(false),
+        teacher: None,
+    };
+    fit(&lesson, &mut Silent)?;
     let variants = [Variant::f32(network)];
     let evaluation = evaluate(&variants, &mut data, &preprocess)?;
     let [Variant { network, .. }] = variants;

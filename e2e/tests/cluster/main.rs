@@ -12,3 +12,5 @@ mod placing;
 mod readme;
 mod rights;
 mod suite;
+mod trust;
+mod training;

@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use sconce_api::{Basis, EdgePlacement, Rejection, Tier};
+use sconce_api::{Basis, EdgeModelVersion, EdgePlacement, Rejection, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, placement_name, serves_from, stands};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const MODEL: &str = "digits.vision";
@@ -20,21 +21,27 @@ async fn wish(bed: &Bed, spec: serde_json::Value) -> Result<()> {
 #[tokio::test]
 async fn budget_decides_the_tier_and_every_number_names_its_basis() -> Result<()> {
     let bed = bed().await?;
-    // Until 500 probes are done the fleet's assumption stands, with which the cloud would be too far only with its margin.
-    bed.until_placement("digits", "site-a", "the cloud rejected by its measured link", |ep| {
+    // Until 500 probes are done the fleet's assumption stands, with which the cloud would be too far only with its margin; until
+    // the node has measured the variants, an estimate of their service times.
+    bed.until_placement("digits", "site-a", "all measured, and the cloud rejected by its link", |ep| {
         let rejected = ep.status.as_ref().map(|status| status.rejected.as_slice()).unwrap_or_default();
-        link_basis(ep) == Some(Basis::Estimated)
+        basis(ep) == Some(Basis::Measured)
             && rejected.iter().any(|one| one.candidate.starts_with("cloud") && one.reason == "LinkTooSlow")
     })
     .await?;
-    let measured = |ep: &EdgePlacement| {
-        let predicted = ep.status.as_ref().and_then(|status| status.predicted.as_ref());
-        predicted.is_some_and(|terms| (terms.link.basis, terms.transfer.basis) == (Basis::Measured, Basis::Measured))
-    };
-    let b = bed.until_placement("digits", "site-b", "round trip and uplink measured", measured).await?;
-    let predicted = b.status.and_then(|status| status.predicted).expect("a placed model has a prediction");
-    assert_eq!(predicted.compute.basis, Basis::Estimated, "service time comes from FLOPs and the node's speed");
-    assert_eq!(predicted.basis, Basis::Estimated, "the least trusted part names the whole");
+    // In the cloud by the median of three nodes of a class.
+    let measured = |ep: &EdgePlacement| basis(ep) == Some(Basis::Measured);
+    let b = bed.until_placement("digits", "site-b", "all measured, the uplink too", measured).await?;
+    let version = b.spec.version_ref.name;
+    let versions: Api<EdgeModelVersion> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let facts = versions.get(&version).await?.status.expect("a placed version was read");
+    assert!(facts.profiles.iter().all(|profile| profile.nodes == 3), "{:?}", facts.profiles);
+    let names = |profiles: Vec<&str>| profiles.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+    let of_class = names(facts.profiles.iter().map(|profile| profile.variant.as_str()).collect());
+    assert_eq!(of_class, names(facts.variants.iter().map(|variant| variant.name.as_str()).collect()));
+    println!("{:?}", facts.profiles);
+    let explain = bed.sconce()?.args(["explain", "digits", "-n", NAMESPACE, "--site", "site-a"]).output().await?;
+    assert!(explain.contains("compute") && !explain.contains("estimated"), "{explain}");
 
     for node in ["site-a-1", "site-b-1"] {
         let answers = bed.ask(node, &ClientRun::of(MODEL).count(500)).await?;
@@ -44,8 +51,9 @@ async fn budget_decides_the_tier_and_every_number_names_its_basis() -> Result<()
     Ok(())
 }
 
-fn link_basis(placement: &EdgePlacement) -> Option<Basis> {
-    Some(placement.status.as_ref()?.predicted.as_ref()?.link.basis)
+/// Of the least trusted part.
+fn basis(placement: &EdgePlacement) -> Option<Basis> {
+    Some(placement.status.as_ref()?.predicted.as_ref()?.basis)
 }
 
 #[tokio::test]

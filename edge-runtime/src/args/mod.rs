@@ -7,6 +7,7 @@ pub use models::{Asked, Place};
 use crate::fetch::is_sha256;
 use crate::tls::Files;
 use clap::{Parser, Subcommand};
+use sconce_model::artifact::signature::Trust;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub enum Verb {
     Route(Route),
     /// Measure a model by variant and batch size; or what requests wait and cost at a server, or at two in turn.
     Bench(Bench),
+    /// Measure, until told to stop, what this node's agent asks for: how long variants take here.
+    Measure(Measure),
     /// Tell what an artifact is, and how it would run here.
     Inspect(Inspect),
 }
@@ -54,6 +57,8 @@ pub struct Fetch {
     pub to: PathBuf,
     #[command(flatten)]
     pub registries: Registries,
+    #[command(flatten)]
+    pub trusted: Trusted,
     /// Where the reason of a failure is left for Kubernetes; ignored where it cannot be written.
     #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
@@ -68,6 +73,21 @@ pub struct Registries {
     /// How long the registry may bring nothing before this ends with the reason; what it has brought is kept.
     #[arg(long, default_value = "15s", value_parser = seconds)]
     pub patience: Duration,
+}
+
+/// Whose models are served.
+#[derive(clap::Args, Debug)]
+pub struct Trusted {
+    /// Public keys (P-256), one after another: a model is served only if one of them signed it. Without any it is trusted by its
+    /// digest.
+    #[arg(long = "trusted-keys", value_name = "FILE|PEM", env = "SCONCE_TRUSTED_KEYS", value_parser = trust)]
+    keys: Option<Trust>,
+}
+
+impl Trusted {
+    pub fn trust(&self) -> Trust {
+        self.keys.clone().unwrap_or_default()
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -89,6 +109,8 @@ pub struct Serve {
     pub model_store: Option<PathBuf>,
     #[command(flatten)]
     pub registries: Registries,
+    #[command(flatten)]
+    pub trusted: Trusted,
     /// Folder of models, DIR/NAME/VERSION with an artifact in each, versions being numbers: all are served, the newest to those
     /// who name none.
     #[arg(long, value_name = "DIR")]
@@ -275,6 +297,18 @@ pub struct BenchServers {
 }
 
 #[derive(clap::Args, Debug)]
+pub struct Measure {
+    /// Where the agent says what it wants, and reads what came of it; meanwhile the files of one variant are there.
+    #[arg(long, value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Variants whose files are larger are not measured.
+    #[arg(long, value_name = "BYTES", default_value = "268435456")]
+    pub most_bytes: u64,
+    #[command(flatten)]
+    pub registries: Registries,
+}
+
+#[derive(clap::Args, Debug)]
 pub struct Inspect {
     /// Folder of the artifact.
     #[arg(long, value_name = "DIR")]
@@ -295,6 +329,13 @@ pub enum OutputFormat {
 /// `sha256:` and 64 hexadecimal digits.
 fn sha256(text: &str) -> Result<String, String> {
     is_sha256(text).then(|| text.to_owned()).ok_or_else(|| "need sha256: and 64 hexadecimal digits".into())
+}
+
+/// Keys, or the file that they are in.
+fn trust(text: &str) -> Result<Trust, String> {
+    let read = || std::fs::read_to_string(text).map_err(|error| format!("cannot read it: {error}"));
+    let pem = if text.contains("-----BEGIN") { text.to_owned() } else { read()? };
+    Trust::from_pem(&pem).map_err(|error| error.to_string())
 }
 
 /// `20s`, `250ms`, `2m`, `500us` or `0`.

@@ -3,9 +3,11 @@
 use super::{cpu, percentiles};
 use crate::args::{BenchModel, threads};
 use crate::engine::{Executor, Runner};
-use crate::load::{load, open};
+use crate::load::{Opened, load, open};
+use crate::process::thread_cpu;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
+use sconce_model::artifact::signature::Trust;
 use sconce_model::plan::Scratch;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -21,7 +23,7 @@ const TURN: Duration = Duration::from_millis(20);
 /// # Errors
 /// As `serve` has them.
 pub(super) fn run(args: &BenchModel, folder: &Path, length: Duration) -> Result<Value> {
-    let opened = open(folder, None)?;
+    let opened = open(folder, None, &Trust::default())?;
     let here = opened.artifact.variants().iter().filter(|variant| opened.has(variant));
     let here: Vec<&str> = here.map(|variant| variant.name.as_str()).collect();
     let asked: Vec<&str> = args.variant.iter().map(String::as_str).collect();
@@ -30,7 +32,7 @@ pub(super) fn run(args: &BenchModel, folder: &Path, length: Duration) -> Result<
         bail!("{} has the files of no variant; fetch one", folder.display());
     }
     let threads = threads(args.threads);
-    let variants = names.iter().map(|name| Variant::load(folder, name, threads)).collect::<Result<Vec<_>>>();
+    let variants = names.iter().map(|name| Variant::load(&opened, name, threads)).collect::<Result<Vec<_>>>();
     let mut variants = variants?;
     let began = Instant::now();
     loop {
@@ -56,20 +58,29 @@ struct Variant {
 
 struct Batch {
     xs: Tensor,
-    /// Of each run, in milliseconds.
+    /// Of each run that nothing else on this machine interrupted, in milliseconds.
     took: Vec<f64>,
+    /// Of the others.
+    disturbed: Vec<f64>,
 }
 
+/// A thread that computes has the CPU all the time: where it had it for a tenth less, others had it. One with helpers also waits
+/// for these. So short a wait is none.
+const WAIT: Duration = Duration::from_micros(10);
+/// Where fewer were not interrupted, all count.
+const LEAST_UNDISTURBED: usize = 3;
+
 impl Variant {
-    fn load(folder: &Path, name: &str, threads: usize) -> Result<Self> {
-        let loaded = load(folder, None, name, LARGEST, threads)?;
+    fn load(opened: &Opened, name: &str, threads: usize) -> Result<Self> {
+        let loaded = load(opened, name, LARGEST, threads)?;
         let executor = Executor::suited(loaded.one_row);
         let runner = executor.fit(loaded.runner);
         let batch = |rows: usize| -> Result<Batch> {
             let shape: Vec<usize> = std::iter::once(rows).chain(runner.plan.input().iter().copied()).collect();
             // Neither zeros nor ones, which kernels and CPUs may find easier.
             let values = (0..shape.iter().product()).map(|index: usize| (index % 251) as f32 / 251.0).collect();
-            Ok(Batch { xs: Tensor::from_vec(values, shape, &Device::Cpu)?, took: Vec::new() })
+            let xs = Tensor::from_vec(values, shape, &Device::Cpu)?;
+            Ok(Batch { xs, took: Vec::new(), disturbed: Vec::new() })
         };
         let batches = BATCH_SIZES.into_iter().map(batch).collect::<Result<_>>()?;
         Ok(Self { name: name.into(), executor, scratch: runner.plan.scratch(LARGEST), batches, runner })
@@ -78,23 +89,31 @@ impl Variant {
     /// Each batch size for the length of a turn, or once.
     fn turn(&mut self) -> Result<()> {
         for batch in &mut self.batches {
-            let began = Instant::now();
-            let mut before = Duration::ZERO;
-            while before < TURN {
+            let turn = Instant::now();
+            while turn.elapsed() < TURN {
+                let cpu = thread_cpu();
+                let began = Instant::now();
                 self.runner.infer(&[&batch.xs], &mut self.scratch)?;
-                let after = began.elapsed();
-                batch.took.push((after - before).as_secs_f64() * 1e3);
-                before = after;
+                let took = began.elapsed();
+                let waited = took.saturating_sub(thread_cpu().saturating_sub(cpu));
+                let usual = if self.runner.threads.count() > 1 { took / 2 } else { took / 10 };
+                let times = if waited > WAIT.max(usual) { &mut batch.disturbed } else { &mut batch.took };
+                times.push(took.as_secs_f64() * 1e3);
             }
         }
         Ok(())
     }
 
     fn told(self) -> Value {
-        let batches = self.batches.into_iter().map(|Batch { xs, mut took }| {
+        let batches = self.batches.into_iter().map(|Batch { xs, mut took, disturbed }| {
+            let undisturbed = took.len();
+            if undisturbed < LEAST_UNDISTURBED {
+                took.extend(disturbed);
+            }
             let mut told = percentiles(&mut took);
             told["batchSize"] = json!(xs.dims()[0]);
             told["samples"] = json!(took.len());
+            told["undisturbed"] = json!(undisturbed);
             told
         });
         let batches: Vec<Value> = batches.collect();

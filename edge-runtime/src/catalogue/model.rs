@@ -6,9 +6,10 @@ use crate::builtin::{self, Builtin};
 use crate::decode::Signature;
 use crate::encode::Identity;
 use crate::engine::{Engine, EngineError, Executor};
-use crate::load::{LoadError, load};
+use crate::load::{LoadError, load, open};
 use crate::metrics::{Metrics, OfModel, Served};
 use sconce_model::artifact::TensorSpec;
+use sconce_model::artifact::signature::Trust;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -105,6 +106,8 @@ impl Model {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub variant: String,
+    /// Whose signature each must have.
+    pub trust: Trust,
     pub policy: Policy,
     /// Requests that may wait for each.
     pub queue_size: usize,
@@ -121,8 +124,9 @@ impl Settings {
     /// [`LoadError`]: nothing is served that is not what its digest says, or fails at warm-up.
     pub fn start(&self, name: &str, source: &Source, metrics: &Metrics) -> Result<Model, LoadError> {
         let began = Instant::now();
-        let Self { variant, policy, queue_size, threads, executor } = self;
-        let loaded = load(&source.folder, source.digest.as_deref(), variant, policy.max_batch_size, *threads)?;
+        let Self { variant, trust, policy, queue_size, threads, executor } = self;
+        let opened = open(&source.folder, source.digest.as_deref(), trust)?;
+        let loaded = load(&opened, variant, policy.max_batch_size, *threads)?;
         let isa = loaded.runner.isa.name();
         let version = source.version.clone().unwrap_or_else(|| version_of(&loaded.digest));
         let executor = executor.unwrap_or_else(|| Executor::suited(loaded.one_row));

@@ -19,6 +19,7 @@ use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use sconce_model::artifact::media_type;
+use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
 use sconce_model::digest::{named, sha256};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -33,6 +34,8 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 pub enum FetchError {
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     #[error("ArtifactMissing: {what} is not in the registry: was it pushed, and is the digest, or the tag, right?")]
     Missing { what: String },
     #[error(
@@ -50,6 +53,8 @@ pub enum FetchError {
     Unauthorized { what: String, why: String },
     #[error("UnknownArchitecture: {why}: is it a model of ours?")]
     Artifact { why: String },
+    #[error("FetchFailed: {what} has {bytes} bytes, and {most} may be fetched here")]
+    TooLarge { what: String, bytes: u64, most: u64 },
     #[error("FetchFailed: cannot write {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
 }
@@ -62,7 +67,8 @@ impl FetchError {
     }
 }
 
-/// Fetches the JSON files and the files of one variant into `folder`. Those of others stay, where they are what they should be.
+/// Fetches the JSON files and the files of one variant into `folder`, if it is signed as `trust` asks. Those of others stay, where
+/// they are what they should be.
 ///
 /// # Errors
 /// [`FetchError`], once `patience` has passed without a byte from the registry; what was fetched well is kept for the next.
@@ -71,6 +77,7 @@ pub async fn fetch(
     digest: &str,
     variant: &str,
     folder: &Path,
+    trust: &Trust,
     patience: Duration,
 ) -> Result<(), FetchError> {
     let source = &Attempts::new(source, patience);
@@ -78,10 +85,17 @@ pub async fn fetch(
     let manifest = source.retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
     let layers = layers(&manifest)?;
     let wanted = |path: &str| !path.contains('/');
+    small_enough(source.source, "what describes it", layers.iter().filter(|(path, _)| wanted(path)))?;
     for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
         fetch_file(source, layer, path, folder).await?;
     }
+    if trust.asks() {
+        let listed = layers.iter().map(|(path, layer)| (path.clone(), layer.digest.clone())).collect();
+        trust.verify(&listed, std::fs::read(folder.join(SIGNATURE)).ok().as_deref())?;
+    }
     let files = files_of(variant, folder)?;
+    let of_variant = |path: &str| wanted(path) || files.iter().any(|file| file == path);
+    small_enough(source.source, variant, layers.iter().filter(|(path, _)| of_variant(path)))?;
     for path in &files {
         let Some((_, layer)) = layers.iter().find(|(known, _)| known == path) else {
             return Err(FetchError::Artifact { why: format!("variants.json names {path}, the manifest does not") });
@@ -93,6 +107,16 @@ pub async fn fetch(
     }
     tracing::info!(digest, variant, folder = %folder.display(), "fetched and verified");
     Ok(())
+}
+
+/// Before any of them is fetched.
+fn small_enough<'a>(
+    source: &Source,
+    what: &str,
+    layers: impl Iterator<Item = &'a (String, Layer)>,
+) -> Result<(), FetchError> {
+    let (bytes, most) = (layers.map(|(_, layer)| layer.size).fold(0, u64::saturating_add), source.most_bytes());
+    if bytes > most { Err(FetchError::TooLarge { what: what.into(), bytes, most }) } else { Ok(()) }
 }
 
 /// The digest that the source's tag stands for at this moment.

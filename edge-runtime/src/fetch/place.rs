@@ -19,6 +19,7 @@ pub enum SourceError {
 pub struct Source {
     repository: Reference,
     plain: bool,
+    most_bytes: u64,
     client: OnceLock<Client>,
 }
 
@@ -37,7 +38,16 @@ impl Source {
         let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
         let loopback = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
         let plain = loopback || insecure.iter().any(|known| known == registry);
-        Ok(Self { repository, plain, client: OnceLock::new() })
+        Ok(Self { repository, plain, most_bytes: u64::MAX, client: OnceLock::new() })
+    }
+
+    /// Nothing larger is fetched, all files of a variant together.
+    pub fn with_most_bytes(self, most_bytes: u64) -> Self {
+        Self { most_bytes, ..self }
+    }
+
+    pub fn most_bytes(&self) -> u64 {
+        self.most_bytes
     }
 
     pub fn repository(&self) -> &Reference {

@@ -1,6 +1,7 @@
 //! Artifacts that are kept on this machine, each in the folder of its digest: what is there is not fetched again.
 
 use super::{FetchError, Source, fetch, resolve};
+use sconce_model::artifact::signature::Trust;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +34,7 @@ impl Store {
         source: &Source,
         digest: Option<&str>,
         variant: &str,
+        trust: &Trust,
         patience: Duration,
     ) -> Result<Kept, FetchError> {
         let digest = match digest {
@@ -41,7 +43,7 @@ impl Store {
         };
         let folder = self.folder.join(digest.replace(':', "-"));
         let _one = locked(&folder).await?;
-        fetch(source, &digest, variant, &folder, patience).await?;
+        fetch(source, &digest, variant, &folder, trust, patience).await?;
         Ok(Kept { digest, folder })
     }
 

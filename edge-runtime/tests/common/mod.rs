@@ -14,6 +14,7 @@ use sconce_edge_runtime::tls::Tls;
 use sconce_edge_runtime::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
 use sconce_edge_runtime::wire::{ModelInferRequest, raw_fp32};
+use sconce_model::artifact::signature::Trust;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,14 @@ pub const LIMITS: Limits = Limits {
 
 /// For batches of up to 4 rows.
 pub fn settings(executor: Executor) -> Settings {
-    Settings { variant: "f32".into(), policy: policy(4), queue_size: 256, threads: 1, executor: Some(executor) }
+    Settings {
+        variant: "f32".into(),
+        trust: Trust::default(),
+        policy: policy(4),
+        queue_size: 256,
+        threads: 1,
+        executor: Some(executor),
+    }
 }
 
 /// A catalogue with all that there is.

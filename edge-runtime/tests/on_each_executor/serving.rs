@@ -7,7 +7,7 @@ use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::catalogue::{Control, Settings, Source, Sources};
 use sconce_edge_runtime::decode::{Checked, Input, check, grpc};
 use sconce_edge_runtime::engine::{Engine, EngineError, Terms};
-use sconce_edge_runtime::load::load;
+use sconce_edge_runtime::load::{load, open};
 use sconce_edge_runtime::metrics::Metrics;
 use sconce_edge_runtime::wire::infer_parameter::ParameterChoice;
 use sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor;
@@ -16,6 +16,7 @@ use sconce_edge_runtime::wire::{
     ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest,
     RepositoryModelLoadRequest, ServerLiveRequest, StatisticDuration, raw_fp32,
 };
+use sconce_model::artifact::signature::Trust;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tonic::transport::Channel;
@@ -476,7 +477,7 @@ fn rows_of(input: &Input, rows: usize) -> Input {
 fn engine(queue_size: usize, max_queue_delay: Duration) -> (Engine, Input, Registry) {
     let folder = tempfile::tempdir().unwrap();
     sconce_model::artifact::testing::write_tiny(folder.path(), 7).unwrap();
-    let loaded = load(folder.path(), None, "f32", 4, 1).unwrap();
+    let loaded = load(&open(folder.path(), None, &Trust::default()).unwrap(), "f32", 4, 1).unwrap();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let policy = Policy { max_batch_size: 4, max_queue_delay };

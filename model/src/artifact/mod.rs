@@ -6,6 +6,7 @@
 mod error;
 mod files;
 mod formats;
+pub mod signature;
 pub mod testing;
 mod weights;
 

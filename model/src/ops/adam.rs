@@ -2,23 +2,43 @@
 
 use super::slice;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// The moments of one variable.
+/// The moments of one variable: what a checkpoint has to keep beside its weights.
 pub struct Adam {
-    moments: Mutex<(Vec<f32>, Vec<f32>)>,
+    moments: Mutex<Moments>,
     learning_rate: f32,
     step: i32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    pub means: Vec<f32>,
+    pub squares: Vec<f32>,
 }
 
 impl Adam {
     pub fn new(variable: &Var, learning_rate: f32) -> Self {
         let zeros = vec![0.0; variable.elem_count()];
-        Self { moments: Mutex::new((zeros.clone(), zeros)), learning_rate, step: 0 }
+        Self { moments: Mutex::new(Moments { means: zeros.clone(), squares: zeros }), learning_rate, step: 0 }
+    }
+
+    /// As it was after so many steps.
+    pub fn resume(moments: Moments, learning_rate: f32, steps: i32) -> Self {
+        Self { moments: Mutex::new(moments), learning_rate, step: steps }
+    }
+
+    pub fn moments(&self) -> Moments {
+        self.moments.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From the next step on.
+    pub fn set_learning_rate(&mut self, learning_rate: f32) {
+        self.learning_rate = learning_rate;
     }
 
     /// Moves the variable against its gradient.
@@ -39,7 +59,7 @@ impl InplaceOp2 for Adam {
             candle_core::bail!("adam: a variable is contiguous f32")
         };
         let Ok(mut moments) = self.moments.lock() else { candle_core::bail!("adam: an earlier step panicked") };
-        let (means, squares) = &mut *moments;
+        let Moments { means, squares } = &mut *moments;
         let rate = self.learning_rate / (1.0 - BETA1.powi(self.step));
         let scale = 1.0 / (1.0 - BETA2.powi(self.step));
         for (((w, g), m), v) in weight[start..end].iter_mut().zip(gradient).zip(means).zip(squares) {

@@ -7,12 +7,16 @@ mod conv;
 mod dense;
 mod loss;
 mod pool;
+mod sgd;
+mod soft;
 
-pub use adam::Adam;
+pub use adam::{Adam, Moments};
 pub use conv::{Window, conv2d};
 pub use dense::dense;
 pub use loss::softmax_cross_entropy;
 pub use pool::max_pool2d;
+pub use sgd::Sgd;
+pub use soft::soft_cross_entropy;
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
 

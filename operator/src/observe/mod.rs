@@ -1,20 +1,24 @@
 //! The observe step: reads the stores into values. It chooses nothing.
 
+mod profiles;
 mod snapshot;
 mod stores;
 mod survey;
 
+pub use profiles::Measurements;
 pub use snapshot::{fleet_snapshot, site_snapshot, speed_of};
 pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::Store;
-use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
+use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,10 +41,15 @@ pub struct World {
     pub models: ByKey<EdgeModel>,
     pub versions: ByKey<EdgeModelVersion>,
     pub placements: ByKey<EdgePlacement>,
+    pub trainings: ByKey<EdgeTraining>,
     pub nodes: ByKey<Node>,
     pub deployments: ByKey<Deployment>,
     pub services: ByKey<Service>,
     pub disruption_budgets: ByKey<PodDisruptionBudget>,
+    pub priority_classes: ByKey<PriorityClass>,
+    pub jobs: ByKey<Job>,
+    /// Pods of the trainings' runs, ended ones too.
+    pub training_pods: ByKey<Pod>,
     /// Pods that serve our models, by the name of their Deployment.
     pub model_pods: BTreeMap<Key, Vec<Arc<Pod>>>,
     /// Pods of others, by node.
@@ -56,10 +65,14 @@ pub fn observe(stores: &Stores, now: Timestamp) -> World {
         models: all(&stores.models),
         versions: all(&stores.versions),
         placements: all(&stores.placements),
+        trainings: all(&stores.trainings),
         nodes: all(&stores.nodes),
         deployments: all(&stores.deployments),
         services: all(&stores.services),
         disruption_budgets: all(&stores.disruption_budgets),
+        priority_classes: all(&stores.priority_classes),
+        jobs: all(&stores.jobs),
+        training_pods: all(&stores.training_pods),
         ..World::default()
     };
     for pod in stores.pods.state() {
@@ -85,6 +98,16 @@ impl World {
         pods
     }
 
+    /// Who keeps the room at a full site: the value of the model's PriorityClass, or of the one that pods without any have. One
+    /// that is not there gives none; the pods say so.
+    pub fn priority_of(&self, model: &EdgeModel) -> i32 {
+        let class = match &model.spec.priority_class_name {
+            Some(name) => self.priority_classes.get(&(String::new(), name.clone())),
+            None => self.priority_classes.values().find(|class| class.global_default == Some(true)),
+        };
+        class.map_or(0, |class| class.value)
+    }
+
     /// What `spec.model` resolved to, once the version's facts are there.
     pub fn version_of(&self, model: &EdgeModel) -> Option<&EdgeModelVersion> {
         let desired = model.status.as_ref()?.desired.as_ref()?;
@@ -98,6 +121,8 @@ pub const NAME_LABEL: &str = "app.kubernetes.io/name";
 pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 /// Value of [`NAME_LABEL`] on pods that serve models.
 pub const MODEL_POD: &str = "sconce-model";
+/// Value of [`NAME_LABEL`] on pods that train.
+pub const TRAINING_POD: &str = "sconce-training";
 
 /// Name of the EdgeModel that owns an object of ours; `None` = it is not ours.
 pub fn owner_model(object: &impl ResourceExt) -> Option<String> {

@@ -1,5 +1,6 @@
 //! From Kubernetes objects to the planner's values, with units.
 
+use super::profiles::{OfSite, of_classes, status_of};
 use super::{FleetView, INSTANCE_LABEL, SiteView, World, is_ready, owner_model};
 use crate::names;
 use crate::plan;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 const LEAVING: &[&str] =
     &["node.kubernetes.io/out-of-service", "ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"];
 
-/// Round trip between a router and a pod of the same site. A constant until agents measure it.
+/// Round trip between a router and a pod of the same site, where no agent has measured it.
 const LOCAL: plan::Term = plan::Term { p50_us: 300, p99_us: 500, basis: Basis::Estimated };
 
 /// A model that can be planned, and the facts of its version.
@@ -40,7 +41,7 @@ pub fn fleet_snapshot(
             peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),
             requests_per_second: count(load.requests_per_second),
             max_batch_size: count(model.spec.serving.clone().unwrap_or_default().max_batch_size),
-            variants: variants(version),
+            variants: variants(version, &OfSite::default()),
             cloud_sites: cloud_sites.get(&name).cloned().unwrap_or_default(),
             accuracy_floor_millis: model.spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
             name,
@@ -60,17 +61,21 @@ pub fn site_snapshot(
     offers: &BTreeMap<plan::ModelName, plan::CloudOffer>,
 ) -> plan::Snapshot {
     let spec = site.object.as_ref().map(|site| &site.spec);
+    let measured = OfSite::of_nodes(world, &site.nodes);
+    let model = |(model, version): &Resolved<'_>| {
+        Arc::new(plan_model(model, version, world.priority_of(model), &measured, offers))
+    };
     let current = models.iter().filter_map(|(model, _)| Some((model_name(model), home(world, model, name)?)));
     plan::Snapshot {
         site: name.to_owned(),
         nodes: site.nodes.iter().map(|node| plan_node(world, node)).collect(),
         link: link(crate::status::site_link(world, fleet, site)),
-        local: LOCAL,
+        local: local(world, site),
         paused: spec.is_some_and(|spec| spec.paused),
         cloud_only: spec.is_some_and(|spec| spec.serve == SiteServe::CloudOnly),
         prices: prices(fleet.spec.prices.clone().unwrap_or_default()),
         max_share_millis: fleet.spec.limits.clone().unwrap_or_default().max_share.millis().unwrap_or(80_000),
-        models: models.iter().map(|(model, version)| Arc::new(plan_model(model, version, offers))).collect(),
+        models: models.iter().map(model).collect(),
         current: current.collect(),
     }
 }
@@ -82,6 +87,8 @@ pub fn model_name(model: &EdgeModel) -> plan::ModelName {
 fn plan_model(
     model: &EdgeModel,
     version: &EdgeModelVersion,
+    priority: i32,
+    measured: &OfSite<'_>,
     offers: &BTreeMap<plan::ModelName, plan::CloudOffer>,
 ) -> plan::Model {
     let spec = &model.spec;
@@ -98,7 +105,7 @@ fn plan_model(
         digest: version.spec.digest.clone(),
         budget_us: micros(&spec.latency_budget),
         budget_policy: spec.budget_policy,
-        priority: 0,
+        priority,
         suspended: spec.suspend,
         accuracy_floor_millis: spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
         requests_per_second: count(load.requests_per_second),
@@ -109,13 +116,13 @@ fn plan_model(
         max_batch_size: count(spec.serving.clone().unwrap_or_default().max_batch_size),
         request_bytes: artifact.map_or(0, |artifact| count(artifact.request_bytes)),
         response_bytes: artifact.map_or(0, |artifact| count(artifact.response_bytes)),
-        variants: variants(version),
+        variants: variants(version, measured),
         cloud: offers.get(&name).cloned().unwrap_or_else(unoffered),
         name,
     }
 }
 
-fn variants(version: &EdgeModelVersion) -> Vec<plan::Variant> {
+fn variants(version: &EdgeModelVersion, measured: &OfSite<'_>) -> Vec<plan::Variant> {
     let facts = version.status.iter().flat_map(|status| &status.variants);
     let variant = |facts: &sconce_api::VariantFacts| plan::Variant {
         name: facts.name.clone(),
@@ -123,8 +130,8 @@ fn variants(version: &EdgeModelVersion) -> Vec<plan::Variant> {
         memory_bytes: count(facts.memory),
         flops: count(facts.flops),
         accuracy_millis: facts.accuracy.as_ref().and_then(|accuracy| accuracy.millis()),
-        class_profiles: BTreeMap::new(),
-        node_profiles: BTreeMap::new(),
+        class_profiles: of_classes(version, &facts.name),
+        node_profiles: measured.of_variant(version, &facts.name),
     };
     facts.map(variant).collect()
 }
@@ -141,13 +148,38 @@ fn plan_node(world: &World, node: &Node) -> plan::Node {
         allocatable: amounts(&allocatable),
         requested: requested(world, &node.name_any()),
         speed: speed_of(world, &node.name_any()),
-        busy_millis: 0,
+        busy_millis: busy_millis(world, &node.name_any()),
+    }
+}
+
+/// Cores that everything else than our models keeps busy; none where the agent has not told it yet.
+fn busy_millis(world: &World, node: &str) -> u64 {
+    let usage = status_of(world, node).and_then(|status| status.usage.as_ref());
+    usage.and_then(|usage| usage.cpu_busy_p95.millis()).unwrap_or(0)
+}
+
+/// As the agent measured it on its node. Between nodes nobody measures: at a site of several it is an estimate, no less than
+/// what the slowest of them takes alone.
+fn local(world: &World, site: &SiteView) -> plan::Term {
+    let measured = |node: &Arc<Node>| {
+        let round_trip = status_of(world, &node.name_any())?.local_round_trip.as_ref()?;
+        let (p50_us, p99_us) = (micros(&round_trip.p50), micros(round_trip.p99.as_ref()?));
+        Some(plan::Term { p50_us, p99_us: p99_us.max(p50_us), basis: round_trip.basis })
+    };
+    let terms = site.nodes.iter().map(measured);
+    match &terms.clone().collect::<Vec<_>>()[..] {
+        [Some(alone)] => *alone,
+        _ => terms.flatten().fold(LOCAL, |most, term| plan::Term {
+            p50_us: most.p50_us.max(term.p50_us),
+            p99_us: most.p99_us.max(term.p99_us),
+            basis: LOCAL.basis,
+        }),
     }
 }
 
 /// The speed that the node's agent measured.
 pub fn speed_of(world: &World, node: &str) -> Option<plan::Speed> {
-    let hardware = world.edge_nodes.get(&(String::new(), node.to_owned()))?.status.as_ref()?.hardware.as_ref()?;
+    let hardware = status_of(world, node)?.hardware.as_ref()?;
     Some(plan::Speed { class: hardware.class.clone(), gflops: count(hardware.gflops), cores: count(hardware.cores) })
 }
 

@@ -1,21 +1,23 @@
 //! What wakes us: one watch per kind, each with its own store and its own backoff, so that none holds up another.
 
+use super::{NAME_LABEL, TRAINING_POD};
 use crate::metrics::{KindLabel, Metrics};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::reflector::{self, Store};
 use kube_runtime::watcher::{self, Event, watcher};
 use kube_runtime::{WatchStreamExt, reflector::store::WriterDropped};
-use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
+use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// A watch that hears nothing for so long is opened anew: a silently dropped connection freezes a store no longer.
 const WATCH_SECONDS: u32 = 120;
@@ -28,20 +30,26 @@ pub struct Stores {
     pub models: Store<EdgeModel>,
     pub versions: Store<EdgeModelVersion>,
     pub placements: Store<EdgePlacement>,
+    pub trainings: Store<EdgeTraining>,
     pub nodes: Store<Node>,
     pub pods: Store<Pod>,
     pub deployments: Store<Deployment>,
     pub services: Store<Service>,
     pub disruption_budgets: Store<PodDisruptionBudget>,
+    pub priority_classes: Store<PriorityClass>,
+    pub jobs: Store<Job>,
+    /// Pods of runs: those that have ended, too, since they say what came out.
+    pub training_pods: Store<Pod>,
 }
 
 impl Stores {
     /// Starts all watches. Any change is told to `news`.
-    pub fn watch(client: &Client, metrics: &Metrics, news: &Arc<Notify>) -> Self {
+    pub fn watch(client: &Client, metrics: &Metrics, news: &watch::Sender<()>) -> Self {
         let door = Door { client, metrics, news };
         // Lists, then watches: streaming lists are off by default in Kubernetes 1.33.
         let all = watcher::Config::default().timeout(WATCH_SECONDS);
         let ours = all.clone().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
+        let runs = all.clone().labels(&format!("{NAME_LABEL}={TRAINING_POD}"));
         let alive = all.clone().fields("status.phase!=Succeeded,status.phase!=Failed");
         Self {
             fleets: door.store(all.clone(), as_it_is),
@@ -50,11 +58,15 @@ impl Stores {
             models: door.store(all.clone(), as_it_is),
             versions: door.store(all.clone(), as_it_is),
             placements: door.store(all.clone(), as_it_is),
+            priority_classes: door.store(all.clone(), as_it_is),
+            trainings: door.store(all.clone(), as_it_is),
             nodes: door.store(all, prune_node),
             pods: door.store(alive, prune_pod),
             deployments: door.store(ours.clone(), as_it_is),
             services: door.store(ours.clone(), as_it_is),
-            disruption_budgets: door.store(ours, as_it_is),
+            disruption_budgets: door.store(ours.clone(), as_it_is),
+            jobs: door.store(ours, as_it_is),
+            training_pods: door.store(runs, prune_pod),
         }
     }
 
@@ -70,14 +82,18 @@ impl Stores {
         self.pods.wait_until_ready().await?;
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
-        self.disruption_budgets.wait_until_ready().await
+        self.disruption_budgets.wait_until_ready().await?;
+        self.priority_classes.wait_until_ready().await?;
+        self.trainings.wait_until_ready().await?;
+        self.jobs.wait_until_ready().await?;
+        self.training_pods.wait_until_ready().await
     }
 }
 
 struct Door<'a> {
     client: &'a Client,
     metrics: &'a Metrics,
-    news: &'a Arc<Notify>,
+    news: &'a watch::Sender<()>,
 }
 
 impl Door<'_> {
@@ -89,7 +105,7 @@ impl Door<'_> {
         let kind = K::kind(&()).into_owned();
         let (store, writer) = reflector::store::<K>();
         let events = watcher(Api::<DeserializeGuard<K>>::all(self.client.clone()), config).default_backoff();
-        let (metrics, news) = (self.metrics.clone(), Arc::clone(self.news));
+        let (metrics, news) = (self.metrics.clone(), self.news.clone());
         tokio::spawn(async move {
             let events = decoded(events, kind.clone(), metrics.clone()).modify(move |object: &mut K| {
                 object.managed_fields_mut().clear();
@@ -99,7 +115,9 @@ impl Door<'_> {
             while let Some(event) = events.next().await {
                 match event {
                     Ok(Event::Init | Event::InitApply(_)) => {}
-                    Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => news.notify_one(),
+                    Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {
+                        news.send_replace(());
+                    }
                     Err(error) => {
                         metrics.watch_errors.get_or_create(&KindLabel { kind: kind.clone() }).inc();
                         tracing::warn!(kind, %error, "watch");

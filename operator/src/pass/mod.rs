@@ -3,10 +3,13 @@
 mod model;
 mod prune;
 mod site;
+mod source;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use crate::apply::{News, Refusals, Write};
+use crate::logs::Readings;
 use crate::observe::{FleetView, Key, World, survey};
 use crate::plan::Plan;
 use crate::registry::Resolutions;
@@ -24,6 +27,8 @@ use std::time::{Duration, Instant};
 pub struct Input<'a> {
     pub world: &'a World,
     pub resolutions: &'a Resolutions,
+    /// What the logs of runs told.
+    pub readings: &'a Readings,
     /// What we were kept from making.
     pub refusals: &'a Refusals,
     pub settings: &'a Settings,
@@ -34,7 +39,7 @@ pub struct Input<'a> {
 /// What is to be done, in this order.
 #[derive(Debug, Default)]
 pub struct Steps {
-    /// Objects: sites, labels, versions, placements, Deployments, Services, budgets.
+    /// Objects: sites, labels, versions, placements, Deployments, Services, budgets, Jobs.
     pub objects: Vec<Write>,
     /// What is said of them.
     pub statuses: Vec<Write>,
@@ -42,6 +47,8 @@ pub struct Steps {
     pub farewells: Vec<Write>,
     /// Models whose artifact is to be asked for.
     pub to_resolve: Vec<(Key, String)>,
+    /// Pods whose log is to be read.
+    pub to_read: Vec<Key>,
     /// When to look again though nothing changed.
     pub look_at: Option<Timestamp>,
     /// Decisions that panicked: what they would have said stays as it is.
@@ -72,6 +79,14 @@ impl Steps {
         self.statuses.push(Write::Status { object: Object::status(kind, live, value), news });
     }
 
+    fn join(&mut self, other: Self) {
+        self.objects.extend(other.objects);
+        self.statuses.extend(other.statuses);
+        self.farewells.extend(other.farewells);
+        self.to_read.extend(other.to_read);
+        self.look_at(other.look_at);
+    }
+
     fn look_at(&mut self, at: Option<Timestamp>) {
         self.look_at = [self.look_at, at].into_iter().flatten().min();
     }
@@ -85,6 +100,8 @@ pub fn pass(input: &Input<'_>) -> Steps {
         register(world, view, &mut steps);
     }
     label_nodes(world, &views, &mut steps);
+    model::profiles(world, &mut steps);
+    training::decide(input, &mut steps);
     let standing = model::resolve(input, &mut steps);
     let mut outcomes = BTreeMap::new();
     for view in &views {

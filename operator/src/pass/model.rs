@@ -1,13 +1,14 @@
 //! Models: what `spec.model` resolved to, and what is said of it.
 
+use super::source::{newer, source};
 use super::{Input, Steps, conditions, news};
 use crate::names;
-use crate::observe::{FleetView, Key, World};
+use crate::observe::{FleetView, Key, Measurements, World};
 use crate::registry::Outcome as Asked;
 use crate::render::{self, Kind, Object};
 use crate::status::{self, Outcome, Resolving};
 use kube::ResourceExt;
-use sconce_api::{DesiredVersion, EdgeModel, EdgeModelVersion};
+use sconce_api::{DesiredVersion, EdgeModel, EdgeModelVersion, EdgeModelVersionStatus};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,10 +40,16 @@ pub fn resolve(input: &Input<'_>, steps: &mut Steps) -> BTreeMap<Key, Standing> 
 fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut Steps) -> Standing {
     let old = model.status.as_ref().and_then(|status| status.desired.clone());
     // A suspended model stays at the version that it has.
-    let resolved_once = old.as_ref().filter(|old| old.uri == model.spec.model.uri || model.spec.suspend);
-    let uri = resolved_once.map_or(&model.spec.model.uri, |old| &old.uri).clone();
+    let stays = old.as_ref().filter(|_| model.spec.suspend);
+    let uri = match stays.map_or_else(|| source(input.world, model, old.as_ref()), |old| Ok(old.uri.clone())) {
+        Ok(uri) => uri,
+        Err(failure) => {
+            return Standing { model: Arc::clone(model), resolving: Resolving::Failed(failure), desired: old };
+        }
+    };
+    let resolved_once = old.as_ref().filter(|old| old.uri == uri);
     let (resolving, desired) = if resolved_once.is_some() && input.world.version_of(model).is_some() {
-        (Resolving::Resolved, old)
+        (newer(input.world, model, &uri).map_or(Resolving::Resolved, Resolving::Newer), old)
     } else {
         // A version that was deleted is read again as what it was, even if the tag has moved.
         let ask = resolved_once.map_or_else(|| uri.clone(), |old| pinned(&uri, &old.digest));
@@ -78,6 +85,17 @@ fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut St
         }
     };
     Standing { model: Arc::clone(model), resolving, desired }
+}
+
+/// What nodes have measured of every version that is read, as medians of their classes.
+pub fn profiles(world: &World, steps: &mut Steps) {
+    let measured = Measurements::of_all(world);
+    for version in world.versions.values() {
+        let Some(old) = version.status.as_ref().filter(|status| status.artifact.is_some()) else { continue };
+        let profiles = status::class_profiles(&measured, &version.spec.digest, &old.profiles);
+        let new = EdgeModelVersionStatus { profiles, ..old.clone() };
+        steps.status(Kind::EdgeModelVersion, version.as_ref(), Some(old), &new, Vec::new());
+    }
 }
 
 /// The same repository, by digest.

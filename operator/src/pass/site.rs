@@ -57,6 +57,8 @@ pub fn decide(
     outcomes: &mut BTreeMap<Key, Vec<Outcome>>,
     steps: &mut Steps,
 ) {
+    let settings = render::Settings { trusted_keys: view.fleet.spec.trusted_keys(), ..input.settings.clone() };
+    let input = &Input { settings: &settings, ..*input };
     let world = input.world;
     let Some(Decisions { sites, pools }) = plan_all(world, view, models, &mut steps.panics) else { return };
     let cloud = view.fleet.spec.cloud.as_ref().map(|cloud| cloud.node_selector.clone()).unwrap_or_default();

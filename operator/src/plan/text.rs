@@ -4,7 +4,7 @@ use super::{ModelName, Node};
 use sconce_api::{Operator, Requirement, Tier};
 
 /// Rounds to two digits, half up.
-pub(super) fn two_digits(number: u64) -> u64 {
+pub fn two_digits(number: u64) -> u64 {
     let unit = unit_of_second_digit(number);
     (number.saturating_add(unit / 2)) / unit * unit
 }

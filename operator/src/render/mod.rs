@@ -1,9 +1,11 @@
 //! The render step: what we write to the cluster. Pure; same decision, same objects.
 
+mod job;
 mod pods;
 #[cfg(test)]
 mod tests;
 
+pub use job::{MANIFEST, RECIPE, Run, job};
 pub(crate) use pods::address;
 pub use pods::{edge_deployment, pool_objects};
 
@@ -12,11 +14,14 @@ use crate::names;
 use crate::observe::World;
 use crate::plan;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::ApiResource;
 use kube::{Resource, ResourceExt};
-use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, Tier, labels};
+use sconce_api::{
+    EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, Tier, labels,
+};
 use serde_json::{Map, Value, json};
 
 /// When a replaced Deployment goes.
@@ -26,8 +31,11 @@ pub const RETIRE_AT: &str = "sconce.dev/retire-at";
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub image: String,
+    pub trainer_image: String,
     pub pull_policy: String,
     pub insecure_registries: Vec<String>,
+    /// Of those whose models may run, as PEM; `None` where a digest is enough.
+    pub trusted_keys: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,9 +46,11 @@ pub enum Kind {
     EdgeModel,
     EdgeModelVersion,
     EdgePlacement,
+    EdgeTraining,
     Deployment,
     Service,
     PodDisruptionBudget,
+    Job,
 }
 
 impl Kind {
@@ -52,9 +62,11 @@ impl Kind {
             Self::EdgeModel => ApiResource::erase::<EdgeModel>(&()),
             Self::EdgeModelVersion => ApiResource::erase::<EdgeModelVersion>(&()),
             Self::EdgePlacement => ApiResource::erase::<EdgePlacement>(&()),
+            Self::EdgeTraining => ApiResource::erase::<EdgeTraining>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
             Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
+            Self::Job => ApiResource::erase::<Job>(&()),
         }
     }
 }
@@ -167,21 +179,21 @@ pub fn placement(model: &EdgeModel, site: &str, version: &str, tier: Option<Tier
     Object::new(Kind::EdgePlacement, &namespace(model), &name, metadata(model, &ours), json!({ "spec": spec }))
 }
 
-/// Owner and labels of an object that belongs to a model.
-fn metadata(model: &EdgeModel, ours: &[(&str, &str)]) -> Value {
+/// Owner and labels of an object that belongs to an EdgeModel or an EdgeTraining.
+fn metadata<K: Resource<DynamicType = ()>>(owner: &K, ours: &[(&str, &str)]) -> Value {
     let mut labels: Map<String, Value> = ours.iter().map(|(key, value)| ((*key).into(), json!(value))).collect();
     labels.insert(labels::MANAGED_BY.into(), json!(labels::MANAGER));
     json!({
         "labels": labels,
         "ownerReferences": [{
-            "apiVersion": EdgeModel::api_version(&()), "kind": EdgeModel::kind(&()),
-            "name": model.name_any(), "uid": model.uid(), "controller": true,
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "name": owner.name_any(), "uid": owner.uid(), "controller": true,
         }],
     })
 }
 
-fn namespace(model: &EdgeModel) -> String {
-    model.namespace().unwrap_or_default()
+fn namespace(object: &impl ResourceExt) -> String {
+    object.namespace().unwrap_or_default()
 }
 
 /// What the pods of one place need to know.
@@ -206,8 +218,10 @@ pub fn live(world: &World, object: &Object) -> Option<Value> {
         Kind::EdgeModel => json(world.models.get(&key)),
         Kind::EdgeModelVersion => json(world.versions.get(&key)),
         Kind::EdgePlacement => json(world.placements.get(&key)),
+        Kind::EdgeTraining => json(world.trainings.get(&key)),
         Kind::Deployment => json(world.deployments.get(&key)),
         Kind::Service => json(world.services.get(&key)),
         Kind::PodDisruptionBudget => json(world.disruption_budgets.get(&key)),
+        Kind::Job => json(world.jobs.get(&key)),
     }
 }

@@ -71,14 +71,14 @@ fn deployment(
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(),
         "initContainers": [fetch(pods, settings)],
         "containers": [serve(pods, settings)],
         "volumes": [{"name": "models", "emptyDir": {"sizeLimit": binary(disk_bytes(pods))}}],
     });
+    if let Some(class) = &model.spec.priority_class_name {
+        pod["priorityClassName"] = json!(class);
+    }
     for (field, value) in place.as_object().into_iter().flatten() {
         pod[field] = value.clone();
     }
@@ -124,15 +124,25 @@ fn toleration(what: &str, seconds: Option<u64>) -> Value {
 }
 
 fn cloud_affinity(pods: &Pods<'_>, cloud: &Selector) -> Option<Value> {
-    let equal = cloud.match_labels.iter().map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]}));
     let require = pods.model.spec.hardware.iter().flat_map(|hardware| &hardware.require);
-    let others = cloud.match_expressions.iter().chain(require).map(|requirement| json!(requirement));
-    let expressions: Vec<_> = equal.chain(others).collect();
-    // A term without expressions would match no node.
-    (!expressions.is_empty()).then(|| {
-        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchExpressions": expressions},
-        ]}}})
+    let expressions = expressions(cloud).chain(require.map(|requirement| json!(requirement))).collect();
+    node_affinity(vec![expressions])
+}
+
+/// What a selector asks of a node's labels.
+pub(super) fn expressions(selector: &Selector) -> impl Iterator<Item = Value> {
+    let equal =
+        selector.match_labels.iter().map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]}));
+    equal.chain(selector.match_expressions.iter().map(|requirement| json!(requirement)))
+}
+
+/// Nodes that meet all expressions of one of the terms. One that asks for nothing holds everywhere: as a term it would match no
+/// node.
+pub(super) fn node_affinity(terms: Vec<Vec<Value>>) -> Option<Value> {
+    let terms: Option<Vec<Value>> =
+        terms.into_iter().map(|all| (!all.is_empty()).then(|| json!({"matchExpressions": all}))).collect();
+    terms.map(|terms| {
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}})
     })
 }
 
@@ -186,7 +196,7 @@ fn container(
     if read_only {
         mount["readOnly"] = json!(true);
     }
-    json!({
+    let mut container = json!({
         "name": name,
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
@@ -195,11 +205,26 @@ fn container(
             "requests": {"cpu": cores(pods.request.cpu_millis), "memory": binary(memory)},
             "limits": {"memory": binary(memory.saturating_mul(2).max(LEAST_LIMIT))},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         "volumeMounts": [mount],
+    });
+    if let Some(keys) = &settings.trusted_keys {
+        container["env"] = json!([{"name": "SCONCE_TRUSTED_KEYS", "value": keys}]);
+    }
+    container
+}
+
+/// A pod under Pod Security `restricted`.
+pub(super) fn pod_security() -> Value {
+    json!({
+        "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
     })
+}
+
+/// A container under Pod Security `restricted`.
+pub(super) fn container_security() -> Value {
+    json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
 }
 
 /// The variant's files and a tenth, and room for what describes them.

@@ -24,8 +24,10 @@ fn version() -> EdgeModelVersion {
 fn settings() -> Settings {
     Settings {
         image: "runtime:1".into(),
+        trainer_image: "trainer:1".into(),
         pull_policy: "IfNotPresent".into(),
         insecure_registries: vec!["r:5000".into()],
+        trusted_keys: None,
     }
 }
 
@@ -94,6 +96,16 @@ fn an_edge_placement_is_one_deployment() {
     // The types of the API know every field.
     let typed: Deployment = serde_json::from_value(ours.body.clone()).unwrap();
     assert!(ours.is_in(&serde_json::to_value(typed).unwrap()));
+}
+
+#[test]
+fn whose_models_may_run_is_told_to_who_fetches_and_who_serves() {
+    let settings = Settings { trusted_keys: Some("PEM".into()), ..settings() };
+    let pod = rendered(|pods| edge_deployment(pods, "site-a", "gw-a", &settings));
+    for container in ["/spec/template/spec/initContainers/0/env", "/spec/template/spec/containers/0/env"] {
+        let expected = json!([{"name": "SCONCE_TRUSTED_KEYS", "value": "PEM"}]);
+        assert_eq!(pod.body.pointer(container), Some(&expected));
+    }
 }
 
 #[test]

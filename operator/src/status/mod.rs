@@ -6,6 +6,9 @@ mod model;
 mod place;
 mod placement;
 mod pods;
+mod profiles;
+mod run;
+mod training;
 
 pub use budget::{Observed, observed};
 pub use fleet::{edge_fleet, edge_site, site_link};
@@ -13,6 +16,9 @@ pub use model::{Resolving, edge_model, edge_model_version};
 pub use place::{Place, PoolView, answers, places};
 pub use placement::{Decided, Outcome, edge_placement};
 pub use pods::{is_pod_ready, trouble_of};
+pub use profiles::class_profiles;
+pub use run::{is_complete, run};
+pub use training::{Hindrance, edge_training, no_nodes};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

@@ -15,6 +15,8 @@ use sconce_api::{
 pub enum Resolving {
     Asking,
     Resolved,
+    /// What was asked for is served, and something newer waits for a person: how to have it.
+    Newer(String),
     Failed(Failure),
 }
 
@@ -67,17 +69,19 @@ pub fn edge_model(
 }
 
 fn resolved(world: &World, model: &EdgeModel, desired: Option<&DesiredVersion>, resolving: &Resolving) -> Claim {
-    let uri = &model.spec.model.uri;
     match (resolving, desired) {
         (Resolving::Asking, _) => {
-            Claim::new("Resolved", Truth::Unknown, Reason::Progressing, format!("asking for {uri}"))
+            Claim::new("Resolved", Truth::Unknown, Reason::Progressing, format!("asking for {}", model.spec.model))
         }
         (Resolving::Failed(failure), None) => Claim::new("Resolved", false, failure.reason, &*failure.message),
         (Resolving::Failed(failure), Some(desired)) => {
             let told = format!("{}; {} is served on", failure.message, desired.version);
             Claim::new("Resolved", false, failure.reason, told)
         }
-        (Resolving::Resolved, None) => Claim::new("Resolved", Truth::Unknown, Reason::Progressing, "to be asked for"),
+        (Resolving::Newer(told), Some(_)) => Claim::new("Resolved", true, Reason::NotPromoted, &**told),
+        (Resolving::Resolved | Resolving::Newer(_), None) => {
+            Claim::new("Resolved", Truth::Unknown, Reason::Progressing, "to be asked for")
+        }
         (Resolving::Resolved, Some(desired)) => {
             let key = (model.metadata.namespace.clone().unwrap_or_default(), desired.version.clone());
             let variants = world.versions.get(&key).and_then(|version| version.status.as_ref()).map(|s| &s.variants);
@@ -211,7 +215,7 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// What the artifact says. A version never changes, and neither does its status.
+/// What the artifact says: that never changes. What nodes have measured of it stays.
 pub fn edge_model_version(
     world: &World,
     live: Option<&EdgeModelVersion>,
@@ -224,6 +228,7 @@ pub fn edge_model_version(
         observed_generation: generation,
         artifact: Some(artifact.facts.clone()),
         variants: artifact.variants.clone(),
+        profiles: old.profiles,
         conditions: conditions(vec![claim], &old.conditions, generation, world.now),
     }
 }

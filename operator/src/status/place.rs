@@ -40,7 +40,8 @@ pub struct Place {
     pub endpoints: Vec<Endpoint>,
     /// A pod of the decided version answers where it was decided.
     pub current: bool,
-    /// Where `current` does not hold: why, and whether it is a failure rather than work.
+    /// Where `current` does not hold: why, and whether it is a failure rather than work. Where it holds: a failure of the pods that
+    /// are to come after those that answer.
     pub trouble: (Reason, String, bool),
     /// How many pods answer in the decided tier.
     pub answering: usize,
@@ -68,7 +69,7 @@ pub fn places(
             let answering = endpoints.len();
             // A pool that is about to be left is a fallback only while the edge does not answer.
             endpoints.extend(pool_endpoint(pools, None).filter(|_| !current || pools.iter().any(is_fallback)));
-            let trouble = if current { fine() } else { edge_trouble(world, edge, placement) };
+            let trouble = told(current, edge_trouble(world, edge, placement));
             Place { endpoints: capped(endpoints), current, trouble, answering, edge_fate: None }
         }
         Some(placement) => {
@@ -80,7 +81,7 @@ pub fn places(
             if edge_fate.is_some_and(Fate::is_listed) {
                 endpoints.extend(edge_endpoints);
             }
-            let trouble = if current { fine() } else { pool_trouble(world, decided) };
+            let trouble = told(current, pool_trouble(world, decided));
             Place { endpoints: capped(endpoints), current, trouble, answering, edge_fate }
         }
         None => Place {
@@ -105,8 +106,9 @@ fn is_answering(world: &World, pod: &Pod) -> bool {
     is_pod_ready(pod) || answers_on_its_node(pod) && is_back()
 }
 
-fn fine() -> (Reason, String, bool) {
-    (Reason::Serving, String::new(), false)
+/// Where what was decided answers, only a failure is worth a word.
+fn told(current: bool, trouble: (Reason, String, bool)) -> (Reason, String, bool) {
+    if current && !trouble.2 { (Reason::Serving, String::new(), false) } else { trouble }
 }
 
 fn endpoint_of(pod: &Pod) -> Option<Endpoint> {
@@ -156,7 +158,8 @@ fn edge_trouble(world: &World, edge: &Key, placement: &plan::Placement) -> (Reas
         return (placement.reason, told, true);
     }
     let pods = world.pods_of(edge);
-    let coming = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none() && is_of(pod, placement);
+    let coming =
+        |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none() && is_of(pod, placement) && !is_answering(world, pod);
     let node = placement.node.as_deref().unwrap_or_default();
     let made = || (Reason::Starting, format!("a pod is being made on {node}"), false);
     worst(pods.iter().filter(coming).map(|pod| trouble_of(pod)))

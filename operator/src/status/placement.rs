@@ -123,7 +123,7 @@ struct Claims {
 }
 
 fn placed_claims(placement: &plan::Placement, place: &Place, served: bool, within: Claim) -> Claims {
-    let (reason, told, _) = &place.trouble;
+    let (reason, told, failed) = &place.trouble;
     let whence = match (&placement.node, placement.tier) {
         (Some(node), Tier::Edge) => format!("on {node}"),
         _ => "in the cloud".to_owned(),
@@ -148,7 +148,9 @@ fn placed_claims(placement: &plan::Placement, place: &Place, served: bool, withi
     let rolled = (!place.current).then(|| Claim::new("Current", false, *reason, &**told));
     let reconciling = if place.current {
         let leaving = "the pods of the earlier place on the edge are about to go";
-        place.edge_fate.map(|_| Claim::new("Reconciling", true, Reason::Progressing, leaving))
+        let leaving = place.edge_fate.map(|_| Claim::new("Reconciling", true, Reason::Progressing, leaving));
+        let replacing = || Claim::new("Reconciling", true, *reason, format!("{told}; what answers until then stays"));
+        failed.then(replacing).or(leaving)
     } else {
         // What nobody makes again is not under way.
         (!is_held(*reason)).then(|| Claim::new("Reconciling", true, *reason, &**told))

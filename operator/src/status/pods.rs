@@ -27,6 +27,7 @@ pub fn trouble_of(pod: &Pod) -> (Reason, String, bool) {
         if let Some(told) = failed_fetch(fetch) {
             let reason = match told.split([':', ' ']).next() {
                 Some("DigestMismatch") => Reason::DigestMismatch,
+                Some("SignatureInvalid") => Reason::SignatureInvalid,
                 Some("ArtifactMissing") => Reason::ArtifactMissing,
                 _ => Reason::FetchFailed,
             };
@@ -109,6 +110,8 @@ mod tests {
             ended("DigestMismatch: x"),
             (Reason::DigestMismatch, "p cannot fetch the model: DigestMismatch: x", true),
         );
+        let unsigned = "p cannot fetch the model: SignatureInvalid: x";
+        check(ended("SignatureInvalid: x"), (Reason::SignatureInvalid, unsigned, true));
         check(ended("refused"), (Reason::FetchFailed, "p cannot fetch the model: refused", true));
         check(ended(""), (Reason::FetchFailed, "p cannot fetch the model: FetchFailed: exit 1", true));
         let serve = json!({"containerStatuses": [{"name": "serve", "image": "", "imageID": "", "ready": false, "restartCount": 2,

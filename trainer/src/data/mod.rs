@@ -1,7 +1,10 @@
 //! Data sets: read or drawn, always with a test split that training never sees.
 
 mod folder;
+mod order;
 pub mod synthetic;
+
+pub use order::Order;
 
 use crate::manifest::{DataSource, Format};
 use sconce_model::idx::{IdxError, Images};

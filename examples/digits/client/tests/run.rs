@@ -32,6 +32,7 @@ fn data(folder: &Path) {
 async fn serve(folder: &Path) -> String {
     let source = Source { version: None, folder: folder.into(), digest: None };
     let settings = Settings {
+        trust: Default::default(),
         variant: "f32".into(),
         policy: Policy { max_batch_size: 4, max_queue_delay: Duration::ZERO },
         queue_size: 64,

@@ -1,10 +1,13 @@
 //! Scenes: a world as the stores show it, and what one pass writes.
 
 mod held;
+mod measured;
 mod scenes;
+mod training;
 
 use super::{Input, Steps, pass};
 use crate::apply::{Refusal, Refusals, Write};
+use crate::logs::Readings;
 use crate::names;
 use crate::observe::{ByKey, World, key};
 use crate::registry::Resolutions;
@@ -75,11 +78,25 @@ fn run(world: &World) -> Steps {
 }
 
 fn run_refused(world: &World, refusals: &Refusals) -> Steps {
-    let settings =
-        Settings { image: "runtime:1".into(), pull_policy: "IfNotPresent".into(), insecure_registries: Vec::new() };
+    run_with(world, refusals, &Readings::new())
+}
+
+fn run_read(world: &World, readings: &Readings) -> Steps {
+    run_with(world, &Refusals::new(), readings)
+}
+
+fn run_with(world: &World, refusals: &Refusals, readings: &Readings) -> Steps {
+    let settings = Settings {
+        image: "runtime:1".into(),
+        trainer_image: "trainer:1".into(),
+        pull_policy: "IfNotPresent".into(),
+        insecure_registries: Vec::new(),
+        trusted_keys: None,
+    };
     let steps = pass(&Input {
         world,
         resolutions: &Resolutions::new(),
+        readings,
         refusals,
         settings: &settings,
         drain: Duration::from_secs(10),
@@ -101,8 +118,16 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
         Kind::EdgeModel => put(&mut world.models, body),
         Kind::EdgeModelVersion => put(&mut world.versions, body),
         Kind::EdgeFleet => put(&mut world.fleets, body),
+        Kind::EdgeTraining => put(&mut world.trainings, body),
+        Kind::Job => put(&mut world.jobs, body),
     };
     for write in &steps.objects {
+        if let Write::Suspend { target, suspend } = write {
+            let at = (target.namespace.clone(), target.name.clone());
+            let mut live = world.jobs[&at].as_ref().clone();
+            live.spec.get_or_insert_default().suspend = Some(*suspend);
+            world.jobs.insert(at, Arc::new(live));
+        }
         let (Write::Create(object) | Write::Apply { object, .. } | Write::Label(object)) = write else { continue };
         let live = crate::render::live(&world, object)
             .unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
@@ -121,8 +146,13 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
                 live.annotations_mut().insert(RETIRE_AT.into(), at.to_string());
                 world.deployments.insert(key(&live), Arc::new(live));
             }
-            Write::Delete(target) if target.kind == Kind::Deployment => {
-                world.deployments.remove(&(target.namespace.clone(), target.name.clone()));
+            Write::Delete(target) => {
+                let at = (target.namespace.clone(), target.name.clone());
+                match target.kind {
+                    Kind::Deployment => drop(world.deployments.remove(&at)),
+                    Kind::Job => drop(world.jobs.remove(&at)),
+                    _ => {}
+                }
             }
             _ => {}
         }

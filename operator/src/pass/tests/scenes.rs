@@ -19,6 +19,22 @@ fn a_model_comes_to_the_edge_and_then_nothing_is_written() {
     assert_eq!(model.address.as_deref(), Some("digits.vision"));
 }
 
+#[test]
+fn pods_that_cannot_replace_those_that_answer_are_told() {
+    let mut world = settled(scene("25ms"));
+    pod(&mut world, &edge(), "10.1.0.5", "a-1");
+    let template = world.deployments[&("vision".to_owned(), edge())].spec.clone().unwrap().template;
+    let fails = json!({"metadata": {"name": "next", "namespace": "vision", "labels": template.metadata.unwrap().labels},
+        "spec": {"nodeName": "a-1", "containers": []},
+        "status": {"initContainerStatuses": [{"name": "fetch", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+            "state": {"terminated": {"exitCode": 1, "message": "SignatureInvalid: by nobody"}}}]}});
+    world.add_pod(Arc::new(serde_json::from_value(fails).unwrap()));
+    let world = settled(world);
+    assert_eq!(stands(&world, "Serving"), "True/Serving");
+    assert_eq!(stands(&world, "Reconciling"), "True/SignatureInvalid");
+    assert_eq!(endpoints(&world), ["10.1.0.5"]);
+}
+
 /// The router of the site's node tells what its clients waited for answers of this tier.
 fn waits(world: &mut World, tier: &str, p99: &str) {
     waits_of(world, "a-1", tier, p99);

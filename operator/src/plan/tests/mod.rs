@@ -1,6 +1,7 @@
 //! The planner against scenes: builders here, scenes in `scenes`, the fleet level in `fleet`, properties in `properties`.
 
 mod bad_input;
+mod busy;
 mod fleet;
 mod held;
 mod properties;

@@ -1,9 +1,14 @@
 //! The `EdgeTraining` manifest, as far as the trainer reads it: strictly.
 
+mod fit;
+
+pub use fit::{Augment, Axis, Checkpoint, ClassWeights, EarlyStopping, Fit, Init, Loss, Metric, Optimizer, Schedule};
+
 use sconce_model::architecture::Architecture;
 use sconce_model::preprocess::Step;
 use sconce_model::variant::quantisable;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -14,7 +19,19 @@ pub enum ManifestError {
     #[error("{}: {why}", path.display())]
     Yaml { path: PathBuf, why: String },
     #[error("{}: {field}: {why}", path.display())]
-    Field { path: PathBuf, field: &'static str, why: String },
+    Field { path: PathBuf, field: String, why: String },
+}
+
+/// What is wrong with a value.
+struct Fault {
+    field: String,
+    why: String,
+}
+
+impl Fault {
+    fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into() }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -46,6 +63,11 @@ pub struct Spec {
     pub accept: Option<Accept>,
     #[serde(default)]
     pub output: Option<Output>,
+    /// How a cluster runs it; here it is run at once.
+    #[serde(default)]
+    pub run: IgnoredAny,
+    #[serde(default)]
+    pub suspend: IgnoredAny,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -60,36 +82,6 @@ pub struct DataSource {
 #[serde(rename_all = "camelCase")]
 pub enum Format {
     Idx,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Fit {
-    pub epochs: usize,
-    pub batch_size: usize,
-    pub optimizer: Optimizer,
-    pub seed: u64,
-    /// Share of the training split that choices are made on.
-    pub validation: String,
-}
-
-impl Default for Fit {
-    fn default() -> Self {
-        Self { epochs: 10, batch_size: 32, optimizer: Optimizer::default(), seed: 0, validation: "10%".into() }
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum Optimizer {
-    #[serde(rename_all = "camelCase")]
-    Adam { learning_rate: f32 },
-}
-
-impl Default for Optimizer {
-    fn default() -> Self {
-        Self::Adam { learning_rate: 0.001 }
-    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -131,53 +123,44 @@ pub fn read(path: &Path) -> Result<EdgeTraining, ManifestError> {
     let text = std::fs::read_to_string(path).map_err(|source| ManifestError::Read { path: path.into(), source })?;
     let manifest: EdgeTraining = serde_saphyr::from_str(&text)
         .map_err(|error| ManifestError::Yaml { path: path.into(), why: error.to_string() })?;
-    let field = |field, why: String| Err(ManifestError::Field { path: path.into(), field, why });
+    check(&manifest).map_err(|Fault { field, why }| ManifestError::Field { path: path.into(), field, why })?;
+    Ok(manifest)
+}
+
+fn check(manifest: &EdgeTraining) -> Result<(), Fault> {
+    let fault = |field: &str, why: String| Err(Fault::new(field, why));
     if (manifest.api_version.as_str(), manifest.kind.as_str()) != ("sconce.dev/v1alpha1", "EdgeTraining") {
         let got = format!("{} {}", manifest.api_version, manifest.kind);
-        return field("kind", format!("got {got}, need sconce.dev/v1alpha1 EdgeTraining"));
+        return fault("kind", format!("got {got}, need sconce.dev/v1alpha1 EdgeTraining"));
     }
-    let fit = &manifest.spec.fit;
-    let Optimizer::Adam { learning_rate } = fit.optimizer;
-    if !(1..=10_000).contains(&fit.epochs) {
-        return field("spec.fit.epochs", format!("{}; need 1 to 10,000", fit.epochs));
-    }
-    if !(1..=4_096).contains(&fit.batch_size) {
-        return field("spec.fit.batchSize", format!("{}; need 1 to 4,096", fit.batch_size));
-    }
-    if !(learning_rate > 0.0 && learning_rate <= 1.0) {
-        return field("spec.fit.optimizer.adam.learningRate", format!("{learning_rate}; need above 0, at most 1"));
-    }
-    if !share(&fit.validation).is_some_and(|share| share < 1.0) {
-        return field("spec.fit.validation", format!("{}; need a percentage below 100%, such as 10%", fit.validation));
-    }
+    manifest.spec.fit.check()?;
     if let Some(Compress { variants, max_accuracy_drop }) = &manifest.spec.compress {
         if variants.iter().enumerate().any(|(index, form)| variants[..index].contains(form)) {
-            return field("spec.compress.variants", "a variant is named twice".into());
+            return fault("spec.compress.variants", "a variant is named twice".into());
         }
         if share(max_accuracy_drop).is_none() {
             let why = format!("{max_accuracy_drop}; need a percentage, such as 0.5%");
-            return field("spec.compress.maxAccuracyDrop", why);
+            return fault("spec.compress.maxAccuracyDrop", why);
         }
     }
     if let Some(accept) = &manifest.spec.accept
         && share(&accept.min_accuracy).is_none()
     {
-        return field("spec.accept.minAccuracy", format!("{}; need a percentage, such as 97%", accept.min_accuracy));
+        return fault("spec.accept.minAccuracy", format!("{}; need a percentage, such as 97%", accept.min_accuracy));
     }
-    match manifest.spec.architecture.graph() {
-        Err(error) => return field("spec.architecture", error.to_string()),
-        Ok(graph) => {
-            if let Err(error) = graph.trainable() {
-                return field("spec.architecture", error.to_string());
-            }
-            let asked = manifest.spec.compress.iter().flat_map(|compress| &compress.variants);
-            if asked.into_iter().any(|form| *form == Form::Int8) && quantisable(&graph).next().is_none() {
-                let why = "int8: only the last layer computes products, and it stays f32; leave int8 out";
-                return field("spec.compress.variants", why.into());
-            }
-        }
+    let in_architecture = |why: String| Fault::new("spec.architecture", why);
+    let graph = manifest.spec.architecture.graph().map_err(|error| in_architecture(error.to_string()))?;
+    graph.trainable().map_err(|error| in_architecture(error.to_string()))?;
+    let asked = manifest.spec.compress.iter().flat_map(|compress| &compress.variants);
+    if asked.into_iter().any(|form| *form == Form::Int8) && quantisable(&graph).next().is_none() {
+        let why = "int8: only the last layer computes products, and it stays f32; leave int8 out";
+        return fault("spec.compress.variants", why.into());
     }
-    Ok(manifest)
+    if !manifest.spec.fit.augment.is_empty() && graph.input.len() != 3 {
+        let why = format!("it changes images, and the network reads {:?}; leave it out", graph.input);
+        return fault("spec.fit.augment", why);
+    }
+    Ok(())
 }
 
 /// `97%` is 0.97.
@@ -218,6 +201,27 @@ mod tests {
         check("variants: [f16, int8]", "variants: [f16, f16]", "spec.compress.variants: a variant is named twice");
         check("maxAccuracyDrop: 0.5%", "maxAccuracyDrop: 0.5", "0.5; need a percentage, such as 0.5%");
         check("learningRate: 0.001", "learningRate: 0", "learningRate: 0; need above 0, at most 1");
+        let fit = |fit: &str, expected: &str| check("validation: 10%", fit, expected);
+        fit("validation: 100%", "spec.fit.validation: 100%; need a percentage below 100%, such as 10%");
+        fit("schedule: {cosine: {warmupEpochs: 10}}", "warmupEpochs: 10; need fewer than the 10 epochs");
+        fit(
+            "schedule: {step: {everyEpochs: 3, factor: 2}}",
+            "spec.fit.schedule.step.factor: 2; need above 0, at most 1",
+        );
+        fit("schedule: {linear: {}}", "unknown variant `linear`, expected `cosine` or `step`");
+        fit("clipNorm: 0", "spec.fit.clipNorm: 0; need a number above 0");
+        fit("loss: {labelSmoothing: 1}", "spec.fit.loss.labelSmoothing: 1; need 0 or more, below 1");
+        fit(
+            "augment: [{shift: {pixels: 2}}, {rotate: {degrees: 200}}]",
+            "spec.fit.augment[1].rotate.degrees: 200; need",
+        );
+        fit("validation: 0%, earlyStopping: {patience: 3}", "validation: 0%; need more than 0% for earlyStopping");
+        check(
+            "adam: {learningRate: 0.001}",
+            "sgd: {nesterov: true}",
+            "spec.fit.optimizer.sgd.nesterov: true; need a momentum",
+        );
+        check("adam: {learningRate: 0.001}", "sgd: {beta: 1}", "unknown field `beta`");
     }
 
     #[test]

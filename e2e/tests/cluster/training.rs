@@ -1,0 +1,169 @@
+//! A recipe becomes a Job, its model is published, and an EdgeModel that follows it serves it.
+
+use crate::suite::bed;
+use anyhow::{Context as _, Result, ensure};
+use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{Api, ListParams, LogParams};
+use kube::runtime::wait::conditions::is_deleted;
+use kube::{Resource, ResourceExt as _};
+use sconce_api::{EdgeModel, EdgeTraining, RunState, TrainingRun, condition};
+use sconce_e2e::{Bed, NAMESPACE};
+use serde_json::Value;
+use std::time::Duration;
+
+const NAME: &str = "strokes";
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// So long that it can be ended half-way; another seed makes it another recipe.
+fn recipe(seed: u64) -> String {
+    format!(
+        "apiVersion: sconce.dev/v1alpha1
+kind: EdgeTraining
+metadata: {{name: {NAME}, namespace: {NAMESPACE}}}
+spec:
+  dataset: {{uri: 'synthetic:digits', format: idx}}
+  architecture:
+    input: {{shape: [1, 28, 28]}}
+    layers: [{{flatten: {{}}}}, {{dense: {{units: 64, activation: relu}}}}, {{dense: {{units: 10, activation: softmax}}}}]
+  preprocess: [{{scale: {{by: 0.003921569}}}}]
+  fit: {{epochs: 150, batchSize: 16, seed: {seed}}}
+  compress: {{variants: [f16], maxAccuracyDrop: 2%}}
+  accept: {{minAccuracy: 80%}}
+  output: {{uri: 'oci://10.89.0.1:5000/models/{NAME}'}}
+  run: {{resources: {{cpu: 500m, memory: 512Mi}}, retries: 3, keep: {{succeeded: 0}}}}
+"
+    )
+}
+
+const MODEL: &str = "apiVersion: sconce.dev/v1alpha1
+kind: EdgeModel
+metadata: {name: strokes, namespace: vision}
+spec:
+  fleetRef: {name: shops}
+  model: {trainingRef: {name: strokes}, promotion: Automatic}
+  latencyBudget: 400ms
+  placement: {tier: Cloud}
+";
+
+#[tokio::test]
+async fn a_recipe_becomes_a_model_that_is_served_and_a_crash_only_delays_it() -> Result<()> {
+    let bed = bed().await?;
+    bed.apply_text(&recipe(1)).await?;
+    bed.apply_text(MODEL).await?;
+    let outcome = from_recipe_to_service(&bed).await;
+    bed.kubectl().args(["delete", "em,et", NAME, "-n", NAMESPACE, "--ignore-not-found"]).output().await?;
+    outcome
+}
+
+async fn from_recipe_to_service(bed: &Bed) -> Result<()> {
+    let running = until_run(bed, "a run trains", |run| run.state == RunState::Running).await?;
+    let pod = pod_of(bed, &running.name).await?;
+    is_restricted_on_the_cloud_node(bed, &pod).await?;
+    until_told(bed, &pod, "its third epoch", |line| epoch(line) >= Some(3)).await?;
+    let told = until_run(bed, "its progress is told", |run| run.progress.is_some()).await?;
+    println!("{:?}", told.progress);
+
+    kill_trainer(&running.name).await?;
+    let crashed = |run: &TrainingRun| run.message.as_ref().is_some_and(|message| message.contains("137"));
+    until_run(bed, "the crash is told", crashed).await?;
+    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    bed.until(&pods, &pod.name_any(), "the same pod goes on", LIMIT, started_again).await?;
+    until_told(bed, &pod, "the checkpoint", |line| line.starts_with("going on from a checkpoint: epoch ")).await?;
+    let done = until_run(bed, "the run has ended", |run| run.state.is_over()).await?;
+    ensure!(done.state == RunState::Succeeded, "{done:?}");
+    let artifact = done.artifact.clone().context("what succeeded is published")?;
+    println!("{artifact}: accuracy {:?}, {:?}", done.accuracy, done.verdicts);
+
+    let models: Api<EdgeModel> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let follows = move |found: Option<&EdgeModel>| {
+        found.and_then(|model| model.status.as_ref()).is_some_and(|status| {
+            status.desired.as_ref().is_some_and(|desired| artifact.ends_with(&desired.digest))
+                && condition(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
+        })
+    };
+    bed.until(&models, NAME, "the model serves what was published", LIMIT, follows).await?;
+    deleting_it_stops_the_job(bed).await
+}
+
+async fn deleting_it_stops_the_job(bed: &Bed) -> Result<()> {
+    bed.apply_text(&recipe(2)).await?;
+    let run = until_run(bed, "another recipe trains", |run| run.state == RunState::Running).await?;
+    let jobs: Api<Job> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let (job, pod) = (jobs.get(&run.name).await?, pod_of(bed, &run.name).await?);
+    bed.kubectl().args(["delete", "et", NAME, "-n", NAMESPACE]).output().await?;
+    bed.until(&jobs, &run.name, "the Job goes with its recipe", LIMIT, is_deleted(&uid(&job)?)).await?;
+    bed.until(&pods, &pod.name_any(), "and its pod", LIMIT, is_deleted(&uid(&pod)?)).await?;
+    Ok(())
+}
+
+fn uid<K: Resource>(object: &K) -> Result<String> {
+    object.meta().uid.clone().context("an object that is there has a uid")
+}
+
+/// Waits for the newest run to be as wanted.
+async fn until_run(bed: &Bed, what: &str, holds: impl Fn(&TrainingRun) -> bool) -> Result<TrainingRun> {
+    let trainings: Api<EdgeTraining> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let newest = |found: Option<&EdgeTraining>| {
+        found.and_then(|training| training.status.as_ref()).and_then(|status| status.runs.first().cloned())
+    };
+    let is_so = |found: Option<&EdgeTraining>| newest(found).is_some_and(|run| holds(&run));
+    let found = bed.until(&trainings, NAME, what, LIMIT, is_so).await?;
+    newest(found.as_ref()).context("it was just there")
+}
+
+async fn pod_of(bed: &Bed, job: &str) -> Result<Pod> {
+    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+    pods.list(&of_job).await?.items.into_iter().next().with_context(|| format!("the Job {job} has a pod"))
+}
+
+/// The namespace admits no other pods.
+async fn is_restricted_on_the_cloud_node(bed: &Bed, pod: &Pod) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(bed.client.clone());
+    let namespace = namespaces.get(NAMESPACE).await?;
+    ensure!(namespace.labels().get("pod-security.kubernetes.io/enforce").is_some_and(|level| level == "restricted"));
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    ensure!(node == Some("cloud-1"), "it runs on {node:?}");
+    Ok(())
+}
+
+fn started_again(pod: Option<&Pod>) -> bool {
+    let containers = pod.and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref());
+    containers.is_some_and(|all| all.iter().all(|one| one.restart_count > 0 && one.started == Some(true)))
+}
+
+/// Reads the pod's log until a line is as wanted.
+async fn until_told(bed: &Bed, pod: &Pod, what: &str, holds: impl Fn(&str) -> bool) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let follow = LogParams { follow: true, ..LogParams::default() };
+    let mut lines = pods.log_stream(&pod.name_any(), &follow).await?.lines();
+    while let Some(line) = lines.try_next().await? {
+        if holds(&line) {
+            println!("{line}");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the log of {} ended before it told of {what}", pod.name_any())
+}
+
+fn epoch(line: &str) -> Option<u64> {
+    serde_json::from_str::<Value>(line).ok()?["epoch"].as_u64()
+}
+
+/// As the kernel does when memory runs out: by the process that has this run's folder among its arguments.
+async fn kill_trainer(run: &str) -> Result<()> {
+    let folder = format!("/work/{run}/artifact");
+    for entry in std::fs::read_dir("/proc")? {
+        let process = entry?.path();
+        let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        if command.split(|byte| *byte == 0).any(|word| word == folder.as_bytes()) {
+            let pid = process.file_name().context("a process has a number")?.to_string_lossy().into_owned();
+            sconce_e2e::Command::new("kill").args(["-9", &pid]).output().await?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no process trains into {folder}")
+}

@@ -1,0 +1,273 @@
+//! Training: batches in an order drawn by the seed, an optimiser, and checks that stop a run that learns nothing.
+//!
+//! Every number that is drawn depends on the seed and on where it is needed, never on what was drawn before: so a run goes on from
+//! a checkpoint to the same bits.
+
+mod checkpoint;
+mod init;
+mod optimise;
+mod schedule;
+mod targets;
+
+pub use checkpoint::{CheckpointError, Checkpoints};
+pub use init::as_torch;
+pub use schedule::Best;
+
+use crate::data::Order;
+use crate::manifest::{Fit, Metric};
+use crate::prepared::{Answer, Chance, Prepared, PreparedError, accuracy};
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use checkpoint::{Snapshot, State, Tensors, restore, weights};
+use optimise::Optimise;
+use schedule::{Place, ends, factor};
+use sconce_model::graph::Role;
+use sconce_model::metrics::argmax;
+use sconce_model::network::{Mode, Network, generator};
+use sconce_model::ops::{soft_cross_entropy, values};
+use sconce_model::plan::Plan;
+use sconce_model::variant::Arithmetic;
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use targets::Targets;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum FitError {
+    #[error(transparent)]
+    Prepared(#[from] PreparedError),
+    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn")]
+    Gradient { variable: String, fault: &'static str },
+    #[error("the loss is {loss} in epoch {epoch}, batch {batch}: try a smaller learning rate")]
+    Diverged { epoch: usize, batch: usize, loss: f32 },
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("stopped in epoch {epoch}, after batch {batch}; the same command goes on from there")]
+    Stopped { epoch: usize, batch: usize },
+    #[error("cannot compute")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// What is known after an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    pub number: usize,
+    pub loss: f32,
+    /// On the training samples, as they were seen.
+    pub accuracy: f64,
+    pub validation: Option<f64>,
+    pub validation_loss: Option<f64>,
+    pub took: Duration,
+}
+
+/// Told of progress: `batch` after each one, `epoch` after each, and once what an earlier process has done.
+pub trait Observer {
+    fn resumed(&mut self, epochs: &[Epoch], epoch: usize, batch: usize);
+    fn batch(&mut self, epoch: usize, batch: usize, batches: usize, loss: f32);
+    fn epoch(&mut self, epoch: &Epoch);
+}
+
+/// What is learned, and from what.
+pub struct Lesson<'a> {
+    pub network: &'a Network,
+    pub train: &'a Prepared,
+    pub validation: &'a Prepared,
+    pub recipe: &'a Fit,
+    /// Absent: a run that ends early begins anew.
+    pub checkpoints: Option<&'a Checkpoints>,
+    /// Set from outside: keep a checkpoint and end.
+    pub stop: &'a AtomicBool,
+    /// Beside the labels.
+    pub teacher: Option<Teacher<'a>>,
+}
+
+/// A network whose answers are learned, softened by a temperature; they count `share` of the loss.
+#[derive(Clone, Copy)]
+pub struct Teacher<'a> {
+    pub network: &'a Network,
+    pub temperature: f64,
+    pub share: f64,
+}
+
+/// Trains the network in place; returns the epoch whose weights it has.
+///
+/// # Errors
+/// [`FitError`] if a variable gets no gradient, the loss is no number, or it was asked to stop.
+pub fn fit(lesson: &Lesson<'_>, observer: &mut impl Observer) -> Result<usize, FitError> {
+    let mut run = Run::begin(lesson)?;
+    if run.state != State::fresh() {
+        observer.resumed(&run.state.epochs, run.state.epoch, run.state.batch);
+    }
+    let recipe = lesson.recipe;
+    while run.state.epoch <= recipe.epochs && !ends(recipe.early_stopping, run.state.best, run.state.epoch - 1) {
+        let began = Instant::now();
+        run.batches(observer)?;
+        let epoch = run.end_epoch(began)?;
+        let number = epoch.number;
+        if number.is_multiple_of(recipe.checkpoint.every_epochs) || number == recipe.epochs {
+            run.checkpoint()?;
+        }
+        // After its checkpoint: who reads of an epoch can rely on it.
+        observer.epoch(&epoch);
+    }
+    match (run.state.best, &run.best) {
+        (Some(best), Some(weights)) => {
+            restore(lesson.network, weights)?;
+            Ok(best.epoch)
+        }
+        _ => Ok(run.state.epoch - 1),
+    }
+}
+
+impl State {
+    fn fresh() -> Self {
+        Self { epoch: 1, losses: 0.0_f64.to_bits(), ..Self::default() }
+    }
+}
+
+struct Run<'a> {
+    lesson: &'a Lesson<'a>,
+    targets: Targets,
+    optimise: Optimise,
+    state: State,
+    /// Weights of the best epoch.
+    best: Option<Tensors>,
+}
+
+impl<'a> Run<'a> {
+    /// From the newest checkpoint, or anew.
+    fn begin(lesson: &'a Lesson<'a>) -> Result<Self, FitError> {
+        let Lesson { network, train, recipe, .. } = *lesson;
+        let targets = Targets::new(recipe, train, network.graph().units());
+        let Some(Snapshot { mut state, weights, moments, best }) = lesson.checkpoints.and_then(Checkpoints::newest)
+        else {
+            let optimise = Optimise::new(recipe.optimizer, network);
+            return Ok(Self { lesson, targets, optimise, state: State::fresh(), best: None });
+        };
+        restore(network, &weights)?;
+        let optimise = Optimise::resume(recipe.optimizer, network, state.steps, &moments)?;
+        state.recipe.clear();
+        Ok(Self { lesson, targets, optimise, state, best })
+    }
+
+    /// What is left of the epoch.
+    fn batches(&mut self, observer: &mut impl Observer) -> Result<(), FitError> {
+        let Lesson { train, recipe, stop, .. } = *self.lesson;
+        let epoch = self.state.epoch;
+        let order = Order::new(train.len(), recipe.seed, &format!("epoch {epoch}"));
+        let batches = train.len().div_ceil(recipe.batch_size);
+        while self.state.batch < batches {
+            if stop.load(Relaxed) {
+                self.checkpoint()?;
+                return Err(FitError::Stopped { epoch, batch: self.state.batch });
+            }
+            let first = self.state.batch * recipe.batch_size;
+            let places = first..(first + recipe.batch_size).min(train.len());
+            let indices: Vec<usize> = places.map(|place| order.at(place)).collect();
+            let loss = self.step(&indices, batches)?;
+            self.state.batch += 1;
+            observer.batch(epoch, self.state.batch, batches, loss);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, indices: &[usize], of_epoch: usize) -> Result<f32, FitError> {
+        let Lesson { network, train, recipe, .. } = *self.lesson;
+        let State { epoch, batch, .. } = self.state;
+        let (xs, labels) = train.augmented(indices, Chance { steps: &recipe.augment, seed: recipe.seed, epoch })?;
+        let mut dropout = generator(recipe.seed, &format!("dropout {epoch} {batch}"));
+        let logits = network.forward_t(&xs, &mut Mode::Train(&mut dropout))?;
+        let mean = self.loss(&xs, &logits, &labels)?;
+        let loss = mean.to_scalar::<f32>()?;
+        if !loss.is_finite() {
+            return Err(FitError::Diverged { epoch, batch: batch + 1, loss });
+        }
+        let gradients = mean.backward()?;
+        if (epoch, batch) == (1, 0) {
+            all_learn(network, &gradients)?;
+        }
+        let place = Place { step: self.optimise.steps(), of_epoch: of_epoch as u64, epochs: recipe.epochs as u64 };
+        self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
+        let losses = f64::from_bits(self.state.losses) + f64::from(loss) * indices.len() as f64;
+        self.state.losses = losses.to_bits();
+        let rows = logits.to_vec2::<f32>()?;
+        self.state.right += rows.iter().zip(&labels).filter(|(row, label)| argmax(row) == **label as usize).count();
+        Ok(loss)
+    }
+
+    fn loss(&self, xs: &Tensor, logits: &Tensor, labels: &[u32]) -> candle_core::Result<Tensor> {
+        let own = soft_cross_entropy(logits, self.targets.of(labels))?;
+        let Some(Teacher { network, temperature, share }) = self.lesson.teacher else { return Ok(own) };
+        let says = (network.forward_t(xs, &mut Mode::Eval)? / temperature)?;
+        let says = (candle_nn::ops::softmax_last_dim(&says)? / labels.len() as f64)?;
+        let taught = soft_cross_entropy(&(logits / temperature)?, values(&says)?)?;
+        // The gradient of softened answers is smaller by the temperature's square.
+        (own * (1.0 - share))? + (taught * (share * temperature * temperature))?
+    }
+
+    fn end_epoch(&mut self, began: Instant) -> Result<Epoch, FitError> {
+        let Lesson { network, train, validation, recipe, .. } = *self.lesson;
+        let count = train.len().max(1) as f64;
+        let answers = if validation.is_empty() { None } else { Some(validated(network, validation)?) };
+        let mean_loss = |answers: &Vec<Answer>| answers.iter().map(Answer::loss).sum::<f64>() / answers.len() as f64;
+        let number = self.state.epoch;
+        let epoch = Epoch {
+            number,
+            loss: (f64::from_bits(self.state.losses) / count) as f32,
+            accuracy: self.state.right as f64 / count,
+            validation: answers.as_ref().map(|answers| accuracy(answers)),
+            validation_loss: answers.as_ref().map(mean_loss),
+            took: began.elapsed(),
+        };
+        if let Some(stopping) = recipe.early_stopping {
+            let value = match stopping.metric {
+                Metric::Accuracy => epoch.validation,
+                Metric::Loss => epoch.validation_loss,
+            };
+            if Best::improved(&mut self.state.best, stopping.metric, number, value.unwrap_or_default()) {
+                self.best = Some(weights(network)?);
+            }
+        }
+        self.state = State {
+            epoch: number + 1,
+            batch: 0,
+            losses: 0.0_f64.to_bits(),
+            right: 0,
+            epochs: [std::mem::take(&mut self.state.epochs), vec![epoch]].concat(),
+            ..std::mem::take(&mut self.state)
+        };
+        Ok(epoch)
+    }
+
+    fn checkpoint(&self) -> Result<(), FitError> {
+        let Some(checkpoints) = self.lesson.checkpoints else { return Ok(()) };
+        let snapshot = Snapshot {
+            state: State { steps: self.optimise.steps(), ..self.state.clone() },
+            weights: weights(self.lesson.network)?,
+            moments: self.optimise.kept()?,
+            best: self.best.clone(),
+        };
+        Ok(checkpoints.write(&snapshot)?)
+    }
+}
+
+fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<Vec<Answer>> {
+    validation.answers(&Plan::compile(network, &Arithmetic::F32)?)
+}
+
+/// Every weight has a gradient of finite numbers, not all zero: one without is never moved, and nobody would notice.
+fn all_learn(network: &Network, gradients: &GradStore) -> Result<(), FitError> {
+    let learned = network.graph().parameters().filter(|parameter| parameter.role == Role::Weight);
+    for (name, variable) in learned.filter_map(|parameter| network.variables().get_key_value(&parameter.name)) {
+        let fault = |fault| FitError::Gradient { variable: name.clone(), fault };
+        let gradient = values(gradients.get(variable.as_tensor()).ok_or_else(|| fault("no gradient"))?)?;
+        if !gradient.iter().all(|g| g.is_finite()) {
+            return Err(fault("a gradient that is not finite"));
+        }
+        if gradient.iter().all(|g| *g == 0.0) {
+            return Err(fault("a gradient of zeros"));
+        }
+    }
+    Ok(())
+}

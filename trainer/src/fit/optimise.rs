@@ -1,0 +1,131 @@
+//! The optimiser's state, in the order of the variables' names, as a checkpoint keeps it.
+
+use crate::manifest::Optimizer;
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Result, Tensor};
+use sconce_model::network::Network;
+use sconce_model::ops::{Adam, Moments, Sgd, values};
+use std::collections::BTreeMap;
+
+/// What the norm of the gradients is divided by may be zero.
+const TINY: f64 = 1e-6;
+
+pub struct Optimise {
+    kind: Optimizer,
+    steps: u64,
+    states: BTreeMap<String, State>,
+}
+
+enum State {
+    Adam(Adam),
+    Sgd(Sgd),
+}
+
+/// Ends of the names of what is kept for each variable.
+const MEAN: &str = "mean";
+const SQUARE: &str = "square";
+const VELOCITY: &str = "velocity";
+
+impl Optimise {
+    pub fn new(kind: Optimizer, network: &Network) -> Self {
+        let state = |(name, variable): (&String, &candle_core::Var)| {
+            let state = match kind {
+                Optimizer::Adam { learning_rate } => State::Adam(Adam::new(variable, learning_rate)),
+                Optimizer::Sgd { learning_rate, momentum, nesterov } => {
+                    State::Sgd(Sgd::new(variable, learning_rate, momentum, nesterov))
+                }
+            };
+            (name.clone(), state)
+        };
+        Self { kind, steps: 0, states: network.variables().iter().map(state).collect() }
+    }
+
+    /// As it was after so many steps.
+    ///
+    /// # Errors
+    /// If something is missing.
+    pub fn resume(kind: Optimizer, network: &Network, steps: u64, kept: &BTreeMap<String, Tensor>) -> Result<Self> {
+        let of = |name: &str, end: &str| match kept.get(&format!("{name}.{end}")) {
+            Some(tensor) => values(tensor),
+            None => candle_core::bail!("the checkpoint has no {name}.{end}"),
+        };
+        let state = |name: &String| {
+            let state = match kind {
+                Optimizer::Adam { learning_rate } => {
+                    let moments = Moments { means: of(name, MEAN)?, squares: of(name, SQUARE)? };
+                    State::Adam(Adam::resume(moments, learning_rate, steps as i32))
+                }
+                Optimizer::Sgd { learning_rate, momentum, nesterov } => {
+                    State::Sgd(Sgd::resume(of(name, VELOCITY)?, learning_rate, momentum, nesterov))
+                }
+            };
+            Ok((name.clone(), state))
+        };
+        Ok(Self { kind, steps, states: network.variables().keys().map(state).collect::<Result<_>>()? })
+    }
+
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// What has to be kept of it.
+    ///
+    /// # Errors
+    /// None but candle's own.
+    pub fn kept(&self) -> Result<BTreeMap<String, Tensor>> {
+        let flat = |values: Vec<f32>| {
+            let count = values.len();
+            Tensor::from_vec(values, count, &Device::Cpu)
+        };
+        let mut kept = BTreeMap::new();
+        for (name, state) in &self.states {
+            match state {
+                State::Adam(adam) => {
+                    let Moments { means, squares } = adam.moments();
+                    kept.insert(format!("{name}.{MEAN}"), flat(means)?);
+                    kept.insert(format!("{name}.{SQUARE}"), flat(squares)?);
+                }
+                State::Sgd(sgd) => {
+                    kept.insert(format!("{name}.{VELOCITY}"), flat(sgd.velocity())?);
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Moves every variable that has a gradient; the rate is the optimiser's times `factor`.
+    ///
+    /// # Errors
+    /// None but candle's own.
+    pub fn step(&mut self, network: &Network, gradients: &GradStore, factor: f32, clip: Option<f32>) -> Result<()> {
+        self.steps += 1;
+        let rate = self.kind.learning_rate() * factor;
+        let shrink = match clip {
+            Some(most) => Some(f64::from(most) / (norm(network, gradients)? + TINY)).filter(|shrink| *shrink < 1.0),
+            None => None,
+        };
+        for (variable, state) in network.variables().values().zip(self.states.values_mut()) {
+            let Some(gradient) = gradients.get(variable.as_tensor()) else { continue };
+            let gradient = shrink.map_or_else(|| Ok(gradient.clone()), |shrink| gradient * shrink)?;
+            match state {
+                State::Adam(adam) => {
+                    adam.set_learning_rate(rate);
+                    adam.step(variable, &gradient)?;
+                }
+                State::Sgd(sgd) => {
+                    sgd.set_learning_rate(rate);
+                    sgd.step(variable, &gradient)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of all gradients together.
+fn norm(network: &Network, gradients: &GradStore) -> Result<f64> {
+    let gradients = network.variables().values().filter_map(|variable| gradients.get(variable.as_tensor()));
+    let square = |gradient| Ok(values(gradient)?.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>());
+    let squares: Result<Vec<f64>> = gradients.map(square).collect();
+    Ok(squares?.iter().sum::<f64>().sqrt())
+}

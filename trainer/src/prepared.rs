@@ -1,0 +1,160 @@
+//! Samples as a network takes them, and its answers to them.
+
+use crate::augment::Planes;
+use crate::data::Samples;
+use crate::manifest::Augment;
+use candle_core::{Device, Tensor};
+use sconce_kernels::{Cpu, IsaToken, Threads};
+use sconce_model::idx::Images;
+use sconce_model::metrics::argmax;
+use sconce_model::plan::Plan;
+use sconce_model::preprocess::{Preprocess, PreprocessError};
+use thiserror::Error;
+
+/// Samples in one batch of an evaluation.
+const ANSWERED_AT_ONCE: usize = 256;
+
+#[derive(Debug, Error)]
+pub enum PreparedError {
+    #[error("cannot preprocess the images")]
+    Preprocess(#[from] PreprocessError),
+    #[error(
+        "preprocess gives {got} numbers an image, the network takes {need} ({input:?}): mend centerCrop or input.shape"
+    )]
+    Input { got: usize, need: usize, input: Vec<usize> },
+}
+
+/// Samples as the network takes them.
+pub struct Prepared {
+    xs: Vec<f32>,
+    labels: Vec<u32>,
+    /// Without the batch.
+    shape: Vec<usize>,
+    /// What preprocessing makes of black and of white, for each channel.
+    black: Vec<f32>,
+    white: Vec<f32>,
+}
+
+/// An augmentation: its steps, the seed, the epoch.
+#[derive(Clone, Copy)]
+pub struct Chance<'a> {
+    pub steps: &'a [Augment],
+    pub seed: u64,
+    pub epoch: usize,
+}
+
+/// What a model said of a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Answer {
+    pub label: usize,
+    pub class: usize,
+    /// That it gives to its class.
+    pub confidence: f32,
+    /// That it gives to the label.
+    pub of_label: f32,
+}
+
+impl Answer {
+    pub fn right(&self) -> bool {
+        self.label == self.class
+    }
+
+    /// The cross-entropy; a label that was thought impossible costs as much as the smallest number.
+    pub fn loss(&self) -> f64 {
+        -f64::from(self.of_label.max(f32::MIN_POSITIVE)).ln()
+    }
+}
+
+impl Prepared {
+    /// # Errors
+    /// [`PreparedError`] if preprocessing does not fit the samples or the network.
+    pub fn new(samples: &Samples, preprocess: &Preprocess, input: &[usize]) -> Result<Self, PreparedError> {
+        let need: usize = input.iter().product();
+        let xs = preprocess.apply_all(&samples.images)?;
+        if xs.len() != need * samples.len() {
+            return Err(PreparedError::Input { got: xs.len() / samples.len().max(1), need, input: input.into() });
+        }
+        let Images { height, width, .. } = samples.images;
+        let plain = |pixel: u8| -> Result<Vec<f32>, PreprocessError> {
+            let image = Images { count: 1, height, width, pixels: vec![pixel; height * width] };
+            let xs = preprocess.apply_all(&image)?;
+            let channels = if input.len() == 3 { input[0] } else { 1 };
+            // From the middle: a border may have been filled up with black.
+            let size = (xs.len() / channels.max(1)).max(1);
+            Ok(xs.chunks(size).map(|plane| plane[plane.len() / 2]).collect())
+        };
+        let labels = samples.labels.iter().map(|&label| u32::from(label)).collect();
+        Ok(Self { xs, labels, shape: input.into(), black: plain(0)?, white: plain(u8::MAX)? })
+    }
+
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// `(batch, ..input)`, and a label for each.
+    pub fn batch(&self, indices: &[usize]) -> candle_core::Result<(Tensor, Vec<u32>)> {
+        self.changed(indices, |_, _| {})
+    }
+
+    /// As [`Self::batch`], each image changed by chance.
+    pub fn augmented(&self, indices: &[usize], chance: Chance<'_>) -> candle_core::Result<(Tensor, Vec<u32>)> {
+        let &[_, height, width] = &self.shape[..] else { return self.batch(indices) };
+        let planes = Planes { height, width, black: &self.black, white: &self.white };
+        let Chance { steps, seed, epoch } = chance;
+        self.changed(indices, |sample, image| {
+            if !steps.is_empty() {
+                planes.augment(image, steps, seed, epoch, sample);
+            }
+        })
+    }
+
+    fn changed(
+        &self,
+        indices: &[usize],
+        mut change: impl FnMut(usize, &mut [f32]),
+    ) -> candle_core::Result<(Tensor, Vec<u32>)> {
+        let size: usize = self.shape.iter().product();
+        let mut xs: Vec<f32> = Vec::with_capacity(indices.len() * size);
+        for &index in indices {
+            let begun = xs.len();
+            xs.extend_from_slice(&self.xs[index * size..(index + 1) * size]);
+            change(index, &mut xs[begun..]);
+        }
+        let labels: Vec<u32> = indices.iter().map(|&index| self.labels[index]).collect();
+        let shape: Vec<usize> = std::iter::once(indices.len()).chain(self.shape.iter().copied()).collect();
+        Ok((Tensor::from_vec(xs, shape, &Device::Cpu)?, labels))
+    }
+
+    /// What a plan that serves says of every sample: the same on every machine.
+    ///
+    /// # Errors
+    /// If the plan does not fit.
+    pub fn answers(&self, plan: &Plan) -> candle_core::Result<Vec<Answer>> {
+        let isa = IsaToken::detect().map_err(candle_core::Error::wrap)?;
+        let cpu = Cpu { isa, threads: &Threads::available()? };
+        let mut scratch = plan.scratch(ANSWERED_AT_ONCE);
+        let order: Vec<usize> = (0..self.len()).collect();
+        let mut answers = Vec::with_capacity(self.len());
+        for indices in order.chunks(ANSWERED_AT_ONCE) {
+            let rows = plan.infer(cpu, &[&self.batch(indices)?.0], &mut scratch)?.remove(0).to_vec2::<f32>()?;
+            answers.extend(indices.iter().zip(rows).map(|(&index, row)| {
+                let (label, class) = (self.labels[index] as usize, argmax(&row));
+                Answer { label, class, confidence: row[class], of_label: row[label] }
+            }));
+        }
+        Ok(answers)
+    }
+}
+
+/// Share of right answers.
+pub fn accuracy(answers: &[Answer]) -> f64 {
+    answers.iter().filter(|answer| answer.right()).count() as f64 / answers.len().max(1) as f64
+}
