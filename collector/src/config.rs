@@ -1,6 +1,7 @@
 //! The configuration file: which datasets this node collects, how, and where to. On Kubernetes the node's agent writes it.
 
 use crate::privacy::Privacy;
+use crate::sample::Kind;
 use crate::window::{Window, zone};
 use jiff::civil::Time;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ pub struct Config {
 pub struct Dataset {
     /// `s3://BUCKET/PREFIX` or `file:///FOLDER`.
     pub uri: String,
+    /// Absent = samples of every kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
     pub privacy: Privacy,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
@@ -201,7 +205,8 @@ mod tests {
     fn what_the_agent_writes_is_read() {
         let config = parse(include_bytes!("../tests/agents.json")).unwrap();
         let digits = &config.datasets["vision/digits"];
-        assert_eq!((digits.sources.len(), digits.sources[0].share, digits.upload.bytes_per_second), (4, 0.5, Some(200_000)));
+        assert_eq!((digits.kind, digits.sources.len(), digits.sources[0].share), (Some(Kind::Image), 4, 0.5));
+        assert_eq!(digits.upload.bytes_per_second, Some(200_000));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub enum Drop {
     TooLarge,
     /// The privacy policy could not be honoured with it.
     Private,
+    /// It is not of the dataset's kind.
+    Strange,
     /// It was held, and a broken disk has lost it.
     Corrupt,
     /// Somebody asked that it be forgotten.
@@ -25,13 +27,14 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Full,
         Self::Expired,
         Self::DiskFull,
         Self::Busy,
         Self::TooLarge,
         Self::Private,
+        Self::Strange,
         Self::Corrupt,
         Self::Forgotten,
     ];
@@ -49,6 +52,7 @@ impl Drop {
             Self::Busy => "Busy",
             Self::TooLarge => "TooLarge",
             Self::Private => "Private",
+            Self::Strange => "Strange",
             Self::Corrupt => "Corrupt",
             Self::Forgotten => "Forgotten",
         }

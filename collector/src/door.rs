@@ -175,12 +175,15 @@ fn answer(took: Took) -> Response {
                 dropped(StatusCode::TOO_MANY_REQUESTS, why, "more comes than can be written; send again later")
             }
             Drop::DiskFull => dropped(StatusCode::INSUFFICIENT_STORAGE, why, "the disk has no room; send again later"),
+            Drop::Private => {
+                dropped(StatusCode::UNPROCESSABLE_ENTITY, why, "the policy became stricter meanwhile; send again")
+            }
             _ => dropped(StatusCode::INSUFFICIENT_STORAGE, why, "the buffer is full of samples that are worth more"),
         },
         Took::NotChosen => told(StatusCode::ACCEPTED, &json!({"outcome": "not chosen, by lot"})),
         Took::Counted => told(StatusCode::ACCEPTED, &json!({"outcome": "counted in the statistics, not kept"})),
         Took::Refused(refusal) => {
-            told(StatusCode::UNPROCESSABLE_ENTITY, &json!({"error": refusal.to_string(), "reason": "Private"}))
+            told(StatusCode::UNPROCESSABLE_ENTITY, &json!({"error": refusal.to_string(), "reason": refusal.why().name()}))
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The way in, the same for every source: by lot, then by policy, and only then to the queue.
 
 use crate::clock::Now;
-use crate::counts::Drop;
 use crate::keeper::Keeper;
 use crate::privacy::{Left, Privacy, Refusal, Statistics};
-use crate::sample::{Answer, Id, Label, Media, Sample, Why};
+use crate::sample::{Answer, Id, Kind, Label, Media, Sample, Why};
 use crate::store::Outcome;
 use bytes::Bytes;
 use std::sync::{Mutex, PoisonError};
@@ -45,12 +44,13 @@ pub enum Took {
 pub struct Intake {
     pub keeper: Keeper,
     privacy: Privacy,
+    kind: Option<Kind>,
     statistics: Mutex<Statistics>,
 }
 
 impl Intake {
-    pub fn new(keeper: Keeper, privacy: Privacy) -> Self {
-        Self { keeper, privacy, statistics: Mutex::default() }
+    pub fn new(keeper: Keeper, privacy: Privacy, kind: Option<Kind>) -> Self {
+        Self { keeper, privacy, kind, statistics: Mutex::default() }
     }
 
     pub async fn take(&self, taken: Taken) -> Took {
@@ -60,6 +60,11 @@ impl Intake {
             Chosen::Share(share) => (None, Why::Uniform, share),
             Chosen::Answered { answer, why, probability } => (Some(answer), why, probability),
         };
+        if let (Some(kind), Some(media)) = (self.kind, Media::of(&content))
+            && !kind.holds(media)
+        {
+            return self.refuse(Refusal::Strange(kind, media.extension())).await;
+        }
         let (privacy, seen) = (self.privacy.clone(), content.clone());
         let on = camera.clone();
         // A picture takes milliseconds to cover.
@@ -71,10 +76,7 @@ impl Intake {
                 self.statistics.lock().unwrap_or_else(PoisonError::into_inner).add(&content, answer.as_ref());
                 return Took::Counted;
             }
-            Err(refusal) => {
-                self.keeper.refuse(Drop::Private).await;
-                return Took::Refused(refusal);
-            }
+            Err(refusal) => return self.refuse(refusal).await,
         };
         let now = Now::read();
         let sample = Sample {
@@ -91,6 +93,11 @@ impl Intake {
             redactions,
         };
         Took::Stored(sample.id, self.keeper.keep(sample, content).await)
+    }
+
+    async fn refuse(&self, refusal: Refusal) -> Took {
+        self.keeper.refuse(refusal.why()).await;
+        Took::Refused(refusal)
     }
 
     /// Keeps the statistics of the time since the last call, as one sample; those of too few samples wait.

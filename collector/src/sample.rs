@@ -99,6 +99,25 @@ impl Media {
     }
 }
 
+/// What a dataset is of. Tensors, which models are asked with, belong to every one.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Image,
+    Audio,
+    Sensor,
+}
+
+impl Kind {
+    pub fn holds(self, media: Media) -> bool {
+        match media {
+            Media::Npy => true,
+            Media::Jpg | Media::Png => self == Self::Image,
+            Media::Wav => self == Self::Audio,
+            Media::Json => self == Self::Sensor,
+        }
+    }
+}
+
 /// Why it was kept.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {

@@ -99,6 +99,17 @@ fn a_configuration_that_changes_is_taken_up_and_a_bad_one_is_not() {
 }
 
 #[test]
+fn what_is_not_of_the_datasets_kind_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, json!({"kind": "Image"})), &[]);
+    assert_eq!(collector.post(SAMPLES, &[], picture(1)).0, 201);
+    let (status, told) = collector.post(SAMPLES, &[], b"{\"open\": 1}".to_vec());
+    assert_eq!((status, &told["reason"]), (422, &json!("Strange")));
+    assert!(told["error"].as_str().unwrap().contains("of the kind Image, and this is json"), "{told}");
+    assert_eq!(collector.status()["datasets"]["vision/digits"]["dropped"]["Strange"], 1);
+}
+
+#[test]
 fn files_that_come_into_a_folder_are_samples_and_go() {
     let folder = tempfile::tempdir().unwrap();
     let inbox = folder.path().join("inbox");

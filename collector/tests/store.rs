@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use sconce_collector::clock::Now;
 use sconce_collector::counts::Drop;
+use sconce_collector::privacy::{Mask, Privacy};
 use sconce_collector::sample::{Id, Label, Media, Sample, Why};
 use sconce_collector::store::{Limits, Outcome, Store, allocate};
 use std::collections::{BTreeMap, BTreeSet};
@@ -203,6 +204,25 @@ fn a_broken_segment_is_counted() {
     let store = open(folder.path(), 2);
     let lost = store.counts().dropped[&Drop::Corrupt];
     assert!(lost > 0 && store.holds().0 == 40 - lost, "{lost} are lost");
+}
+
+#[test]
+fn what_comes_late_under_a_looser_policy_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 0);
+    let under = |content: &[u8], policy: &str| {
+        let (sample, bytes) = sample(content, Why::Uniform);
+        (Sample { policy: policy.into(), ..sample }, bytes)
+    };
+    let masked = Privacy::Masked { mask: Mask::default() };
+    store.add(&[under(b"1", "Raw"), under(b"2", "Masked")], &now(1));
+    assert_eq!(store.tighten(masked, &now(2)).unwrap(), 1);
+    let outcomes = store.add(&[under(b"3", "Raw"), under(b"4", "Masked"), under(b"1", "Raw")], &now(3));
+    let private = Outcome::Dropped(Drop::Private);
+    assert_eq!(outcomes, [private, Outcome::Kept, private]);
+    assert_eq!((store.holds().0, store.counts().dropped[&Drop::Forgotten]), (2, 1));
+    assert_eq!(store.counts().dropped[&Drop::Private], 2);
+    assert!(is_balanced(&store));
 }
 
 #[derive(Clone, Debug)]

@@ -1,48 +1,87 @@
 //! What datasets say of themselves: a sum over what nodes have told. A loop of its own beside the hall: no decision needs it, and it
 //! needs none.
 
+use crate::observe::Stores;
 use crate::status::{Claim, conditions};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
-use kube_runtime::reflector::Store;
-use sconce_api::{EdgeDataset, EdgeDatasetStatus, EdgeNode, Reason};
+use sconce_api::{EdgeDataset, EdgeDatasetStatus, EdgeNode, Reason, condition};
 use serde_json::json;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const MANAGER: &str = "sconce-operator/dataset";
-/// Nodes tell no more often.
+/// Nodes tell one after the other: what they tell within so long is told together.
+const GATHER: Duration = Duration::from_secs(2);
+/// Numbers that grow are told so often; what is new at once.
 const PACE: Duration = Duration::from_secs(60);
 
-/// Keeps the status of every dataset until told to stop.
-pub async fn keep(client: Client, nodes: Store<EdgeNode>, stop: CancellationToken) {
+/// Keeps the status of every dataset until told to stop; `news` says that something was observed.
+pub async fn keep(client: Client, stores: Stores, mut news: watch::Receiver<()>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        listed = stores.datasets.wait_until_ready() => if listed.is_err() { return },
+    }
+    let mut written = BTreeMap::new();
     loop {
-        let passed = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
-            passed = pass(&client, &nodes) => passed,
-        };
-        if let Err(error) = passed {
-            tracing::warn!(error = &error as &dyn std::error::Error, "datasets say nothing new");
+            () = pass(&client, &stores, &mut written) => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,
+            // What was not due, or not taken, is looked at again though nothing more comes.
             () = tokio::time::sleep(PACE) => {}
+            changed = news.changed() => if changed.is_err() { return },
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(GATHER) => {}
         }
     }
 }
 
-async fn pass(client: &Client, nodes: &Store<EdgeNode>) -> kube::Result<()> {
-    let nodes = nodes.state();
-    for dataset in Api::<EdgeDataset>::all(client.clone()).list(&ListParams::default()).await? {
-        let nodes = nodes.iter().map(AsRef::as_ref);
-        let Some(status) = status(&dataset, nodes, Timestamp::now()) else { continue };
-        let api = Api::<EdgeDataset>::namespaced(client.clone(), &dataset.namespace().unwrap_or_default());
+/// Namespace and name, and when its status was last written.
+type Written = BTreeMap<(String, String), Instant>;
+
+async fn pass(client: &Client, stores: &Stores, written: &mut Written) {
+    let (nodes, datasets) = (stores.edge_nodes.state(), stores.datasets.state());
+    let key = |dataset: &EdgeDataset| (dataset.namespace().unwrap_or_default(), dataset.name_any());
+    written.retain(|known, _| datasets.iter().any(|dataset| key(dataset) == *known));
+    for dataset in datasets {
+        let Some(status) = status(&dataset, nodes.iter().map(AsRef::as_ref), Timestamp::now()) else { continue };
+        let (namespace, name) = key(&dataset);
+        let since = written.get(&(namespace.clone(), name.clone())).map(Instant::elapsed);
+        if !is_due(dataset.status.as_ref(), &status, since) {
+            continue;
+        }
+        let api = Api::<EdgeDataset>::namespaced(client.clone(), &namespace);
         let body = json!({"apiVersion": EdgeDataset::api_version(&()), "kind": EdgeDataset::kind(&()), "status": status});
-        api.patch_status(&dataset.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await?;
+        match api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await {
+            Ok(_) => drop(written.insert((namespace, name), Instant::now())),
+            // It was deleted meanwhile.
+            Err(kube::Error::Api(refused)) if refused.code == 404 => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(namespace, name, error, "a dataset says nothing new");
+            }
+        }
     }
-    Ok(())
+}
+
+/// Whether a change is told now: another truth, another generation and the first samples at once, larger numbers after a while.
+fn is_due(old: Option<&EdgeDatasetStatus>, new: &EdgeDatasetStatus, since: Option<Duration>) -> bool {
+    let is_news = old.is_none_or(|old| {
+        let ready = |status: &EdgeDatasetStatus| condition(&status.conditions, "Ready").map(|ready| ready.status.clone());
+        (old.samples == 0 && new.samples > 0)
+            || old.observed_generation != new.observed_generation
+            || ready(old) != ready(new)
+    });
+    is_news || since.is_none_or(|since| since >= PACE)
 }
 
 /// The status to write, or `None` if it says so already. Pure.
@@ -111,5 +150,19 @@ mod tests {
         assert_eq!((fewer.samples, fewer.last_arrival), (5, Some(Time(then))), "a node that is gone takes its counts along");
         let none = status(&dataset(None), [].into_iter(), now).unwrap();
         assert_eq!((none.conditions[0].status.as_str(), none.conditions[0].reason.as_str()), ("False", "NotCollected"));
+    }
+
+    #[test]
+    fn what_is_new_is_told_at_once_and_numbers_that_grow_later() {
+        let now = Timestamp::from_second(100).unwrap();
+        let told = |sent, held| status(&dataset(None), [node(json!([row("vision", sent, held)]))].iter(), now).unwrap();
+        let soon = |old: Option<&EdgeDatasetStatus>, new: &EdgeDatasetStatus| is_due(old, new, Some(Duration::from_secs(5)));
+        let none = status(&dataset(None), [].into_iter(), now).unwrap();
+        assert!(soon(None, &none));
+        assert!(soon(Some(&none), &told(0, 1)), "it is collected");
+        assert!(soon(Some(&told(0, 1)), &told(7, 0)), "the first arrive");
+        assert!(!soon(Some(&told(7, 0)), &told(9, 0)));
+        assert!(is_due(Some(&told(7, 0)), &told(9, 0), Some(PACE)));
+        assert!(is_due(Some(&told(7, 0)), &told(9, 0), None), "a new leader knows not when");
     }
 }

@@ -74,8 +74,7 @@ async fn operate(run: Run) -> Result<()> {
     }
     metrics.leading.set(1);
     tracing::info!(identity, "leading");
-    let summing = datasets::keep(client.clone(), stores.edge_nodes.clone(), stop.clone());
-    tokio::spawn(summing);
+    tokio::spawn(datasets::keep(client.clone(), stores.clone(), news.subscribe(), stop.clone()));
     let controller = Controller {
         client,
         stores,

@@ -6,7 +6,8 @@ mod statistics;
 pub use mask::{Mask, Zone};
 pub use statistics::Statistics;
 
-use crate::sample::{Answer, Media};
+use crate::counts::Drop;
+use crate::sample::{Answer, Kind, Media};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,17 @@ pub enum Refusal {
     Image(String),
     #[error("the mask has no zones for the camera \"{0}\" and none for all: what it shows would leave uncovered")]
     NoZones(String),
+    #[error("this dataset is of the kind {0:?}, and this is {1}")]
+    Strange(Kind, &'static str),
+}
+
+impl Refusal {
+    pub fn why(&self) -> Drop {
+        match self {
+            Self::Strange(..) => Drop::Strange,
+            Self::Unknown | Self::NoImage(_) | Self::Image(_) | Self::NoZones(_) => Drop::Private,
+        }
+    }
 }
 
 impl Privacy {

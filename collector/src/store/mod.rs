@@ -13,6 +13,7 @@ pub use state::Planned;
 
 use crate::clock::{Mark, Now};
 use crate::counts::{Counts, Drop};
+use crate::privacy::Privacy;
 use crate::sample::{Id, Label, Rank, Sample};
 use crate::segment;
 use bytes::Bytes;
@@ -72,6 +73,8 @@ pub struct Store {
     state: State,
     counts: Counts,
     mark: Mark,
+    /// What is taken under a looser one is not kept, however late it comes.
+    privacy: Privacy,
 }
 
 impl Store {
@@ -86,7 +89,7 @@ impl Store {
         let name = Id::of(format!("{}{}{}", now.boot, now.wall.as_nanosecond(), folder.display()).as_bytes());
         let state = State::named(&name.to_string()[..12]);
         let (counts, mark) = (Counts::default(), Mark::first(now.clone()));
-        let mut store = Self { files, limits, state, counts, mark };
+        let mut store = Self { files, limits, state, counts, mark, privacy: Privacy::Raw };
         for number in store.files.numbers() {
             let end = store.replay(number).map_err(opened)?;
             store.files.seal(number, end).map_err(opened)?;
@@ -183,6 +186,8 @@ impl Store {
             }
             outcomes.push(if length > most {
                 Outcome::Dropped(Drop::TooLarge)
+            } else if !self.privacy.allows(&sample.policy) {
+                Outcome::Dropped(Drop::Private)
             } else if self.state.knows(&sample.id) || !fresh.insert(sample.id) {
                 Outcome::Duplicate
             } else {
@@ -194,7 +199,9 @@ impl Store {
         let taken = outcomes.len();
         let count = |outcome| outcomes.iter().filter(|other| **other == outcome).count() as u64;
         self.counts.duplicates += count(Outcome::Duplicate);
-        self.counts.drop(Drop::TooLarge, count(Outcome::Dropped(Drop::TooLarge)));
+        for why in [Drop::TooLarge, Drop::Private] {
+            self.counts.drop(why, count(Outcome::Dropped(why)));
+        }
         let rank = samples[..taken].iter().map(|(sample, _)| sample.rank()).max().unwrap_or(Rank::Easy);
         let added = match self.make_room(bytes, records.len() as u64, rank, now) {
             _ if records.is_empty() => Ok(None),
@@ -318,13 +325,17 @@ impl Store {
         Ok(true)
     }
 
-    /// Drops all samples of which something is so; returns how many.
+    /// Another policy from now on: drops what is held of a looser one, and keeps no more of it, though it be on its way here already.
+    /// Returns how many samples are dropped.
     ///
     /// # Errors
     /// If the disk does not take it.
-    pub fn forget_where(&mut self, is_so: impl Fn(&Sample) -> bool, now: &Now) -> Result<u64, StoreError> {
-        let is_held_and_so = |id: &Id| self.read(id).is_ok_and(|read| read.is_some_and(|(sample, _)| is_so(&sample)));
-        let ids: Vec<Id> = self.ids().into_iter().filter(is_held_and_so).collect();
+    pub fn tighten(&mut self, privacy: Privacy, now: &Now) -> Result<u64, StoreError> {
+        self.privacy = privacy;
+        let is_looser = |id: &Id| {
+            self.read(id).is_ok_and(|read| read.is_some_and(|(sample, _)| !self.privacy.allows(&sample.policy)))
+        };
+        let ids: Vec<Id> = self.ids().into_iter().filter(is_looser).collect();
         let samples = ids.len() as u64;
         self.gone(Drop::Forgotten, ids, now)?;
         Ok(samples)

@@ -61,6 +61,7 @@ fn dataset(found: &EdgeDataset) -> Value {
     }
     json!({
         "uri": spec.uri,
+        "kind": spec.kind,
         "privacy": privacy(&spec.privacy),
         "sources": spec.sources.iter().filter_map(source).collect::<Vec<_>>(),
         "buffer": {"maxBytes": buffer.max_size.units(), "maxAgeSeconds": seconds(&buffer.max_age)},

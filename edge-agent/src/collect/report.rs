@@ -1,9 +1,7 @@
 //! Tells on the EdgeNode what the collector beside us has counted.
 
 use crate::metrics::Metrics;
-use crate::router::text;
-use hyper_util::client::legacy::Client as Http;
-use hyper_util::rt::TokioExecutor;
+use crate::router;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource as _};
 use sconce_api::{Collected, EdgeNode};
@@ -15,7 +13,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Of its own: the collector's counts wait for no other measurement, and none for them.
 const MANAGER: &str = "sconce-agent-collect";
-const PATIENCE: Duration = Duration::from_secs(2);
 const CALL: Duration = Duration::from_secs(20);
 /// Writes are so far apart, and further where little has changed.
 const APART: Duration = Duration::from_secs(60);
@@ -39,11 +36,12 @@ struct Status {
 
 /// Reads the collector each `pace`, and writes what has moved.
 pub async fn report(client: Client, node: String, address: axum::http::Uri, pace: Duration, metrics: Metrics) {
-    let (http, nodes) = (Http::builder(TokioExecutor::new()).build_http(), Api::<EdgeNode>::all(client));
+    let (http, nodes) = (router::client(), Api::<EdgeNode>::all(client));
     let mut written: Option<(Vec<Collected>, Instant)> = None;
     loop {
         sleep(pace).await;
-        let Ok(Ok(status)) = timeout(PATIENCE, text(&http, &address)).await else { continue };
+        // It starts as we do, and may be ended at any time.
+        let Ok(status) = router::text_within(&http, &address).await else { continue };
         let Some(rows) = rows(&status) else { continue };
         let since = written.as_ref().map(|(_, when)| when.elapsed());
         if !is_due(written.as_ref().map(|(rows, _)| rows.as_slice()), &rows, since) {
@@ -72,7 +70,7 @@ fn rows(status: &str) -> Option<Vec<Collected>> {
     Some(statuses.datasets.into_iter().filter_map(row).take(MOST).collect())
 }
 
-/// Any change after a while; a large one soon; the first at once.
+/// Any change after a while; a large one soon; at once that something is collected, and that the first sample has arrived.
 fn is_due(old: Option<&[Collected]>, new: &[Collected], since: Option<Duration>) -> bool {
     let (Some(old), Some(since)) = (old, since) else { return !new.is_empty() };
     let numbers = |row: &Collected| [row.held, row.sent, row.dropped.values().sum()];
@@ -80,7 +78,9 @@ fn is_due(old: Option<&[Collected]>, new: &[Collected], since: Option<Duration>)
         numbers(old).into_iter().zip(numbers(new)).any(|(old, new)| (new - old).abs() * 4 > old.max(8))
     };
     let moved = || old.len() != new.len() || old.iter().zip(new).any(|(old, new)| is_large(old, new));
-    old != new && (since >= FAR_APART || (since >= APART && moved()))
+    let arrived = |rows: &[Collected]| rows.iter().filter(|row| row.sent > 0).count();
+    let is_first = old.len() < new.len() || arrived(old) < arrived(new);
+    old != new && (is_first || since >= FAR_APART || (since >= APART && moved()))
 }
 
 #[cfg(test)]
@@ -110,5 +110,10 @@ mod tests {
         assert_eq!([after(&new, 60), after(&new, 300)], [false, true]);
         new[0].sent += 20;
         assert_eq!([after(&new, 59), after(&new, 60)], [false, true]);
+        let mut none = old.clone();
+        none[0].sent = 0;
+        assert!(is_due(Some(&none), &old, Some(Duration::ZERO)), "the first has arrived");
+        let both = [old.clone(), old.clone()].concat();
+        assert!(is_due(Some(&old), &both, Some(Duration::ZERO)), "another dataset is collected");
     }
 }

@@ -5,8 +5,10 @@ use super::files::{Files, files};
 use crate::metrics::Metrics;
 use crate::routes;
 use crate::watch::Scope;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use kube::runtime::reflector::{self, Store};
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
 use sconce_api::{EdgeDataset, EdgeModel, EdgeSite};
@@ -81,6 +83,23 @@ fn write(folder: &Path, files: &Files) -> Result<(), routes::WriteError> {
     routes::write(&folder.join("taps.json"), &files.taps)
 }
 
+/// Without what cannot be read, as what a newer version has said: it is not collected, and stops nothing else.
+fn readable<K: Resource>(event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
+    let read = |guard: DeserializeGuard<K>| {
+        let unread = |error: &kube::core::error_boundary::InvalidObject| {
+            tracing::warn!(name = error.metadata.name, error = error.error, "an object cannot be read");
+        };
+        guard.0.inspect_err(unread).ok()
+    };
+    match event {
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+        Event::InitApply(guard) => read(guard).map(Event::InitApply),
+        Event::Apply(guard) => read(guard).map(Event::Apply),
+        Event::Delete(guard) => read(guard).map(Event::Delete),
+    }
+}
+
 /// A store of all objects of a kind, kept while `watching` lives.
 fn reflect<K>(
     client: &Client,
@@ -94,10 +113,11 @@ where
     K::DynamicType: Hash + Eq,
 {
     let (reader, writer) = reflector::store();
-    let api: Api<K> = Api::all(client.clone());
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
     let (bell, metrics, kind) = (bell.clone(), metrics.clone(), K::kind(&()).into_owned());
     watching.spawn(async move {
-        let mut events = std::pin::pin!(reflector::reflector(writer, watcher(api, config)).default_backoff());
+        let readable = watcher(api, config).try_filter_map(|event| std::future::ready(Ok(readable(event))));
+        let mut events = std::pin::pin!(reflector::reflector(writer, readable).default_backoff());
         let mut failing = false;
         while let Some(event) = events.next().await {
             match event {
