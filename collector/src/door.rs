@@ -182,9 +182,10 @@ fn answer(took: Took) -> Response {
         },
         Took::NotChosen => told(StatusCode::ACCEPTED, &json!({"outcome": "not chosen, by lot"})),
         Took::Counted => told(StatusCode::ACCEPTED, &json!({"outcome": "counted in the statistics, not kept"})),
-        Took::Refused(refusal) => {
-            told(StatusCode::UNPROCESSABLE_ENTITY, &json!({"error": refusal.to_string(), "reason": refusal.why().name()}))
-        }
+        Took::Refused(refusal) => told(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            &json!({"error": refusal.to_string(), "reason": refusal.why().name()}),
+        ),
     }
 }
 

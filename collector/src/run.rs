@@ -129,9 +129,16 @@ impl Collector {
         let tighten = move |store: &mut Store| store.tighten(privacy, &Now::read());
         let forgotten = keeper.with(tighten).await.map_err(std::io::Error::other).map_err(StoreError::Write)??;
         if forgotten > 0 {
-            tracing::warn!(dataset = name, forgotten, "the policy is stricter now: what was held under the old one is dropped");
+            tracing::warn!(
+                dataset = name,
+                forgotten,
+                "the policy is stricter now: what was held under the old one is dropped"
+            );
         }
-        let open = Arc::new(Open { intake: Intake::new(keeper, dataset.privacy.clone(), dataset.kind), dataset: dataset.clone() });
+        let open = Arc::new(Open {
+            intake: Intake::new(keeper, dataset.privacy.clone(), dataset.kind),
+            dataset: dataset.clone(),
+        });
         let mut tasks = JoinSet::new();
         let (of, node, forwarded) = (name.to_owned(), self.args.node_name.clone(), open.clone());
         tasks.spawn(async move { forward(&of, &node, &forwarded.dataset, &forwarded.intake).await });

@@ -46,7 +46,8 @@ fn mosquitto_path() -> String {
 /// Whether a broker and its client are there.
 fn has_mosquitto() -> bool {
     ["mosquitto", "mosquitto_pub"].iter().all(|program| {
-        let asked = Command::new(program).arg("-h").env("PATH", mosquitto_path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let asked =
+            Command::new(program).arg("-h").env("PATH", mosquitto_path()).stdout(Stdio::null()).stderr(Stdio::null());
         asked.status().is_ok()
     })
 }
@@ -129,7 +130,8 @@ fn read(interpreter: &Path, folder: &Path, variables: &[(&str, &str)]) -> Value 
 fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
     let Some(interpreter) = interpreter() else { return };
     if !has_mosquitto() {
-        return untried("mosquitto is missing; Debian: apt-get install mosquitto mosquitto-clients").unwrap_or_default();
+        return untried("mosquitto is missing; Debian: apt-get install mosquitto mosquitto-clients")
+            .unwrap_or_default();
     }
     let folder = tempfile::tempdir().unwrap();
     let (s3, broker) = (free_port(), free_port());
@@ -153,8 +155,11 @@ fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
     let picture = |number: u8| png(&RgbImage::from_pixel(8, 6, Rgb([number, 1, 2])));
     for number in 0..20 {
         let label = (number % 10).to_string();
-        let (status, told) =
-            collector.post("/v1/samples/vision/digits", &[("x-sconce-label", &label), ("x-sconce-author", "ann")], picture(number));
+        let (status, told) = collector.post(
+            "/v1/samples/vision/digits",
+            &[("x-sconce-label", &label), ("x-sconce-author", "ann")],
+            picture(number),
+        );
         assert_eq!(status, 201, "{told}");
     }
     until("the collector subscribes", || collector.log.lock().unwrap().contains("subscribing"));
@@ -189,7 +194,8 @@ fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
     let pictures = read["pictures"].as_object().unwrap();
     assert_eq!(pictures.len(), 21);
     assert!(pictures.values().all(|picture| picture[0] == json!([6, 8, 3])), "{pictures:?}");
-    let colours: std::collections::BTreeSet<u64> = pictures.values().map(|picture| picture[1].as_u64().unwrap()).collect();
+    let colours: std::collections::BTreeSet<u64> =
+        pictures.values().map(|picture| picture[1].as_u64().unwrap()).collect();
     assert_eq!(colours, (0..20).chain([200]).collect());
     for (id, class) in read["classes"].as_object().unwrap() {
         assert_eq!(class, &json!(pictures[id][1].as_u64().unwrap() % 10));

@@ -60,7 +60,8 @@ async fn pass(client: &Client, stores: &Stores, written: &mut Written) {
             continue;
         }
         let api = Api::<EdgeDataset>::namespaced(client.clone(), &namespace);
-        let body = json!({"apiVersion": EdgeDataset::api_version(&()), "kind": EdgeDataset::kind(&()), "status": status});
+        let body =
+            json!({"apiVersion": EdgeDataset::api_version(&()), "kind": EdgeDataset::kind(&()), "status": status});
         match api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await {
             Ok(_) => drop(written.insert((namespace, name), Instant::now())),
             // It was deleted meanwhile.
@@ -76,7 +77,8 @@ async fn pass(client: &Client, stores: &Stores, written: &mut Written) {
 /// Whether a change is told now: another truth, another generation and the first samples at once, larger numbers after a while.
 fn is_due(old: Option<&EdgeDatasetStatus>, new: &EdgeDatasetStatus, since: Option<Duration>) -> bool {
     let is_news = old.is_none_or(|old| {
-        let ready = |status: &EdgeDatasetStatus| condition(&status.conditions, "Ready").map(|ready| ready.status.clone());
+        let ready =
+            |status: &EdgeDatasetStatus| condition(&status.conditions, "Ready").map(|ready| ready.status.clone());
         (old.samples == 0 && new.samples > 0)
             || old.observed_generation != new.observed_generation
             || ready(old) != ready(new)
@@ -102,9 +104,15 @@ fn status<'a>(
     }
     new.last_arrival = if new.samples > old.samples { Some(Time(now)) } else { old.last_arrival.clone() };
     let ready = if new.nodes > 0 {
-        Claim::new("Ready", true, Reason::Ready, format!("{} nodes collect; {} samples have arrived", new.nodes, new.samples))
+        Claim::new(
+            "Ready",
+            true,
+            Reason::Ready,
+            format!("{} nodes collect; {} samples have arrived", new.nodes, new.samples),
+        )
     } else {
-        let message = "no node has told that it collects; is node.collector.enabled, and does a site of the fleet match?";
+        let message =
+            "no node has told that it collects; is node.collector.enabled, and does a site of the fleet match?";
         Claim::new("Ready", false, Reason::NotCollected, message)
     };
     new.conditions = conditions(vec![ready], &old.conditions, dataset.metadata.generation, now);
@@ -141,13 +149,21 @@ mod tests {
     #[test]
     fn a_dataset_says_what_its_nodes_have_told_and_nothing_twice() {
         let (then, now) = (Timestamp::from_second(100).unwrap(), Timestamp::from_second(200).unwrap());
-        let nodes = [node(json!([row("vision", 10, 1)])), node(json!([row("vision", 5, 0), row("other", 9, 9)])), node(json!([]))];
+        let nodes = [
+            node(json!([row("vision", 10, 1)])),
+            node(json!([row("vision", 5, 0), row("other", 9, 9)])),
+            node(json!([])),
+        ];
         let first = status(&dataset(None), nodes.iter(), then).unwrap();
         assert_eq!((first.samples, first.held, first.dropped, first.nodes), (15, 1, 6, 2));
         assert_eq!((first.last_arrival.clone(), first.conditions[0].status.as_str()), (Some(Time(then)), "True"));
         assert_eq!(status(&dataset(Some(&first)), nodes.iter(), now), None);
         let fewer = status(&dataset(Some(&first)), nodes[1..].iter(), now).unwrap();
-        assert_eq!((fewer.samples, fewer.last_arrival), (5, Some(Time(then))), "a node that is gone takes its counts along");
+        assert_eq!(
+            (fewer.samples, fewer.last_arrival),
+            (5, Some(Time(then))),
+            "a node that is gone takes its counts along"
+        );
         let none = status(&dataset(None), [].into_iter(), now).unwrap();
         assert_eq!((none.conditions[0].status.as_str(), none.conditions[0].reason.as_str()), ("False", "NotCollected"));
     }
@@ -156,7 +172,8 @@ mod tests {
     fn what_is_new_is_told_at_once_and_numbers_that_grow_later() {
         let now = Timestamp::from_second(100).unwrap();
         let told = |sent, held| status(&dataset(None), [node(json!([row("vision", sent, held)]))].iter(), now).unwrap();
-        let soon = |old: Option<&EdgeDatasetStatus>, new: &EdgeDatasetStatus| is_due(old, new, Some(Duration::from_secs(5)));
+        let soon =
+            |old: Option<&EdgeDatasetStatus>, new: &EdgeDatasetStatus| is_due(old, new, Some(Duration::from_secs(5)));
         let none = status(&dataset(None), [].into_iter(), now).unwrap();
         assert!(soon(None, &none));
         assert!(soon(Some(&none), &told(0, 1)), "it is collected");

@@ -121,7 +121,10 @@ async fn from_requests_to_a_bucket(bed: &Bed) -> Result<()> {
     ensure!(once.len() == 50, "a node sent a sample twice: {rows:?}");
     for row in &rows {
         let tier = if row.key.contains("site-a-1") { "Edge" } else { "Cloud" };
-        ensure!((row.media.as_str(), row.model.as_str(), row.tier.as_str()) == ("npy", "digits.vision", tier), "{row:?}");
+        ensure!(
+            (row.media.as_str(), row.model.as_str(), row.tier.as_str()) == ("npy", "digits.vision", tier),
+            "{row:?}"
+        );
         ensure!(row.why == "Uniform" && row.probability == 1.0 && (0.1..=1.0).contains(&row.score), "{row:?}");
     }
     println!("{} samples, {} held: {:?}", status.samples, status.held, status.last_arrival);

@@ -13,5 +13,5 @@ mod placing;
 mod readme;
 mod rights;
 mod suite;
-mod trust;
 mod training;
+mod trust;

@@ -47,7 +47,8 @@ pub async fn report(client: Client, node: String, address: axum::http::Uri, pace
         if !is_due(written.as_ref().map(|(rows, _)| rows.as_slice()), &rows, since) {
             continue;
         }
-        let body = json!({"apiVersion": EdgeNode::api_version(&()), "kind": EdgeNode::kind(&()), "status": {"collect": rows}});
+        let body =
+            json!({"apiVersion": EdgeNode::api_version(&()), "kind": EdgeNode::kind(&()), "status": {"collect": rows}});
         let (parameters, body) = (PatchParams::apply(MANAGER).force(), Patch::Apply(&body));
         match timeout(CALL, nodes.patch_status(&node, &parameters, &body)).await {
             Ok(Ok(_)) => written = Some((rows, Instant::now())),
@@ -93,7 +94,8 @@ mod tests {
     #[test]
     fn what_the_collector_says_is_told() {
         let dropped = BTreeMap::from([("Full".into(), 2)]);
-        let row = Collected { namespace: "vision".into(), name: "digits".into(), held: 3, held_bytes: 900, sent: 5, dropped };
+        let row =
+            Collected { namespace: "vision".into(), name: "digits".into(), held: 3, held_bytes: 900, sent: 5, dropped };
         assert_eq!(rows(STATUS), Some(vec![row]));
         assert_eq!(rows("nonsense"), None);
     }

@@ -6,8 +6,8 @@ use crate::metrics::Metrics;
 use crate::routes;
 use crate::watch::Scope;
 use futures::{StreamExt as _, TryStreamExt as _};
-use kube::runtime::reflector::{self, Store};
 use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
@@ -57,9 +57,10 @@ async fn follow(client: &Client, folder: &Path, scope: Option<&Scope>, metrics: 
         sleep(TOGETHER).await;
         let (datasets, models) = (datasets.state(), models.state());
         // A site that is gone tells nothing: the files stay.
-        let next = sites.state().first().map(|site| {
-            files(site, datasets.iter().map(AsRef::as_ref), models.iter().map(AsRef::as_ref))
-        });
+        let next = sites
+            .state()
+            .first()
+            .map(|site| files(site, datasets.iter().map(AsRef::as_ref), models.iter().map(AsRef::as_ref)));
         match next {
             Some(next) if written.as_ref() != Some(&next) => match write(folder, &next) {
                 Ok(()) => {
@@ -125,7 +126,11 @@ where
                 Err(error) => {
                     metrics.api_error("watch what is collected");
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(kind, error = &error as &dyn std::error::Error, "not followed; what is collected stays");
+                        tracing::warn!(
+                            kind,
+                            error = &error as &dyn std::error::Error,
+                            "not followed; what is collected stays"
+                        );
                     }
                 }
             }

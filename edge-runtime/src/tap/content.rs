@@ -153,7 +153,9 @@ mod tests {
         assert_eq!(asked("BYTES", vec![1], raw_bytes(std::slice::from_ref(&file))), Some(file.clone()));
         assert_eq!(asked("BYTES", vec![2], raw_bytes(&[file.clone(), file])), None);
         let npy = asked("FP32", vec![1, 2], raw_fp32(&[1.5, -2.0])).unwrap();
-        assert!(npy.starts_with(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2,), }"));
+        assert!(
+            npy.starts_with(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2,), }")
+        );
         assert_eq!((npy.len(), &npy[128..]), (136, &raw_fp32(&[1.5, -2.0])[..]));
         assert_eq!(asked("STRING", vec![1], Bytes::new()), None);
     }

@@ -10,7 +10,11 @@ pub use file::{Taps, TapsError, Wish, parse};
 
 use bytes::Bytes;
 use content::{answer, content};
-use http::Uri;
+use http::{Request, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -22,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Answers that wait to be looked at.
 const QUEUE: usize = 64;
@@ -45,6 +50,7 @@ struct Outcome {
 }
 
 type Counts = Family<Outcome, Counter>;
+type Collector = Client<HttpConnector, Full<Bytes>>;
 
 /// The router's end.
 #[derive(Clone)]
@@ -93,18 +99,21 @@ fn count(counts: &Counts, model: &str, outcome: &'static str) {
     counts.get_or_create(&Outcome { model: model.to_owned(), outcome }).inc();
 }
 
-async fn look(mut answers: mpsc::Receiver<Answered>, wishes: watch::Receiver<Arc<Taps>>, collector: Uri, counts: Counts) {
+async fn look(
+    mut answers: mpsc::Receiver<Answered>,
+    wishes: watch::Receiver<Arc<Taps>>,
+    collector: Uri,
+    counts: Counts,
+) {
     let mut choosers: BTreeMap<String, Chooser> = BTreeMap::new();
-    let client = reqwest::Client::builder().timeout(PATIENCE).build();
-    let client = match client {
-        Ok(client) => client,
-        Err(error) => return tracing::error!(%error, "no samples are taken"),
-    };
+    let client: Collector = Client::builder(TokioExecutor::new()).build_http();
     while let Some(Answered { model, tier, request, answer: frame }) = answers.recv().await {
         let Some(wish) = wishes.borrow().models.get(&model).cloned() else { continue };
         let scores = answer(&frame);
         let chooser = choosers.entry(model.clone()).or_default();
-        let Some(Choice { why, probability }) = chooser.choose(&wish, scores.as_ref(), chooser.draw(), SystemTime::now()) else {
+        let Some(Choice { why, probability }) =
+            chooser.choose(&wish, scores.as_ref(), chooser.draw(), SystemTime::now())
+        else {
             count(&counts, &model, "passed");
             continue;
         };
@@ -122,17 +131,22 @@ async fn look(mut answers: mpsc::Receiver<Answered>, wishes: watch::Receiver<Arc
             "why": why,
             "probability": probability,
         });
-        let sent = client
-            .post(format!("{}v1/answers/{}", collector, wish.dataset))
+        let request = Request::post(format!("{collector}v1/answers/{}", wish.dataset))
             .header("x-sconce-answer", said.to_string())
-            .body(content)
-            .send()
-            .await;
-        let outcome = match sent {
-            Ok(answer) if answer.status().is_success() => "taken",
-            Ok(_) => "refused",
-            Err(_) => "unreachable",
+            .body(Full::new(content));
+        let outcome = match request {
+            Ok(request) => timeout(PATIENCE, hand_over(&client, request)).await.unwrap_or("unreachable"),
+            Err(_) => "strange",
         };
         count(&counts, &model, outcome);
     }
+}
+
+/// To the collector; returns what it made of it.
+async fn hand_over(client: &Collector, request: Request<Full<Bytes>>) -> &'static str {
+    let Ok(answer) = client.request(request).await else { return "unreachable" };
+    let is_taken = answer.status().is_success();
+    // The connection is used again once all was read.
+    answer.into_body().collect().await.ok();
+    if is_taken { "taken" } else { "refused" }
 }

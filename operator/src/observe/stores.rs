@@ -13,7 +13,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::reflector::{self, Store};
 use kube_runtime::watcher::{self, Event, watcher};
 use kube_runtime::{WatchStreamExt, reflector::store::WriterDropped};
-use sconce_api::{EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels};
+use sconce_api::{
+    EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels,
+};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
