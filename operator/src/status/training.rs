@@ -41,7 +41,7 @@ pub fn edge_training(
     let in_vain = !due && newest.is_some_and(|run| matches!(run.state, RunState::Failed | RunState::Rejected));
     let reconciling = busy.then(|| Claim::new("Reconciling", true, Reason::Progressing, &*training_now.message));
     let stalled =
-        (newest_failed && !busy && !suspended).then(|| Claim { kind: "Stalled", truth: Truth::True, ..claim.clone() });
+        (in_vain && !busy && !suspended).then(|| Claim { kind: "Stalled", truth: Truth::True, ..claim.clone() });
     let claims = [claim, training_now, accepted, published].into_iter().chain(reconciling).chain(stalled).collect();
     EdgeTrainingStatus {
         observed_generation: generation,

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn check(from: &str, to: &str, expected: &str) {
-        let good = include_str!("../../examples/digits/training.yaml");
+        let good = include_str!("../../../examples/digits/training.yaml");
         let spoiled = good.replacen(from, to, 1);
         assert_ne!(spoiled, good, "{from} is not in the example");
         let file = tempfile::NamedTempFile::new().unwrap();
