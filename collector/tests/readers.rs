@@ -45,11 +45,12 @@ fn mosquitto_path() -> String {
 
 /// Whether a broker and its client are there.
 fn has_mosquitto() -> bool {
-    ["mosquitto", "mosquitto_pub"].iter().all(|program| {
-        let asked =
-            Command::new(program).arg("-h").env("PATH", mosquitto_path()).stdout(Stdio::null()).stderr(Stdio::null());
-        asked.status().is_ok()
-    })
+    let is_there = |program: &&str| {
+        let mut asking = Command::new(program);
+        asking.arg("-h").env("PATH", mosquitto_path()).stdout(Stdio::null()).stderr(Stdio::null());
+        asking.status().is_ok()
+    };
+    ["mosquitto", "mosquitto_pub"].iter().all(is_there)
 }
 
 /// A program, ended with its test.
