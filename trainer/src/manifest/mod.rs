@@ -208,7 +208,7 @@ mod tests {
             "schedule: {step: {everyEpochs: 3, factor: 2}}",
             "spec.fit.schedule.step.factor: 2; need above 0, at most 1",
         );
-        fit("schedule: {linear: {}}", "unknown variant `linear`, expected `cosine` or `step`");
+        fit("schedule: {linear: {}}", "unknown variant `linear`, expected one of cosine, step");
         fit("clipNorm: 0", "spec.fit.clipNorm: 0; need a number above 0");
         fit("loss: {labelSmoothing: 1}", "spec.fit.loss.labelSmoothing: 1; need 0 or more, below 1");
         fit(

@@ -49,7 +49,8 @@ fn job(world: &mut World, status: Value) -> String {
     let name = world.jobs.keys().map(|(_, name)| name.clone()).find(|name| status_unset(world, name));
     let name = name.unwrap_or_else(|| self::status(world).runs[0].name.clone());
     let mut live = serde_json::to_value(world.jobs[&at(&name)].as_ref()).unwrap();
-    let began = Timestamp::from_second(1000 + 60 * i64::try_from(world.jobs.len()).unwrap()).unwrap().to_string();
+    let newest = world.jobs.values().filter_map(|job| job.creation_timestamp()).map(|time| time.0.as_second()).max();
+    let began = Timestamp::from_second(newest.unwrap_or(1000) + 60).unwrap().to_string();
     live["metadata"]["creationTimestamp"] = json!(began);
     live["metadata"]["uid"] = json!(name);
     live["status"] = status;

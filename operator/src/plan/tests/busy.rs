@@ -3,7 +3,7 @@
 use super::*;
 
 fn measured(name: &str, p50_ms: u64, memory_mib: u64) -> Variant {
-    let time = BatchTime { size: 1, p50_ns: p50_ms * 1_000_000, p99_ns: p50_ms * 1_250_000 };
+    let time = BatchTime { size: 1, p50_ns: p50_ms * 1_000_000, p99_ns: p50_ms * 1_200_000 };
     let profile = |time| Profile { threads: 1, batches: vec![time] };
     let cloud = BatchTime { size: 1, p50_ns: 1_000_000, p99_ns: 1_200_000 };
     Variant {
