@@ -40,8 +40,11 @@ pub fn frame(bytes: &[u8], offset: usize) -> Option<Frame<'_>> {
     (checksum(content) == number(4)).then_some(Frame { kind, body, offset })
 }
 
+/// What was written at once: frames, and the commit that ends them.
+type Batch<'a> = (Vec<Frame<'a>>, &'a [u8]);
+
 /// The batches that are whole, each without its commit but with that one's body; and where they end.
-pub fn batches(bytes: &[u8], commit: u8) -> (Vec<(Vec<Frame<'_>>, &[u8])>, usize) {
+pub fn batches(bytes: &[u8], commit: u8) -> (Vec<Batch<'_>>, usize) {
     let (mut batches, mut batch, mut end, mut offset) = (Vec::new(), Vec::new(), 0, 0);
     while let Some(frame) = frame(bytes, offset) {
         offset += length(frame.body.len());

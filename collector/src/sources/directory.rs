@@ -57,7 +57,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, u64> {
         .filter(|path| !is_hidden(path) && !path.ends_with(LABELS))
         .filter_map(|path| {
             let metadata = path.symlink_metadata().ok()?;
-            metadata.is_file().then(|| (path, metadata.len()))
+            metadata.is_file().then_some((path, metadata.len()))
         })
         .collect()
 }

@@ -34,6 +34,7 @@ pub struct Checkpoint {
     pub next_shard: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "a record is written, or folded, as soon as it is made")]
 pub enum Record<'a> {
     Checkpoint(Checkpoint),
     /// Samples that were sent lately.
