@@ -90,6 +90,18 @@ bench-scale: build kubernetes ## The operator on hollow nodes, then a minimal on
 	  $(BIN)/sconce-scale --program $$program --artifact $(CARGO_TARGET_DIR)/bench-scale --sites $(or $(SITES),20) --models $(or $(MODELS),5) --rest $(or $(REST),60); \
 	done
 
+.PHONY: bench-steps
+bench-steps: ## Training steps of ours and of PyTorch in turn, on one core (docs/performance.md); CPU=N names it
+	@e2e/setup.sh bench
+	@cargo build --release -p sconce-trainer --example against_pytorch
+	@taskset --cpu-list $(or $(CPU),$$(($$(nproc) - 1))) $(BIN)/examples/against_pytorch
+
+.PHONY: goldens
+goldens: ## Let PyTorch say anew what gradients are held against: model/tests/goldens
+	@e2e/setup.sh bench
+	@python3 -m venv $(CARGO_TARGET_DIR)/goldens && $(CARGO_TARGET_DIR)/goldens/bin/pip install --quiet --requirement model/tests/goldens/requirements.txt
+	@$(CARGO_TARGET_DIR)/goldens/bin/python -B model/tests/goldens/make.py model/tests/goldens/goldens.json
+
 .PHONY: bench-train
 bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR
 	@test -n "$(MNIST)" || { echo "bench-train: say where the IDX files are: make bench-train MNIST=DIR"; exit 2; }

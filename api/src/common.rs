@@ -21,6 +21,8 @@ pub mod labels {
     pub const VERSION: &str = "sconce.dev/version";
     pub const VARIANT: &str = "sconce.dev/variant";
     pub const TRAINING: &str = "sconce.dev/training";
+    /// On an EdgeFleet, by a person: so many placements may go.
+    pub const CONFIRM_REMOVALS: &str = "sconce.dev/confirm-removals";
 }
 
 /// A reference to an object by name, in the referrer's own namespace or in the cluster's scope.

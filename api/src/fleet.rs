@@ -1,7 +1,7 @@
 //! `EdgeFleet`: which nodes are edge and cloud, what a site is, what is assumed until measured.
 
 use crate::common::*;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,9 +36,12 @@ pub struct EdgeFleetSpec {
     /// What is assumed of the links between sites and cloud until they have been measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<FleetLink>,
-    /// How much of a node our models may take.
+    /// How much of a node our models may take, and how much may change at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<FleetLimits>,
+    /// How long a better place must have been better before a model moves there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stability: Option<FleetStability>,
     /// What resources cost, in points per hour: only their relation matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices: Option<FleetPrices>,
@@ -155,15 +158,61 @@ pub struct FleetLimits {
     #[serde(default = "default_share")]
     #[schemars(extend("pattern" = SHARE))]
     pub max_share: Percent,
+    /// Most models and sites that change their place within a minute; those whose place cannot serve come first. Default: 30.
+    #[serde(default = "default_moves")]
+    #[schemars(range(min = 1, max = 6000))]
+    pub max_moves_per_minute: i64,
+    /// Share of all placements that may lose their place within ten minutes before it takes a person's confirmation, by the
+    /// annotation sconce.dev/confirm-removals; up to five always may. Default: 20%.
+    #[serde(default = "default_removals")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub max_removals: Percent,
 }
 
 fn default_share() -> Percent {
     "80%".into()
 }
 
+fn default_moves() -> i64 {
+    30
+}
+
+fn default_removals() -> Percent {
+    "20%".into()
+}
+
 impl Default for FleetLimits {
     fn default() -> Self {
-        Self { max_share: default_share() }
+        Self { max_share: default_share(), max_moves_per_minute: default_moves(), max_removals: default_removals() }
+    }
+}
+
+/// A place that serves is left for a better one only if that is enough better for long enough.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetStability {
+    /// Least gain, in cost or latency as the model's objective says, for which a model moves. Default: 15%.
+    #[serde(default = "default_gain")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub min_gain: Percent,
+    /// For how long the gain, or a budget that is missed, must have lasted; back to the place that was left four times as long.
+    /// At most 24h. Default: 5m.
+    #[serde(default = "default_settle")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message("settle must be at most 24h"))]
+    pub settle: DurationText,
+}
+
+fn default_gain() -> Percent {
+    "15%".into()
+}
+
+fn default_settle() -> DurationText {
+    "5m".into()
+}
+
+impl Default for FleetStability {
+    fn default() -> Self {
+        Self { min_gain: default_gain(), settle: default_settle() }
     }
 }
 
@@ -212,6 +261,9 @@ pub struct EdgeFleetStatus {
     pub sites: Option<FleetSiteCounts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<FleetNodeCounts>,
+    /// The last time that models lost places; counts for ten minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removals: Option<FleetRemovals>,
     /// Ready; Reconciling and Stalled only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
@@ -230,4 +282,18 @@ pub struct FleetSiteCounts {
 pub struct FleetNodeCounts {
     pub edge: i64,
     pub cloud: i64,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetRemovals {
+    /// When the first of them went.
+    pub since: Time,
+    /// How many placements there were before.
+    #[schemars(range(min = 0))]
+    pub placed: i64,
+    /// The count of sconce.dev/confirm-removals that was made use of: it does not count a second time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub confirmed: Option<i64>,
 }

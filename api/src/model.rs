@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A model to be served at the sites of a fleet, on their edge nodes or from the cloud.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -78,6 +79,10 @@ pub struct EdgeModelSpec {
     /// Which of its requests are samples of a dataset; absent = none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collect: Option<ModelCollect>,
+    /// What holds otherwise at some sites. The first that selects a site applies there; what it does not say is as above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub overrides: Vec<ModelOverride>,
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -234,6 +239,94 @@ impl Default for ModelServing {
     }
 }
 
+/// What holds at some sites instead of what the model says of all.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.latencyBudget) || has(self.budgetPolicy) || has(self.load) || has(self.placement)").message("an override must say latencyBudget, budgetPolicy, load or placement"))]
+pub struct ModelOverride {
+    /// By which decisions name it.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+    /// Which sites, by the labels of their EdgeSite.
+    pub sites: Selector,
+    /// Instead of the model's latencyBudget, between 1ms and 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('60s')").message("latencyBudget must be between 1ms and 60s"))]
+    pub latency_budget: Option<DurationText>,
+    /// Instead of the model's budgetPolicy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_policy: Option<BudgetPolicy>,
+    /// Instead of what the model says of its load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<OverrideLoad>,
+    /// Instead of what the model says of its placement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<OverridePlacement>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
+pub struct OverrideLoad {
+    /// Requests per second that one site sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_per_second: Option<i64>,
+    /// Highest load in percent of the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = r"^[1-9][0-9]{0,3}(\.[0-9]{1,3})?%$"))]
+    pub peak_factor: Option<Percent>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
+pub struct OverridePlacement {
+    /// Auto decides; Edge and Cloud exclude the other tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<TierChoice>,
+    /// What is minimised among the places that keep the budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
+}
+
+/// What holds for a model at one site.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    pub latency_budget: DurationText,
+    pub budget_policy: BudgetPolicy,
+    pub load: ModelLoad,
+    pub placement: ModelPlacement,
+    /// Name of the override that applies.
+    pub by: Option<String>,
+}
+
+impl EdgeModelSpec {
+    /// What holds at a site with these labels.
+    pub fn terms_at(&self, site: &BTreeMap<String, String>) -> Terms {
+        let first = self.overrides.iter().find(|one| one.sites.matches(site));
+        let load = self.load.clone().unwrap_or_default();
+        let placement = self.placement.clone().unwrap_or_default();
+        let other_load = first.and_then(|one| one.load.clone()).unwrap_or_default();
+        let other_placement = first.and_then(|one| one.placement.clone()).unwrap_or_default();
+        Terms {
+            latency_budget: first
+                .and_then(|one| one.latency_budget.clone())
+                .unwrap_or_else(|| self.latency_budget.clone()),
+            budget_policy: first.and_then(|one| one.budget_policy).unwrap_or(self.budget_policy),
+            load: ModelLoad {
+                requests_per_second: other_load.requests_per_second.unwrap_or(load.requests_per_second),
+                peak_factor: other_load.peak_factor.unwrap_or(load.peak_factor),
+            },
+            placement: ModelPlacement {
+                tier: other_placement.tier.unwrap_or(placement.tier),
+                objective: other_placement.objective.unwrap_or(placement.objective),
+            },
+            by: first.map(|one| one.name.clone()),
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeModelStatus {
@@ -256,7 +349,8 @@ pub struct EdgeModelStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub worst: Vec<SiteTrouble>,
-    /// Ready, Resolved, Placed, Serving, WithinBudget; Reconciling and Stalled only while true.
+    /// Ready, Resolved, Placed, Serving, WithinBudget; Overridden where there are overrides; Reconciling and Stalled only while
+    /// true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

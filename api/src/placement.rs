@@ -62,6 +62,10 @@ pub struct EdgePlacementStatus {
     /// The budget that the decision was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<DurationText>,
+    /// The model's override that applies at the site.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub overridden_by: Option<String>,
     /// What a client at the site is predicted to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Prediction>,
@@ -102,7 +106,39 @@ pub struct Decision {
     /// Outcome, such as ChosenAtEdge or BestEffort.
     #[schemars(length(max = 63))]
     pub reason: String,
-    /// When the model came to this place.
+    /// When the model came to this place, in this variant.
+    pub since: Time,
+    /// Where it was before. It does not go back there within four times the fleet's `settle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftPlace>,
+    /// A place that is better by the fleet's `minGain` or more; the model moves there once that has lasted for `settle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub better: Option<BetterPlace>,
+}
+
+/// A place that a model has left.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftPlace {
+    /// Edge or Cloud.
+    pub tier: Tier,
+    /// The edge node; absent for the cloud pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub node: Option<String>,
+    /// Form of the version that served there.
+    #[schemars(length(max = 63))]
+    pub variant: String,
+}
+
+/// A place that would be better.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BetterPlace {
+    /// TIER/VARIANT on NODE.
+    #[schemars(length(max = 320))]
+    pub candidate: String,
+    /// Since when there has been a better place.
     pub since: Time,
 }
 

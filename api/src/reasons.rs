@@ -86,6 +86,12 @@ reasons! {
     BestEffort,
     /// Kept where it is: the site cannot be reached.
     KeptUnreachable,
+    /// Kept where it is: another place is better, but not by enough, not for long enough, or left too lately.
+    KeptByStability,
+    /// Kept where it is: enough others of the fleet have moved within the last minute.
+    MovesCapped,
+    /// Kept where it is: so much of the fleet would lose its place that a person has to confirm it.
+    MassChangeHeld,
     /// Another place costs less.
     Costlier,
     /// Another place is faster.
@@ -120,6 +126,11 @@ reasons! {
     Failing,
     /// Too few requests to tell what clients wait.
     TooFewSamples,
+    // Overridden
+    /// Every override applies at some site.
+    Overridden,
+    /// An override applies nowhere.
+    OverrideUnused,
     // Training, Accepted, Published
     /// A run is going on.
     Running,

@@ -130,6 +130,14 @@ fn structure(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>)
             if schema.get("minItems").and_then(Value::as_u64).is_some_and(|min| (items.len() as u64) < min) {
                 found.push(format!("{path} in body should have at least"));
             }
+            for key in schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array).into_iter().flatten() {
+                let key = key.as_str().unwrap();
+                let is_twice = |index: usize| items[..index].iter().any(|before| before[key] == items[index][key]);
+                let twice = (0..items.len()).filter(|index| is_twice(*index));
+                // In the words of server-side apply.
+                let told = |index: usize| format!(".{path}: duplicate entries for key [{key}={}]", items[index][key]);
+                found.extend(twice.map(told));
+            }
             for (index, item) in items.iter().enumerate().filter(|_| !open) {
                 structure(&schema["items"], item, &format!("{path}[{index}]"), found);
             }
@@ -137,6 +145,9 @@ fn structure(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>)
         Value::Object(fields) => {
             if schema.get("maxProperties").and_then(Value::as_u64).is_some_and(|max| fields.len() as u64 > max) {
                 found.push(format!("{path} in body should have at most"));
+            }
+            if schema.get("minProperties").and_then(Value::as_u64).is_some_and(|min| (fields.len() as u64) < min) {
+                found.push(format!("{path} in body should have at least"));
             }
             let alternatives = schema.get("oneOf").and_then(Value::as_array);
             let holds = |one: &&Value| fields.contains_key(one["required"][0].as_str().unwrap());

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use sconce_api::{
-    Amount, Basis, Decision, DurationText, EdgeModel, EdgePlacement, EdgeSite, Percent, Prediction, Rejection,
+    Amount, Basis, Decision, DurationText, EdgeModel, EdgePlacement, EdgeSite, Percent, Prediction, Reason, Rejection,
     RoundTrip, SiteLink, Term, VariantFacts,
 };
 use sconce_operator::observe::World;
@@ -165,10 +165,12 @@ impl Explanation {
     }
 }
 
-/// What is wrong or under way; what holds is not told.
+/// What is wrong, under way or held back; what is as it would best be is not told.
 fn is_news(condition: &Condition) -> bool {
+    const HELD: [Reason; 3] = [Reason::KeptByStability, Reason::MovesCapped, Reason::MassChangeHeld];
     match condition.type_.as_str() {
         "Ready" => false,
+        "Placed" if HELD.iter().any(|held| condition.reason == held.as_str()) => true,
         "Reconciling" | "Stalled" => condition.status == "True",
         _ => condition.status != "True",
     }

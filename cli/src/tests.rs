@@ -279,3 +279,14 @@ fn one_object_that_cannot_be_read_stops_no_other() {
     let objects = Objects::of_snapshot(&written(&folder, &json!({"items": items}).to_string())).unwrap();
     assert_eq!(objects.world().models.len(), 1);
 }
+
+#[test]
+fn what_is_held_back_is_explained_with_its_numbers() {
+    let mut items = items();
+    let placement = items.iter_mut().find(|item| item["kind"] == "EdgePlacement").unwrap();
+    placement["status"]["decision"]["reason"] = json!("KeptByStability");
+    let message = "edge/f32 on edge-a at site-a: …; held: cloud/f32 is better by 75% of the cost; it moves there if that lasts for 5 min";
+    placement["status"]["conditions"][1] = condition("Placed", "True", "KeptByStability", message);
+    let said = plain(explain(&objects_of(items).world(), "vision", "digits", None).unwrap());
+    assert!(said.contains(&format!("  Placed=True KeptByStability: {message}\n")), "{said}");
+}

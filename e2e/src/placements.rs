@@ -9,8 +9,9 @@ use std::time::Duration;
 /// Namespace of the examples.
 pub const NAMESPACE: &str = "vision";
 
-/// Long enough for an image pull, a fetch over a slow link and a warm-up on a busy machine.
-const LIMIT: Duration = Duration::from_secs(150);
+/// Long enough for an image pull, a fetch over a slow link and a warm-up on a busy machine; and for what clients waited to be told
+/// twice, a minute apart, and to last for a while.
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// `True/Reason` of a placement's condition; empty where it has none.
 pub fn stands(placement: &EdgePlacement, kind: &str) -> String {

@@ -61,8 +61,8 @@ pub fn endpoint(cloud: &str) -> Result<Endpoint, tonic::transport::Error> {
         .keep_alive_while_idle(true))
 }
 
-/// Probes for ever: 500 probes back to back, again while they are uneven (for a while), then a burst of 20 each `interval`;
-/// connects again when the link is lost.
+/// Probes for ever: 500 probes back to back, again while they are uneven (for a while), then a burst of 20 each `interval`; all
+/// anew when the link has become another; connects again when the link is lost.
 pub async fn probe(
     who: &'static str,
     endpoint: Endpoint,
@@ -138,6 +138,10 @@ async fn bursts(
             }
         }
         drop(quiet);
+        if window.begin_anew_on_another_link() {
+            tracing::info!("the link has become another; measuring it anew");
+            continue;
+        }
         if window.len() >= P99_FROM {
             first = false;
             sleep(interval).await;

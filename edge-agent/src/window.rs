@@ -10,6 +10,12 @@ pub const CAPACITY: usize = 4096;
 /// Below this many samples the 99th percentile is a maximum by another name, and is not told.
 pub const P99_FROM: usize = 500;
 
+/// So many of the last samples tell how the link is now: three bursts.
+const RECENT: usize = 60;
+
+/// Medians that are less apart are of one link: a busy node, or the next cell of a radio.
+const ANOTHER_BY: Duration = Duration::from_millis(2);
+
 #[derive(Debug, Default)]
 pub struct Window {
     samples: VecDeque<Duration>,
@@ -44,16 +50,40 @@ impl Window {
 
     /// `None` if nothing was measured yet.
     pub fn summary(&self) -> Option<Summary> {
-        let mut sorted: Vec<Duration> = self.samples.iter().copied().collect();
-        sorted.sort_unstable();
-        // Nearest rank: the smallest sample that at least this share of all samples does not exceed.
-        let quantile = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied();
+        let sorted = sorted(self.samples.iter());
         Some(Summary {
-            p50: quantile(50)?,
-            p99: quantile(99).filter(|_| sorted.len() >= P99_FROM),
+            p50: quantile(&sorted, 50)?,
+            p99: quantile(&sorted, 99).filter(|_| sorted.len() >= P99_FROM),
             samples: sorted.len(),
         })
     }
+
+    /// Forgets what was before the last three bursts if by their median the link has become another, twice as slow or as fast:
+    /// the old one's tail says nothing of it. Spikes, however many in a burst, are the link's own.
+    pub fn begin_anew_on_another_link(&mut self) -> bool {
+        let Some(before) = self.samples.len().checked_sub(RECENT).filter(|before| *before >= RECENT) else {
+            return false;
+        };
+        let median = |samples: &[Duration]| quantile(samples, 50).unwrap_or_default();
+        let then = median(&sorted(self.samples.range(..before)));
+        let now = median(&sorted(self.samples.range(before..)));
+        let is_another = (now >= then * 2 || now * 2 <= then) && now.abs_diff(then) >= ANOTHER_BY;
+        if is_another {
+            self.samples.drain(..before);
+        }
+        is_another
+    }
+}
+
+fn sorted<'a>(samples: impl Iterator<Item = &'a Duration>) -> Vec<Duration> {
+    let mut sorted: Vec<Duration> = samples.copied().collect();
+    sorted.sort_unstable();
+    sorted
+}
+
+/// Nearest rank: the smallest sample that at least this share of all samples does not exceed.
+fn quantile(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied()
 }
 
 #[cfg(test)]
@@ -83,6 +113,20 @@ mod tests {
     fn p99_waits_for_five_hundred_samples() {
         assert_eq!(window(1..=499).summary().unwrap().p99, None);
         assert_eq!(window(1..=500).summary().unwrap().p99, Some(Duration::from_micros(495)));
+    }
+
+    #[test]
+    fn a_link_that_has_become_another_is_measured_anew() {
+        let after = |level: u64, last: &[u64]| {
+            let mut window = window((0..600).map(|_| level).chain(last.iter().copied()));
+            (window.begin_anew_on_another_link(), window.len())
+        };
+        assert_eq!(after(6_000, &[60_000; 60]), (true, 60));
+        assert_eq!(after(60_000, &[6_000; 60]), (true, 60));
+        assert_eq!(after(6_000, &[60_000; 29]), (false, 629), "spikes are the link's own");
+        assert_eq!(after(6_000, &[11_000; 60]), (false, 660));
+        assert_eq!(after(300, &[2_200; 60]), (false, 660), "a busy node");
+        assert!(!window((0..119).map(|_| 6_000)).begin_anew_on_another_link());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The arithmetic of inference on a CPU: products, convolutions, pools, gates and quantisation, over plain slices.
 //!
-//! Every kernel gives the same bits for the same row: in any batch, on any number of threads, on any instruction set.
+//! Every kernel gives the same bits for the same row: in any batch, on any number of threads, on any instruction set. Only
+//! [`matmul`], which trains, does not.
 
 pub mod aligned;
 pub mod cache;
@@ -11,6 +12,7 @@ pub mod gates;
 pub mod gemm;
 pub mod half;
 pub mod isa;
+pub mod matmul;
 pub mod out;
 pub mod pack;
 pub mod pool;
@@ -24,6 +26,7 @@ mod tile;
 pub use aligned::Aligned;
 pub use epilogue::{Activation, Epilogue};
 pub use isa::{IsaError, IsaToken};
+pub use matmul::{Matrix, matmul};
 pub use out::Out;
 pub use shape::{Image, Window};
 pub use threads::Threads;

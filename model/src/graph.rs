@@ -40,6 +40,9 @@ pub enum Op {
         kernel: (usize, usize),
         stride: (usize, usize),
         pad: Pad,
+        dilation: (usize, usize),
+        /// Channels and filters fall into so many parts.
+        groups: usize,
         activation: Activation,
     },
     /// Each channel with a kernel of its own.
@@ -54,7 +57,14 @@ pub enum Op {
         kernel: usize,
         stride: usize,
         pad: (usize, usize),
+        dilation: usize,
         activation: Activation,
+    },
+    /// Along the time.
+    MaxPool1d {
+        size: usize,
+        stride: usize,
+        pad: (usize, usize),
     },
     /// Padding is never the greatest.
     MaxPool2d {
@@ -70,12 +80,27 @@ pub enum Op {
     },
     /// The mean of each channel of an image, or of each feature over the time.
     GlobalAvgPool,
+    /// The greatest likewise.
+    GlobalMaxPool,
+    /// The means likewise, then the deviations.
+    StatsPool,
     /// Per channel of an image, else per value of the last axis.
     BatchNorm {
         epsilon: f32,
+        /// How much of each batch goes into the running statistics.
+        momentum: f32,
         activation: Activation,
     },
+    /// Over the last axis.
+    LayerNorm {
+        epsilon: f32,
+    },
     Flatten,
+    Reshape,
+    /// A row of the weights for each whole number of the input; that of `padding` is not learned.
+    Embedding {
+        padding: usize,
+    },
     /// Over the last axis.
     Dense {
         activation: Activation,
@@ -89,10 +114,19 @@ pub enum Op {
     Add {
         activation: Activation,
     },
+    /// Two or more side by side.
+    Concat {
+        /// Of the shape without the batch.
+        axis: usize,
+    },
+    /// Each pixel as a square of them.
+    Upsample2d {
+        factor: usize,
+    },
 }
 
 /// A stack of recurrent layers, with PyTorch's parameters and order of gates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recurrent {
     pub cell: Cell,
     /// Of the state.
@@ -102,6 +136,10 @@ pub struct Recurrent {
     pub bidirectional: bool,
     /// Returns the states of all steps, else those after the last one.
     pub return_sequences: bool,
+    /// Share of the states between two layers that training sets to zero.
+    pub dropout: f32,
+    /// Of an rnn.
+    pub activation: Activation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,20 +210,18 @@ pub enum Init {
     },
     /// Columns at right angles, of length one, as Keras initialises what is multiplied with a state.
     Orthogonal,
+    /// Uniform in ±1/20, as Keras initialises embeddings; zero for the word that stands where none is.
+    Words {
+        padding: usize,
+    },
     /// The second of four gates is one, the rest zero: an LSTM begins by remembering.
     ForgetGate,
 }
 
-/// A layer that is served, and not trained yet.
+/// A network in which nothing is learned.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "\"{layer}\": {what} cannot be trained yet, only served; trained are conv2d, maxPool2d without padding, flatten, dense after \
-     flatten, dropout, and the activations relu, tanh, sigmoid and softmax"
-)]
-pub struct Untrainable {
-    layer: String,
-    what: &'static str,
-}
+#[error("no layer learns anything; training needs at least one with weights, such as dense")]
+pub struct Untrainable;
 
 impl Op {
     /// What the layer applies to each of its values at the end.
@@ -200,10 +236,18 @@ impl Op {
             | Op::Add { activation } => *activation,
             Op::MaxPool2d { .. }
             | Op::AvgPool2d { .. }
+            | Op::MaxPool1d { .. }
             | Op::GlobalAvgPool
+            | Op::GlobalMaxPool
+            | Op::StatsPool
+            | Op::LayerNorm { .. }
             | Op::Flatten
+            | Op::Reshape
+            | Op::Embedding { .. }
             | Op::Dropout { .. }
-            | Op::Recurrent(_) => Activation::None,
+            | Op::Recurrent(_)
+            | Op::Concat { .. }
+            | Op::Upsample2d { .. } => Activation::None,
         }
     }
 }
@@ -266,34 +310,20 @@ impl Graph {
         self.nodes.last().is_some_and(|node| node.op.activation() == Activation::Softmax)
     }
 
-    /// Whether every layer has a gradient that is known to be right.
+    /// What the last layer does to what it computed, if training leaves it to the loss: a softmax, or a sigmoid.
+    pub fn closing(&self) -> Activation {
+        match self.nodes.last().map(|node| node.op.activation()) {
+            Some(activation @ (Activation::Softmax | Activation::Sigmoid)) => activation,
+            _ => Activation::None,
+        }
+    }
+
+    /// Whether there is something to train: every layer has a gradient that is known to be right.
     ///
     /// # Errors
-    /// [`Untrainable`] names the first that has none.
+    /// If no layer has weights.
     pub fn trainable(&self) -> Result<(), Untrainable> {
-        for node in &self.nodes {
-            let what = match &node.op {
-                Op::DepthwiseConv2d { .. } => "a depthwise convolution",
-                Op::Conv1d { .. } => "conv1d",
-                Op::MaxPool2d { pad, .. } if *pad != Pad::default() => "maxPool2d with padding",
-                Op::AvgPool2d { .. } => "avgPool2d",
-                Op::GlobalAvgPool => "globalAvgPool",
-                Op::BatchNorm { .. } => "batchNorm",
-                Op::Recurrent(Recurrent { cell: Cell::Rnn, .. }) => "rnn",
-                Op::Recurrent(Recurrent { cell: Cell::Gru, .. }) => "gru",
-                Op::Recurrent(Recurrent { cell: Cell::Lstm, .. }) => "lstm",
-                Op::Add { .. } => "add",
-                Op::Dense { .. } if node.shape.len() > 1 => "dense over a sequence",
-                op if op.activation() == Activation::Relu6 => "relu6",
-                Op::Conv2d { .. }
-                | Op::MaxPool2d { .. }
-                | Op::Flatten
-                | Op::Dense { .. }
-                | Op::Activation(_)
-                | Op::Dropout { .. } => continue,
-            };
-            return Err(Untrainable { layer: node.name.clone(), what });
-        }
-        Ok(())
+        let learns = self.parameters().any(|parameter| parameter.role == Role::Weight);
+        if learns { Ok(()) } else { Err(Untrainable) }
     }
 }

@@ -1,16 +1,18 @@
 //! A graph with weights: one interpreter, read as reference, in training and in serving.
 
 mod draw;
+mod eval;
+mod lengths;
 mod plain;
+mod train;
+mod unlearned;
 
 pub use draw::{generator, unit};
+pub use unlearned::Unlearned;
 
 use crate::architecture::Activation;
-use crate::graph::{Graph, Node, Op, Parameter, Recurrent, Source};
-use crate::ops;
+use crate::graph::{Graph, Node, Parameter, Role, Source};
 use candle_core::{D, DType, Device, Result, Tensor, Var};
-use plain::activate;
-use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use thiserror::Error;
@@ -44,11 +46,23 @@ pub struct Network {
 }
 
 /// What the interpreter is read for.
+#[derive(Clone, Copy, Debug)]
 pub enum Mode<'a> {
-    /// Operations of ours, which know their gradients; dropout draws from the generator.
-    Train(&'a mut ChaCha8Rng),
+    /// Operations of ours, which know their gradients.
+    Train(Training<'a>),
     /// candle's own forward, which keeps nothing for gradients.
     Eval,
+}
+
+/// One step of training.
+#[derive(Clone, Copy, Debug)]
+pub struct Training<'a> {
+    /// With the epoch, the step and a layer's name, what its dropout draws from: a run that goes on draws what it would have drawn.
+    pub seed: u64,
+    pub epoch: usize,
+    pub step: usize,
+    /// The graph's nodes, by name, that stay as they are: their weights get no gradient, their batch norms do as in evaluation.
+    pub frozen: &'a BTreeSet<String>,
 }
 
 impl Network {
@@ -91,29 +105,50 @@ impl Network {
         &self.variables
     }
 
-    /// `xs` is `(batch, ..input)`; returns the output before a final softmax: logits `(batch, classes)` of a classification.
+    /// What gradients move, in the order of names.
+    pub fn weights(&self) -> impl Iterator<Item = (&String, &Var)> {
+        self.of_role(Role::Weight)
+    }
+
+    /// What passes by is gathered in, in the order of names: the means and variances of batch norms.
+    pub fn statistics(&self) -> impl Iterator<Item = (&String, &Var)> {
+        self.of_role(Role::Statistic)
+    }
+
+    fn of_role(&self, role: Role) -> impl Iterator<Item = (&String, &Var)> {
+        let parameters = self.graph.parameters().filter(move |parameter| parameter.role == role);
+        let names: BTreeSet<&String> = parameters.map(|parameter| &parameter.name).collect();
+        self.variables.iter().filter(move |(name, _)| names.contains(name))
+    }
+
+    /// `xs` is `(batch, ..input)`; returns the output before a final softmax or sigmoid ([`Graph::closing`]): logits.
+    /// `lengths` is `(batch)`, how many steps of each sequence are valid; what comes after them changes nothing.
     ///
     /// # Errors
-    /// [`crate::graph::Untrainable`] in training if a layer has no gradient of ours.
-    pub fn forward_t(&self, xs: &Tensor, mode: &mut Mode<'_>) -> Result<Tensor> {
-        if matches!(mode, Mode::Train(_)) {
-            self.graph.trainable().map_err(candle_core::Error::wrap)?;
-        }
-        // Before the first layer that learns, everything is data, and needs no gradient.
-        let mut learns = false;
-        self.walk(xs, |node, inputs| match mode {
-            Mode::Train(generator) => {
-                let ys = self.train(node, &inputs[0], learns, generator);
-                learns |= !node.parameters.is_empty();
-                ys
+    /// If `xs` or `lengths` do not fit the network; [`crate::graph::Untrainable`] if there is nothing to train.
+    pub fn forward_t(&self, xs: &Tensor, lengths: Option<&Tensor>, mode: Mode<'_>) -> Result<Tensor> {
+        let lengths = lengths.map(|lengths| lengths::read(lengths, xs, &self.graph.input)).transpose()?;
+        match mode {
+            Mode::Train(training) => {
+                self.graph.trainable().map_err(candle_core::Error::wrap)?;
+                self.walk(xs, lengths, |node, inputs, lengths| self.train(node, inputs, lengths, &training))
             }
-            Mode::Eval => self.eval(node, inputs, &mut Ok),
-        })
+            Mode::Eval => self.walk(xs, lengths, |node, inputs, lengths| self.eval(node, inputs, lengths, &mut Ok)),
+        }
     }
 
     /// `xs` is `(batch, ..input)`; returns what the last layer says: probabilities `(batch, classes)` of a classification.
     pub fn infer(&self, xs: &Tensor) -> Result<Tensor> {
-        self.finish(self.forward_t(xs, &mut Mode::Eval)?)
+        self.finish(self.forward_t(xs, None, Mode::Eval)?)
+    }
+
+    /// What the only node of the graph says of its inputs, but for a softmax.
+    pub(crate) fn one(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let ys = self.eval(&self.graph.nodes[0], inputs, None, &mut Ok)?;
+        match self.graph.closing() {
+            Activation::Softmax => Ok(ys),
+            closing => plain::activate(&ys, closing),
+        }
     }
 
     /// As [`Network::infer`], where each node reads what `before` makes of each thing it reads: to watch it, or to round it.
@@ -125,125 +160,57 @@ impl Network {
         xs: &Tensor,
         mut before: impl FnMut(&Node, Read, Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let ys = self.walk(xs, |node, inputs| {
+        let ys = self.walk(xs, None, |node, inputs, _| {
             let input = |xs: &Tensor| before(node, Read::Input, xs.clone());
             let inputs: Vec<Tensor> = inputs.iter().map(input).collect::<Result<_>>()?;
-            self.eval(node, &inputs, &mut |state| before(node, Read::State, state))
+            self.eval(node, &inputs, None, &mut |state| before(node, Read::State, state))
         })?;
         self.finish(ys)
     }
 
-    /// Nodes in their order, each with what it reads; returns what the last one gives.
-    fn walk(&self, xs: &Tensor, mut step: impl FnMut(&Node, &[Tensor]) -> Result<Tensor>) -> Result<Tensor> {
-        let mut outputs: Vec<Tensor> = Vec::with_capacity(self.graph.nodes.len());
+    /// Nodes in their order, each with what it reads and how many steps of that are valid; returns what the last one gives.
+    fn walk(
+        &self,
+        xs: &Tensor,
+        lengths: Option<Vec<usize>>,
+        mut step: impl FnMut(&Node, &[Tensor], Option<&[usize]>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mut outputs: Vec<(Tensor, Option<Vec<usize>>)> = Vec::with_capacity(self.graph.nodes.len());
+        let input = (xs.clone(), lengths);
         for node in &self.graph.nodes {
             let read = |source: &Source| match source {
-                Source::Input => xs.clone(),
-                Source::Node(index) => outputs[*index].clone(),
+                Source::Input => &input,
+                Source::Node(index) => &outputs[*index],
             };
-            let inputs: Vec<Tensor> = node.inputs.iter().map(read).collect();
-            outputs.push(step(node, &inputs)?);
+            let lengths = node.inputs.first().and_then(|source| read(source).1.clone());
+            let inputs: Vec<Tensor> = node.inputs.iter().map(|source| read(source).0.clone()).collect();
+            let ys = step(node, &inputs, lengths.as_deref())?;
+            outputs.push((ys, lengths::after(node, lengths.as_deref())));
         }
-        Ok(outputs.pop().unwrap_or_else(|| xs.clone()))
+        Ok(outputs.pop().unwrap_or(input).0)
     }
 
-    /// Puts the final softmax back.
+    /// Puts back what training leaves to the loss.
     fn finish(&self, ys: Tensor) -> Result<Tensor> {
-        if self.graph.classifies() { candle_nn::ops::softmax(&ys, D::Minus1) } else { Ok(ys) }
-    }
-
-    /// By operations of ours, which know their gradients.
-    fn train(&self, node: &Node, xs: &Tensor, wants_dx: bool, generator: &mut ChaCha8Rng) -> Result<Tensor> {
-        let relu = |activation: Activation| activation == Activation::Relu;
-        match &node.op {
-            Op::Conv2d { kernel, stride, pad, activation } => {
-                let window = ops::Window { kernel: *kernel, stride: *stride, pad: *pad };
-                let (weight, bias) = (self.weight(node)?, self.bias(node)?);
-                let ys = ops::conv2d(xs, weight, &bias, window, relu(*activation), wants_dx)?;
-                activate_rest(&ys, *activation)
-            }
-            Op::MaxPool2d { size, stride, .. } => ops::max_pool2d(xs, *size, *stride),
-            Op::Dense { activation } => {
-                let (weight, bias) = (self.weight(node)?, self.bias(node)?);
-                activate_rest(&ops::dense(xs, weight, &bias, relu(*activation), wants_dx)?, *activation)
-            }
-            Op::Dropout { rate } => {
-                let keep = 1.0 - rate;
-                let mask: Vec<f32> =
-                    (0..xs.elem_count()).map(|_| if unit(generator) < keep { keep.recip() } else { 0.0 }).collect();
-                xs * Tensor::from_vec(mask, xs.shape(), xs.device())?
-            }
-            // These are the same in evaluation; all others have been refused.
-            _ => self.eval(node, std::slice::from_ref(xs), &mut Ok),
+        match self.graph.closing() {
+            Activation::Softmax => candle_nn::ops::softmax(&ys, D::Minus1),
+            closing => plain::activate(&ys, closing),
         }
-    }
-
-    /// By plain operations of candle. A recurrent layer reads what `before` makes of its states.
-    fn eval(&self, node: &Node, inputs: &[Tensor], before: &mut Before<'_>) -> Result<Tensor> {
-        let xs = &inputs[0];
-        let ys = match &node.op {
-            Op::Conv2d { stride, pad, .. } => {
-                let ys = plain::conv2d(xs, &self.weight(node)?.detach(), *stride, *pad, 1)?;
-                ys.broadcast_add(&self.bias(node)?.detach().reshape(((), 1, 1))?)?
-            }
-            Op::DepthwiseConv2d { stride, pad, .. } => {
-                let ys = plain::conv2d(xs, &self.weight(node)?.detach(), *stride, *pad, node.shape[0])?;
-                ys.broadcast_add(&self.bias(node)?.detach().reshape(((), 1, 1))?)?
-            }
-            Op::Conv1d { stride, pad, .. } => {
-                let ys = plain::conv1d(xs, &self.weight(node)?.detach(), *stride, *pad)?;
-                ys.broadcast_add(&self.bias(node)?.detach())?
-            }
-            Op::MaxPool2d { size, stride, pad } => plain::max_pool2d(xs, *size, *stride, *pad)?,
-            Op::AvgPool2d { size, stride, pad } => plain::avg_pool2d(xs, *size, *stride, *pad)?,
-            Op::GlobalAvgPool => plain::global_avg_pool(xs)?,
-            Op::BatchNorm { epsilon, .. } => {
-                let of = |end: &str| self.of(node, end).map(Tensor::detach);
-                let (weight, bias) = (of("weight")?, of("bias")?);
-                let (mean, variance) = (of("running_mean")?, of("running_var")?);
-                plain::batch_norm(xs, [&weight, &bias, &mean, &variance], *epsilon)?
-            }
-            Op::Flatten => xs.flatten_from(1)?,
-            Op::Dense { .. } => plain::dense(xs, &self.weight(node)?.detach(), &self.bias(node)?.detach())?,
-            Op::Recurrent(recurrent) => self.recurrent(node, recurrent, xs, before)?,
-            Op::Add { .. } => inputs[1..].iter().try_fold(xs.clone(), |sum, xs| sum + xs)?,
-            Op::Activation(_) | Op::Dropout { .. } => xs.clone(),
-        };
-        activate(&ys, node.op.activation())
-    }
-
-    fn recurrent(&self, node: &Node, recurrent: &Recurrent, xs: &Tensor, before: &mut Before<'_>) -> Result<Tensor> {
-        let mut ys = xs.clone();
-        for layer in 0..recurrent.layers {
-            if layer > 0 {
-                ys = before(ys)?;
-            }
-            let last = layer + 1 == recurrent.layers && !recurrent.return_sequences;
-            let mut directions = Vec::with_capacity(2);
-            for direction in recurrent.directions() {
-                let of = |end: &str| self.of(node, &format!("{end}_l{layer}{direction}")).map(Tensor::detach);
-                let (weight_ih, weight_hh) = (of("weight_ih")?, of("weight_hh")?);
-                let (bias_ih, bias_hh) = (of("bias_ih")?, of("bias_hh")?);
-                let reverse = !direction.is_empty();
-                let weights = [&weight_ih, &weight_hh, &bias_ih, &bias_hh];
-                let states = plain::recurrent(&ys, recurrent.cell, weights, reverse, before)?;
-                let after = if reverse { 0 } else { states.dim(1)? - 1 };
-                directions.push(if last { states.narrow(1, after, 1)?.squeeze(1)? } else { states });
-            }
-            ys = Tensor::cat(&directions, D::Minus1)?;
-        }
-        Ok(ys)
     }
 
     pub(crate) fn weight(&self, node: &Node) -> Result<&Tensor> {
         self.of(node, "weight")
     }
 
+    fn has(&self, node: &Node, end: &str) -> bool {
+        self.variables.contains_key(&format!("{}.{end}", node.name))
+    }
+
     /// Zeros where the layer has no bias.
     fn bias(&self, node: &Node) -> Result<Tensor> {
         match self.variables.get(&format!("{}.bias", node.name)) {
             Some(bias) => Ok(bias.as_tensor().clone()),
-            None => Tensor::zeros(self.weight(node)?.dim(0)?, DType::F32, &Device::Cpu),
+            None => Tensor::zeros(self.weight(node)?.dim(0)?, self.weight(node)?.dtype(), &Device::Cpu),
         }
     }
 
@@ -259,10 +226,7 @@ impl Network {
 /// What becomes of a state before it is read.
 type Before<'a> = dyn FnMut(Tensor) -> Result<Tensor> + 'a;
 
-/// What is left to do where the operation has rectified already.
-fn activate_rest(xs: &Tensor, activation: Activation) -> Result<Tensor> {
-    activate(xs, if activation == Activation::Relu { Activation::None } else { activation })
-}
-
+#[cfg(test)]
+mod gradients;
 #[cfg(test)]
 mod tests;

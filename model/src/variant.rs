@@ -3,7 +3,7 @@
 use crate::graph::{Graph, Node, Op, Parameter};
 use crate::network::{Network, WeightsError};
 use crate::ops::lend;
-use crate::plan::Plan;
+use crate::plan::{Plan, has_no_kernel};
 use candle_core::{DType, Device, Tensor};
 use sconce_kernels::depthwise::MAX_TAPS_I8;
 use sconce_kernels::pack::{self, MAX_DEPTH_I8};
@@ -128,7 +128,7 @@ impl Variant {
     }
 }
 
-/// The products that may be computed with bytes: all but the last, whose sums are the answer.
+/// The products that may be computed with bytes: all that have a kernel but the last, whose sums are the answer.
 pub fn quantisable(graph: &Graph) -> impl Iterator<Item = &Node> {
     let last = graph.nodes.iter().rposition(|node| node.matrices().next().is_some()).unwrap_or_default();
     let depth = |parameter: &Parameter| parameter.shape[1..].iter().product::<usize>();
@@ -136,7 +136,8 @@ pub fn quantisable(graph: &Graph) -> impl Iterator<Item = &Node> {
         let most = if matches!(node.op, Op::DepthwiseConv2d { .. }) { MAX_TAPS_I8 } else { MAX_DEPTH_I8 };
         node.matrices().all(|parameter| depth(parameter) <= most)
     };
-    graph.nodes[..last].iter().filter(move |node| node.matrices().next().is_some() && fits(node))
+    let products = graph.nodes[..last].iter().filter(|node| node.matrices().next().is_some());
+    products.filter(move |node| !has_no_kernel(&node.op) && fits(node))
 }
 
 /// What is left of a weight as bytes, and their scales, one per output.

@@ -105,6 +105,8 @@ fn site(index: usize, models: &[Arc<Model>], per_site: usize) -> Snapshot {
         max_share_millis: 80_000,
         models: (0..per_site).map(|model| models[(index + model * (MODELS / per_site)) % MODELS].clone()).collect(),
         current: BTreeMap::new(),
+        stability: Stability::default(),
+        ratios: Arc::default(),
     }
 }
 
@@ -129,6 +131,7 @@ fn model(index: usize) -> Model {
         budget_us: [20_000, 50_000, 120_000, 250_000][index % 4],
         budget_policy: BudgetPolicy::Prefer,
         priority: (index % 3) as i32,
+        overridden_by: None,
         suspended: false,
         accuracy_floor_millis: Some(97_000),
         requests_per_second: 1 + index as u64 % 20,

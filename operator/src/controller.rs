@@ -2,6 +2,7 @@
 
 use crate::apply::{Applier, News, Write};
 use crate::health::Pulse;
+use crate::learn::Learned;
 use crate::logs::{self, Reading, Readings};
 use crate::metrics::{Metrics, ResultLabel};
 use crate::observe::{Key, Stores, observe};
@@ -11,6 +12,7 @@ use crate::render::Settings;
 use jiff::Timestamp;
 use kube::Client;
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,7 @@ impl Controller {
         let reporter = Reporter { controller: "sconce-operator".into(), instance: Some(self.identity.clone()) };
         let recorder = Recorder::new(self.client.clone(), reporter);
         let mut resolutions = Resolutions::new();
+        let mut learned = Learned::default();
         let (asked, mut answers) = mpsc::unbounded_channel::<Answer>();
         let mut readings = Readings::new();
         let (read, mut told) = mpsc::unbounded_channel::<Told>();
@@ -54,7 +57,8 @@ impl Controller {
             }
             let started = Instant::now();
             let now = Timestamp::now();
-            let world = observe(&self.stores, now);
+            let mut world = observe(&self.stores, now);
+            world.ratios = Arc::new(learned.ratios());
             resolutions.retain(|key, _| world.models.contains_key(key));
             readings.retain(|key, _| world.training_pods.contains_key(key));
             let mut steps = pass(&Input {
@@ -67,6 +71,8 @@ impl Controller {
                 clock: started,
             });
             let look_at = steps.look_at;
+            learned.learn(std::mem::take(&mut steps.ratio_samples), now);
+            self.metrics.tell_ratios(&learned);
             for pod in std::mem::take(&mut steps.to_read) {
                 self.read(&mut readings, pod, world.now, read.clone());
             }

@@ -6,6 +6,7 @@ pub mod artifact;
 pub mod controller;
 pub mod datasets;
 pub mod health;
+pub mod learn;
 pub mod lease;
 pub mod logs;
 pub mod metrics;

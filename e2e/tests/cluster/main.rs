@@ -12,6 +12,7 @@ mod faults;
 mod placing;
 mod readme;
 mod rights;
+mod stable;
 mod suite;
 mod training;
 mod trust;

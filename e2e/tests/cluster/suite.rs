@@ -69,6 +69,8 @@ pub async fn bed() -> Result<Bed> {
 
 /// The digits model as the example says it, with the suite's budget, placed: at the edge of site-a, in the cloud for site-b.
 pub async fn settle(bed: &Bed) -> Result<()> {
+    // The scenarios do not wait for what has to last.
+    pace(bed, json!({"settle": "0s", "minGain": "1%"}), json!(null)).await?;
     bed.kubectl()
         .args(["apply", "--server-side", "--force-conflicts", "-f"])
         .arg(examples("model.yaml"))
@@ -84,6 +86,12 @@ pub async fn settle(bed: &Bed) -> Result<()> {
     bed.until_served("digits", "site-a", Tier::Edge).await?;
     bed.until_served("digits", "site-b", Tier::Cloud).await?;
     Ok(())
+}
+
+/// How fast the fleet follows what would be best: its `stability` and `limits`.
+pub async fn pace(bed: &Bed, stability: Value, limits: Value) -> Result<()> {
+    let spec = json!({"stability": stability, "limits": limits});
+    bed.patch("ef", NAMESPACE, "shops", json!({ "spec": spec })).await.map(drop)
 }
 
 /// A copy of the suite's artifact with one JSON file changed.

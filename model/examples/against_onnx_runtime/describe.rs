@@ -46,6 +46,8 @@ fn op(op: &Op) -> (&'static str, Value) {
             (cell, json!({"units": units, "layers": layers, "sequences": sequences, "bidirectional": both}))
         }
         Op::Add { .. } => ("add", json!({})),
+        // Of none of the networks here.
+        _ => ("unknown", json!({})),
     }
 }
 

@@ -35,6 +35,18 @@ pub enum ArchitectureError {
     Softmax { index: usize, name: String },
     #[error("layers[{index}] \"{name}\": {what} beyond {limit}; make the layer smaller")]
     TooLarge { index: usize, name: String, what: &'static str, limit: usize },
+    #[error("layers[{index}] \"{name}\": groups {groups} does not divide {what} {got}")]
+    Groups { index: usize, name: String, groups: usize, what: &'static str, got: usize },
+    #[error(
+        "layers[{index}] \"{name}\": embedding needs dtype u32, got f32; say dtype: u32 in input, and let it read that"
+    )]
+    Words { index: usize, name: String },
+    #[error("layers[{index}] \"{name}\": {kind} reads words, dtype u32; only an embedding does")]
+    Numbers { index: usize, name: String, kind: &'static str },
+    #[error("layers[{index}] concat: {first:?} and {other:?} differ in more than axis {axis}")]
+    Concat { index: usize, first: Dims, other: Dims, axis: usize },
+    #[error("layers[{index}] \"{name}\": reshape from {from:?} to {to:?}; need as many values")]
+    Reshape { index: usize, name: String, from: Dims, to: Dims },
     #[error("output: {units} units, {labels} labels")]
     Labels { units: usize, labels: usize },
 }

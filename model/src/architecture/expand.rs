@@ -4,6 +4,7 @@ use super::infer::Place;
 use super::wire::Wiring;
 use super::{
     Activation, Add, ArchitectureError as Error, Block, Conv2d, DepthwiseConv2d, Kind, Padding, Pair, Residual,
+    SeparableConv2d,
 };
 use crate::graph::Source;
 
@@ -30,6 +31,33 @@ impl Wiring {
         Ok(ys)
     }
 
+    /// `NAME_depthwise`, and `NAME_pointwise` with all that follows.
+    pub(super) fn separable(&mut self, place: &Place, conv: &SeparableConv2d, xs: Source) -> Result<Source, Error> {
+        let SeparableConv2d { filters, kernel, stride, padding, use_bias, batch_norm, activation } = *conv;
+        let depthwise = DepthwiseConv2d {
+            kernel,
+            stride,
+            padding,
+            multiplier: 1,
+            use_bias: Some(false),
+            batch_norm: false,
+            activation: Activation::None,
+        };
+        let pointwise = Conv2d {
+            filters,
+            kernel: Pair::Both(1),
+            stride: Pair::Both(1),
+            padding: Padding::Valid,
+            dilation: Pair::Both(1),
+            groups: 1,
+            use_bias,
+            batch_norm,
+            activation,
+        };
+        let between = self.layer(&place.part("depthwise"), &Kind::DepthwiseConv2d(depthwise), vec![xs])?;
+        self.layer(&place.part("pointwise"), &Kind::Conv2d(pointwise), vec![between])
+    }
+
     fn block(&mut self, place: &Place, residual: &Residual, stride: usize, xs: Source) -> Result<Source, Error> {
         let filters = residual.filters;
         let (channels, _) = place.image("residual", self.shape(xs))?;
@@ -41,6 +69,7 @@ impl Wiring {
                 kernel: Pair::Both(kernel),
                 stride: Pair::Both(stride),
                 padding: Padding::Zeros(kernel / 2),
+                dilation: Pair::Both(1),
                 groups: 1,
                 use_bias: None,
                 batch_norm: true,
@@ -74,6 +103,7 @@ impl Wiring {
                     kernel: Pair::Both(3),
                     stride: Pair::Both(stride),
                     padding: Padding::Zeros(1),
+                    multiplier: 1,
                     use_bias: None,
                     batch_norm: true,
                     activation: Activation::Relu6,

@@ -1,8 +1,8 @@
 //! Shape inference of one layer: every product is checked, every size bounded.
 
 use super::{
-    Activation, ArchitectureError as Error, BatchNorm, Conv1d, Conv2d, Dense, DepthwiseConv2d, Kind, Padding, Pool2d,
-    Recurrent as Typed,
+    Activation, ArchitectureError as Error, BatchNorm, Conv1d, Conv2d, Dense, DepthwiseConv2d, Embedding, Kind,
+    LayerNorm, Padding, Pair, Pool1d, Pool2d, Recurrent as Typed,
 };
 use crate::graph::{Cell, Init, Node, Op, Pad, Parameter, Recurrent, Role};
 
@@ -29,7 +29,13 @@ impl Place {
             Kind::DepthwiseConv2d(conv) => self.depthwise_conv2d(conv, before),
             Kind::Conv1d(conv) => self.conv1d(conv, before),
             Kind::MaxPool2d(pool) | Kind::AvgPool2d(pool) => self.pool2d(kind, pool, before),
-            Kind::GlobalAvgPool {} => self.global_avg_pool(before),
+            Kind::MaxPool1d(pool) => self.max_pool1d(pool, before),
+            Kind::GlobalAvgPool {} | Kind::GlobalMaxPool {} | Kind::StatsPool {} => self.global_pool(kind, before),
+            Kind::LayerNorm(norm) => self.layer_norm(norm, before),
+            Kind::Reshape(reshape) => self.reshape(&reshape.shape, before),
+            Kind::Embedding(embedding) => self.embedding(embedding, before),
+            Kind::Concat(concat) => self.concat(concat.axis, shapes),
+            Kind::Upsample2d(upsample) => self.upsample2d(upsample.factor, before),
             Kind::BatchNorm(norm) => self.batch_norm(norm, Activation::None, before),
             Kind::Flatten {} => {
                 let size = self.bounded(before, MAX_ACTIVATION, "activation")?;
@@ -49,6 +55,7 @@ impl Place {
             Kind::Lstm(typed) => self.recurrent(Cell::Lstm, kind, typed, before),
             Kind::Add(add) => self.add(add.activation, shapes),
             // Expanded into the others before it comes here.
+            Kind::SeparableConv2d(_) => Err(self.rank("separableConv2d", before, "it is no single layer")),
             Kind::Residual(_) => Err(self.rank("residual", before, "a block is no single layer")),
         }
     }
@@ -56,22 +63,27 @@ impl Place {
     fn conv2d(&self, conv: &Conv2d, before: &[usize]) -> Result<Node, Error> {
         let (channels, size) = self.image("conv2d", before)?;
         self.positive("filters", conv.filters)?;
-        if conv.groups != 1 {
-            if (conv.groups, conv.filters) != (channels, channels) {
-                return Err(self.value("groups", conv.groups, "1, or as many as channels and filters: depthwise"));
+        let (kernel, stride, dilation) = (conv.kernel.sizes(), conv.stride.sizes(), conv.dilation.sizes());
+        self.positive("groups", conv.groups)?;
+        for (what, got) in [("channels", channels), ("filters", conv.filters)] {
+            if !got.is_multiple_of(conv.groups) {
+                let (index, name, groups) = (self.index, self.name.clone(), conv.groups);
+                return Err(Error::Groups { index, name, groups, what, got });
             }
+        }
+        if conv.groups > 1 && (conv.groups, conv.filters, dilation) == (channels, channels, (1, 1)) {
             let Conv2d { kernel, stride, padding, use_bias, batch_norm, activation, .. } = *conv;
-            let conv = DepthwiseConv2d { kernel, stride, padding, use_bias, batch_norm, activation };
+            let conv = DepthwiseConv2d { kernel, stride, padding, multiplier: 1, use_bias, batch_norm, activation };
             return self.depthwise_conv2d(&conv, before);
         }
-        let (kernel, stride) = (conv.kernel.sizes(), conv.stride.sizes());
         self.softmax_is_last(conv.activation)?;
-        let (pad, (height, width)) = self.windows("kernel", size, kernel, stride, conv.padding)?;
+        let (pad, (height, width)) = self.windows("kernel", size, kernel, stride, dilation, conv.padding)?;
         let area = kernel.0.saturating_mul(kernel.1);
-        let init =
-            Init::GlorotUniform { fan_in: channels.saturating_mul(area), fan_out: conv.filters.saturating_mul(area) };
-        let weight = vec![conv.filters, channels, kernel.0, kernel.1];
-        let op = Op::Conv2d { kernel, stride, pad, activation: conv.activation };
+        let seen = channels / conv.groups;
+        let fan_out = (conv.filters / conv.groups).saturating_mul(area);
+        let init = Init::GlorotUniform { fan_in: seen.saturating_mul(area), fan_out };
+        let weight = vec![conv.filters, seen, kernel.0, kernel.1];
+        let op = Op::Conv2d { kernel, stride, pad, dilation, groups: conv.groups, activation: conv.activation };
         Ok(Node {
             flops: product(&[2, height, width]).saturating_mul(product(&weight)),
             parameters: self.weight_and_bias(weight, conv.use_bias.unwrap_or(true).then_some(conv.filters), init),
@@ -81,9 +93,26 @@ impl Place {
 
     fn depthwise_conv2d(&self, conv: &DepthwiseConv2d, before: &[usize]) -> Result<Node, Error> {
         let (channels, size) = self.image("depthwiseConv2d", before)?;
+        self.positive("multiplier", conv.multiplier)?;
+        if conv.multiplier > 1 {
+            let DepthwiseConv2d { kernel, stride, padding, multiplier, use_bias, batch_norm, activation } = *conv;
+            let (filters, dilation) = (channels.saturating_mul(multiplier), Pair::Both(1));
+            let conv = Conv2d {
+                filters,
+                kernel,
+                stride,
+                padding,
+                dilation,
+                groups: channels,
+                use_bias,
+                batch_norm,
+                activation,
+            };
+            return self.conv2d(&conv, before);
+        }
         let (kernel, stride) = (conv.kernel.sizes(), conv.stride.sizes());
         self.softmax_is_last(conv.activation)?;
-        let (pad, (height, width)) = self.windows("kernel", size, kernel, stride, conv.padding)?;
+        let (pad, (height, width)) = self.windows("kernel", size, kernel, stride, (1, 1), conv.padding)?;
         let area = kernel.0.saturating_mul(kernel.1);
         let weight = vec![channels, 1, kernel.0, kernel.1];
         let op = Op::DepthwiseConv2d { kernel, stride, pad, activation: conv.activation };
@@ -102,8 +131,10 @@ impl Place {
         let (time, features) = self.sequence("conv1d", before)?;
         self.positive("filters", conv.filters)?;
         self.softmax_is_last(conv.activation)?;
+        self.positive("dilation", conv.dilation)?;
+        let reach = reach(conv.kernel, conv.dilation);
         self.slides("kernel", conv.kernel, conv.stride, conv.padding)?;
-        let axis = axis(time, conv.kernel, conv.stride, conv.padding);
+        let axis = axis(time, reach, conv.stride, conv.padding);
         let (before, after, steps) = axis.ok_or_else(|| self.kernel((conv.kernel, 1), (time, 1), conv.padding))?;
         self.bounded(&[steps, conv.kernel], MAX_ACTIVATION, "windows")?;
         let init = Init::GlorotUniform {
@@ -112,7 +143,8 @@ impl Place {
         };
         let weight = vec![conv.filters, features, conv.kernel];
         let pad = (before, after);
-        let op = Op::Conv1d { kernel: conv.kernel, stride: conv.stride, pad, activation: conv.activation };
+        let (kernel, stride, dilation) = (conv.kernel, conv.stride, conv.dilation);
+        let op = Op::Conv1d { kernel, stride, pad, dilation, activation: conv.activation };
         Ok(Node {
             flops: product(&[2, steps]).saturating_mul(product(&weight)),
             parameters: self.weight_and_bias(weight, conv.use_bias.unwrap_or(true).then_some(conv.filters), init),
@@ -124,7 +156,7 @@ impl Place {
         let (channels, area) = self.image(kind.key(), before)?;
         let size = pool.size.sizes();
         let stride = pool.stride.unwrap_or(pool.size).sizes();
-        let (pad, (height, width)) = self.windows("size", area, size, stride, pool.padding)?;
+        let (pad, (height, width)) = self.windows("size", area, size, stride, (1, 1), pool.padding)?;
         let op = match kind {
             Kind::AvgPool2d(_) => Op::AvgPool2d { size, stride, pad },
             _ => Op::MaxPool2d { size, stride, pad },
@@ -133,13 +165,103 @@ impl Place {
         Ok(Node { flops, ..self.plain(op, vec![channels, height, width]) })
     }
 
-    fn global_avg_pool(&self, before: &[usize]) -> Result<Node, Error> {
+    fn max_pool1d(&self, pool: &Pool1d, before: &[usize]) -> Result<Node, Error> {
+        let (time, features) = self.sequence("maxPool1d", before)?;
+        let (size, stride) = (pool.size, pool.stride.unwrap_or(pool.size));
+        self.is_not_causal(pool.padding)?;
+        self.slides("size", size, stride, pool.padding)?;
+        let axis = axis(time, size, stride, pool.padding);
+        let (before, after, steps) = axis.ok_or_else(|| self.kernel((size, 1), (time, 1), pool.padding))?;
+        self.bounded(&[steps, size], MAX_ACTIVATION, "windows")?;
+        let op = Op::MaxPool1d { size, stride, pad: (before, after) };
+        Ok(Node { flops: product(&[steps, features, size]), ..self.plain(op, vec![steps, features]) })
+    }
+
+    fn global_pool(&self, kind: &Kind, before: &[usize]) -> Result<Node, Error> {
         let channels = match *before {
             [channels, _, _] => channels,
             [_, features] => features,
-            _ => return Err(self.rank("globalAvgPool", before, "it needs an image or a sequence")),
+            _ => return Err(self.rank(kind.key(), before, "it needs an image or a sequence")),
         };
-        Ok(Node { flops: product(before), ..self.plain(Op::GlobalAvgPool, vec![channels]) })
+        let (op, wide) = match kind {
+            Kind::GlobalMaxPool {} => (Op::GlobalMaxPool, channels),
+            Kind::StatsPool {} => (Op::StatsPool, channels.saturating_mul(2)),
+            _ => (Op::GlobalAvgPool, channels),
+        };
+        Ok(Node { flops: product(before), ..self.plain(op, vec![wide]) })
+    }
+
+    fn layer_norm(&self, norm: &LayerNorm, before: &[usize]) -> Result<Node, Error> {
+        let features = match *before {
+            [features] | [_, features] => features,
+            _ => {
+                return Err(self.rank(
+                    "layerNorm",
+                    before,
+                    "it needs a sequence or a list of features; images have batchNorm",
+                ));
+            }
+        };
+        self.epsilon(norm.eps)?;
+        let parameter = |end: &str, init| self.parameter(end, vec![features], init, Role::Weight);
+        let parameters = vec![parameter("weight", Init::Ones), parameter("bias", Init::Zeros)];
+        let op = Op::LayerNorm { epsilon: norm.eps };
+        Ok(Node { parameters, flops: product(before).saturating_mul(6), ..self.plain(op, before.to_vec()) })
+    }
+
+    fn reshape(&self, shape: &[usize], before: &[usize]) -> Result<Node, Error> {
+        let is_shape = (1..=4).contains(&shape.len()) && !shape.contains(&0);
+        if !is_shape || product(shape) != product(before) {
+            let (from, to) = (before.to_vec(), shape.to_vec());
+            return Err(Error::Reshape { index: self.index, name: self.name.clone(), from, to });
+        }
+        Ok(self.plain(Op::Reshape, shape.to_vec()))
+    }
+
+    fn embedding(&self, embedding: &Embedding, before: &[usize]) -> Result<Node, Error> {
+        let &[time] = before else { return Err(self.rank("embedding", before, "it needs [time]")) };
+        let Embedding { vocabulary, dimension, padding_id } = *embedding;
+        // Numbers of words pass as f32 in serving, which holds them exactly up to here.
+        if !(1..=1 << 24).contains(&vocabulary) {
+            return Err(self.value("vocabulary", vocabulary, "at least 1 and at most 16,777,216"));
+        }
+        self.positive("dimension", dimension)?;
+        if padding_id >= vocabulary {
+            return Err(self.value("paddingId", padding_id, "a number below vocabulary"));
+        }
+        let init = Init::Words { padding: padding_id };
+        let parameters = vec![self.parameter("weight", vec![vocabulary, dimension], init, Role::Weight)];
+        Ok(Node { parameters, ..self.plain(Op::Embedding { padding: padding_id }, vec![time, dimension]) })
+    }
+
+    fn concat(&self, axis: usize, shapes: &[&[usize]]) -> Result<Node, Error> {
+        let first = shapes[0];
+        if axis >= first.len() {
+            return Err(self.value("axis", axis, "an axis of what it reads, from 0 on, without the batch"));
+        }
+        let mut shape = first.to_vec();
+        shape[axis] = 0;
+        for other in shapes {
+            let is_alike =
+                other.len() == first.len() && (0..first.len()).all(|at| at == axis || other[at] == first[at]);
+            if !is_alike {
+                let (first, other) = (first.to_vec(), other.to_vec());
+                return Err(Error::Concat { index: self.index, first, other, axis });
+            }
+            shape[axis] = shape[axis].saturating_add(other[axis]);
+        }
+        Ok(self.plain(Op::Concat { axis }, shape))
+    }
+
+    fn upsample2d(&self, factor: usize, before: &[usize]) -> Result<Node, Error> {
+        let (channels, (height, width)) = self.image("upsample2d", before)?;
+        self.positive("factor", factor)?;
+        let shape = vec![channels, height.saturating_mul(factor), width.saturating_mul(factor)];
+        Ok(self.plain(Op::Upsample2d { factor }, shape))
+    }
+
+    fn epsilon(&self, eps: f32) -> Result<(), Error> {
+        if eps > 0.0 && eps <= 1.0 { Ok(()) } else { Err(self.value("eps", eps, "above 0, at most 1")) }
     }
 
     pub(super) fn batch_norm(&self, norm: &BatchNorm, activation: Activation, before: &[usize]) -> Result<Node, Error> {
@@ -148,8 +270,9 @@ impl Place {
             [features] | [_, features] => features,
             _ => return Err(self.rank("batchNorm", before, "it needs an image, a sequence or a list of features")),
         };
-        if !(norm.eps > 0.0 && norm.eps <= 1.0) {
-            return Err(self.value("eps", norm.eps, "above 0, at most 1"));
+        self.epsilon(norm.eps)?;
+        if !(norm.momentum > 0.0 && norm.momentum <= 1.0) {
+            return Err(self.value("momentum", norm.momentum, "above 0, at most 1"));
         }
         self.softmax_is_last(activation)?;
         let parameter = |end: &str, init, role| self.parameter(end, vec![channels], init, role);
@@ -159,7 +282,7 @@ impl Place {
             parameter("running_mean", Init::Zeros, Role::Statistic),
             parameter("running_var", Init::Ones, Role::Statistic),
         ];
-        let op = Op::BatchNorm { epsilon: norm.eps, activation };
+        let op = Op::BatchNorm { epsilon: norm.eps, momentum: norm.momentum, activation };
         Ok(Node { parameters, flops: product(before).saturating_mul(2), ..self.plain(op, before.to_vec()) })
     }
 
@@ -183,12 +306,25 @@ impl Place {
 
     fn recurrent(&self, cell: Cell, kind: &Kind, typed: &Typed, before: &[usize]) -> Result<Node, Error> {
         let (time, features) = self.sequence(kind.key(), before)?;
-        let Typed { units, layers, bidirectional, return_sequences } = *typed;
+        let Typed { units, layers, bidirectional, return_sequences, dropout, activation } = *typed;
         self.positive("units", units)?;
         if !(1..=16).contains(&layers) {
             return Err(self.value("layers", layers, "at least 1 and at most 16"));
         }
-        let op = Recurrent { cell, units, layers, bidirectional, return_sequences };
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(self.value("dropout", dropout, "a share in [0, 1)"));
+        }
+        let activation = match (cell, activation) {
+            (_, None) => Activation::Tanh,
+            (Cell::Rnn, Some(known @ (Activation::Tanh | Activation::Sigmoid | Activation::Relu))) => known,
+            (Cell::Rnn, Some(other)) => {
+                return Err(self.value("activation", other.word(), "tanh, sigmoid or relu"));
+            }
+            (_, Some(other)) => {
+                return Err(self.value("activation", other.word(), "none: its gates have theirs"));
+            }
+        };
+        let op = Recurrent { cell, units, layers, bidirectional, return_sequences, dropout, activation };
         let (gates, directions) = (cell.gates().saturating_mul(units), op.directions().len());
         self.bounded(&[time, gates, directions], MAX_ACTIVATION, "projection")?;
         let wide = units.saturating_mul(directions);
@@ -263,15 +399,26 @@ impl Place {
         size: (usize, usize),
         kernel: (usize, usize),
         stride: (usize, usize),
+        dilation: (usize, usize),
         padding: Padding,
     ) -> Result<(Pad, (usize, usize)), Error> {
+        self.is_not_causal(padding)?;
+        self.positive("dilation", dilation.0.min(dilation.1))?;
+        self.positive("dilation", dilation.0.max(dilation.1))?;
         self.slides(field, kernel.0.min(kernel.1), stride.0.min(stride.1), padding)?;
-        let rows = axis(size.0, kernel.0, stride.0, padding);
-        let columns = axis(size.1, kernel.1, stride.1, padding);
+        let rows = axis(size.0, reach(kernel.0, dilation.0), stride.0, padding);
+        let columns = axis(size.1, reach(kernel.1, dilation.1), stride.1, padding);
         let ((top, bottom, height), (left, right, width)) =
             rows.zip(columns).ok_or_else(|| self.kernel(kernel, size, padding))?;
         self.bounded(&[height, width, kernel.0, kernel.1], MAX_ACTIVATION, "windows")?;
         Ok((Pad { top, bottom, left, right }, (height, width)))
+    }
+
+    fn is_not_causal(&self, padding: Padding) -> Result<(), Error> {
+        match padding {
+            Padding::Causal => Err(self.value("padding", "causal", "valid, same or a number; only conv1d is causal")),
+            _ => Ok(()),
+        }
     }
 
     fn slides(&self, field: &'static str, kernel: usize, stride: usize, padding: Padding) -> Result<(), Error> {
@@ -290,6 +437,7 @@ impl Place {
         let padding = match padding {
             Padding::Valid => "valid".into(),
             Padding::Same => "same".into(),
+            Padding::Causal => "causal".into(),
             Padding::Zeros(zeros) => zeros.to_string(),
         };
         Error::Kernel { index: self.index, name: self.name.clone(), kernel, got, padding }
@@ -326,11 +474,17 @@ impl Place {
     }
 }
 
+/// What a kernel spans, holes included.
+fn reach(kernel: usize, dilation: usize) -> usize {
+    kernel.saturating_sub(1).saturating_mul(dilation).saturating_add(1)
+}
+
 /// The padding before and after, and how many windows fit.
 fn axis(size: usize, kernel: usize, stride: usize, padding: Padding) -> Option<(usize, usize, usize)> {
     let (before, after) = match padding {
         Padding::Valid => (0, 0),
         Padding::Zeros(zeros) => (zeros, zeros),
+        Padding::Causal => (kernel.saturating_sub(1), 0),
         Padding::Same => {
             let all = ((size.div_ceil(stride) - 1) * stride).saturating_add(kernel).saturating_sub(size);
             (all / 2, all - all / 2)

@@ -1,7 +1,8 @@
 //! One layer as typed: exactly one kind key, in Keras' words, and optionally `name` and `from`.
 
 use super::attributes::{
-    Activation, Add, BatchNorm, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Pool2d, Recurrent, Residual,
+    Activation, Add, BatchNorm, Concat, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Embedding, LayerNorm, Pool1d,
+    Pool2d, Recurrent, Reshape, Residual, SeparableConv2d, Upsample2d,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,12 +21,19 @@ pub struct Layer {
 pub enum Kind {
     Conv2d(Conv2d),
     DepthwiseConv2d(DepthwiseConv2d),
+    SeparableConv2d(SeparableConv2d),
     Conv1d(Conv1d),
     MaxPool2d(Pool2d),
     AvgPool2d(Pool2d),
+    MaxPool1d(Pool1d),
     GlobalAvgPool {},
+    GlobalMaxPool {},
+    StatsPool {},
     BatchNorm(BatchNorm),
+    LayerNorm(LayerNorm),
     Flatten {},
+    Reshape(Reshape),
+    Embedding(Embedding),
     Dense(Dense),
     Activation(Activation),
     Dropout(Dropout),
@@ -33,20 +41,29 @@ pub enum Kind {
     Gru(Recurrent),
     Lstm(Recurrent),
     Add(Add),
+    Concat(Concat),
+    Upsample2d(Upsample2d),
     Residual(Residual),
 }
 
 impl Kind {
     /// The keys that a layer may have, one of them.
-    pub const KEYS: [&str; 16] = [
+    pub const KEYS: [&str; 25] = [
         "conv2d",
         "depthwiseConv2d",
+        "separableConv2d",
         "conv1d",
         "maxPool2d",
         "avgPool2d",
+        "maxPool1d",
         "globalAvgPool",
+        "globalMaxPool",
+        "statsPool",
         "batchNorm",
+        "layerNorm",
         "flatten",
+        "reshape",
+        "embedding",
         "dense",
         "activation",
         "dropout",
@@ -54,6 +71,8 @@ impl Kind {
         "gru",
         "lstm",
         "add",
+        "concat",
+        "upsample2d",
         "residual",
     ];
 
@@ -62,9 +81,18 @@ impl Kind {
         match self {
             Kind::Conv2d(_) => ("conv2d", "conv2d"),
             Kind::DepthwiseConv2d(_) => ("depthwiseConv2d", "depthwise_conv2d"),
+            Kind::SeparableConv2d(_) => ("separableConv2d", "separable_conv2d"),
             Kind::Conv1d(_) => ("conv1d", "conv1d"),
             Kind::MaxPool2d(_) => ("maxPool2d", "max_pool2d"),
             Kind::AvgPool2d(_) => ("avgPool2d", "avg_pool2d"),
+            Kind::MaxPool1d(_) => ("maxPool1d", "max_pool1d"),
+            Kind::GlobalMaxPool {} => ("globalMaxPool", "global_max_pool"),
+            Kind::StatsPool {} => ("statsPool", "stats_pool"),
+            Kind::LayerNorm(_) => ("layerNorm", "layer_norm"),
+            Kind::Reshape(_) => ("reshape", "reshape"),
+            Kind::Embedding(_) => ("embedding", "embedding"),
+            Kind::Concat(_) => ("concat", "concat"),
+            Kind::Upsample2d(_) => ("upsample2d", "upsample2d"),
             Kind::GlobalAvgPool {} => ("globalAvgPool", "global_avg_pool"),
             Kind::BatchNorm(_) => ("batchNorm", "batch_norm"),
             Kind::Flatten {} => ("flatten", "flatten"),

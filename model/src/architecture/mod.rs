@@ -8,8 +8,8 @@ mod layer;
 mod wire;
 
 pub use attributes::{
-    Activation, Add, BatchNorm, Block, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Padding, Pair, Pool2d,
-    Recurrent, Residual,
+    Activation, Add, BatchNorm, Block, Concat, Conv1d, Conv2d, Dense, DepthwiseConv2d, Dropout, Embedding, LayerNorm,
+    Padding, Pair, Pool1d, Pool2d, Recurrent, Reshape, Residual, SeparableConv2d, Upsample2d,
 };
 pub use error::{ArchitectureError, Dims};
 pub use layer::{Kind, Layer};
@@ -30,6 +30,22 @@ pub struct Architecture {
 pub struct Input {
     /// Channels first, without the batch.
     pub shape: Dims,
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub dtype: InputType,
+}
+
+fn is_f32(dtype: &InputType) -> bool {
+    *dtype == InputType::F32
+}
+
+/// What an input is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum InputType {
+    #[default]
+    F32,
+    /// Whole numbers, which name words: for an embedding.
+    U32,
 }
 
 impl Architecture {

@@ -27,9 +27,17 @@ fn a_description_comes_back_as_it_was_typed() {
     let layers = json!([{"name": "a", "conv2d": {"filters": 3, "kernel": [3, 1], "batchNorm": true, "groups": 3}},
         {"maxPool2d": {"size": 3, "padding": 1}, "from": "input"}, {"globalAvgPool": {}, "from": "a"},
         {"gru": {"units": 2, "bidirectional": true}}, {"add": {}, "from": ["a", "input"]}, {"activation": "relu6"},
-        {"residual": {"filters": 4, "block": "inverted", "expand": 2}}, {"flatten": {}}, {"batchNorm": {"eps": 0.5}}]);
-    let typed: Architecture = serde_json::from_value(json!({"input": {"shape": [3, 4, 4]}, "layers": layers})).unwrap();
-    assert_eq!(serde_json::from_value::<Architecture>(serde_json::to_value(&typed).unwrap()).unwrap(), typed);
+        {"residual": {"filters": 4, "block": "inverted", "expand": 2}}, {"flatten": {}}, {"batchNorm": {"eps": 0.5, "momentum": 0.2}},
+        {"conv2d": {"filters": 3, "kernel": 3, "dilation": [2, 1], "useBias": false}}, {"depthwiseConv2d": {"kernel": 3, "multiplier": 2}},
+        {"separableConv2d": {"filters": 2, "kernel": 3, "activation": "hardSwish"}}, {"conv1d": {"filters": 2, "kernel": 3, "padding": "causal", "dilation": 4}},
+        {"maxPool1d": {"size": 3, "stride": 1}}, {"globalMaxPool": {}}, {"statsPool": {}}, {"layerNorm": {"eps": 0.1}}, {"reshape": {"shape": [2, 3]}},
+        {"embedding": {"vocabulary": 9, "dimension": 2, "paddingId": 1}}, {"concat": {"axis": 1}, "from": ["a", "input"]}, {"upsample2d": {"factor": 3}},
+        {"rnn": {"units": 2, "layers": 2, "dropout": 0.5, "activation": "relu"}}, {"activation": "leakyRelu"}, {"activation": "silu"}]);
+    for dtype in ["f32", "u32"] {
+        let typed = json!({"input": {"shape": [3, 4, 4], "dtype": dtype}, "layers": layers});
+        let typed: Architecture = serde_json::from_value(typed).unwrap();
+        assert_eq!(serde_json::from_value::<Architecture>(serde_json::to_value(&typed).unwrap()).unwrap(), typed);
+    }
 }
 
 /// Shape errors, word for word.
@@ -111,7 +119,7 @@ fn wiring_that_does_not_hold_is_said_with_its_place() {
     check(
         json!([4]),
         json!([{"name": "a", "flatten": {}}, {"flatten": {}, "from": ["a", "input"]}]),
-        "layers[1] from: flatten reads one layer; add sums several, got 2",
+        "layers[1] from: flatten reads one layer; add sums several, concat puts them side by side, got 2",
     );
     check(
         json!([1, 4, 4]),
@@ -121,8 +129,13 @@ fn wiring_that_does_not_hold_is_said_with_its_place() {
     check(json!([4]), json!([{"name": "input", "flatten": {}}]), "layers[0] \"input\": two layers have this name");
     check(
         json!([3, 4, 4]),
+        json!([{"conv2d": {"filters": 32, "kernel": 1, "groups": 3}}]),
+        "layers[0] \"conv2d_1\": groups 3 does not divide filters 32",
+    );
+    check(
+        json!([4, 4, 4]),
         json!([{"conv2d": {"filters": 6, "kernel": 1, "groups": 3}}]),
-        "layers[0] \"conv2d_1\": groups is 3; need 1, or as many as channels and filters: depthwise",
+        "layers[0] \"conv2d_1\": groups 3 does not divide channels 4",
     );
     check(json!([4]), json!([{"gru": {"units": 4}}]), "layers[0] \"gru_1\": gru after [4]; it needs [time, features]");
     check(
@@ -169,6 +182,111 @@ fn wiring_that_does_not_hold_is_said_with_its_place() {
         json!([8, 4, 4]),
         json!([{"residual": {"filters": 8, "repeat": 1 << 20}}]),
         "layers[0] \"residual_1_205_add\": more than 1024 layers once residual blocks are expanded; repeat them less",
+    );
+}
+
+/// What is wrong with layers of words, of several inputs, and with single values, word for word.
+#[test]
+fn values_that_do_not_suit_a_layer_are_said_with_what_does() {
+    let check_of = |input: serde_json::Value, layers: serde_json::Value, expected: &str| {
+        let typed: Architecture = serde_json::from_value(json!({"input": input, "layers": layers})).unwrap();
+        assert_eq!(typed.graph().unwrap_err().to_string(), expected);
+    };
+    let check = |shape: serde_json::Value, layers: serde_json::Value, expected: &str| {
+        check_of(json!({"shape": shape}), layers, expected);
+    };
+    let embedding = json!({"embedding": {"vocabulary": 9, "dimension": 2}});
+    check(
+        json!([4]),
+        json!([embedding]),
+        "layers[0] \"embedding_1\": embedding needs dtype u32, got f32; say dtype: u32 in input, and let it read that",
+    );
+    check_of(
+        json!({"shape": [4], "dtype": "u32"}),
+        json!([embedding, {"embedding": {"vocabulary": 9, "dimension": 2}}]),
+        "layers[1] \"embedding_2\": embedding needs dtype u32, got f32; say dtype: u32 in input, and let it read that",
+    );
+    check_of(
+        json!({"shape": [4], "dtype": "u32"}),
+        json!([{"dense": {"units": 2}}]),
+        "layers[0] \"dense_1\": dense reads words, dtype u32; only an embedding does",
+    );
+    check_of(
+        json!({"shape": [4, 2], "dtype": "u32"}),
+        json!([embedding]),
+        "layers[0] \"embedding_1\": embedding after [4, 2]; it needs [time]",
+    );
+    check_of(
+        json!({"shape": [4], "dtype": "u32"}),
+        json!([{"embedding": {"vocabulary": 9, "dimension": 2, "paddingId": 9}}]),
+        "layers[0] \"embedding_1\": paddingId is 9; need a number below vocabulary",
+    );
+    let pair = json!([{"name": "a", "conv2d": {"filters": 2, "kernel": 1}}, {"concat": {}, "from": ["a", "input"]}]);
+    let with_axis = |axis: usize| {
+        let mut layers = pair.clone();
+        layers[1]["concat"]["axis"] = axis.into();
+        layers
+    };
+    check(json!([3, 4, 4]), with_axis(1), "layers[1] concat: [2, 4, 4] and [3, 4, 4] differ in more than axis 1");
+    check(
+        json!([3, 4, 4]),
+        with_axis(3),
+        "layers[1] \"concat_1\": axis is 3; need an axis of what it reads, from 0 on, without the batch",
+    );
+    check(
+        json!([3, 4]),
+        json!([{"concat": {}, "from": "input"}]),
+        "layers[0] from: concat reads two or more layers, got 1",
+    );
+    check(
+        json!([3, 4]),
+        json!([{"reshape": {"shape": [5, 2]}}]),
+        "layers[0] \"reshape_1\": reshape from [3, 4] to [5, 2]; need as many values",
+    );
+    check(
+        json!([3, 4, 4]),
+        json!([{"layerNorm": {}}]),
+        "layers[0] \"layer_norm_1\": layerNorm after [3, 4, 4]; it needs a sequence or a list of features; images have batchNorm",
+    );
+    check(
+        json!([3, 4, 4]),
+        json!([{"conv2d": {"filters": 2, "kernel": 1, "padding": "causal"}}]),
+        "layers[0] \"conv2d_1\": padding is causal; need valid, same or a number; only conv1d is causal",
+    );
+    check(
+        json!([3, 4, 4]),
+        json!([{"conv2d": {"filters": 2, "kernel": 3, "dilation": 2}}]),
+        "layers[0] \"conv2d_1\": kernel 3\u{d7}3 does not fit 4\u{d7}4 with padding valid",
+    );
+    check(
+        json!([5, 4]),
+        json!([{"rnn": {"units": 2, "activation": "silu"}}]),
+        "layers[0] \"rnn_1\": activation is silu; need tanh, sigmoid or relu",
+    );
+    check(
+        json!([5, 4]),
+        json!([{"gru": {"units": 2, "activation": "tanh"}}]),
+        "layers[0] \"gru_1\": activation is tanh; need none: its gates have theirs",
+    );
+    check(
+        json!([5, 4]),
+        json!([{"lstm": {"units": 2, "dropout": 1.0}}]),
+        "layers[0] \"lstm_1\": dropout is 1; need a share in [0, 1)",
+    );
+    check(
+        json!([4]),
+        json!([{"batchNorm": {"momentum": 0}}]),
+        "layers[0] \"batch_norm_1\": momentum is 0; need above 0, at most 1",
+    );
+    check(
+        json!([3, 4, 4]),
+        json!([{"upsample2d": {"factor": 0}}]),
+        "layers[0] \"upsample2d_1\": factor is 0; need at least 1 and at most 1,048,576",
+    );
+    check(
+        json!([3, 4, 4]),
+        json!([{"separableConv2d": {"filters": 2, "kernel": 5}}]),
+        "layers[0] \"separable_conv2d_1_depthwise\": kernel 5\u{d7}5 does not fit 4\u{d7}4 with padding valid",
     );
 }
 
@@ -238,8 +356,9 @@ fn a_layer_has_exactly_one_known_kind() {
     check(json!({}), "exactly one kind per layer, got none");
     check(
         json!({"attention": {"heads": 4}}),
-        "unknown kind \"attention\"; known are conv2d, depthwiseConv2d, conv1d, maxPool2d, avgPool2d, globalAvgPool, \
-         batchNorm, flatten, dense, activation, dropout, rnn, gru, lstm, add, residual",
+        "unknown kind \"attention\"; known are conv2d, depthwiseConv2d, separableConv2d, conv1d, maxPool2d, avgPool2d, maxPool1d, \
+         globalAvgPool, globalMaxPool, statsPool, batchNorm, layerNorm, flatten, reshape, embedding, dense, activation, dropout, rnn, \
+         gru, lstm, add, concat, upsample2d, residual",
     );
     check(json!({"name": "a.b", "flatten": {}}), "name: need 1 to 63 letters, digits, _ or -, got \"a.b\"");
     check(json!({"dense": {"units": 1, "unit": 2}}), "dense: unknown field `unit`");
@@ -258,6 +377,9 @@ proptest! {
             json!([{"depthwiseConv2d": {"kernel": kernel, "stride": stride, "padding": padding}}, {"avgPool2d": {"size": kernel, "padding": padding}}, {"globalAvgPool": {}}, {"batchNorm": {}}]),
             json!([{"residual": {"filters": filters, "stride": stride, "repeat": zeros, "block": "inverted", "expand": zeros}}]),
             json!([{"conv1d": {"filters": filters, "kernel": zeros, "stride": stride, "padding": padding}}, {"lstm": {"units": filters, "layers": stride, "bidirectional": true}}]),
+            json!([{"conv1d": {"filters": filters, "kernel": zeros, "padding": "causal", "dilation": stride}}, {"maxPool1d": {"size": stride, "stride": zeros}}, {"statsPool": {}}, {"layerNorm": {}}]),
+            json!([{"conv2d": {"filters": filters, "kernel": kernel, "dilation": stride, "groups": zeros}}, {"upsample2d": {"factor": filters}}, {"concat": {"axis": stride}, "from": ["input", "upsample2d_1"]}]),
+            json!([{"separableConv2d": {"filters": filters, "kernel": kernel}}, {"depthwiseConv2d": {"kernel": 1, "multiplier": zeros}}, {"reshape": {"shape": kernel}}]),
         ];
         for layers in layers {
             let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": layers})).unwrap();

@@ -1,7 +1,7 @@
 //! From typed layers to nodes: names, who reads whom, and limits. A description is hostile input.
 
 use super::infer::{MAX_ACTIVATION, Place};
-use super::{Architecture, ArchitectureError as Error, BatchNorm, Kind};
+use super::{Architecture, ArchitectureError as Error, BatchNorm, InputType, Kind};
 use crate::graph::{Graph, Node, Source};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,16 @@ pub(super) fn graph(architecture: &Architecture) -> Result<Graph, Error> {
         let name = layer.name.clone().unwrap_or_else(|| format!("{}_{number}", layer.kind.stem()));
         let inputs = wiring.inputs(index, &layer.from, &layer.kind)?;
         let place = Place { index, name, last: index + 1 == architecture.layers.len() };
+        let reads_words = architecture.input.dtype == InputType::U32 && inputs.contains(&Source::Input);
+        match (&layer.kind, reads_words) {
+            (Kind::Embedding(_), false) => return Err(Error::Words { index, name: place.name }),
+            (kind, true) if kind.key() != "embedding" => {
+                return Err(Error::Numbers { index, name: place.name, kind: kind.key() });
+            }
+            _ => {}
+        }
         let output = match &layer.kind {
+            Kind::SeparableConv2d(conv) => wiring.separable(&place, conv, inputs[0])?,
             Kind::Residual(residual) => wiring.residual(&place, residual, inputs[0])?,
             kind => wiring.layer(&place, kind, inputs)?,
         };
@@ -79,10 +88,15 @@ impl Wiring {
         let inputs: Vec<Source> = from.iter().map(source).collect::<Result<_, _>>()?;
         let kind = kind.key();
         match (kind, inputs.len()) {
-            ("add", got @ (0 | 1)) => Err(Error::Sources { index, kind, need: "two or more layers", got }),
-            ("add", _) | (_, 1) => Ok(inputs),
+            ("add" | "concat", got @ (0 | 1)) => Err(Error::Sources { index, kind, need: "two or more layers", got }),
+            ("add" | "concat", _) | (_, 1) => Ok(inputs),
             (_, 0) => Ok(vec![self.before]),
-            (_, got) => Err(Error::Sources { index, kind, need: "one layer; add sums several", got }),
+            (_, got) => Err(Error::Sources {
+                index,
+                kind,
+                need: "one layer; add sums several, concat puts them side by side",
+                got,
+            }),
         }
     }
 

@@ -17,6 +17,11 @@ pub(super) fn drawn(parameter: &Parameter, seed: u64) -> Vec<f32> {
             let limit = (6.0 / (fan_in + fan_out) as f32).sqrt();
             (0..count).map(|_| (unit(&mut generator) * 2.0 - 1.0) * limit).collect()
         }
+        Init::Words { padding } => {
+            let width = count / parameter.shape.first().copied().unwrap_or(1).max(1);
+            let one = |at: usize, drawn: f32| if at / width.max(1) == padding { 0.0 } else { drawn };
+            (0..count).map(|at| one(at, (unit(&mut generator) * 2.0 - 1.0) * 0.05)).collect()
+        }
         Init::Orthogonal => orthogonal(&mut generator, count, parameter.shape.last().copied().unwrap_or(1)),
     }
 }

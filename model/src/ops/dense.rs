@@ -1,51 +1,51 @@
 //! `ys = xs · Wᵀ + b`, optionally rectified.
 
-use super::{computed, through_relu};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use super::activation::{self, activate, is_rectifier, through};
+use super::record::{elements, learns, like, record};
+use crate::architecture::Activation;
+use candle_core::{Result, Tensor};
+use sconce_kernels::{Matrix, matmul};
 
-/// `xs` is `(batch, in)`, `weight` `(out, in)`, `bias` `(out)`; returns `(batch, out)`.
-///
-/// The product is computed once, outside the graph of gradients; the operation carries it, with a backward pass that makes the
-/// weight's gradient in the weight's own layout. `wants_dx` is false where `xs` is data.
-pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool, wants_dx: bool) -> Result<Tensor> {
-    let ys = xs.detach().matmul(&weight.detach().t()?)?.broadcast_add(&bias.detach())?;
-    let ys = if relu { ys.relu()? } else { ys };
-    xs.apply_op3(weight, bias, Dense { ys, relu, wants_dx })
+/// `xs` is `(batch, .., in)`, `weight` `(out, in)`, `bias` `(out)`; returns `(batch, .., out)`.
+pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
+    let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
+    let (outputs, inputs) = weight.dims2()?;
+    let rows = xs.elem_count() / inputs.max(1);
+    let fused = if is_rectifier(activation) { activation } else { Activation::None };
+    let mut ys = elements(&bias.contiguous()?)?.repeat(rows);
+    matmul(
+        Matrix::new(&elements(&xs)?, rows, inputs),
+        Matrix::new(&elements(&weight)?, outputs, inputs).t(),
+        &mut ys,
+        true,
+    );
+    activation::apply(fused, &mut ys)?;
+    let mut shape = xs.dims().to_vec();
+    *shape.last_mut().expect("an input has a last axis") = outputs;
+    let ys = record("dense", [&xs, &weight, bias], ys, shape, move |[xs, weight, bias], ys, gradient| {
+        let mut before = vec![0.0; rows * outputs];
+        through(fused, &elements(gradient)?, &elements(ys)?, &mut before);
+        let gradient = Matrix::new(&before, rows, outputs);
+        let product = |a, b, of: &Tensor| {
+            let mut out = vec![0.0; of.elem_count()];
+            matmul(a, b, &mut out, false);
+            like(out, of)
+        };
+        let (values, weights) = (elements(xs)?, elements(weight)?);
+        let dx = learns(xs).then(|| product(gradient, Matrix::new(&weights, outputs, inputs), xs)).transpose()?;
+        let dw =
+            learns(weight).then(|| product(gradient.t(), Matrix::new(&values, rows, inputs), weight)).transpose()?;
+        let db = learns(bias).then(|| like(column_sums(&before, outputs), bias)).transpose()?;
+        Ok([dx.flatten(), dw.flatten(), db.flatten()])
+    })?;
+    activate(&ys, if fused == activation { Activation::None } else { activation })
 }
 
-struct Dense {
-    ys: Tensor,
-    relu: bool,
-    wants_dx: bool,
-}
-
-impl CustomOp3 for Dense {
-    fn name(&self) -> &'static str {
-        "dense"
+/// Of rows that lie one after the other.
+pub(super) fn column_sums(rows: &[f32], columns: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; columns];
+    for row in rows.chunks_exact(columns.max(1)) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
     }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        computed(&self.ys)
-    }
-
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        ys: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradient = if self.relu { through_relu(gradient, ys)? } else { gradient.contiguous()? };
-        let dx = if self.wants_dx { Some(gradient.matmul(&weight.detach())?) } else { None };
-        Ok((dx, Some(gradient.t()?.matmul(&xs.detach())?), Some(gradient.sum(0)?)))
-    }
+    sums
 }

@@ -1,11 +1,107 @@
-//! Softmax and cross-entropy in one: no logarithm ever sees a probability that has become zero.
+//! Losses of what a network says before its last sigmoid or softmax: each stable for any number, each the mean over the batch.
 
-use super::slice;
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
-use std::sync::OnceLock;
+use super::record::{elements, like, record};
+use candle_core::{Result, Tensor};
 
-/// The mean of `−log softmax(logits)[label]`. `logits` is `(batch, classes)`, `labels` one index of a class per row.
-pub fn softmax_cross_entropy(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+/// What training makes small.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Loss {
+    /// `−log softmax(logits)[label]`, one class per row. `smoothing` of the weight is spread over all classes alike. With a weight
+    /// for each class, rows count as much as their label's. Both as in PyTorch.
+    CrossEntropy { smoothing: f32, class_weights: Option<Vec<f32>> },
+    /// Each output on its own is one of two: `multilabel`. Targets are 0, 1, or between.
+    BinaryCrossEntropy,
+    /// Half the square up to a distance of `delta`, linear beyond: one bad target does not outweigh all others.
+    Huber { delta: f32 },
+    /// Of a count: the rate is softplus of the output.
+    Poisson,
+    /// Of a reconstruction.
+    MeanSquares,
+}
+
+/// What the rows should have said.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// The index of a class for each row.
+    Labels(&'a [u32]),
+    /// As many values as the network says.
+    Values(&'a Tensor),
+}
+
+impl Loss {
+    /// Plain cross-entropy.
+    pub fn cross_entropy() -> Self {
+        Self::CrossEntropy { smoothing: 0.0, class_weights: None }
+    }
+
+    /// A scalar. `ys` is `(batch, ..)`, what [`crate::network::Network::forward_t`] says.
+    ///
+    /// # Errors
+    /// If the targets do not fit: how many, which class, what kind.
+    pub fn mean(&self, ys: &Tensor, targets: Targets<'_>) -> Result<Tensor> {
+        match (self, targets) {
+            (Self::CrossEntropy { smoothing, class_weights }, Targets::Labels(labels)) => {
+                softmax_cross_entropy(ys, labels, *smoothing, class_weights.as_deref())
+            }
+            (Self::CrossEntropy { .. }, Targets::Values(_)) => {
+                candle_core::bail!("cross-entropy needs a label for each row, got values")
+            }
+            (_, Targets::Labels(_)) => {
+                candle_core::bail!("this loss needs values to compare with, got labels of classes")
+            }
+            (Self::BinaryCrossEntropy, Targets::Values(targets)) => {
+                each(ys, targets, "binary-cross-entropy", |y, t| {
+                    // log(1 + eˣ) without overflow: the exponent is never positive.
+                    (f64::from(y.max(0.0) - y * t) + f64::from((-y.abs()).exp()).ln_1p(), sigmoid(y) - t)
+                })
+            }
+            (&Self::Huber { delta }, Targets::Values(targets)) => each(ys, targets, "huber", move |y, t| {
+                let (far, delta) = (f64::from(y - t), f64::from(delta));
+                if far.abs() <= delta {
+                    (far * far / 2.0, far as f32)
+                } else {
+                    (delta * (far.abs() - delta / 2.0), (delta * far.signum()) as f32)
+                }
+            }),
+            (Self::Poisson, Targets::Values(targets)) => each(ys, targets, "poisson", |y, t| {
+                // Far below zero softplus is the exponential, and its logarithm the output itself.
+                let rate = f64::from(y.max(0.0)) + f64::from((-y.abs()).exp()).ln_1p();
+                let log = if y < -15.0 { f64::from(y) } else { rate.ln() };
+                let slope = f64::from(sigmoid(y));
+                let by_log = if y < -15.0 { 1.0 } else { slope / rate };
+                (rate - f64::from(t) * log, (slope - f64::from(t) * by_log) as f32)
+            }),
+            (Self::MeanSquares, Targets::Values(targets)) => {
+                each(ys, targets, "mean-squares", |y, t| (f64::from(y - t).powi(2), 2.0 * (y - t)))
+            }
+        }
+    }
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// The mean of a function of output and target, which tells its slope, too.
+fn each(ys: &Tensor, targets: &Tensor, name: &'static str, of: impl Fn(f32, f32) -> (f64, f32)) -> Result<Tensor> {
+    if ys.dims() != targets.dims() {
+        candle_core::bail!("targets are {:?}, the network says {:?}", targets.dims(), ys.dims())
+    }
+    let (ys, targets) = (ys.contiguous()?, targets.contiguous()?);
+    let (mut sum, mut slopes) = (0.0, Vec::with_capacity(ys.elem_count()));
+    for (&y, &t) in elements(&ys)?.iter().zip(elements(&targets)?.iter()) {
+        let (loss, slope) = of(y, t);
+        sum += loss;
+        slopes.push(slope);
+    }
+    let count = slopes.len().max(1) as f32;
+    record(name, [&ys], vec![(sum / f64::from(count)) as f32], (), move |[ys], _, gradient| {
+        let scale = gradient.to_scalar::<f32>()? / count;
+        Ok([like(slopes.iter().map(|slope| slope * scale).collect(), ys)?])
+    })
+}
+
+fn softmax_cross_entropy(logits: &Tensor, labels: &[u32], smoothing: f32, weights: Option<&[f32]>) -> Result<Tensor> {
     let (batch, classes) = logits.dims2()?;
     if labels.len() != batch {
         candle_core::bail!("{} labels for {batch} rows of logits", labels.len())
@@ -13,47 +109,36 @@ pub fn softmax_cross_entropy(logits: &Tensor, labels: &[u32]) -> Result<Tensor> 
     if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
         candle_core::bail!("label {label}, but the network tells {classes} classes")
     }
-    let op = SoftmaxCrossEntropy { labels: labels.to_vec(), probabilities: OnceLock::new() };
-    logits.contiguous()?.apply_op1(op)
-}
-
-struct SoftmaxCrossEntropy {
-    labels: Vec<u32>,
-    /// Kept for the backward pass.
-    probabilities: OnceLock<Vec<f32>>,
-}
-
-impl CustomOp1 for SoftmaxCrossEntropy {
-    fn name(&self) -> &'static str {
-        "softmax-cross-entropy"
+    if let Some(weights) = weights.filter(|weights| weights.len() != classes) {
+        candle_core::bail!("{} class weights for {classes} classes", weights.len())
     }
-
-    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut probabilities = slice(logits, layout)?.to_vec();
-        let mut loss = 0.0_f64;
-        for (row, &label) in probabilities.chunks_exact_mut(layout.dims()[1]).zip(&self.labels) {
-            // Shifted by the largest, every exponent is at most 0. A NaN stays one: the sum has it.
-            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let at_label = row[label as usize] - largest;
-            row.iter_mut().for_each(|x| *x = (*x - largest).exp());
-            let sum: f32 = row.iter().sum();
-            row.iter_mut().for_each(|x| *x /= sum);
-            loss += f64::from(sum.ln() - at_label);
-        }
-        self.probabilities.set(probabilities).ok();
-        Ok((CpuStorage::F32(vec![(loss / self.labels.len().max(1) as f64) as f32]), ().into()))
-    }
-
-    fn bwd(&self, logits: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let Some(probabilities) = self.probabilities.get() else {
-            candle_core::bail!("softmax-cross-entropy: backward before forward")
+    let weights = weights.map_or_else(|| vec![1.0; classes], <[f32]>::to_vec);
+    let total: f64 = labels.iter().map(|&label| f64::from(weights[label as usize])).sum();
+    let logits = logits.contiguous()?;
+    let mut slopes = elements(&logits)?.to_vec();
+    let mut loss = 0.0_f64;
+    for (row, &label) in slopes.chunks_exact_mut(classes).zip(labels) {
+        let asked = |class: usize| {
+            let here = if class == label as usize { 1.0 - smoothing } else { 0.0 };
+            weights[class] * (here + smoothing / classes as f32)
         };
-        let scale = gradient.to_scalar::<f32>()? / self.labels.len().max(1) as f32;
-        let mut dx = probabilities.clone();
-        for (row, &label) in dx.chunks_exact_mut(logits.dim(1)?).zip(&self.labels) {
-            row[label as usize] -= 1.0;
-            row.iter_mut().for_each(|x| *x *= scale);
+        let all: f32 = (0..classes).map(asked).sum();
+        // Shifted by the largest, every exponent is at most 0. A NaN stays one: the sum has it.
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let log_sum = f64::from(row.iter().map(|x| (x - largest).exp()).sum::<f32>()).ln();
+        let at = |(class, x): (usize, &f32)| match asked(class) {
+            // An infinite logit of a class that nobody asks for is no fault.
+            0.0 => 0.0,
+            asked => f64::from(asked) * (log_sum - f64::from(x - largest)),
+        };
+        loss += row.iter().enumerate().map(at).sum::<f64>() + if log_sum.is_nan() { f64::NAN } else { 0.0 };
+        for (class, x) in row.iter_mut().enumerate() {
+            *x = all * (f64::from(*x - largest) - log_sum).exp() as f32 - asked(class);
         }
-        Tensor::from_vec(dx, logits.shape(), &Device::Cpu).map(Some)
     }
+    let total = if total > 0.0 { total } else { 1.0 };
+    record("softmax-cross-entropy", [&logits], vec![(loss / total) as f32], (), move |[logits], _, gradient| {
+        let scale = gradient.to_scalar::<f32>()? / total as f32;
+        Ok([like(slopes.iter().map(|slope| slope * scale).collect(), logits)?])
+    })
 }

@@ -1,24 +1,42 @@
 //! Operations with backward passes of our own, where candle's are wrong, missing or slow. Safe code on `f32` slices.
 //!
-//! They are judged by central differences (`tests.rs`), not by candle.
+//! They are judged by central differences of the reference in `f64` (`network/gradients.rs`) and by PyTorch, not by candle.
 
+mod activation;
 mod adam;
 mod conv;
 mod dense;
-mod loss;
+mod global;
+pub mod loss;
+mod norm;
 mod pool;
+mod rearrange;
+mod record;
+mod recurrent;
 mod sgd;
 mod soft;
 
+pub(crate) use activation::apply;
+pub use activation::{LEAK, activate};
 pub use adam::{Adam, Moments};
 pub use conv::{Window, conv2d};
 pub use dense::dense;
-pub use loss::softmax_cross_entropy;
-pub use pool::max_pool2d;
+pub use global::{SPREAD, Summary, summarise};
+pub use loss::{Loss, Targets};
+pub use norm::{Statistics, Valid, batch_norm, layer_norm, statistics};
+pub use pool::{Pooling, avg_pool2d, max_pool2d};
+pub use rearrange::{add, embedding, pick, upsample2d};
+pub use recurrent::{Reading, recurrent};
 pub use sgd::Sgd;
 pub use soft::soft_cross_entropy;
 
-use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
+use crate::graph::Pad;
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor};
+
+/// The padding of a line, before and after, as that of an image.
+pub(crate) fn along((left, right): (usize, usize)) -> Pad {
+    Pad { left, right, ..Pad::default() }
+}
 
 /// The elements of a CPU tensor, which is contiguous.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -42,19 +60,6 @@ pub(crate) fn lend<T>(xs: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Re
 /// If it lies elsewhere, or holds other numbers.
 pub fn values(xs: &Tensor) -> Result<Vec<f32>> {
     lend(xs, |values| Ok(values.to_vec()))
-}
-
-/// Elements and shape of a result that was computed before its operation was made.
-pub(crate) fn computed(ys: &Tensor) -> Result<(CpuStorage, Shape)> {
-    lend(ys, |elements| Ok((CpuStorage::F32(elements.to_vec()), ys.shape().clone())))
-}
-
-/// The gradient where the rectified output is above zero, else zero: the derivative at zero is zero, as in PyTorch.
-pub(crate) fn through_relu(gradient: &Tensor, ys: &Tensor) -> Result<Tensor> {
-    let through = lend(gradient, |gradient| {
-        lend(ys, |ys| Ok(gradient.iter().zip(ys).map(|(&g, &y)| if y > 0.0 { g } else { 0.0 }).collect::<Vec<_>>()))
-    })?;
-    Tensor::from_vec(through, gradient.shape(), &Device::Cpu)
 }
 
 #[cfg(test)]

@@ -1,80 +1,91 @@
-//! Max-pooling. Its gradient goes to the first maximum of each window, whole: candle's divides it by the window's area.
+//! Pools of windows. A maximum's gradient goes to the first of its window, whole: candle's divides it by the window's area.
 
-use super::{lend, slice};
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
-use std::sync::OnceLock;
+use super::record::{elements, like, record};
+use crate::graph::Pad;
+use candle_core::{Result, Tensor};
+use std::ops::Range;
 
-/// `xs` is `(batch, channels, height, width)`; windows do not reach over the border.
-pub fn max_pool2d(xs: &Tensor, size: (usize, usize), stride: (usize, usize)) -> Result<Tensor> {
-    xs.contiguous()?.apply_op1(MaxPool { size, stride, winners: OnceLock::new() })
+/// Windows over the planes of images; padding is never the greatest, and not counted in a mean.
+#[derive(Clone, Copy, Debug)]
+pub struct Pooling {
+    pub size: (usize, usize),
+    pub stride: (usize, usize),
+    pub pad: Pad,
 }
 
-struct MaxPool {
-    size: (usize, usize),
-    stride: (usize, usize),
-    /// Index of each window's maximum in its plane, kept for the backward pass.
-    winners: OnceLock<Vec<u32>>,
-}
-
-impl CustomOp1 for MaxPool {
-    fn name(&self) -> &'static str {
-        "max-pool2d"
+impl Pooling {
+    fn out(&self, height: usize, width: usize) -> (usize, usize) {
+        let Self { size, stride, pad } = self;
+        (
+            (height + pad.top + pad.bottom - size.0) / stride.0 + 1,
+            (width + pad.left + pad.right - size.1) / stride.1 + 1,
+        )
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let xs = slice(storage, layout)?;
-        let (batch, channels, height, width) = layout.shape().dims4()?;
-        let out = ((height - self.size.0) / self.stride.0 + 1, (width - self.size.1) / self.stride.1 + 1);
-        let count = batch * channels * out.0 * out.1;
-        let (mut ys, mut winners) = (vec![f32::NEG_INFINITY; count], vec![0_u32; count]);
+    fn is_of_four(&self) -> bool {
+        (self.size, self.stride, self.pad) == ((2, 2), (2, 2), Pad::default())
+    }
+}
+
+/// What of an axis lies in the window that begins at `at`, padding included.
+fn inside(at: usize, before: usize, size: usize, extent: usize) -> Range<usize> {
+    at.saturating_sub(before)..(at + size).saturating_sub(before).min(extent)
+}
+
+/// `xs` is `(batch, channels, height, width)`.
+pub fn max_pool2d(xs: &Tensor, pooling: Pooling) -> Result<Tensor> {
+    let (batch, channels, height, width) = xs.dims4()?;
+    let xs = xs.contiguous()?;
+    let out = pooling.out(height, width);
+    let count = batch * channels * out.0 * out.1;
+    // Index of each window's maximum in its plane, kept for the backward pass.
+    let (mut ys, mut winners) = (vec![f32::NEG_INFINITY; count], vec![0_u32; count]);
+    {
+        let values = elements(&xs)?;
         let outputs = ys.chunks_exact_mut(out.0 * out.1).zip(winners.chunks_exact_mut(out.0 * out.1));
-        for (plane, (ys, winners)) in xs.chunks_exact(height * width).zip(outputs) {
+        for (plane, (ys, winners)) in values.chunks_exact(height * width).zip(outputs) {
             let rows = ys.chunks_exact_mut(out.1).zip(winners.chunks_exact_mut(out.1));
             for (oy, (ys, winners)) in rows.enumerate() {
-                let top = oy * self.stride.0 * width;
-                if (self.size, self.stride) == ((2, 2), (2, 2)) {
-                    halve(plane, top, width, ys, winners);
+                if pooling.is_of_four() {
+                    halve(plane, 2 * oy * width, width, ys, winners);
                 } else {
-                    self.row(plane, top, width, ys, winners);
+                    greatest(pooling, plane, (oy, height, width), ys, winners);
                 }
             }
         }
-        self.winners.set(winners).ok();
-        Ok((CpuStorage::F32(ys), (batch, channels, out.0, out.1).into()))
     }
-
-    fn bwd(&self, xs: &Tensor, ys: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let Some(winners) = self.winners.get() else { candle_core::bail!("max-pool2d: backward before forward") };
-        let (_, _, height, width) = xs.dims4()?;
-        let (_, _, out_height, out_width) = ys.dims4()?;
-        let window = out_height * out_width;
+    record("max-pool2d", [&xs], ys, (batch, channels, out.0, out.1), move |[xs], ys, gradient| {
+        let window = ys.dim(2)? * ys.dim(3)?;
         let mut dx = vec![0.0_f32; xs.elem_count()];
-        lend(gradient, |gradient| {
-            let planes = gradient.chunks_exact(window).zip(winners.chunks_exact(window));
-            for (dx, (gradient, winners)) in dx.chunks_exact_mut(height * width).zip(planes) {
-                for (&g, &winner) in gradient.iter().zip(winners) {
-                    dx[winner as usize] += g;
-                }
+        let gradient = elements(gradient)?;
+        let planes = gradient.chunks_exact(window).zip(winners.chunks_exact(window));
+        for (dx, (gradient, winners)) in dx.chunks_exact_mut(xs.dim(2)? * xs.dim(3)?).zip(planes) {
+            for (&g, &winner) in gradient.iter().zip(winners) {
+                dx[winner as usize] += g;
             }
-            Ok(())
-        })?;
-        Tensor::from_vec(dx, xs.shape(), &Device::Cpu).map(Some)
-    }
-}
-
-impl MaxPool {
-    /// One row of outputs, whose windows begin at `top` of the plane.
-    fn row(&self, plane: &[f32], top: usize, width: usize, ys: &mut [f32], winners: &mut [u32]) {
-        for (ox, (y, winner)) in ys.iter_mut().zip(winners).enumerate() {
-            let first = top + ox * self.stride.1;
-            let rows = (0..self.size.0).map(|ky| first + ky * width);
-            let window = rows.flat_map(|start| (start..start + self.size.1).map(|at| (plane[at], at as u32)));
-            (*y, *winner) = window.reduce(larger).unwrap_or((f32::NEG_INFINITY, first as u32));
         }
+        Ok([like(dx, xs)?])
+    })
+}
+
+/// One row of windows of a plane.
+fn greatest(
+    pooling: Pooling,
+    plane: &[f32],
+    (oy, height, width): (usize, usize, usize),
+    ys: &mut [f32],
+    winners: &mut [u32],
+) {
+    let rows = inside(oy * pooling.stride.0, pooling.pad.top, pooling.size.0, height);
+    for (ox, (y, winner)) in ys.iter_mut().zip(winners).enumerate() {
+        let columns = inside(ox * pooling.stride.1, pooling.pad.left, pooling.size.1, width);
+        let window = rows.clone().flat_map(|row| columns.clone().map(move |column| row * width + column));
+        let best = window.map(|at| (plane[at], at as u32)).reduce(larger);
+        (*y, *winner) = best.unwrap_or((f32::NEG_INFINITY, 0));
     }
 }
 
-/// [`MaxPool::row`] as most networks have it: windows of 2×2, side by side.
+/// [`greatest`] as most networks have it: windows of 2×2, side by side.
 fn halve(plane: &[f32], top: usize, width: usize, ys: &mut [f32], winners: &mut [u32]) {
     let (upper, lower) = plane[top..top + 2 * width].split_at(width);
     let windows = upper.chunks_exact(2).zip(lower.chunks_exact(2));
@@ -88,4 +99,42 @@ fn halve(plane: &[f32], top: usize, width: usize, ys: &mut [f32], winners: &mut 
 /// The first among equals; a NaN wins, and stays.
 fn larger(best: (f32, u32), other: (f32, u32)) -> (f32, u32) {
     if other.0 > best.0 || other.0.is_nan() { other } else { best }
+}
+
+/// `xs` is `(batch, channels, height, width)`.
+pub fn avg_pool2d(xs: &Tensor, pooling: Pooling) -> Result<Tensor> {
+    let (batch, channels, height, width) = xs.dims4()?;
+    let xs = xs.contiguous()?;
+    let out = pooling.out(height, width);
+    let mut ys = vec![0.0; batch * channels * out.0 * out.1];
+    {
+        let values = elements(&xs)?;
+        for (plane, ys) in values.chunks_exact(height * width).zip(ys.chunks_exact_mut(out.0 * out.1)) {
+            windows(pooling, height, width, |at, rows, columns| {
+                let area = (rows.len() * columns.len()) as f32;
+                ys[at] = rows.map(|row| plane[row * width..][columns.clone()].iter().sum::<f32>()).sum::<f32>() / area;
+            });
+        }
+    }
+    record("avg-pool2d", [&xs], ys, (batch, channels, out.0, out.1), move |[xs], _, gradient| {
+        let mut dx = vec![0.0_f32; xs.elem_count()];
+        let gradient = elements(gradient)?;
+        for (dx, gradient) in dx.chunks_exact_mut(height * width).zip(gradient.chunks_exact(out.0 * out.1)) {
+            windows(pooling, height, width, |at, rows, columns| {
+                let share = gradient[at] / (rows.len() * columns.len()) as f32;
+                rows.for_each(|row| dx[row * width..][columns.clone()].iter_mut().for_each(|x| *x += share));
+            });
+        }
+        Ok([like(dx, xs)?])
+    })
+}
+
+/// Calls `each(output, rows, columns)` for every window of a plane.
+fn windows(pooling: Pooling, height: usize, width: usize, mut each: impl FnMut(usize, Range<usize>, Range<usize>)) {
+    let out = pooling.out(height, width);
+    for (oy, ox) in (0..out.0).flat_map(|oy| (0..out.1).map(move |ox| (oy, ox))) {
+        let rows = inside(oy * pooling.stride.0, pooling.pad.top, pooling.size.0, height);
+        let columns = inside(ox * pooling.stride.1, pooling.pad.left, pooling.size.1, width);
+        each(oy * out.1 + ox, rows, columns);
+    }
 }

@@ -3,12 +3,13 @@
 mod values;
 
 use super::buffers::Span;
+use super::fallback::Fallback;
 use super::fuse::{Fused, Norm, fuse};
 use super::recurrent::{Direction, Recurrence};
 use super::weights::{Packer, in_epilogue};
 use super::{Kernel, Plan, Product, Step};
 use crate::architecture::Activation;
-use crate::graph::{Graph, Node, Op, Pad, Recurrent, Source};
+use crate::graph::{Cell, Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
 use crate::variant::{Arithmetic, STATE};
 use candle_core::Result;
@@ -73,6 +74,7 @@ impl Compiler<'_> {
         let node = &self.graph.nodes[index];
         let source = node.inputs[0];
         let ys = match &node.op {
+            op if has_no_kernel(op) => self.fallback(index)?,
             Op::Conv2d { .. } | Op::DepthwiseConv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. } => {
                 return self.fused(index);
             }
@@ -81,7 +83,14 @@ impl Compiler<'_> {
                 let (xs, image) = self.image_or_sequence(source);
                 self.push(vec![node.name.clone()], Kernel::GlobalAverage(image), &[xs], image.channels)
             }
-            Op::BatchNorm { epsilon, activation } => {
+            &Op::MaxPool1d { size, stride, pad } => {
+                let (xs, image) = self.image_or_sequence(source);
+                let pad = Pad { top: pad.0, bottom: pad.1, ..Pad::default() };
+                let window = window((size, 1), (stride, 1), pad);
+                let values = node.shape.iter().product();
+                self.push(vec![node.name.clone()], Kernel::Pool { pool: Pool::Max, window, image }, &[xs], values)
+            }
+            Op::BatchNorm { epsilon, activation, .. } => {
                 let Norm { scale, shift } = Norm::of(self.network, node, *epsilon)?;
                 let xs = if node.shape.len() == 3 { self.image(source).0 } else { self.value(source) };
                 // Per channel, which lie last; a flattened image has a scale for each of its values.
@@ -98,15 +107,30 @@ impl Compiler<'_> {
             Op::Activation(activation) => self.activate(node.name.clone(), *activation, self.value(source)),
             // Which order values lie in is known to whoever reads them next; dropout is for training.
             Op::Flatten | Op::Dropout { .. } => self.value(source),
+            Op::Reshape => self.as_graph(source),
             Op::Recurrent(recurrent) => self.recurrent(node, recurrent)?,
             Op::Add { activation } => {
                 let xs = self.alike(node);
                 let ys = self.push(vec![node.name.clone()], Kernel::Add, &xs, xs[0].span.values);
                 self.activate(node.name.clone(), *activation, ys)
             }
+            Op::GlobalMaxPool
+            | Op::StatsPool
+            | Op::LayerNorm { .. }
+            | Op::Embedding { .. }
+            | Op::Concat { .. }
+            | Op::Upsample2d { .. } => unreachable!("they have no kernel"),
         };
         self.outputs[index] = Some(ys);
         Ok(())
+    }
+
+    /// The node by candle, as the reference does it.
+    fn fallback(&mut self, index: usize) -> Result<Value> {
+        let node = &self.graph.nodes[index];
+        let xs: Vec<Value> = node.inputs.iter().map(|source| self.as_graph(*source)).collect();
+        let kernel = Kernel::Fallback(Box::new(Fallback::of(self.network, index)?));
+        Ok(self.push(vec![node.name.clone()], kernel, &xs, node.shape.iter().product()))
     }
 
     /// A product or a depthwise convolution, with what follows it.
@@ -243,8 +267,25 @@ impl Compiler<'_> {
             Activation::Relu6 => Kernel::Clamp(6.0),
             Activation::Tanh => Kernel::Map(Function::Tanh),
             Activation::Sigmoid => Kernel::Map(Function::Sigmoid),
+            other @ (Activation::LeakyRelu | Activation::HardSwish | Activation::Silu) => Kernel::Activate(other),
         };
         Value { layout: xs.layout, ..self.push(vec![name], kernel, &[xs], xs.span.values) }
+    }
+}
+
+/// Whether candle computes it in serving, too.
+pub(crate) fn has_no_kernel(op: &Op) -> bool {
+    match op {
+        Op::Conv2d { dilation, groups, .. } => (*dilation, *groups) != ((1, 1), 1),
+        Op::Conv1d { dilation, .. } => *dilation != 1,
+        Op::Recurrent(recurrent) => recurrent.cell == Cell::Rnn && recurrent.activation != Activation::Tanh,
+        Op::GlobalMaxPool
+        | Op::StatsPool
+        | Op::LayerNorm { .. }
+        | Op::Embedding { .. }
+        | Op::Concat { .. }
+        | Op::Upsample2d { .. } => true,
+        _ => false,
     }
 }
 

@@ -4,19 +4,23 @@
 
 mod buffers;
 mod compile;
+mod fallback;
 mod fuse;
 mod recurrent;
 mod run;
 mod segments;
 mod weights;
 
+pub(crate) use compile::has_no_kernel;
 pub use run::Scratch;
 
+use crate::architecture;
 use crate::network::Network;
 use crate::ops::lend;
 use crate::variant::Arithmetic;
 use buffers::{Layout, Pair, Span};
 use candle_core::{Device, Result, Tensor};
+use fallback::Fallback;
 use recurrent::Recurrence;
 use sconce_kernels::cache;
 use sconce_kernels::conv_pool::Pooled;
@@ -97,8 +101,12 @@ enum Kernel {
     Clamp(f32),
     /// In place, value by value.
     Map(Function),
+    /// In place, value by value, in plain code.
+    Activate(architecture::Activation),
     /// In place, over rows of so many values.
     Softmax(usize),
+    /// What has no kernel.
+    Fallback(Box<Fallback>),
 }
 
 impl Kernel {
@@ -127,7 +135,7 @@ impl Kernel {
     }
 
     fn is_in_place(&self) -> bool {
-        matches!(self, Self::MultiplyAdd { .. } | Self::Clamp(_) | Self::Map(_) | Self::Softmax(_))
+        matches!(self, Self::MultiplyAdd { .. } | Self::Clamp(_) | Self::Map(_) | Self::Activate(_) | Self::Softmax(_))
     }
 }
 
@@ -203,13 +211,13 @@ impl Plan {
     /// gives the same bits in any batch, on any number of threads, on any instruction set.
     ///
     /// # Errors
-    /// If one of `xs` is of another shape or type.
+    /// If one of `xs` is of another shape or type, or names a word that an embedding does not know.
     ///
     /// # Panics
     /// If `scratch` was made for fewer rows.
     pub fn infer(&self, cpu: Cpu<'_>, xs: &[&Tensor], scratch: &mut Scratch) -> Result<Vec<Tensor>> {
         let values = self.fill(xs, scratch)?;
-        let mut ys = run::run(self, cpu, values, scratch, |_| ());
+        let mut ys = run::run(self, cpu, values, scratch, |_| ())?;
         let answer = |xs: &&Tensor| {
             let shape: Vec<usize> = std::iter::once(xs.dims()[0]).chain(self.output.iter().copied()).collect();
             let (mine, others) = ys.split_at(shape.iter().product());
@@ -233,7 +241,7 @@ impl Plan {
             let now = Instant::now();
             times[step] += now - before;
             before = now;
-        });
+        })?;
         Ok(times)
     }
 
@@ -251,6 +259,11 @@ impl Plan {
 }
 
 impl Step {
+    /// Whether candle computes it, for want of a kernel.
+    pub fn falls_back(&self) -> bool {
+        matches!(self.kernel, Kernel::Fallback(_))
+    }
+
     /// Multiplications for one row.
     pub fn multiplications(&self) -> usize {
         let reads = self.reads[0].values;
@@ -346,6 +359,8 @@ impl fmt::Display for Step {
             Kernel::Clamp(most) if most.is_finite() => write!(f, "relu{most}"),
             Kernel::Clamp(_) => write!(f, "relu"),
             Kernel::Map(function) => write!(f, "{function:?}"),
+            Kernel::Activate(activation) => write!(f, "{activation:?}"),
+            Kernel::Fallback(_) => write!(f, "by candle, for want of a kernel"),
             Kernel::Softmax(_) => write!(f, "softmax"),
         }?;
         match (self.writes.floats, self.writes.bytes) {

@@ -3,6 +3,8 @@
 use super::buffers::{Form, Layout, Pair, Place, Places};
 use super::segments::Segment;
 use super::{Depthwise, Kernel, Plan, Product, Step, Weights, Writes};
+use crate::ops;
+use candle_core::Result;
 use sconce_kernels::conv_pool::convolve_and_pool;
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gemm::{self, Factors};
@@ -70,7 +72,7 @@ pub(super) fn run<'a>(
     values: usize,
     scratch: &'a mut Scratch,
     mut done: impl FnMut(usize),
-) -> &'a [f32] {
+) -> Result<&'a [f32]> {
     let Scratch { layout, buffers } = scratch;
     let rows = values / plan.input.iter().product::<usize>();
     for Segment { steps, group } in &layout.segments {
@@ -80,14 +82,22 @@ pub(super) fn run<'a>(
                 let (step, places) = (&plan.steps[index], &layout.steps[index]);
                 // What a step writes is taken out meanwhile, so that it can read the others.
                 let (mut writes, mut work) = (buffers.take(&places.writes), buffers.take(&places.work));
-                step.run(cpu, &rows, places, buffers, writes.of(&places.writes, &rows), work.of(&places.work, &rows));
+                let ran = step.run(
+                    cpu,
+                    &rows,
+                    places,
+                    buffers,
+                    writes.of(&places.writes, &rows),
+                    work.of(&places.work, &rows),
+                );
                 buffers.put(&places.writes, writes);
                 buffers.put(&places.work, work);
+                ran?;
                 done(index);
             }
         }
     }
-    &buffers.floats[layout.output.buffer][layout.output.of(&(0..rows))]
+    Ok(&buffers.floats[layout.output.buffer][layout.output.of(&(0..rows))])
 }
 
 impl Buffers {
@@ -138,7 +148,7 @@ impl Step {
         buffers: &Buffers,
         (ys, bytes): (&mut [f32], &mut [u8]),
         (work, work_bytes): (&mut [f32], &mut [u8]),
-    ) {
+    ) -> Result<()> {
         let read = |index: usize| buffers.floats(places.reads[index], rows);
         let values = || buffers.values(places.reads[0], rows);
         let residual = || (self.reads.len() > 1).then(|| read(1));
@@ -171,7 +181,13 @@ impl Step {
             }
             Kernel::GlobalAverage(image) => pool::global_average(cpu, *image, read(0), self.writes.out(ys, bytes)),
             Kernel::Recurrence(recurrence) => recurrence.run(cpu, rows.len(), read(0), (work, work_bytes), ys),
+            Kernel::Activate(activation) => ops::apply(*activation, ys)?,
+            Kernel::Fallback(fallback) => {
+                let xs: Vec<&[f32]> = (0..self.reads.len()).map(read).collect();
+                fallback.run(rows.len(), &xs, ys)?;
+            }
         }
+        Ok(())
     }
 }
 

@@ -141,6 +141,8 @@ pub(super) fn in_epilogue(activation: Activation) -> Option<Epilogue> {
         Activation::None | Activation::Softmax => Some(Epilogue::None),
         Activation::Relu => Some(Epilogue::Relu),
         Activation::Relu6 => Some(Epilogue::Relu6),
-        Activation::Tanh | Activation::Sigmoid => None,
+        Activation::LeakyRelu | Activation::HardSwish | Activation::Silu | Activation::Tanh | Activation::Sigmoid => {
+            None
+        }
     }
 }

@@ -1,15 +1,17 @@
 //! The observe step: reads the stores into values. It chooses nothing.
 
+mod history;
 mod profiles;
 mod snapshot;
 mod stores;
 mod survey;
 
 pub use profiles::Measurements;
-pub use snapshot::{fleet_snapshot, site_snapshot, speed_of};
+pub use snapshot::{fleet_snapshot, model_name, site_snapshot, speed_of};
 pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
+use crate::plan::Ratios;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -50,6 +52,8 @@ pub struct World {
     pub jobs: ByKey<Job>,
     /// Pods of the trainings' runs, ended ones too.
     pub training_pods: ByKey<Pod>,
+    /// What predictions are to be corrected by, as learned so far.
+    pub ratios: Arc<Ratios>,
     /// Pods that serve our models, by the name of their Deployment.
     pub model_pods: BTreeMap<Key, Vec<Arc<Pod>>>,
     /// Pods of others, by node.

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use sconce_api::{
-    Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelVersion, EdgePlacement, FleetPrices, SiteServe, Tier,
-    labels,
+    Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelSpec, EdgeModelVersion, EdgePlacement, FleetPrices,
+    SiteServe, Terms, Tier, TierChoice, labels,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,20 +29,19 @@ pub fn fleet_snapshot(
     world: &World,
     view: &FleetView,
     models: &[Resolved<'_>],
-    cloud_sites: &BTreeMap<plan::ModelName, BTreeMap<String, u64>>,
+    cloud_load: &BTreeMap<plan::ModelName, BTreeMap<String, u64>>,
 ) -> plan::FleetSnapshot {
     let models = models.iter().map(|(model, version)| {
         let name = model_name(model);
         let load = model.spec.load.clone().unwrap_or_default();
         plan::FleetModel {
             version: version.name_any(),
-            tier: model.spec.placement.clone().unwrap_or_default().tier,
+            tier: widest_tier(&model.spec),
             require: model.spec.hardware.clone().unwrap_or_default().require,
             peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),
-            requests_per_second: count(load.requests_per_second),
             max_batch_size: count(model.spec.serving.clone().unwrap_or_default().max_batch_size),
             variants: variants(version, &OfSite::default()),
-            cloud_sites: cloud_sites.get(&name).cloned().unwrap_or_default(),
+            cloud_load: cloud_load.get(&name).cloned().unwrap_or_default(),
             accuracy_floor_millis: model.spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
             name,
         }
@@ -63,7 +62,8 @@ pub fn site_snapshot(
     let spec = site.object.as_ref().map(|site| &site.spec);
     let measured = OfSite::of_nodes(world, &site.nodes);
     let model = |(model, version): &Resolved<'_>| {
-        Arc::new(plan_model(model, version, world.priority_of(model), &measured, offers))
+        let at = At { site: site.labels(), priority: world.priority_of(model), measured: &measured, offers };
+        Arc::new(plan_model(model, version, &at))
     };
     let current = models.iter().filter_map(|(model, _)| Some((model_name(model), home(world, model, name)?)));
     plan::Snapshot {
@@ -77,6 +77,18 @@ pub fn site_snapshot(
         max_share_millis: fleet.spec.limits.clone().unwrap_or_default().max_share.millis().unwrap_or(80_000),
         models: models.iter().map(model).collect(),
         current: current.collect(),
+        stability: super::history::stability(world, fleet, name, site, models),
+        ratios: Arc::clone(&world.ratios),
+    }
+}
+
+/// Whether the cloud may serve the model at any site.
+fn widest_tier(spec: &EdgeModelSpec) -> TierChoice {
+    let tier = spec.placement.clone().unwrap_or_default().tier;
+    let others = spec.overrides.iter().filter_map(|one| one.placement.as_ref()?.tier);
+    match tier {
+        TierChoice::Edge if others.into_iter().any(|other| other != TierChoice::Edge) => TierChoice::Auto,
+        tier => tier,
     }
 }
 
@@ -84,17 +96,20 @@ pub fn model_name(model: &EdgeModel) -> plan::ModelName {
     plan::ModelName { namespace: model.namespace().unwrap_or_default(), name: model.name_any() }
 }
 
-fn plan_model(
-    model: &EdgeModel,
-    version: &EdgeModelVersion,
+/// What a model meets at a site.
+struct At<'a> {
+    /// Labels of the EdgeSite.
+    site: &'a BTreeMap<String, String>,
+    /// Of the model's PriorityClass.
     priority: i32,
-    measured: &OfSite<'_>,
-    offers: &BTreeMap<plan::ModelName, plan::CloudOffer>,
-) -> plan::Model {
+    measured: &'a OfSite<'a>,
+    offers: &'a BTreeMap<plan::ModelName, plan::CloudOffer>,
+}
+
+fn plan_model(model: &EdgeModel, version: &EdgeModelVersion, at: &At<'_>) -> plan::Model {
     let spec = &model.spec;
     let name = model_name(model);
-    let load = spec.load.clone().unwrap_or_default();
-    let placement = spec.placement.clone().unwrap_or_default();
+    let Terms { latency_budget, budget_policy, load, placement, by } = spec.terms_at(at.site);
     let artifact = version.status.as_ref().and_then(|status| status.artifact.as_ref());
     let unoffered = || plan::CloudOffer::None {
         reason: sconce_api::Reason::NoNodes,
@@ -103,9 +118,10 @@ fn plan_model(
     plan::Model {
         version: version.name_any(),
         digest: version.spec.digest.clone(),
-        budget_us: micros(&spec.latency_budget),
-        budget_policy: spec.budget_policy,
-        priority,
+        budget_us: micros(&latency_budget),
+        budget_policy,
+        overridden_by: by,
+        priority: at.priority,
         suspended: spec.suspend,
         accuracy_floor_millis: spec.accuracy_floor.as_ref().and_then(|floor| floor.millis()),
         requests_per_second: count(load.requests_per_second),
@@ -116,8 +132,8 @@ fn plan_model(
         max_batch_size: count(spec.serving.clone().unwrap_or_default().max_batch_size),
         request_bytes: artifact.map_or(0, |artifact| count(artifact.request_bytes)),
         response_bytes: artifact.map_or(0, |artifact| count(artifact.response_bytes)),
-        variants: variants(version, measured),
-        cloud: offers.get(&name).cloned().unwrap_or_else(unoffered),
+        variants: variants(version, at.measured),
+        cloud: at.offers.get(&name).cloned().unwrap_or_else(unoffered),
         name,
     }
 }
@@ -287,7 +303,7 @@ fn prices(prices: FleetPrices) -> plan::Prices {
     }
 }
 
-fn micros(duration: &DurationText) -> u64 {
+pub(super) fn micros(duration: &DurationText) -> u64 {
     duration.parse().map_or(0, |duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }
 

@@ -27,6 +27,12 @@ pub struct SiteView {
 }
 
 impl SiteView {
+    /// Labels of the EdgeSite, which is registered for them.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        self.object.as_ref().map_or(NONE, |site| site.labels())
+    }
+
     /// Nodes, but none Ready: nothing is known of what it does.
     pub fn is_unreachable(&self) -> bool {
         !self.nodes.is_empty() && !self.nodes.iter().any(|node| is_ready(node))

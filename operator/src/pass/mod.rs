@@ -1,5 +1,6 @@
 //! One pass: from all that is seen to all that is to be written. Pure, so that what happens can be tested without a cluster.
 
+mod limits;
 mod model;
 mod prune;
 mod site;
@@ -8,10 +9,12 @@ mod source;
 mod tests;
 mod training;
 
+pub use limits::Brake;
+
 use crate::apply::{News, Refusals, Write};
 use crate::logs::Readings;
 use crate::observe::{FleetView, Key, World, survey};
-use crate::plan::Plan;
+use crate::plan::{Plan, RatioSample};
 use crate::registry::Resolutions;
 use crate::render::{self, Object, Settings};
 use crate::status;
@@ -51,6 +54,8 @@ pub struct Steps {
     pub to_read: Vec<Key>,
     /// When to look again though nothing changed.
     pub look_at: Option<Timestamp>,
+    /// What clients waited over what was predicted.
+    pub ratio_samples: Vec<RatioSample>,
     /// Decisions that panicked: what they would have said stays as it is.
     pub panics: Vec<String>,
 }
@@ -107,7 +112,11 @@ pub fn pass(input: &Input<'_>) -> Steps {
     for view in &views {
         let models: Vec<_> =
             standing.values().filter_map(|standing| model::resolved(world, view, &standing.model)).collect();
-        site::decide(input, view, &models, &mut outcomes, &mut steps);
+        let brake = site::decide(input, view, &models, &mut outcomes, &mut steps);
+        let new = status::edge_fleet(world, view, brake.as_ref());
+        let old = conditions(&view.fleet.status, |status| &status.conditions);
+        let news = news(view.fleet.as_ref(), &["Stalled"], old, &new.conditions);
+        steps.status(render::Kind::EdgeFleet, view.fleet.as_ref(), view.fleet.status.as_ref(), &new, news);
     }
     model::report(world, &views, standing, &outcomes, &mut steps);
     steps
@@ -116,21 +125,22 @@ pub fn pass(input: &Input<'_>) -> Steps {
 /// What is decided for a site, by fleet and site.
 pub type Plans = BTreeMap<(String, String), Plan>;
 
-/// The plans alone, of every model whose version is known: what [`pass`] would decide, and nothing of what it would write.
+/// The plans alone, of every model whose version is known: what [`pass`] would decide in the end, whatever limits how fast that
+/// comes, and nothing of what it would write.
 /// `Err` names what panicked.
 pub fn plans(world: &World) -> Result<Plans, Vec<String>> {
     let (mut plans, mut panics) = (Plans::new(), Vec::new());
     for view in &survey(world) {
         let fleet = view.fleet.name_any();
         let models: Vec<_> = world.models.values().filter_map(|model| model::resolved(world, view, model)).collect();
-        let decisions = site::plan_all(world, view, &models, &mut panics);
+        let decisions = site::plan_all(world, view, &models, site::Pace::AtOnce, &mut panics);
         let sites = decisions.into_iter().flat_map(|decisions| decisions.sites);
         plans.extend(sites.map(|(site, plan)| ((fleet.clone(), site.clone()), plan)));
     }
     if panics.is_empty() { Ok(plans) } else { Err(panics) }
 }
 
-/// Registers new sites; says how fleet and sites are.
+/// Registers new sites; says how sites are.
 fn register(world: &World, view: &FleetView, steps: &mut Steps) {
     let fleet = view.fleet.name_any();
     for (name, site) in &view.sites {
@@ -144,8 +154,6 @@ fn register(world: &World, view: &FleetView, steps: &mut Steps) {
             }
         }
     }
-    let new = status::edge_fleet(world, view);
-    steps.status(render::Kind::EdgeFleet, view.fleet.as_ref(), view.fleet.status.as_ref(), &new, Vec::new());
 }
 
 /// Tells every agent where its node stands, and those that stand nowhere any more that they do not.

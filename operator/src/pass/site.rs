@@ -1,17 +1,20 @@
 //! Sites: plans each, and turns the plan into what is written.
 
+use super::limits::{self, Brake, Losses};
 use super::prune::{Decided as PruneInput, prune};
 use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
-use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, owner_model, site_snapshot};
-use crate::plan::{self, ModelName, Plan, plan_fleet, plan_site};
+use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, owner_model, site_snapshot};
+use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods, RETIRE_AT};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView, answers};
+use jiff::Timestamp;
 use kube::ResourceExt;
-use sconce_api::{EdgeModel, EdgeModelVersion, Reason, Selector, Tier, labels};
+use sconce_api::{EdgeModel, EdgeModelVersion, EdgePlacement, Endpoint, Reason, Selector, Tier, labels};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 type Resolved<'a> = (&'a EdgeModel, &'a EdgeModelVersion);
 
@@ -19,6 +22,54 @@ type Resolved<'a> = (&'a EdgeModel, &'a EdgeModelVersion);
 pub struct Decisions<'a> {
     pub sites: Vec<(&'a String, Plan)>,
     pub pools: Vec<plan::Pool>,
+    /// Placements that nothing wants any more, and that the brake keeps.
+    kept: BTreeSet<Key>,
+    brake: Brake,
+    /// When a move that had to wait is due.
+    capped_until: Option<Timestamp>,
+}
+
+/// A site before and after it is planned.
+struct Planned<'a> {
+    name: &'a String,
+    snapshot: plan::Snapshot,
+    plan: Plan,
+}
+
+impl Planned<'_> {
+    /// Plans anew with homes that the fleet holds.
+    fn hold(&mut self, models: impl IntoIterator<Item = ModelName>, held: &Held) {
+        self.snapshot.stability.held.extend(models.into_iter().map(|model| (model, held.clone())));
+        self.plan = plan_site(&self.snapshot);
+    }
+
+    /// Models that were decided a place and would have none, or would leave a node because it is no longer the site's. Who
+    /// moves from a node that is gone altogether loses nothing by that.
+    fn losses(&self, world: &World) -> Vec<ModelName> {
+        let is_there = |home: &plan::Home| match &home.node {
+            Some(node) => {
+                self.snapshot.nodes.iter().any(|there| there.name == *node)
+                    || !world.nodes.contains_key(&(String::new(), node.clone()))
+            }
+            None => true,
+        };
+        let is_placed = |model: &ModelName| self.plan.placements.iter().find(|placement| placement.model == *model);
+        let is_lost = |(model, home): &(&ModelName, &plan::Home)| match is_placed(model) {
+            Some(placement) => placement.moves.is_some() && !is_there(home),
+            None => true,
+        };
+        let decided = |(model, _): &(&ModelName, &plan::Home)| self.snapshot.stability.history.contains_key(*model);
+        self.snapshot.current.iter().filter(decided).filter(is_lost).map(|(model, _)| model.clone()).collect()
+    }
+}
+
+/// How fast a fleet follows what would be best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As its limits say.
+    Limited,
+    /// As it will be in the end.
+    AtOnce,
 }
 
 /// Plans every site of a fleet and its pools. `None` where one of them panicked, which is told: of a fleet with a site
@@ -27,26 +78,120 @@ pub fn plan_all<'a>(
     world: &World,
     view: &'a FleetView,
     models: &[Resolved<'_>],
+    pace: Pace,
     panics: &mut Vec<String>,
 ) -> Option<Decisions<'a>> {
     let fleet = view.fleet.name_any();
-    let fleet_plan = |panics: &mut Vec<String>, cloud_sites: &BTreeMap<_, _>| {
-        let snapshot = fleet_snapshot(world, view, models, cloud_sites);
+    let fleet_plan = |panics: &mut Vec<String>, cloud_load: &BTreeMap<_, _>| {
+        let snapshot = fleet_snapshot(world, view, models, cloud_load);
         caught(|| format!("fleet {fleet}"), panics, || plan_fleet(&snapshot))
     };
     let offers = fleet_plan(panics, &BTreeMap::new())?.offers;
     let mut sites = Vec::new();
-    for (name, site) in &view.sites {
-        let Some(object) = &site.object else { continue };
-        let selects = |(model, _): &&Resolved<'_>| {
-            model.spec.sites.as_ref().is_none_or(|selector| selector.matches(object.labels()))
-        };
-        let selected: Vec<Resolved<'_>> = models.iter().filter(selects).copied().collect();
-        let snapshot = site_snapshot(world, &view.fleet, name, site, &selected, &offers);
-        sites.push((name, caught(|| format!("site {name}"), panics, || plan_site(&snapshot))?));
+    for (name, site) in view.sites.iter().filter(|(_, site)| site.object.is_some()) {
+        let selected: Vec<Resolved<'_>> = models.iter().filter(|(model, _)| selects(model, site)).copied().collect();
+        let mut snapshot = site_snapshot(world, &view.fleet, name, site, &selected, &offers);
+        if pace == Pace::AtOnce {
+            snapshot.stability.settle_seconds = 0;
+        }
+        let plan = caught(|| format!("site {name}"), panics, || plan_site(&snapshot))?;
+        sites.push(Planned { name, snapshot, plan });
     }
-    let pools = fleet_plan(panics, &cloud_sites(&sites))?.pools;
-    Some(Decisions { sites, pools })
+    let (mut kept, mut stopped, mut capped_until) = (BTreeSet::new(), Brake::default(), None);
+    if pace == Pace::Limited {
+        let limited = || {
+            let brake = hold_losses(world, view, models, &mut sites, &mut kept);
+            (brake, hold_moves(world, view, &mut sites))
+        };
+        (stopped, capped_until) = caught(|| format!("limits of {fleet}"), panics, limited)?;
+    }
+    let pools = fleet_plan(panics, &cloud_load(&sites))?.pools;
+    let sites = sites.into_iter().map(|Planned { name, plan, .. }| (name, plan)).collect();
+    Some(Decisions { sites, pools, kept, brake: stopped, capped_until })
+}
+
+fn selects(model: &EdgeModel, site: &SiteView) -> bool {
+    model.spec.sites.as_ref().is_none_or(|selector| selector.matches(site.labels()))
+}
+
+/// Keeps what would lose its place, if that is too much at once.
+fn hold_losses(
+    world: &World,
+    view: &FleetView,
+    models: &[Resolved<'_>],
+    sites: &mut [Planned<'_>],
+    kept: &mut BTreeSet<Key>,
+) -> Brake {
+    let names: BTreeSet<ModelName> = models.iter().map(|(model, _)| model_name(model)).collect();
+    let of_fleet = |model: &ModelName| names.contains(model);
+    let named = |(namespace, _): &Key, live: &EdgePlacement| ModelName {
+        namespace: namespace.clone(),
+        name: live.spec.model_ref.name.clone(),
+    };
+    let is_placed = |live: &EdgePlacement| live.status.as_ref().is_some_and(|status| status.decision.is_some());
+    let all = world.placements.iter().filter(|(key, live)| is_placed(live) && of_fleet(&named(key, live)));
+    let wanted: BTreeSet<(&str, &ModelName)> = sites
+        .iter()
+        .flat_map(|site| site.snapshot.models.iter().map(|model| (site.name.as_str(), &model.name)))
+        .collect();
+    let is_unwanted = |(key, live): &(&Key, &Arc<EdgePlacement>)| {
+        !wanted.contains(&(live.spec.site_ref.name.as_str(), &named(key, live)))
+    };
+    let unwanted: BTreeSet<Key> = all.clone().filter(is_unwanted).map(|(key, _)| key.clone()).collect();
+    let lost: Vec<Vec<ModelName>> = sites.iter().map(|site| site.losses(world)).collect();
+    let limits = view.fleet.spec.limits.clone().unwrap_or_default();
+    let confirmed = view.fleet.annotations().get(labels::CONFIRM_REMOVALS);
+    let brake = limits::brake(Losses {
+        now_lost: unwanted.len() + lost.iter().map(Vec::len).sum::<usize>(),
+        placed: all.count(),
+        share_millis: limits.max_removals.millis().unwrap_or(20_000),
+        before: view.fleet.status.as_ref().and_then(|status| status.removals.as_ref()),
+        confirmed: confirmed.and_then(|count| count.parse().ok()),
+        now: world.now,
+    });
+    if let Some(why) = &brake.held {
+        let held = Held { reason: Reason::MassChangeHeld, why: why.clone() };
+        *kept = unwanted;
+        for (site, lost) in sites.iter_mut().zip(lost).filter(|(_, lost)| !lost.is_empty()) {
+            site.hold(lost, &held);
+        }
+    }
+    brake
+}
+
+/// Lets only so many move as may within a minute; when the next may.
+fn hold_moves(world: &World, view: &FleetView, sites: &mut [Planned<'_>]) -> Option<Timestamp> {
+    let movers = sites.iter().flat_map(|site| {
+        let movers = site.plan.placements.iter().filter_map(|placement| Some((placement.moves?, &placement.model)));
+        movers.map(|(urgency, model)| (urgency, (site.name.clone(), model.clone())))
+    });
+    let moved = |live: &Arc<EdgePlacement>| {
+        let decision = live.status.as_ref()?.decision.as_ref()?;
+        let is_here = decision.left.is_some() && view.sites.contains_key(&live.spec.site_ref.name);
+        is_here.then_some(decision.since.0)
+    };
+    let most = view.fleet.spec.limits.clone().unwrap_or_default().max_moves_per_minute;
+    let most = usize::try_from(most).unwrap_or(1).max(1);
+    let capped = limits::cap(movers.collect(), world.placements.values().filter_map(moved).collect(), most, world.now);
+    let mut waiting: BTreeMap<String, Vec<ModelName>> = BTreeMap::new();
+    for (site, model) in capped.held {
+        waiting.entry(site).or_default().push(model);
+    }
+    let held = Held {
+        reason: Reason::MovesCapped,
+        why: format!("{most} others of the fleet move within this minute, as many as maxMovesPerMinute lets"),
+    };
+    for site in sites.iter_mut() {
+        let Some(models) = waiting.remove(site.name) else { continue };
+        let before: BTreeSet<_> = site.losses(world).into_iter().collect();
+        site.hold(models, &held);
+        // Who was to have the room of one that waits, waits with it.
+        let more: Vec<_> = site.losses(world).into_iter().filter(|model| !before.contains(model)).collect();
+        if !more.is_empty() {
+            site.hold(more, &held);
+        }
+    }
+    capped.until
 }
 
 /// Turns what is decided for a fleet into what is written.
@@ -56,11 +201,18 @@ pub fn decide(
     models: &[Resolved<'_>],
     outcomes: &mut BTreeMap<Key, Vec<Outcome>>,
     steps: &mut Steps,
-) {
+) -> Option<Brake> {
     let settings = render::Settings { trusted_keys: view.fleet.spec.trusted_keys(), ..input.settings.clone() };
     let input = &Input { settings: &settings, ..*input };
     let world = input.world;
-    let Some(Decisions { sites, pools }) = plan_all(world, view, models, &mut steps.panics) else { return };
+    let Decisions { sites, pools, kept, brake, capped_until } =
+        plan_all(world, view, models, Pace::Limited, &mut steps.panics)?;
+    steps.look_at(capped_until);
+    steps.look_at(brake.until);
+    for placement in sites.iter().flat_map(|(_, plan)| &plan.placements) {
+        steps.look_at(placement.due.and_then(|due| Timestamp::from_second(due).ok()));
+        steps.ratio_samples.extend(placement.ratio.clone());
+    }
     let cloud = view.fleet.spec.cloud.as_ref().map(|cloud| cloud.node_selector.clone()).unwrap_or_default();
     for resolved in models {
         let model = resolved.0;
@@ -69,6 +221,10 @@ pub fn decide(
         let pools = pool_views(input, model, &wanted);
         let mut routed: BTreeSet<String> = BTreeSet::new();
         let mut fates = BTreeMap::new();
+        for (_, name) in kept.iter().filter(|key| is_of_model(world, key, model)) {
+            wanted.extend([(Kind::EdgePlacement, name.clone()), (Kind::Deployment, name.clone())]);
+            routed.extend(told_endpoints(world, model, name).into_iter().map(|endpoint| endpoint.address));
+        }
         let mine = outcomes.entry(crate::observe::key(model)).or_default();
         for (site, plan) in &sites {
             let Some(decided) = of_model(plan, model) else { continue };
@@ -79,8 +235,7 @@ pub fn decide(
                 matches!(decided, Decided::Placed(placement) if placement.reason == Reason::KeptUnreachable);
             let endpoints = if keeps_routes {
                 // Its routers cannot be told of another pool: the one that they know stays.
-                let live = world.placements.get(&(model.namespace().unwrap_or_default(), name.clone()));
-                live.and_then(|live| live.status.as_ref()).map(|status| status.endpoints.clone()).unwrap_or_default()
+                told_endpoints(world, model, &name)
             } else {
                 place.endpoints.clone()
             };
@@ -92,6 +247,19 @@ pub fn decide(
         }
         prune(input, PruneInput { model, wanted: &wanted, pools: &pools, routed: &routed, fates: &fates }, steps);
     }
+    Some(brake)
+}
+
+fn is_of_model(world: &World, placement: &Key, model: &EdgeModel) -> bool {
+    let live = world.placements.get(placement);
+    model.namespace().as_ref() == Some(&placement.0)
+        && live.is_some_and(|live| live.spec.model_ref.name == model.name_any())
+}
+
+/// Where routers were last told to send.
+fn told_endpoints(world: &World, model: &EdgeModel, placement: &str) -> Vec<Endpoint> {
+    let live = world.placements.get(&(model.namespace().unwrap_or_default(), placement.to_owned()));
+    live.and_then(|live| live.status.as_ref()).map(|status| status.endpoints.clone()).unwrap_or_default()
 }
 
 /// One model at one site: its objects and its status.
@@ -111,8 +279,7 @@ fn at_site(
         Decided::Placed(placement) => Some(placement),
         Decided::Unplaced(_) => None,
     };
-    let is_kept = |reason| matches!(reason, Reason::KeptUnreachable | Reason::Suspended | Reason::SitePaused);
-    let kept = placement.filter(|placement| is_kept(placement.reason));
+    let kept = placement.filter(|placement| placement.predicted.is_none());
     let mut place = status::places(world, placement, &key, pools, input.drain);
     wanted.insert((Kind::EdgePlacement, key.1.clone()));
     if kept.is_some_and(|kept| kept.tier == Tier::Edge || kept.reason == Reason::KeptUnreachable) {
@@ -145,8 +312,7 @@ fn at_site(
     let (new, outcome) = status::edge_placement(
         world,
         live.map(AsRef::as_ref),
-        model,
-        site,
+        (site, model.spec.terms_at(view.labels())),
         decided,
         &place,
         observed.unwrap_or_default(),
@@ -240,13 +406,18 @@ fn pool_views(input: &Input<'_>, model: &EdgeModel, wanted: &BTreeSet<(Kind, Str
     of_model.map(view).collect()
 }
 
-/// How many sites each pool serves, by what was just decided.
-fn cloud_sites(plans: &[(&String, Plan)]) -> BTreeMap<ModelName, BTreeMap<String, u64>> {
-    let mut sites: BTreeMap<ModelName, BTreeMap<String, u64>> = BTreeMap::new();
-    for placement in plans.iter().flat_map(|(_, plan)| &plan.placements).filter(|p| p.tier == Tier::Cloud) {
-        *sites.entry(placement.model.clone()).or_default().entry(placement.variant.clone()).or_default() += 1;
+/// What each pool has to serve, by what was just decided.
+fn cloud_load(sites: &[Planned<'_>]) -> BTreeMap<ModelName, BTreeMap<String, u64>> {
+    let mut all: BTreeMap<ModelName, BTreeMap<String, u64>> = BTreeMap::new();
+    for Planned { snapshot, plan, .. } in sites {
+        for placement in plan.placements.iter().filter(|placement| placement.tier == Tier::Cloud) {
+            let model = snapshot.models.iter().find(|model| model.name == placement.model);
+            let load = model.map_or(0, |model| model.requests_per_second);
+            let pool = all.entry(placement.model.clone()).or_default().entry(placement.variant.clone()).or_default();
+            *pool = pool.saturating_add(load);
+        }
     }
-    sites
+    all
 }
 
 fn of_model<'a>(plan: &'a Plan, model: &EdgeModel) -> Option<Decided<'a>> {

@@ -2,7 +2,9 @@
 
 use super::predict::{Load, Service};
 use super::why::{Failure, Slow};
-use super::{CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text};
+use super::{
+    AS_PREDICTED, CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text,
+};
 use sconce_api::{Reason, Tier, TierChoice};
 use std::cmp::Reverse;
 use std::ops::Deref;
@@ -21,12 +23,16 @@ pub(super) struct Candidate<'a> {
 }
 
 /// What a variant does on nodes that are equal, or in the cloud.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Offer<'a> {
     pub variant: &'a Variant,
     pub replicas: u64,
     pub request: Resources,
     pub prediction: Prediction,
+    /// What predictions of the class, variant and tier have to be multiplied with, in percent.
+    pub percent: u64,
+    /// How busy the peak keeps a replica.
+    busy_ppm: u64,
     pub cost_millis: u64,
     /// `None` = accepted: the budget is kept.
     pub too_slow: Option<Slow>,
@@ -42,7 +48,37 @@ impl<'a> Deref for Candidate<'a> {
     }
 }
 
+impl Offer<'_> {
+    /// The p99 that clients are to expect: as predicted, corrected by what was measured.
+    pub fn expected_us(&self) -> u64 {
+        predict::ratio(self.prediction.p99_us, self.percent, AS_PREDICTED)
+    }
+
+    /// The smallest budget that it is accepted for.
+    pub fn least_budget_us(&self) -> u64 {
+        predict::ratio(predict::least_budget_us(&self.prediction), self.percent, AS_PREDICTED)
+    }
+
+    /// `4.2 ms`, and by how much that is corrected.
+    pub fn p99(&self) -> String {
+        let corrected = text::corrected(self.percent);
+        format!("{}{corrected}", text::time(self.expected_us()))
+    }
+}
+
 impl<'a> Candidate<'a> {
+    /// The same with another correction of its prediction.
+    pub fn corrected(&mut self, model: &Model, percent: u64) {
+        let offer = Rc::make_mut(&mut self.offer);
+        offer.percent = percent;
+        offer.too_slow = Slow::of(model, &offer.prediction, offer.busy_ppm, percent);
+    }
+
+    /// Its clients tell, whatever was predicted.
+    pub fn judged(&mut self, too_slow: Option<Slow>) {
+        Rc::make_mut(&mut self.offer).too_slow = too_slow;
+    }
+
     pub fn name(&self) -> String {
         name(self.node, &self.variant.name)
     }
@@ -242,11 +278,15 @@ fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Var
     let request = predict::request(model, variant, &service, replicas);
     let busy_ppm = load.busy_ppm(&service, replicas);
     let prediction = predict::at_edge(model, snapshot.local, &service, busy_ppm);
+    let class = node.speed.as_ref().map_or("", |speed| &speed.class);
+    let percent = snapshot.ratios.percent(Tier::Edge, class, &variant.name);
     Offer {
         variant,
         replicas,
         request,
-        too_slow: Slow::of(model, &prediction, busy_ppm),
+        too_slow: Slow::of(model, &prediction, busy_ppm, percent),
+        percent,
+        busy_ppm,
         prediction,
         cost_millis: predict::cost::edge(request, replicas, &snapshot.prices),
         is_known: known.is_some(),
@@ -281,11 +321,14 @@ fn in_cloud<'a>(
     let busy_ppm = load.busy_ppm(&service, replicas);
     let request = predict::request(model, variant, &service, replicas);
     let prediction = predict::in_cloud(model, &snapshot.link, &service, busy_ppm);
+    let percent = snapshot.ratios.percent(Tier::Cloud, &speed.class, &variant.name);
     Ok(Offer {
         variant,
         replicas: 1,
         request,
-        too_slow: Slow::of(model, &prediction, busy_ppm),
+        too_slow: Slow::of(model, &prediction, busy_ppm, percent),
+        percent,
+        busy_ppm,
         prediction,
         cost_millis: predict::cost::cloud(model, &service, replicas, request.memory_bytes, &snapshot.prices),
         is_known: true,

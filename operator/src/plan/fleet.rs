@@ -75,9 +75,9 @@ fn pools(snapshot: &FleetSnapshot, model: &FleetModel) -> Vec<Pool> {
     let Some(speed) = slowest(nodes.iter().filter(|node| meets(node, &model.require))) else { return Vec::new() };
     let fallback = best_variant(model).map(|variant| variant.name.as_str());
     let pool = |variant: &Variant| {
-        let sites = model.cloud_sites.get(&variant.name).copied().unwrap_or(0);
-        let kept = sites > 0 || fallback == Some(&variant.name);
-        kept.then(|| sized(model, variant, speed, sites, *reserve_millis)).flatten()
+        let load = model.cloud_load.get(&variant.name).copied();
+        let kept = load.is_some() || fallback == Some(&variant.name);
+        kept.then(|| sized(model, variant, speed, load.unwrap_or(0), *reserve_millis)).flatten()
     };
     model.variants.iter().filter_map(pool).collect()
 }
@@ -93,9 +93,15 @@ fn best_variant(model: &FleetModel) -> Option<&Variant> {
         .min_by_key(|variant| (Reverse(variant.accuracy_millis), variant.flops, variant.name.as_str()))
 }
 
-fn sized(model: &FleetModel, variant: &Variant, speed: &Speed, sites: u64, reserve_millis: u64) -> Option<Pool> {
+fn sized(
+    model: &FleetModel,
+    variant: &Variant,
+    speed: &Speed,
+    requests_per_second: u64,
+    reserve_millis: u64,
+) -> Option<Pool> {
     let service = Service::in_cloud(variant, speed)?;
-    let load = Load::of_pool(model, sites, reserve_millis);
+    let load = Load::of_pool(model, requests_per_second, reserve_millis);
     let replicas = load.replicas(&service, u64::MAX);
     let request = Resources {
         cpu_millis: stepped(load.cpu_millis(&service, replicas)),

@@ -2,7 +2,8 @@
 //!
 //! [`plan_fleet`] says what the cloud offers each model and how large its pools are. [`plan_site`] takes one site: it
 //! **filters** places × variants ([`filter`]), **predicts** what a client would wait and what the place would cost
-//! ([`predict`]), **scores** by the model's objective ([`score`]) and **packs** the nodes ([`pack`]).
+//! ([`predict`]), **scores** by the model's objective ([`score`]), **packs** the nodes ([`pack`]) and **holds** homes until
+//! another place is enough better for long enough ([`hold`]).
 //!
 //! # Wanted properties, each with a test
 //! - **(A)** Capacity: what is placed on a node never exceeds our share of it less what others requested.
@@ -14,18 +15,23 @@
 
 mod filter;
 mod fleet;
+mod hold;
 mod outcome;
 mod pack;
 mod predict;
+mod ratio;
 mod score;
 mod snapshot;
+mod stability;
 #[cfg(test)]
 mod tests;
 pub mod text;
 mod why;
 
 pub use outcome::*;
+pub use ratio::*;
 pub use snapshot::*;
+pub use stability::*;
 
 use sconce_api::Reason;
 
@@ -58,9 +64,7 @@ pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
     let (mut kept, mut models) = (Vec::new(), Vec::with_capacity(snapshot.models.len()));
     for model in &snapshot.models {
         match snapshot.current.get(&model.name) {
-            Some(home) if unreachable(snapshot) || filter::held(snapshot, model).is_some() => {
-                kept.push((model.as_ref(), home))
-            }
+            Some(home) if unreachable(snapshot) || held(snapshot, model).is_some() => kept.push((model.as_ref(), home)),
             _ => models.push(model.as_ref()),
         }
     }
@@ -79,12 +83,21 @@ fn unreachable(snapshot: &Snapshot) -> bool {
     !snapshot.nodes.is_empty() && !snapshot.nodes.iter().any(|node| node.ready)
 }
 
+/// By whose wish, or by which limit of the fleet, a home stays as it is.
+fn held(snapshot: &Snapshot, model: &Model) -> Option<Reason> {
+    filter::held(snapshot, model).or_else(|| snapshot.stability.held.get(&model.name).map(|held| held.reason))
+}
+
 /// The current home, as it is. Of another version than the model's the digest is not known here: it stays empty.
 fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
     let place = text::place(home.tier, home.node.as_deref(), &home.variant);
-    let (reason, because) = match filter::held(snapshot, model) {
+    let (reason, because) = match held(snapshot, model) {
         _ if unreachable(snapshot) => (Reason::KeptUnreachable, format!("no node of {} is Ready", snapshot.site)),
         Some(Reason::Suspended) => (Reason::Suspended, format!("{} is suspended", model.name.name)),
+        Some(reason @ (Reason::MovesCapped | Reason::MassChangeHeld)) => {
+            let held = snapshot.stability.held.get(&model.name);
+            (reason, held.map_or_else(String::new, |held| format!("held: {}", held.why)))
+        }
         _ => (Reason::SitePaused, format!("{} is paused", snapshot.site)),
     };
     Placement {
@@ -102,6 +115,10 @@ fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
         budget_us: model.budget_us,
         cost_millis: None,
         rejected: Vec::new(),
+        better_place: None,
+        due: None,
+        moves: None,
+        ratio: None,
     }
 }
 

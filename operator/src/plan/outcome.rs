@@ -1,5 +1,6 @@
 //! What the planner says: decisions with predictions, and reasons in numbers for what was not chosen.
 
+use super::ratio::RatioSample;
 use super::snapshot::{CloudOffer, ModelName, Resources};
 use sconce_api::{Basis, Reason, Tier};
 use std::collections::BTreeMap;
@@ -23,7 +24,8 @@ pub struct Placement {
     pub replicas: u64,
     /// Per replica.
     pub request: Resources,
-    /// ChosenAtEdge, ChosenInCloud, BestEffort; of what is kept KeptUnreachable, Suspended or SitePaused.
+    /// ChosenAtEdge, ChosenInCloud, BestEffort, KeptByStability; of what is kept without being decided anew KeptUnreachable,
+    /// Suspended, SitePaused, MovesCapped or MassChangeHeld.
     pub reason: Reason,
     /// The sentence of the condition `Placed`, with its numbers.
     pub message: String,
@@ -34,6 +36,28 @@ pub struct Placement {
     pub cost_millis: Option<u64>,
     /// The best first, at most 8.
     pub rejected: Vec<Rejected>,
+    /// A place that is better by enough; the model moves there once that has lasted.
+    pub better_place: Option<BetterPlace>,
+    /// When to decide again though nothing changed, in the seconds of the snapshot's clock.
+    pub due: Option<i64>,
+    /// It leaves a home for this place.
+    pub moves: Option<Urgency>,
+    /// What clients of the home waited over what was predicted.
+    pub ratio: Option<RatioSample>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BetterPlace {
+    pub candidate: String,
+    /// Since when there has been a better place.
+    pub since: i64,
+}
+
+/// Who moves first where not all may. The first can serve no longer where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    Infeasible,
+    Better,
 }
 
 #[derive(Clone, Debug, PartialEq)]

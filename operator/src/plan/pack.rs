@@ -1,8 +1,13 @@
 //! Gives the site's models their places, one after another, so that no node holds more than it has.
 
 use super::filter::{Candidate, Failed, Site, candidates};
+use super::hold::{self, Kept, Verdict};
 use super::score::{Left, best, dominant_share, passed_over};
-use super::{Model, ModelName, Placement, Plan, Rejected, Resources, Snapshot, Unplaced, text};
+use super::why::Slow;
+use super::{
+    BetterPlace, CloudOffer, Model, ModelName, Placement, Plan, RatioKey, RatioSample, Rejected, Resources, Snapshot,
+    Unplaced, Urgency, observed_percent, text,
+};
 use sconce_api::{BudgetPolicy, Objective, Reason, Tier, TierChoice};
 use std::cmp::Reverse;
 
@@ -10,18 +15,38 @@ use std::cmp::Reverse;
 pub(super) const MOST_REJECTED: usize = 8;
 
 /// A model with the places that it might have, and the one that it gets.
-struct Task<'a> {
-    model: &'a Model,
+pub(super) struct Task<'a> {
+    pub model: &'a Model,
     candidates: Vec<Candidate<'a>>,
     failed: Vec<Failed<'a>>,
     /// Index into `candidates`.
     chosen: Option<usize>,
+    /// Where it runs today, if it can go on there.
+    home: Option<usize>,
+    /// It stays at its home.
+    pinned: bool,
+    /// Why, where another place is better.
+    kept: Option<Kept>,
+    /// The best place for it if nothing were kept, if that is better by enough.
+    better: Option<usize>,
 }
 
 impl<'a> Task<'a> {
     fn new(site: &Site<'a>, model: &'a Model) -> Self {
-        let (candidates, failed) = candidates(site, model);
-        Self { model, candidates, failed, chosen: None }
+        let (mut candidates, failed) = candidates(site, model);
+        hold::measured(site.snapshot, model, &mut candidates);
+        let home = candidates.iter().position(|candidate| candidate.home);
+        Self { model, candidates, failed, chosen: None, home, pinned: false, kept: None, better: None }
+    }
+
+    /// Its home and the other place that was chosen for it.
+    fn would_leave(&self) -> Option<(&Candidate<'a>, &Candidate<'a>)> {
+        let (home, chosen) = self.home.zip(self.chosen).filter(|(home, chosen)| home != chosen)?;
+        Some((&self.candidates[home], &self.candidates[chosen]))
+    }
+
+    fn is_late(&self) -> bool {
+        self.chosen().is_none_or(|chosen| chosen.too_slow.is_some())
     }
 
     /// Where the budget is kept.
@@ -38,9 +63,10 @@ impl<'a> Task<'a> {
     /// Some place that keeps the budget has no room left for it: it may want to look again.
     fn gave_way(&self, left: &[Resources]) -> bool {
         let here = self.chosen();
-        self.accepted().any(|(_, candidate)| {
-            !fits(candidate, left) && here.is_none_or(|here| candidate.cost_millis < here.cost_millis)
-        })
+        !self.pinned
+            && self.accepted().any(|(_, candidate)| {
+                !fits(candidate, left) && here.is_none_or(|here| candidate.cost_millis < here.cost_millis)
+            })
     }
 
     fn chosen(&self) -> Option<&Candidate<'a>> {
@@ -80,20 +106,95 @@ pub(super) fn pack<'a, 'k>(
 ) -> Packed<'a> {
     let mut site = Site::new(snapshot);
     taken.for_each(|(node, taken)| site.take(node, taken));
-    let mut left: Left = site.rooms.clone();
     let mut tasks: Vec<Task<'_>> = models.iter().map(|model| Task::new(&site, model)).collect();
     tasks.sort_by_cached_key(|task| order(task, &site.rooms));
+    let left = fill(snapshot, &mut tasks, &site.rooms);
+    let left = keep(snapshot, &mut tasks, &site.rooms).unwrap_or(left);
+    Packed { snapshot, tasks, left }
+}
+
+/// Gives every model its place, those that stay first; returns what is left of the nodes.
+fn fill(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Left {
+    let mut left = rooms.to_vec();
+    for task in tasks.iter_mut() {
+        task.chosen = None;
+        for (index, candidate) in task.candidates.iter_mut().enumerate() {
+            candidate.home = task.home == Some(index);
+        }
+        if let Some(home) = task.home.filter(|home| task.pinned && fits(&task.candidates[*home], &left)) {
+            task.put(Some(home), &mut left);
+        }
+    }
     // Who keeps the budget comes first; what is left goes to those who cannot.
-    if settle(&mut tasks, &mut left) {
-        rest(&mut tasks, &mut left);
+    if settle(tasks, &mut left) {
+        rest(tasks, &mut left);
     }
     for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
         let may_exceed = may_exceed(snapshot, task);
-        let any = task.candidates.iter().enumerate().filter(|(_, candidate)| may_exceed && fits(candidate, &left));
+        // Whose clients wait too long is not sent away to have no place at all.
+        let is_missed = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Missed { .. }));
+        let is_left = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Left { .. }));
+        let may_serve = |candidate: &Candidate<'_>| is_missed(candidate) || may_exceed && !is_left(candidate);
+        let any =
+            task.candidates.iter().enumerate().filter(|(_, candidate)| may_serve(candidate) && fits(candidate, &left));
         let fastest = best(any, Objective::Latency, &left);
         task.put(fastest, &mut left);
     }
-    Packed { snapshot, tasks, left }
+    left
+}
+
+/// Fills the site anew with the homes that are not to be left, if there are such.
+fn keep(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Option<Left> {
+    let mut left = pin_unripe(snapshot, tasks, rooms, true);
+    let late = tasks.iter().filter(|task| task.is_late()).count();
+    let pushed: Vec<usize> = (0..tasks.len()).filter(|index| is_pushed(snapshot, &tasks[*index])).collect();
+    if pushed.is_empty() {
+        return left;
+    }
+    let pin = |tasks: &mut [Task<'_>], pinned| {
+        pushed.iter().for_each(|index| tasks[*index].pinned = pinned);
+        let filled = fill(snapshot, tasks, rooms);
+        pin_unripe(snapshot, tasks, rooms, false).or(Some(filled))
+    };
+    left = pin(tasks, true).or(left);
+    // They give way only where somebody would else have no place.
+    if tasks.iter().filter(|task| task.is_late()).count() > late {
+        left = pin(tasks, false);
+    }
+    left
+}
+
+/// Keeps those at home whose other place is not better by enough, or not for long enough, until there are no more.
+fn pin_unripe(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources], first: bool) -> Option<Left> {
+    let (mut left, mut first) = (None, first);
+    loop {
+        let mut more = false;
+        for task in tasks.iter_mut().filter(|task| !task.pinned) {
+            let Some((home, chosen)) = task.would_leave() else { continue };
+            let verdict = hold::judge(snapshot, task, home, chosen);
+            let is_better = match &verdict {
+                Verdict::Go { urgent } => !urgent,
+                Verdict::Keep(kept) => kept.better,
+                Verdict::Pushed => false,
+            };
+            if first && is_better {
+                task.better = task.chosen;
+            }
+            if let Verdict::Keep(kept) = verdict {
+                (task.pinned, task.kept, more) = (true, Some(kept), true);
+            }
+        }
+        first = false;
+        if !more {
+            return left;
+        }
+        left = Some(fill(snapshot, tasks, rooms));
+    }
+}
+
+fn is_pushed(snapshot: &Snapshot, task: &Task<'_>) -> bool {
+    let pushed = |(home, chosen)| matches!(hold::judge(snapshot, task, home, chosen), Verdict::Pushed);
+    !task.pinned && task.would_leave().is_some_and(pushed)
 }
 
 impl Packed<'_> {
@@ -129,7 +230,7 @@ fn settle(tasks: &mut [Task<'_>], left: &mut [Resources]) -> bool {
 fn rest(tasks: &mut [Task<'_>], left: &mut [Resources]) {
     for _ in 0..ROUNDS {
         let before: Vec<_> = tasks.iter().map(|task| task.chosen).collect();
-        for task in tasks.iter_mut().filter(|task| task.chosen.is_some()) {
+        for task in tasks.iter_mut().filter(|task| !task.pinned && task.chosen.is_some()) {
             for (index, candidate) in task.candidates.iter_mut().enumerate() {
                 candidate.home = task.chosen == Some(index);
             }
@@ -169,7 +270,7 @@ fn best_swap(tasks: &[Task<'_>], index: usize, left: &[Resources]) -> Option<(us
     let mut swaps = Vec::new();
     for (ours, candidate) in task.accepted() {
         for (other, pushed) in tasks.iter().enumerate() {
-            let Some((theirs_node, takes)) = pushed.takes() else { continue };
+            let Some((theirs_node, takes)) = pushed.takes().filter(|_| !pushed.pinned) else { continue };
             if theirs_node != candidate.index || pushed.model.priority > task.model.priority {
                 continue;
             }
@@ -195,7 +296,7 @@ const ROUNDS: usize = 2;
 fn improve(tasks: &mut [Task<'_>], left: &mut [Resources]) {
     for _ in 0..ROUNDS {
         let mut changed = false;
-        for task in tasks.iter_mut() {
+        for task in tasks.iter_mut().filter(|task| !task.pinned) {
             let Some(before) = task.chosen else { continue };
             task.put(None, left);
             let best = task.best_accepted(left).unwrap_or(before);
@@ -252,20 +353,23 @@ fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left:
     if let Some((node, takes)) = own {
         take(left, node, takes);
     }
-    let (reason, because) = match (&chosen.too_slow, chosen.tier()) {
-        (None, Tier::Edge) => (Reason::ChosenAtEdge, String::new()),
-        (None, Tier::Cloud) => (Reason::ChosenInCloud, String::new()),
-        (Some(slow), _) => {
+    let kept = task.kept.as_ref().filter(|_| task.chosen == task.home);
+    let (reason, because) = match (&chosen.too_slow, kept, chosen.tier()) {
+        (None, Some(kept), _) => (Reason::KeptByStability, format!("; held: {}", kept.why)),
+        (None, None, Tier::Edge) => (Reason::ChosenAtEdge, String::new()),
+        (None, None, Tier::Cloud) => (Reason::ChosenInCloud, String::new()),
+        (Some(slow), ..) => {
             let message = slow.message(model, &snapshot.link, chosen);
             (Reason::BestEffort, format!("; {}: {message}", slow.reason()))
         }
     };
     let prediction = &chosen.prediction;
+    let by = model.overridden_by.as_ref().map_or_else(String::new, |name| format!(" by override {name}"));
     let message = format!(
-        "{} at {}: p99 {}, bound {} of {} (link {}, transfer {}, queue {}, compute {}; {}), {}{because}",
+        "{} at {}: p99 {}, bound {} of {}{by} (link {}, transfer {}, queue {}, compute {}; {}), {}{because}",
         chosen.name(),
         snapshot.site,
-        text::time(prediction.p99_us),
+        chosen.p99(),
         text::time(prediction.bound_us),
         text::time(model.budget_us),
         text::time(prediction.link.p99_us),
@@ -290,7 +394,52 @@ fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left:
         budget_us: model.budget_us,
         cost_millis: Some(chosen.cost_millis),
         rejected: ranked(others, failed),
+        better_place: kept.and(task.better).map(|better| better_place(snapshot, task, better)),
+        due: due(snapshot, task),
+        moves: moves(snapshot, task, chosen),
+        ratio: told(snapshot, task, chosen),
     }
+}
+
+fn better_place(snapshot: &Snapshot, task: &Task<'_>, better: usize) -> BetterPlace {
+    let since = hold::history(snapshot, &task.model.name).and_then(|history| history.better_since);
+    BetterPlace { candidate: task.candidates[better].name(), since: since.unwrap_or(snapshot.stability.now) }
+}
+
+/// The next time at which something that was kept may move.
+fn due(snapshot: &Snapshot, task: &Task<'_>) -> Option<i64> {
+    let stability = &snapshot.stability;
+    let history = hold::history(snapshot, &task.model.name);
+    let missed = history.and_then(|history| history.missed_since).map(|since| stability.settled_at(since));
+    let is_left = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Left { .. }));
+    let returns =
+        history.filter(|_| task.candidates.iter().any(is_left)).map(|history| stability.returns_at(history.since));
+    let kept = task.kept.as_ref().and_then(|kept| kept.due);
+    [missed, returns, kept].into_iter().flatten().filter(|at| stability.is_ahead(*at)).min()
+}
+
+/// Whether it leaves a home for the place that was chosen, and how urgently.
+fn moves(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>) -> Option<Urgency> {
+    let node = chosen.node.map(|node| node.name.as_str());
+    let home = snapshot.current.get(&task.model.name)?;
+    if hold::is_at(home, chosen.tier(), node, &chosen.variant.name) {
+        return None;
+    }
+    let verdict = task.would_leave().map(|(home, chosen)| hold::judge(snapshot, task, home, chosen));
+    Some(if matches!(verdict, Some(Verdict::Go { urgent: false })) { Urgency::Better } else { Urgency::Infeasible })
+}
+
+/// What the clients of a home that stays tell of its prediction.
+fn told(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>) -> Option<RatioSample> {
+    task.chosen.filter(|chosen| task.home == Some(*chosen))?;
+    let measured_us = hold::history(snapshot, &task.model.name)?.measured_p99_us?;
+    let class = match (chosen.node, &task.model.cloud) {
+        (Some(node), _) => node.speed.as_ref()?.class.clone(),
+        (None, CloudOffer::Pool(speed)) => speed.class.clone(),
+        (None, CloudOffer::None { .. }) => return None,
+    };
+    let key = RatioKey { class, variant: chosen.variant.name.clone(), tier: chosen.tier() };
+    Some(RatioSample { key, percent: observed_percent(measured_us, chosen.prediction.p99_us) })
 }
 
 fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &[Resources]) -> Unplaced {

@@ -20,20 +20,20 @@ where
     // By latency, what is less than a tenth slower than the fastest is as fast.
     let fastest = match objective {
         Objective::Cost => 0,
-        Objective::Latency => candidates.clone().map(|(_, candidate)| candidate.prediction.p99_us).min()?,
+        Objective::Latency => candidates.clone().map(|(_, candidate)| candidate.expected_us()).min()?,
     };
     let fast = |(_, candidate): &(usize, &Candidate<'_>)| match objective {
         Objective::Cost => true,
         Objective::Latency => {
-            u128::from(candidate.prediction.p99_us) * 10 < u128::from(fastest) * 11
-                || candidate.prediction.p99_us == fastest
+            let expected = candidate.expected_us();
+            u128::from(expected) * 10 < u128::from(fastest) * 11 || expected == fastest
         }
     };
     let best = candidates.filter(fast).min_by_key(|(_, candidate)| {
         (
             candidate.cost_millis,
             !candidate.home,
-            candidate.prediction.p99_us,
+            candidate.expected_us(),
             Reverse(candidate.variant.accuracy_millis),
             candidate.variant.memory_bytes,
             Reverse(fullness(candidate, left)),
@@ -68,10 +68,10 @@ pub(super) fn passed_over(
     let mut others: Vec<_> =
         candidates.iter().filter(|candidate| chosen.is_none_or(|chosen| !std::ptr::eq(chosen, *candidate))).collect();
     others.sort_by_key(|candidate| {
-        let budget = super::predict::least_budget_us(&candidate.prediction);
+        let budget = candidate.least_budget_us();
         match (&candidate.too_slow, model.objective) {
             (None, Objective::Cost) => (0, candidate.cost_millis, candidate.order()),
-            (None, Objective::Latency) => (0, candidate.prediction.p99_us, candidate.order()),
+            (None, Objective::Latency) => (0, candidate.expected_us(), candidate.order()),
             (Some(_), _) => (1, budget, candidate.order()),
         }
     });
@@ -98,19 +98,30 @@ fn why_not(
     if let Some(failure) = lacks_room(candidate, node_left, true) {
         return rejected(failure.reason(), failure.message());
     }
-    let (cost, p99) = (text::cost(candidate.cost_millis), text::time(candidate.prediction.p99_us));
+    let (cost, p99) = (text::cost(candidate.cost_millis), candidate.p99());
     match chosen {
-        Some(chosen)
-            if model.objective == Objective::Latency && candidate.prediction.p99_us > chosen.prediction.p99_us =>
-        {
-            let message = format!("p99 {p99} against {}; {cost}", text::time(chosen.prediction.p99_us));
+        Some(chosen) if model.objective == Objective::Latency && candidate.expected_us() > chosen.expected_us() => {
+            let message = format!("p99 {p99} against {}; {cost}", chosen.p99());
             rejected(Reason::Slower, message)
+        }
+        Some(chosen) if chosen.home && is_better(model.objective, candidate, chosen) => {
+            let message =
+                format!("{cost} against {}, p99 {p99} against {}", text::cost(chosen.cost_millis), chosen.p99());
+            rejected(Reason::KeptByStability, message)
         }
         Some(chosen) => {
             let message = format!("{}; p99 {p99} would fit", dearer(candidate, chosen));
             rejected(Reason::Costlier, message)
         }
         None => rejected(Reason::Costlier, format!("{cost}; p99 {p99} would fit")),
+    }
+}
+
+/// Whether the objective alone would have chosen it.
+fn is_better(objective: Objective, candidate: &Candidate<'_>, chosen: &Candidate<'_>) -> bool {
+    match objective {
+        Objective::Cost => candidate.cost_millis < chosen.cost_millis,
+        Objective::Latency => candidate.expected_us().saturating_mul(11) < chosen.expected_us().saturating_mul(10),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the planner knows: parsed values with units, no object of the API.
 
-use super::Term;
+use super::{Ratios, Stability, Term};
 use sconce_api::{Basis, BudgetPolicy, Objective, Reason, Requirement, Tier, TierChoice};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub models: Vec<Arc<Model>>,
     /// What each model has at the site today; the decision that is kept while the site is unreachable, and the home that wins a tie.
     pub current: BTreeMap<ModelName, Home>,
+    pub stability: Stability,
+    /// What clients waited over what was predicted, of the whole fleet.
+    pub ratios: Arc<Ratios>,
 }
 
 /// A node of the site.
@@ -113,6 +116,8 @@ pub struct Model {
     pub digest: String,
     pub budget_us: u64,
     pub budget_policy: BudgetPolicy,
+    /// Name of the override that said some of this for the site.
+    pub overridden_by: Option<String>,
     /// Nothing of it moves, and nothing new comes.
     pub suspended: bool,
     /// Of its PriorityClass: who keeps the room at a full site.
@@ -197,10 +202,9 @@ pub struct FleetModel {
     pub tier: TierChoice,
     pub require: Vec<Requirement>,
     pub peak_factor_millis: u64,
-    pub requests_per_second: u64,
     pub max_batch_size: u64,
     pub variants: Vec<Variant>,
-    /// Cloud placements of the model today: variant → how many sites.
-    pub cloud_sites: BTreeMap<String, u64>,
+    /// Requests per second of all sites that the cloud is to serve, by variant.
+    pub cloud_load: BTreeMap<String, u64>,
     pub accuracy_floor_millis: Option<u64>,
 }

@@ -1,6 +1,6 @@
 //! Numbers as people read them: two digits, so that jitter does not change a sentence.
 
-use super::{ModelName, Node};
+use super::{AS_PREDICTED, ModelName, Node};
 use sconce_api::{Operator, Requirement, Tier};
 
 /// Rounds to two digits, half up.
@@ -23,6 +23,15 @@ fn unit_of_second_digit(number: u64) -> u64 {
 pub fn time(us: u64) -> String {
     let us = two_digits(us);
     if us < 1_000_000 { format!("{} ms", decimal(us, 1_000)) } else { format!("{} s", decimal(us, 1_000_000)) }
+}
+
+/// `90 s`, `5 min`, `4 h`: exact, as people set it.
+pub(super) fn seconds(seconds: u64) -> String {
+    match seconds {
+        hours if hours >= 7_200 && hours.is_multiple_of(3_600) => format!("{} h", hours / 3_600),
+        minutes if minutes >= 120 && minutes.is_multiple_of(60) => format!("{} min", minutes / 60),
+        seconds => format!("{seconds} s"),
+    }
 }
 
 /// `0.36`, `4.2`, `41`: `number / unit` without trailing zeros.
@@ -75,6 +84,11 @@ pub(super) fn percent(millis: u64) -> String {
 /// `23 points/h`, from thousandths.
 pub fn cost(millis: u64) -> String {
     format!("{} points/h", decimal(two_digits(millis), 1_000))
+}
+
+/// ` ×1.4 as measured`; nothing where predictions are right.
+pub(super) fn corrected(percent: u64) -> String {
+    if percent == AS_PREDICTED { String::new() } else { format!(" ×{} as measured", decimal(percent, 100)) }
 }
 
 /// `1,280`.

@@ -2,7 +2,7 @@
 //! What it says has what, number, limit, basis and, where it can be computed, the next step.
 
 use super::filter::Candidate;
-use super::{Link, Model, Prediction, predict, text};
+use super::{AS_PREDICTED, Link, Model, Prediction, predict, text};
 use sconce_api::{Basis, Reason, Requirement};
 
 /// The first filter that a place fails, whatever the model's speed there.
@@ -113,23 +113,38 @@ pub(super) enum Slow {
     Link,
     Transfer,
     Service,
-    Overloaded { busy_ppm: u64 },
+    Overloaded {
+        busy_ppm: u64,
+    },
     Sum,
+    /// Not predicted: its clients have waited too long for too long.
+    Missed {
+        p99_us: Option<u64>,
+    },
+    /// It was left too lately to be returned to: a model stays away for so long.
+    Left {
+        seconds: u64,
+    },
 }
 
 impl Slow {
-    pub fn of(model: &Model, prediction: &Prediction, busy_ppm: u64) -> Option<Self> {
+    /// As predicted, and corrected by so many percent.
+    pub fn of(model: &Model, prediction: &Prediction, busy_ppm: u64, percent: u64) -> Option<Self> {
         let budget = model.budget_us;
+        let is_late = predict::ratio(predict::least_budget_us(prediction), percent, AS_PREDICTED) > budget;
+        // The way is this site's own, and measured: what others tell shortens it for nobody.
         if prediction.link.p99_us > budget {
             Some(Self::Link)
         } else if prediction.transfer.p99_us >= budget {
             Some(Self::Transfer)
+        } else if !is_late {
+            (busy_ppm > predict::BUSY_LIMIT_PPM).then_some(Self::Overloaded { busy_ppm })
         } else if prediction.compute.p99_us > budget {
             Some(Self::Service)
         } else if busy_ppm > predict::BUSY_LIMIT_PPM {
             Some(Self::Overloaded { busy_ppm })
         } else {
-            (predict::least_budget_us(prediction) > budget).then_some(Self::Sum)
+            Some(Self::Sum)
         }
     }
 
@@ -140,6 +155,9 @@ impl Slow {
             Self::Service => Reason::ServiceTooSlow,
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::Sum => Reason::OverBudget,
+            Self::Missed { p99_us: Some(_) } => Reason::OverBudget,
+            Self::Missed { p99_us: None } => Reason::Failing,
+            Self::Left { .. } => Reason::KeptByStability,
         }
     }
 
@@ -176,13 +194,21 @@ impl Slow {
                     compute.basis
                 );
             }
+            Self::Missed { p99_us: Some(waited) } => {
+                return format!("clients have waited {} (p99) of {budget} for too long", text::time(waited));
+            }
+            Self::Missed { p99_us: None } => return "too many requests have failed there for too long".into(),
+            Self::Left { seconds } => {
+                return format!("held: left less than {} ago, four times the fleet's settle", text::seconds(seconds));
+            }
             Self::Sum => {
                 let (sum, margin) = match basis {
                     Basis::Measured => (format!("p99 {}", text::time(*p99_us)), "a tenth"),
                     _ => (format!("bound {}", text::time(*bound_us)), "half"),
                 };
+                let corrected = text::corrected(candidate.percent);
                 format!(
-                    "{sum} (link {}, transfer {}, queue {}, compute {}; {basis}) with a margin of {margin} exceeds the \
+                    "{sum}{corrected} (link {}, transfer {}, queue {}, compute {}; {basis}) with a margin of {margin} exceeds the \
                      budget of {budget}",
                     text::time(link.p99_us),
                     text::time(transfer.p99_us),
@@ -191,7 +217,7 @@ impl Slow {
                 )
             }
         };
-        let least = predict::least_budget_us(&candidate.prediction);
+        let least = candidate.least_budget_us();
         format!("{what}; would fit from a budget of {}", text::time(text::two_digits_up(least)))
     }
 }

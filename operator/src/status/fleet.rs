@@ -3,19 +3,24 @@
 use super::placement::duration_text;
 use super::{Claim, conditions, ready};
 use crate::observe::{FleetView, SiteView, World, is_ready};
+use crate::pass::Brake;
 use kube::ResourceExt;
 use sconce_api::{
     Amount, Basis, DurationText, EdgeFleet, EdgeFleetStatus, EdgeSite, EdgeSiteStatus, FleetNodeCounts,
     FleetSiteCounts, Reason, RoundTrip, SiteLink, SiteNodeCounts,
 };
 
-pub fn edge_fleet(world: &World, view: &FleetView) -> EdgeFleetStatus {
+/// `brake` is absent where nothing could be decided: then what it said stands.
+pub fn edge_fleet(world: &World, view: &FleetView, brake: Option<&Brake>) -> EdgeFleetStatus {
     let old = view.fleet.status.clone().unwrap_or_default();
     let sites = view.sites.len();
     let offline = view.sites.values().filter(|site| site.is_unreachable()).count();
     let edge: usize = view.sites.values().map(|site| site.nodes.len()).sum();
     let spec = &view.fleet.spec.sites;
-    let mut claims = if sites == 0 {
+    let mut claims = if let Some(told) = brake.and_then(|brake| brake.held.as_ref()) {
+        let claim = |kind, truth| Claim::new(kind, truth, Reason::MassChangeHeld, &**told);
+        vec![claim("Ready", false), claim("Stalled", true)]
+    } else if sites == 0 {
         let told = format!("no node that sites.nodeSelector selects has the label {}", spec.site_label);
         vec![Claim::new("Ready", false, Reason::NoNodes, told)]
     } else if view.contested.is_empty() {
@@ -32,6 +37,7 @@ pub fn edge_fleet(world: &World, view: &FleetView) -> EdgeFleetStatus {
         observed_generation: generation,
         sites: Some(FleetSiteCounts { total: count(sites), offline: count(offline) }),
         nodes: Some(FleetNodeCounts { edge: count(edge), cloud: count(view.cloud.len()) }),
+        removals: brake.map_or(old.removals, |brake| brake.removals.clone()),
         conditions: conditions(claims, &old.conditions, generation, world.now),
     }
 }

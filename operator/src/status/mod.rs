@@ -10,7 +10,7 @@ mod profiles;
 mod run;
 mod training;
 
-pub use budget::{Observed, observed};
+pub use budget::{Observed, observed, of_placement as within_budget};
 pub use fleet::{edge_fleet, edge_site, site_link};
 pub use model::{Resolving, edge_model, edge_model_version};
 pub use place::{Place, PoolView, answers, places};

@@ -5,9 +5,10 @@ use crate::artifact::{Artifact, Failure};
 use crate::observe::World;
 use crate::render;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
 use sconce_api::{
-    DesiredVersion, EdgeModel, EdgeModelStatus, EdgeModelVersion, EdgeModelVersionStatus, ModelSiteCounts, Reason,
-    SiteTrouble, Tier, VariantFacts, condition,
+    DesiredVersion, EdgeModel, EdgeModelStatus, EdgeModelVersion, EdgeModelVersionStatus, EdgeSite, ModelOverride,
+    ModelSiteCounts, Reason, SiteTrouble, Tier, VariantFacts, condition,
 };
 
 /// Where `spec.model` stands.
@@ -56,7 +57,9 @@ pub fn edge_model(
             if matches!(resolving, Resolving::Asking) { resolved.message.clone() } else { ready.message.clone() };
         Claim::new("Reconciling", true, Reason::Progressing, told)
     });
-    let claims = [ready, resolved, placed, serving, within].into_iter().chain(reconciling).chain(stalled).collect();
+    let overridden = overridden(world, model);
+    let claims = [ready, resolved, placed, serving, within];
+    let claims = claims.into_iter().chain(overridden).chain(reconciling).chain(stalled).collect();
     EdgeModelStatus {
         observed_generation: generation,
         resolved_at: if moved { desired.as_ref().map(|_| Time(world.now)) } else { old.resolved_at.clone() },
@@ -66,6 +69,28 @@ pub fn edge_model(
         worst: outcomes.map_or(old.worst.clone(), worst),
         conditions: conditions(claims, &old.conditions, generation, world.now),
     }
+}
+
+/// Whether every override says something of some site: one that selects none, or none that an earlier one has not taken, is
+/// most likely a mistake, and harms nothing.
+fn overridden(world: &World, model: &EdgeModel) -> Option<Claim> {
+    let (spec, kind) = (&model.spec, "Overridden");
+    let selects = |site: &&EdgeSite| {
+        site.spec.fleet_ref.name == spec.fleet_ref.name
+            && spec.sites.as_ref().is_none_or(|selector| selector.matches(site.labels()))
+    };
+    let sites: Vec<&EdgeSite> = world.sites.values().map(AsRef::as_ref).filter(selects).collect();
+    let applied: Vec<Option<String>> = sites.iter().map(|site| spec.terms_at(site.labels()).by).collect();
+    let idle = |one: &&ModelOverride| !applied.iter().flatten().any(|name| *name == one.name);
+    let Some(one) = spec.overrides.iter().find(idle) else {
+        let told = format!("{} of {} sites", applied.iter().flatten().count(), sites.len());
+        return (!spec.overrides.is_empty()).then(|| Claim::new(kind, true, Reason::Overridden, told));
+    };
+    let told = match sites.iter().filter(|site| one.sites.matches(site.labels())).count() {
+        0 => format!("{} selects no site of the model; label EdgeSites, or change or remove it", one.name),
+        taken => format!("{} applies nowhere: earlier ones apply at all {taken} sites that it selects", one.name),
+    };
+    Some(Claim::new(kind, false, Reason::OverrideUnused, told))
 }
 
 fn resolved(world: &World, model: &EdgeModel, desired: Option<&DesiredVersion>, resolving: &Resolving) -> Claim {

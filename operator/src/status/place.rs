@@ -143,15 +143,16 @@ fn has_version(pod: &Pod, placement: &plan::Placement) -> bool {
     label(labels::VERSION) == Some(&placement.version) && label(labels::VARIANT) == Some(&placement.variant)
 }
 
-/// Whether somebody wished that all stays as it is.
+/// Whether all stays as it is until somebody says otherwise.
 pub fn is_held(reason: Reason) -> bool {
-    matches!(reason, Reason::Suspended | Reason::SitePaused)
+    matches!(reason, Reason::Suspended | Reason::SitePaused | Reason::MassChangeHeld)
 }
 
 fn edge_trouble(world: &World, edge: &Key, placement: &plan::Placement) -> (Reason, String, bool) {
     if !world.deployments.contains_key(edge) && is_held(placement.reason) {
         let why = match placement.reason {
             Reason::Suspended => format!("{} is suspended", placement.model.name),
+            Reason::MassChangeHeld => "its fleet holds a mass change".into(),
             _ => "the site is paused".into(),
         };
         let told = format!("the Deployment {} is gone, and nothing makes it again: {why}", edge.1);

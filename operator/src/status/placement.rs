@@ -4,9 +4,11 @@ use super::place::{Place, is_held};
 use super::{Claim, Observed, Truth, budget, conditions, ready, shortened};
 use crate::observe::World;
 use crate::plan::{self, Prediction};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sconce_api::{
-    Amount, Decision, DurationText, EdgeModel, EdgePlacement, EdgePlacementStatus, Reason, Rejection, Tier,
+    Amount, BetterPlace, Decision, DurationText, EdgePlacement, EdgePlacementStatus, LeftPlace, Reason, Rejection,
+    Terms, Tier,
 };
 
 /// What the model's own status counts.
@@ -33,8 +35,7 @@ pub enum Decided<'a> {
 pub fn edge_placement(
     world: &World,
     live: Option<&EdgePlacement>,
-    model: &EdgeModel,
-    site: &str,
+    (site, terms): (&str, Terms),
     decided: Decided<'_>,
     place: &Place,
     observed: Observed,
@@ -43,13 +44,15 @@ pub fn edge_placement(
     let generation = live.and_then(|live| live.metadata.generation);
     let mut status = EdgePlacementStatus {
         observed_generation: generation,
-        budget: Some(model.spec.latency_budget.clone()),
+        budget: Some(terms.latency_budget.clone()),
+        overridden_by: terms.by,
         ..EdgePlacementStatus::default()
     };
     let claims = match decided {
         Decided::Placed(placement) if placement.reason == Reason::KeptUnreachable => {
             status.decision = old.decision.clone().or_else(|| Some(decision(world, None, placement)));
             status.budget = old.budget.clone().or(status.budget);
+            status.overridden_by.clone_from(&old.overridden_by);
             stays(&mut status, &old);
             status.endpoints.clone_from(&old.endpoints);
             status.observed.clone_from(&old.observed);
@@ -73,7 +76,7 @@ pub fn edge_placement(
                 None => stays(&mut status, &old),
             }
             status.endpoints.clone_from(&place.endpoints);
-            let within = budget::of_placement(&observed, placement.tier, &model.spec.latency_budget);
+            let within = budget::of_placement(&observed, placement.tier, &terms.latency_budget);
             status.observed = observed.here;
             let served = old.conditions.iter().any(|old| old.type_ == "Serving" && old.status == "True");
             placed_claims(placement, place, served, within)
@@ -159,10 +162,18 @@ fn placed_claims(placement: &plan::Placement, place: &Place, served: bool, withi
     Claims { placed, serving, within, rolled, reconciling }
 }
 
-/// The time changes with the place, not with the version that runs there.
+/// The time changes with the place and the variant, not with the version that runs there.
 fn decision(world: &World, old: Option<&Decision>, placement: &plan::Placement) -> Decision {
     let nodes: Vec<String> = placement.node.iter().cloned().collect();
-    let same = old.filter(|old| old.tier == placement.tier && old.nodes == nodes);
+    let is_same =
+        |old: &&Decision| old.tier == placement.tier && old.nodes == nodes && old.variant == placement.variant;
+    let same = old.filter(is_same);
+    let left =
+        |old: &Decision| LeftPlace { tier: old.tier, node: old.nodes.first().cloned(), variant: old.variant.clone() };
+    let better = |better: &plan::BetterPlace| BetterPlace {
+        candidate: better.candidate.clone(),
+        since: Timestamp::from_second(better.since).map_or(Time(world.now), Time),
+    };
     Decision {
         tier: placement.tier,
         nodes,
@@ -170,6 +181,11 @@ fn decision(world: &World, old: Option<&Decision>, placement: &plan::Placement) 
         replicas: i64::try_from(placement.replicas).unwrap_or(i64::MAX),
         reason: placement.reason.as_str().to_owned(),
         since: same.map_or(Time(world.now), |old| old.since.clone()),
+        left: same.map_or_else(|| old.map(left), |old| old.left.clone()),
+        better: match &placement.predicted {
+            Some(_) => placement.better_place.as_ref().map(better),
+            None => same.and_then(|old| old.better.clone()),
+        },
     }
 }
 

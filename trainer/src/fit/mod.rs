@@ -7,7 +7,7 @@ mod checkpoint;
 mod init;
 mod optimise;
 mod schedule;
-mod targets;
+mod weighing;
 
 pub use checkpoint::{CheckpointError, Checkpoints};
 pub use init::as_torch;
@@ -17,27 +17,25 @@ use crate::data::Order;
 use crate::manifest::{Fit, Metric};
 use crate::prepared::{Answer, Chance, Prepared, PreparedError, accuracy};
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use checkpoint::{Snapshot, State, Tensors, restore, weights};
 use optimise::Optimise;
 use schedule::{Place, ends, factor};
-use sconce_model::graph::Role;
 use sconce_model::metrics::argmax;
-use sconce_model::network::{Mode, Network, generator};
-use sconce_model::ops::{soft_cross_entropy, values};
+use sconce_model::network::{Mode, Network, Training, Unlearned};
+use sconce_model::ops::{Loss, Targets, soft_cross_entropy};
 use sconce_model::plan::Plan;
 use sconce_model::variant::Arithmetic;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use targets::Targets;
 use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum FitError {
     #[error(transparent)]
     Prepared(#[from] PreparedError),
-    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn")]
+    #[error("\"{variable}\" has {fault} at the first step: the network cannot learn as asked")]
     Gradient { variable: String, fault: &'static str },
     #[error("the loss is {loss} in epoch {epoch}, batch {batch}: try a smaller learning rate")]
     Diverged { epoch: usize, batch: usize, loss: f32 },
@@ -128,7 +126,7 @@ impl State {
 
 struct Run<'a> {
     lesson: &'a Lesson<'a>,
-    targets: Targets,
+    loss: Loss,
     optimise: Optimise,
     state: State,
     /// Weights of the best epoch.
@@ -139,16 +137,16 @@ impl<'a> Run<'a> {
     /// From the newest checkpoint, or anew.
     fn begin(lesson: &'a Lesson<'a>) -> Result<Self, FitError> {
         let Lesson { network, train, recipe, .. } = *lesson;
-        let targets = Targets::new(recipe, train, network.graph().units());
+        let loss = weighing::loss(recipe, train, network.graph().units());
         let Some(Snapshot { mut state, weights, moments, best }) = lesson.checkpoints.and_then(Checkpoints::newest)
         else {
             let optimise = Optimise::new(recipe.optimizer, network);
-            return Ok(Self { lesson, targets, optimise, state: State::fresh(), best: None });
+            return Ok(Self { lesson, loss, optimise, state: State::fresh(), best: None });
         };
         restore(network, &weights)?;
         let optimise = Optimise::resume(recipe.optimizer, network, state.steps, &moments)?;
         state.recipe.clear();
-        Ok(Self { lesson, targets, optimise, state, best })
+        Ok(Self { lesson, loss, optimise, state, best })
     }
 
     /// What is left of the epoch.
@@ -176,8 +174,9 @@ impl<'a> Run<'a> {
         let Lesson { network, train, recipe, .. } = *self.lesson;
         let State { epoch, batch, .. } = self.state;
         let (xs, labels) = train.augmented(indices, Chance { steps: &recipe.augment, seed: recipe.seed, epoch })?;
-        let mut dropout = generator(recipe.seed, &format!("dropout {epoch} {batch}"));
-        let logits = network.forward_t(&xs, &mut Mode::Train(&mut dropout))?;
+        let frozen = BTreeSet::new();
+        let training = Training { seed: recipe.seed, epoch, step: batch, frozen: &frozen };
+        let logits = network.forward_t(&xs, None, Mode::Train(training))?;
         let mean = self.loss(&xs, &logits, &labels)?;
         let loss = mean.to_scalar::<f32>()?;
         if !loss.is_finite() {
@@ -185,7 +184,8 @@ impl<'a> Run<'a> {
         }
         let gradients = mean.backward()?;
         if (epoch, batch) == (1, 0) {
-            all_learn(network, &gradients)?;
+            let unlearned = network.unlearned(&gradients, &frozen)?;
+            unlearned.map_or(Ok(()), |Unlearned { variable, fault }| Err(FitError::Gradient { variable, fault }))?;
         }
         let place = Place { step: self.optimise.steps(), of_epoch: of_epoch as u64, epochs: recipe.epochs as u64 };
         self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
@@ -197,11 +197,10 @@ impl<'a> Run<'a> {
     }
 
     fn loss(&self, xs: &Tensor, logits: &Tensor, labels: &[u32]) -> candle_core::Result<Tensor> {
-        let own = soft_cross_entropy(logits, self.targets.of(labels))?;
+        let own = self.loss.mean(logits, Targets::Labels(labels))?;
         let Some(Teacher { network, temperature, share }) = self.lesson.teacher else { return Ok(own) };
-        let says = (network.forward_t(xs, &mut Mode::Eval)? / temperature)?;
-        let says = (candle_nn::ops::softmax_last_dim(&says)? / labels.len() as f64)?;
-        let taught = soft_cross_entropy(&(logits / temperature)?, values(&says)?)?;
+        let says = (network.forward_t(xs, None, Mode::Eval)? / temperature)?;
+        let taught = soft_cross_entropy(&(logits / temperature)?, &candle_nn::ops::softmax(&says, 1)?)?;
         // The gradient of softened answers is smaller by the temperature's square.
         (own * (1.0 - share))? + (taught * (share * temperature * temperature))?
     }
@@ -254,20 +253,4 @@ impl<'a> Run<'a> {
 
 fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<Vec<Answer>> {
     validation.answers(&Plan::compile(network, &Arithmetic::F32)?)
-}
-
-/// Every weight has a gradient of finite numbers, not all zero: one without is never moved, and nobody would notice.
-fn all_learn(network: &Network, gradients: &GradStore) -> Result<(), FitError> {
-    let learned = network.graph().parameters().filter(|parameter| parameter.role == Role::Weight);
-    for (name, variable) in learned.filter_map(|parameter| network.variables().get_key_value(&parameter.name)) {
-        let fault = |fault| FitError::Gradient { variable: name.clone(), fault };
-        let gradient = values(gradients.get(variable.as_tensor()).ok_or_else(|| fault("no gradient"))?)?;
-        if !gradient.iter().all(|g| g.is_finite()) {
-            return Err(fault("a gradient that is not finite"));
-        }
-        if gradient.iter().all(|g| *g == 0.0) {
-            return Err(fault("a gradient of zeros"));
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::manifest::Optimizer;
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, Var};
 use sconce_model::network::Network;
 use sconce_model::ops::{Adam, Moments, Sgd, values};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ const VELOCITY: &str = "velocity";
 
 impl Optimise {
     pub fn new(kind: Optimizer, network: &Network) -> Self {
-        let state = |(name, variable): (&String, &candle_core::Var)| {
+        let state = |(name, variable): (&String, &Var)| {
             let state = match kind {
                 Optimizer::Adam { learning_rate } => State::Adam(Adam::new(variable, learning_rate)),
                 Optimizer::Sgd { learning_rate, momentum, nesterov } => {
@@ -37,7 +37,7 @@ impl Optimise {
             };
             (name.clone(), state)
         };
-        Self { kind, steps: 0, states: network.variables().iter().map(state).collect() }
+        Self { kind, steps: 0, states: network.weights().map(state).collect() }
     }
 
     /// As it was after so many steps.
@@ -49,7 +49,7 @@ impl Optimise {
             Some(tensor) => values(tensor),
             None => candle_core::bail!("the checkpoint has no {name}.{end}"),
         };
-        let state = |name: &String| {
+        let state = |(name, _): (&String, &Var)| {
             let state = match kind {
                 Optimizer::Adam { learning_rate } => {
                     let moments = Moments { means: of(name, MEAN)?, squares: of(name, SQUARE)? };
@@ -61,7 +61,7 @@ impl Optimise {
             };
             Ok((name.clone(), state))
         };
-        Ok(Self { kind, steps, states: network.variables().keys().map(state).collect::<Result<_>>()? })
+        Ok(Self { kind, steps, states: network.weights().map(state).collect::<Result<_>>()? })
     }
 
     pub fn steps(&self) -> u64 {
@@ -104,7 +104,7 @@ impl Optimise {
             Some(most) => Some(f64::from(most) / (norm(network, gradients)? + TINY)).filter(|shrink| *shrink < 1.0),
             None => None,
         };
-        for (variable, state) in network.variables().values().zip(self.states.values_mut()) {
+        for ((_, variable), state) in network.weights().zip(self.states.values_mut()) {
             let Some(gradient) = gradients.get(variable.as_tensor()) else { continue };
             let gradient = shrink.map_or_else(|| Ok(gradient.clone()), |shrink| gradient * shrink)?;
             match state {
@@ -124,7 +124,7 @@ impl Optimise {
 
 /// Of all gradients together.
 fn norm(network: &Network, gradients: &GradStore) -> Result<f64> {
-    let gradients = network.variables().values().filter_map(|variable| gradients.get(variable.as_tensor()));
+    let gradients = network.weights().filter_map(|(_, variable)| gradients.get(variable.as_tensor()));
     let square = |gradient| Ok(values(gradient)?.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>());
     let squares: Result<Vec<f64>> = gradients.map(square).collect();
     Ok(squares?.iter().sum::<f64>().sqrt())

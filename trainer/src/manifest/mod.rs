@@ -232,9 +232,9 @@ mod tests {
             "spec.compress.variants: int8: only the last layer computes products, and it stays f32; leave int8 out",
         );
         check(
-            "- maxPool2d: {size: [2, 2]}",
-            "- residual: {filters: 8}",
-            "spec.architecture: \"residual_1_1_shortcut_bn\": batchNorm cannot be trained yet, only served; trained are conv2d,",
+            "- conv2d: {filters: 32, kernel: [3, 3], activation: relu}\n      - maxPool2d: {size: [2, 2]}\n      - flatten: {}\n      - dense: {units: 128, activation: relu}\n      - dense: {units: 10, activation: softmax}",
+            "- flatten: {}",
+            "spec.architecture: no layer learns anything; training needs at least one with weights, such as dense",
         );
     }
 }

@@ -1,8 +1,11 @@
 //! Two-dimensional convolution, optionally rectified: small kernels directly, large ones as a product over patches.
 
 mod direct;
-mod patches;
+mod product;
 
+use super::activation::{self, activate, is_rectifier, through};
+use super::record::{elements, learns, like, record};
+use crate::architecture::Activation;
 use crate::graph::Pad;
 use candle_core::{Result, Tensor};
 
@@ -15,46 +18,61 @@ pub struct Window {
     pub kernel: (usize, usize),
     pub stride: (usize, usize),
     pub pad: Pad,
+    pub dilation: (usize, usize),
+    /// Channels and filters fall into so many parts, each of which knows nothing of the others.
+    pub groups: usize,
 }
 
-/// `xs` is `(batch, channels, height, width)`, `weight` `(filters, channels, kh, kw)`, `bias` `(filters)`.
+/// `xs` is `(batch, channels, height, width)`, `weight` `(filters, channels / groups, kh, kw)`, `bias` `(filters)`.
 ///
-/// `wants_dx` is false where `xs` is data: its gradient is then never computed.
-pub fn conv2d(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    window: Window,
-    relu: bool,
-    wants_dx: bool,
-) -> Result<Tensor> {
-    let (_, channels, height, width) = xs.dims4()?;
-    let geometry = Geometry::new(channels, (height, width), window);
-    let xs = xs.contiguous()?;
-    if geometry.patch() <= DIRECT && window.stride.1 == 1 {
-        direct::conv2d(&xs, weight, bias, geometry, relu, wants_dx)
-    } else {
-        patches::conv2d(&xs, weight, bias, geometry, relu, wants_dx)
+/// Where `xs` is data, its gradient is never computed.
+pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, activation: Activation) -> Result<Tensor> {
+    let (batch, channels, height, width) = xs.dims4()?;
+    let geometry = Geometry::new(channels, weight.dim(0)?, (height, width), window);
+    let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
+    let fused = if is_rectifier(activation) { activation } else { Activation::None };
+    let mut ys = vec![0.0; batch * geometry.filters * geometry.plane()];
+    let biases = elements(&bias.contiguous()?)?.to_vec();
+    for (plane, bias) in ys.chunks_exact_mut(geometry.plane()).zip(biases.iter().cycle()) {
+        plane.fill(*bias);
     }
+    geometry.forward(&elements(&xs)?, &elements(&weight)?, &mut ys);
+    activation::apply(fused, &mut ys)?;
+    let shape = (batch, geometry.filters, geometry.out.0, geometry.out.1);
+    let ys = record("conv2d", [&xs, &weight, bias], ys, shape, move |[xs, weight, bias], ys, gradient| {
+        let mut before = vec![0.0; ys.elem_count()];
+        through(fused, &elements(gradient)?, &elements(ys)?, &mut before);
+        let space = |of: &Tensor| learns(of).then(|| vec![0.0; of.elem_count()]);
+        let (mut dx, mut dw) = (space(xs), space(weight));
+        geometry.backward(&elements(xs)?, &elements(weight)?, &before, (dx.as_deref_mut(), dw.as_deref_mut()));
+        let db = learns(bias).then(|| geometry.filter_sums(&before));
+        let given = |values: Option<Vec<f32>>, of| values.map_or(Ok(None), |values| like(values, of));
+        Ok([given(dx, xs)?, given(dw, weight)?, given(db, bias)?])
+    })?;
+    activate(&ys, if fused == activation { Activation::None } else { activation })
 }
 
 #[derive(Clone, Copy)]
 struct Geometry {
+    /// Of one group.
     channels: usize,
+    /// Of all.
+    filters: usize,
     size: (usize, usize),
     out: (usize, usize),
     window: Window,
 }
 
 impl Geometry {
-    fn new(channels: usize, size: (usize, usize), window: Window) -> Self {
-        let Window { kernel, stride, pad } = window;
+    fn new(channels: usize, filters: usize, size: (usize, usize), window: Window) -> Self {
+        let Window { kernel, stride, pad, dilation, groups } = window;
         // The graph has been checked: the kernel fits.
+        let out = |size, pads, kernel, dilation, stride| (size + pads - dilation * (kernel - 1) - 1) / stride + 1;
         let out = (
-            (size.0 + pad.top + pad.bottom - kernel.0) / stride.0 + 1,
-            (size.1 + pad.left + pad.right - kernel.1) / stride.1 + 1,
+            out(size.0, pad.top + pad.bottom, kernel.0, dilation.0, stride.0),
+            out(size.1, pad.left + pad.right, kernel.1, dilation.1, stride.1),
         );
-        Self { channels, size, out, window }
+        Self { channels: channels / groups, filters, size, out, window }
     }
 
     /// Elements of one patch, which are those of one filter.
@@ -62,7 +80,7 @@ impl Geometry {
         self.channels * self.window.kernel.0 * self.window.kernel.1
     }
 
-    /// Elements of one image.
+    /// Elements of one group of one image.
     fn image(&self) -> usize {
         self.channels * self.size.0 * self.size.1
     }
@@ -72,14 +90,50 @@ impl Geometry {
         self.out.0 * self.out.1
     }
 
+    /// Filters of one group.
+    fn share(&self) -> usize {
+        self.filters / self.window.groups
+    }
+
+    /// Whether a patch is a pixel.
+    fn is_pointwise(&self) -> bool {
+        self.window.kernel == (1, 1) && self.window.stride == (1, 1) && self.window.pad == Pad::default()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.patch() <= DIRECT && !self.is_pointwise()
+    }
+
+    /// Adds to `ys`, which are the biases.
+    fn forward(&self, xs: &[f32], weight: &[f32], ys: &mut [f32]) {
+        if self.is_direct() { direct::forward(self, xs, weight, ys) } else { product::forward(self, xs, weight, ys) }
+    }
+
+    /// Adds to the gradients that are asked for: of the images, and of the weights.
+    fn backward(&self, xs: &[f32], weight: &[f32], gradient: &[f32], into: (Option<&mut [f32]>, Option<&mut [f32]>)) {
+        if self.is_direct() {
+            direct::backward(self, xs, weight, gradient, into);
+        } else {
+            product::backward(self, xs, weight, gradient, into);
+        }
+    }
+
+    fn filter_sums(&self, gradient: &[f32]) -> Vec<f32> {
+        let mut sums = vec![0.0; self.filters];
+        for (index, plane) in gradient.chunks_exact(self.plane()).enumerate() {
+            sums[index % self.filters] += plane.iter().sum::<f32>();
+        }
+        sums
+    }
+
     /// Calls `each(element of the patch, start in the plane, start in the image, count)` for every run of outputs that meet
     /// the image with this element, side by side: `stride.1` apart in the image.
     fn runs(&self, mut each: impl FnMut(usize, usize, usize, usize)) {
-        let Window { kernel, stride, pad } = self.window;
+        let Window { kernel, stride, pad, dilation, .. } = self.window;
         let (height, width) = self.size;
         for element in 0..self.patch() {
-            let (rest, kx) = (element / kernel.1, element % kernel.1);
-            let (channel, ky) = (rest / kernel.0, rest % kernel.0);
+            let (rest, kx) = (element / kernel.1, element % kernel.1 * dilation.1);
+            let (channel, ky) = (rest / kernel.0, rest % kernel.0 * dilation.0);
             // Outputs `from..to` of a row meet columns 0..width of the image.
             let from = pad.left.saturating_sub(kx).div_ceil(stride.1);
             let to = (width + pad.left).saturating_sub(kx).div_ceil(stride.1).min(self.out.1);

@@ -1,5 +1,6 @@
 //! Scenes: a world as the stores show it, and what one pass writes.
 
+mod calm;
 mod held;
 mod measured;
 mod scenes;
@@ -49,7 +50,7 @@ fn scene(budget: &str) -> World {
         &mut world.fleets,
         json!({"metadata": {"name": "shops", "generation": 1}, "spec": {
         "sites": {"nodeSelector": {"matchLabels": {"tier": "edge"}}, "siteLabel": "zone"},
-        "cloud": {"nodeSelector": {"matchLabels": {"tier": "cloud"}}}}}),
+        "cloud": {"nodeSelector": {"matchLabels": {"tier": "cloud"}}}, "stability": {"settle": "0s"}}}),
     );
     node(&mut world, "cloud-1", json!({"tier": "cloud"}), true);
     node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), true);
@@ -129,8 +130,12 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
             world.jobs.insert(at, Arc::new(live));
         }
         let (Write::Create(object) | Write::Apply { object, .. } | Write::Label(object)) = write else { continue };
-        let live = crate::render::live(&world, object)
+        let mut live = crate::render::live(&world, object)
             .unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
+        if let Write::Label(_) = write {
+            // All labels are ours here: those that we no longer say go.
+            live["metadata"]["labels"] = json!({});
+        }
         placed(&mut world, object.kind, merged(live, &object.body));
     }
     for write in &steps.statuses {

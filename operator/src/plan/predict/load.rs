@@ -34,10 +34,9 @@ impl From<&Model> for Load {
 }
 
 impl Load {
-    /// Of a pool that serves so many sites, and a reserve for those that fall back to it.
-    pub fn of_pool(model: &FleetModel, sites: u64, reserve_millis: u64) -> Self {
+    /// Of a pool that serves so much, and a reserve for those that fall back to it.
+    pub fn of_pool(model: &FleetModel, load: u64, reserve_millis: u64) -> Self {
         let FleetModel { peak_factor_millis, max_batch_size, .. } = *model;
-        let load = model.requests_per_second.saturating_mul(sites);
         let requests_per_second = ratio(load, reserve_millis.saturating_add(100_000), 100_000);
         Self { requests_per_second, peak_factor_millis, max_batch_size }
     }

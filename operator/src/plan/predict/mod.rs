@@ -102,7 +102,7 @@ pub(super) fn saturate(number: u128) -> u64 {
 }
 
 /// ⌈a·b / c⌉. Where the product has 64 bits, so has the division, which is many times faster.
-pub(super) fn ratio(a: u64, b: u64, c: u64) -> u64 {
+pub(in crate::plan) fn ratio(a: u64, b: u64, c: u64) -> u64 {
     let c = c.max(1);
     match a.checked_mul(b) {
         Some(product) => product.div_ceil(c),

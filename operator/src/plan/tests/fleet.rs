@@ -10,10 +10,9 @@ fn cnn() -> FleetModel {
         tier: TierChoice::Auto,
         require: Vec::new(),
         peak_factor_millis: 150_000,
-        requests_per_second: 10,
         max_batch_size: 16,
         variants: vec![f32()],
-        cloud_sites: BTreeMap::new(),
+        cloud_load: BTreeMap::new(),
         accuracy_floor_millis: Some(97_000),
     }
 }
@@ -75,7 +74,7 @@ fn a_pool_keeps_one_replica_for_the_routers_fallback() {
 #[test]
 fn a_pool_grows_with_the_sites_that_it_serves() {
     let check = |sites: u64, replicas: u64, cpu_millis: u64| {
-        let model = FleetModel { requests_per_second: 100, cloud_sites: [("f32".into(), sites)].into(), ..cnn() };
+        let model = FleetModel { cloud_load: [("f32".into(), 100 * sites)].into(), ..cnn() };
         let pool = &plan([node("a")], model).pools[0];
         assert_eq!((pool.replicas, pool.request.cpu_millis), (replicas, cpu_millis), "{sites} sites");
     };
@@ -95,9 +94,9 @@ fn the_fallback_is_the_most_accurate_variant_above_the_floor() {
         variant("int8", Some(97_100)),
         variant("x", None),
     ];
-    let model = FleetModel { variants, cloud_sites: [("int8".into(), 2)].into(), ..cnn() };
+    let model = FleetModel { variants, cloud_load: [("int8".into(), 20)].into(), ..cnn() };
     let pools = plan([node("a")], model.clone()).pools;
     assert_eq!(pools.iter().map(|pool| pool.variant.as_str()).collect::<Vec<_>>(), ["f32", "int8"]);
-    let none = FleetModel { accuracy_floor_millis: Some(99_000), cloud_sites: BTreeMap::new(), ..model };
+    let none = FleetModel { accuracy_floor_millis: Some(99_000), cloud_load: BTreeMap::new(), ..model };
     assert_eq!(plan([node("a")], none).pools, []);
 }

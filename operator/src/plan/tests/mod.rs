@@ -7,6 +7,7 @@ mod held;
 mod properties;
 mod quality;
 mod scenes;
+mod stable;
 mod worked;
 
 use super::*;
@@ -95,6 +96,7 @@ pub(crate) fn model(model: &str) -> Model {
         budget_us: 25_000,
         budget_policy: BudgetPolicy::Prefer,
         priority: 0,
+        overridden_by: None,
         suspended: false,
         accuracy_floor_millis: Some(97_000),
         requests_per_second: 10,
@@ -190,6 +192,8 @@ pub(crate) fn site(site: &str, nodes: impl Into<Vec<Node>>) -> Snapshot {
         max_share_millis: 80_000,
         models: Vec::new(),
         current: BTreeMap::new(),
+        stability: Stability::default(),
+        ratios: Arc::default(),
     }
 }
 
@@ -227,6 +231,20 @@ impl Snapshot {
             version: placement.version.clone(),
             replicas: placement.replicas,
         };
+        let now = self.stability.now;
+        for placement in &plan.placements {
+            let history = self.stability.history.entry(placement.model.clone()).or_default();
+            if placement.moves.is_some() || !self.current.contains_key(&placement.model) {
+                let left = self.current.get(&placement.model).map(|home| Left {
+                    tier: home.tier,
+                    node: home.node.clone(),
+                    variant: home.variant.clone(),
+                });
+                *history = History { since: now, left, ..History::default() };
+            } else if placement.predicted.is_some() {
+                history.better_since = placement.better_place.as_ref().map(|better| better.since);
+            }
+        }
         self.current = plan.placements.iter().map(|placement| (placement.model.clone(), home(placement))).collect();
         self
     }
