@@ -39,7 +39,7 @@ demo-down: ## Remove the demo without trace
 check: setup ## Cheap checks: formatting, lints, shell
 	@cargo fmt --all --check
 	@cargo clippy --release --workspace --all-targets -- -D warnings
-	@cargo clippy --release --workspace --all-targets --features sconce-edge-runtime/otlp,sconce-edge-runtime/strangers,sconce-operator/browser -- -D warnings
+	@cargo clippy --release --workspace --all-targets --features sconce-edge-runtime/otlp,sconce-edge-runtime/strangers,sconce-collector/strangers,sconce-operator/browser -- -D warnings
 
 .PHONY: test
 test: ## Run all tests: units, integration, and the e2e suite on its own Kubernetes
@@ -47,9 +47,9 @@ test: ## Run all tests: units, integration, and the e2e suite on its own Kuberne
 	@e2e/test.sh
 
 .PHONY: test-strangers
-test-strangers: ## Ask a server with clients that others wrote, from PyPI alone: part of `make test`, too
+test-strangers: ## Servers, clients and readers that others wrote, from PyPI and Debian alone: part of `make test`, too
 	@e2e/setup.sh strangers
-	@cargo test --release --workspace --features sconce-edge-runtime/strangers --test strangers
+	@cargo test --release --workspace --features sconce-edge-runtime/strangers,sconce-collector/strangers --test strangers --test readers
 
 .PHONY: test-page
 test-page: ## Look at the operator's page with a headless Chromium; pictures in target/tmp/page: part of `make test`, too

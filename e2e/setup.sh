@@ -33,13 +33,16 @@ install() {
 install "${!why[@]}"
 why[python3-venv]="runs packages from PyPI: ONNX Runtime and other peers, and clients that others wrote"
 why[chromium]="looks at the operator's page"
+why[mosquitto]="the broker that the collector's tests ask"
+why[mosquitto-clients]="says what the broker's subscribers hear"
 case ${1:-} in
   "") ;;
-  bench | strangers) install python3-venv ;;
+  bench) install python3-venv ;;
+  strangers) install python3-venv mosquitto mosquitto-clients ;;
   browser) install chromium ;;
   # The tests say so where it is missing.
   test)
-    for package in python3-venv chromium; do
+    for package in python3-venv chromium mosquitto mosquitto-clients; do
       install "$package" || echo "setup: going on without $package" >&2
     done
     ;;

@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR KUBEBOX_BIN
 programs=$CARGO_TARGET_DIR/$(rustc -vV | sed -n 's/^host: //p')/release
 began=$SECONDS
 # Clients that others wrote come from PyPI, a browser from Debian.
-features=sconce-edge-runtime/strangers,sconce-operator/browser
+features=sconce-edge-runtime/strangers,sconce-collector/strangers,sconce-operator/browser
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export SCONCE_STRANGERS_UNTRIED=$work/untried
@@ -31,7 +31,7 @@ stop() {
   if ((status)); then
     echo "== state of the cluster when the suite failed" >&2
     local kubectl=("$KUBEBOX_BIN/kubectl" --kubeconfig /var/lib/kubebox/sconce-test/kubeconfig)
-    "${kubectl[@]}" get em,epl,es,en,emv,deploy,pods -A -o wide >&2 || true
+    "${kubectl[@]}" get em,epl,es,en,emv,ed,deploy,pods -A -o wide >&2 || true
     "${kubectl[@]}" logs -n sconce-system deploy/sconce-operator --tail=60 >&2 || true
   fi
   "$KUBEBOX_BIN/kubebox" down --name sconce-test || true

@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod common;
+mod dataset;
 mod fleet;
 mod model;
 mod node;
@@ -17,6 +18,7 @@ mod training;
 mod version;
 
 pub use common::*;
+pub use dataset::*;
 pub use fleet::*;
 pub use model::*;
 pub use node::*;
@@ -39,6 +41,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         EdgeModel::crd(),
         EdgeModelVersion::crd(),
         EdgePlacement::crd(),
+        EdgeDataset::crd(),
         EdgeTraining::crd(),
     ]
     .into_iter()

@@ -76,6 +76,9 @@ pub struct EdgeModelSpec {
     /// How requests are served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<ModelServing>,
+    /// Which of its requests are samples of a dataset; absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collect: Option<ModelCollect>,
     /// What holds otherwise at some sites. The first that selects a site applies there; what it does not say is as above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -200,6 +203,30 @@ pub struct ModelServing {
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 256))]
     pub max_batch_size: i64,
+}
+
+/// Requests with their answers that an EdgeDataset gets. Its privacy policy is enforced first.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelCollect {
+    /// The EdgeDataset, in the model's namespace.
+    pub dataset_ref: NameRef,
+    /// Share of requests that is taken by lot: the only ones that tell what the world is like. Default: 0%.
+    #[serde(default = "none")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub share: Percent,
+    /// Take every request whose best score is less than this before the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub margin_below: Option<Percent>,
+    /// Take so many requests of each class on each node and day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub per_class_per_day: Option<i64>,
+}
+
+fn none() -> Percent {
+    "0%".into()
 }
 
 fn default_batch() -> i64 {

@@ -1,6 +1,7 @@
 //! `EdgeNode`: what a node's agent has measured. The one place where observations enter the API.
 
 use crate::common::*;
+use crate::dataset::Collected;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -57,6 +58,10 @@ pub struct EdgeNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub models: Vec<ObservedModel>,
+    /// What the node's collector has counted, by dataset, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub collect: Vec<Collected>,
     /// Ready; Profiled once there is a model that may run here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]

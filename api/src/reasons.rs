@@ -149,6 +149,8 @@ reasons! {
     // Connected
     /// A node of the site is Ready.
     Connected,
+    /// No node has told that it collects the dataset.
+    NotCollected,
     /// No node of the site has been Ready of late.
     NoContact,
     /// The node's agent is measuring the round trip to the cloud tier.

@@ -223,6 +223,7 @@ fn accepted_cases_become_types() {
                 "EdgeModelVersion" => serde_json::from_value::<sconce_api::EdgeModelVersion>(document).map(drop),
                 "EdgePlacement" => serde_json::from_value::<sconce_api::EdgePlacement>(document).map(drop),
                 "EdgeTraining" => serde_json::from_value::<sconce_api::EdgeTraining>(document).map(drop),
+                "EdgeDataset" => serde_json::from_value::<sconce_api::EdgeDataset>(document).map(drop),
                 other => panic!("{}: kind {other}", case.file),
             };
             assert!(result.is_ok(), "{}: {result:?}", case.file);

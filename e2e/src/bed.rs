@@ -161,8 +161,8 @@ impl Bed {
         digest.with_context(|| format!("no digest in `{}`", said.trim()))
     }
 
-    /// Makes images of our programs, pushes them, and installs the chart; `held_out` goes into the client's image.
-    pub async fn install(&self, held_out: &Path) -> Result<()> {
+    /// Makes images of our programs, pushes them, and installs the chart with some values; `held_out` goes into the client's image.
+    pub async fn install(&self, held_out: &Path, values: &[&str]) -> Result<()> {
         let image = |name: &str, binary: &str| {
             Ok::<_, anyhow::Error>(format!("sconce/{name}:dev={}", program(binary)?.display()))
         };
@@ -178,18 +178,20 @@ impl Bed {
             .arg(image("agent", "edge-agent")?)
             .arg(image("runtime", "edge-runtime")?)
             .arg(image("trainer", "sconce-trainer")?)
+            .arg(image("collector", "sconce-collector")?)
             .arg(client.join(","))
             .output()
             .await?;
         let mut install = self.helm().args(["upgrade", "--install", "sconce"]).arg(root().join("charts/sconce"));
         install = install.args(["--namespace", "sconce-system", "--create-namespace", "--wait", "--timeout", "5m"]);
-        for component in ["operator", "agent", "runtime", "trainer"] {
+        for component in ["operator", "agent", "runtime", "trainer", "collector"] {
             let digest = pushed
                 .lines()
                 .find_map(|line| line.split_once(&format!("sconce/{component}:dev@"))?.1.split_whitespace().next())
                 .with_context(|| format!("no digest of {component} in `{}`", pushed.trim()))?;
             install = install.arg("--set-string").arg(format!("image.{component}.digest={digest}"));
         }
+        install = values.iter().fold(install, |install, value| install.args(["--set", value]));
         install.arg("--set").arg(format!("insecureRegistries={{{REGISTRY_INSIDE}}}")).output().await?;
         Ok(())
     }

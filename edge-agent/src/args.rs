@@ -50,6 +50,10 @@ pub struct Run {
     #[arg(long, default_value = "http://127.0.0.1:8002/metrics", value_name = "URL")]
     pub router_metrics: axum::http::Uri,
 
+    /// Where the collector beside us tells what it has counted; absent = nothing is collected here.
+    #[arg(long, value_name = "URL")]
+    pub collector: Option<axum::http::Uri>,
+
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:8083")]
     pub health: SocketAddr,

@@ -3,6 +3,7 @@
 //! Writes one object, the `EdgeNode` of its own name, and one file, the routes. Decides nothing about tiers or variants.
 
 pub mod args;
+mod collect;
 mod gflops;
 mod hardware;
 mod health;

@@ -99,13 +99,13 @@ pub fn read(path: &Path) -> Option<Routes> {
 ///
 /// # Errors
 /// If the folder cannot be written; the old file then stays.
-pub fn write(path: &Path, routes: &Routes) -> Result<(), WriteError> {
+pub fn write(path: &Path, content: &impl Serialize) -> Result<(), WriteError> {
     let temporary = path.with_extension("json.new");
     let step = |step, path: &Path| {
         let path = path.to_owned();
         move |source| WriteError { step, path, source }
     };
-    let bytes = serde_json::to_vec_pretty(routes).map_err(std::io::Error::other).map_err(step("encode", path))?;
+    let bytes = serde_json::to_vec_pretty(content).map_err(std::io::Error::other).map_err(step("encode", path))?;
     let mut file = std::fs::File::create(&temporary).map_err(step("create", &temporary))?;
     file.write_all(&bytes).map_err(step("write", &temporary))?;
     file.sync_all().map_err(step("sync", &temporary))?;

@@ -8,9 +8,10 @@ use crate::measure::Measurer;
 use crate::metrics::Metrics;
 use crate::node::{Reporter, Seen, Tell};
 use crate::profiles::Profiles;
-use crate::watch::Keeper;
-use crate::{router, uplink, usage};
+use crate::watch::{Keeper, Scope};
+use crate::{collect, router, uplink, usage};
 use kube::{Client, Config};
+use std::path::Path;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +62,7 @@ pub async fn run(args: Run) -> Result<(), Error> {
     let (waits_sender, waits) = watch::channel(None);
     let (scope_sender, scope) = watch::channel(None);
     let (probed, alone) = (link.clone(), Alone::default());
+    let collecting = collecting(&args, &client, &watching, &scope, &metrics);
     let measurer = Measurer {
         client: client.clone(),
         class: hardware.class.clone(),
@@ -89,6 +91,7 @@ pub async fn run(args: Run) -> Result<(), Error> {
         () = uplink::probe(endpoint, alone, probed, uplink_sender) => {}
         () = router::read(args.router_metrics, args.probe_interval, waits_sender, metrics) => {}
         () = reporter.report(|reported| turned.turned(reported)) => {}
+        () = collecting => {}
         () = keeper.keep(watching, scope, || routed.routed()) => {}
         _ = server.into_future() => {}
         _ = terminate.recv() => {}
@@ -96,6 +99,27 @@ pub async fn run(args: Run) -> Result<(), Error> {
     }
     tracing::info!("stopped; the routes stay");
     Ok(())
+}
+
+/// Keeps what is collected, where there is a collector; ends never.
+fn collecting(
+    args: &Run,
+    client: &Client,
+    watching: &Client,
+    scope: &watch::Receiver<Option<Scope>>,
+    metrics: &Metrics,
+) -> impl Future<Output = ()> + use<> {
+    let folder = args.routes.parent().map(Path::to_owned).unwrap_or_default();
+    let (client, watching, node) = (client.clone(), watching.clone(), args.node_name.clone());
+    let (address, pace) = (args.collector.clone(), args.probe_interval);
+    let (scope, metrics) = (scope.clone(), metrics.clone());
+    async move {
+        let Some(address) = address else { return std::future::pending().await };
+        tokio::select! {
+            () = collect::keep(watching, folder, scope, metrics.clone()) => {}
+            () = collect::report(client, node, address, pace, metrics) => {}
+        }
+    }
 }
 
 /// A client for single calls, and one for the watch, whose reads may wait.

@@ -90,6 +90,8 @@ pub fn next(
             None => profiles_of(old, hardware).to_vec(),
         },
         models: waited(waits, old.map(|old| old.models.as_slice()).unwrap_or_default()),
+        // Another field manager's, so that neither waits for the other.
+        collect: Vec::new(),
         conditions: [Some(ready(cloud, old_ready, clock.clone())), profiled(profiles, old_profiled, clock)]
             .into_iter()
             .flatten()
@@ -318,6 +320,7 @@ mod tests {
             usage: None,
             profiles: Vec::new(),
             models: Vec::new(),
+            collect: Vec::new(),
             conditions: vec![Condition {
                 type_: "Ready".into(),
                 status: "True".into(),

@@ -21,6 +21,7 @@ pub mod server;
 pub mod spans;
 pub mod statistics;
 pub mod stop;
+pub mod tap;
 pub mod tls;
 pub mod watch;
 pub mod wire;

@@ -270,5 +270,6 @@ async fn run_route(args: Route) -> Result<()> {
     tracing::info!(grpc = %grpc.local_addr()?, metrics = %metrics.local_addr()?, routes = %args.routes.display(), "routing");
     let stop = async { drop(stop::requested().await) }.shared();
     let limits = route::Limits { max_message_bytes: args.max_message_bytes, attempt_timeout: args.attempt_timeout };
-    route::run(grpc, metrics, &args.routes, limits, stop).await
+    let files = route::Files { routes: &args.routes, taps: args.taps.as_deref(), collector: &args.collector };
+    route::run(grpc, metrics, files, limits, stop).await
 }

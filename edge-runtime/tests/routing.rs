@@ -10,7 +10,7 @@ use common::{Client, MODEL, Server, client, request};
 use http_body_util::Full;
 use prost::Message as _;
 use sconce_edge_runtime::engine::Executor;
-use sconce_edge_runtime::route::{self, Limits};
+use sconce_edge_runtime::route::{self, Files, Limits};
 use sconce_edge_runtime::wire::{ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ServerLiveRequest};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,14 +33,20 @@ struct Router {
 
 impl Router {
     async fn start() -> Self {
+        Self::start_beside("http://127.0.0.1:9/".parse().unwrap()).await
+    }
+
+    /// A collector.
+    async fn start_beside(collector: http::Uri) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (grpc, metrics) =
             (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = grpc.local_addr().unwrap();
-        let routes = folder.path().join("routes.json");
-        tokio::spawn(
-            async move { route::run(grpc, metrics, &routes, LIMITS, std::future::pending::<()>().shared()).await },
-        );
+        let (routes, taps) = (folder.path().join("routes.json"), folder.path().join("taps.json"));
+        tokio::spawn(async move {
+            let files = Files { routes: &routes, taps: Some(&taps), collector: &collector };
+            route::run(grpc, metrics, files, LIMITS, std::future::pending::<()>().shared()).await
+        });
         Self { folder, address }
     }
 
@@ -82,6 +88,40 @@ async fn what_a_backend_refuses_is_a_head_alone() {
     let answer = channel.oneshot(asked).await.unwrap();
     assert_eq!(answer.headers()["grpc-status"], "5");
     assert!(answer.body().is_end_stream());
+}
+
+/// The client has its answer, whole, whether or not a collector takes it.
+#[tokio::test]
+async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_answers() {
+    let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: http::Uri = format!("http://{}/", collector.local_addr().unwrap()).parse().unwrap();
+    let (taken, mut samples) = tokio::sync::mpsc::unbounded_channel();
+    let take = async move |headers: http::HeaderMap, content: Bytes| {
+        let said: serde_json::Value = serde_json::from_slice(headers["x-sconce-answer"].as_bytes()).unwrap();
+        taken.send((said, content)).unwrap();
+        http::StatusCode::CREATED
+    };
+    let app = axum::Router::new().route("/v1/answers/vision/digits", axum::routing::post(take));
+    tokio::spawn(axum::serve(collector, app).into_future());
+
+    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start_beside(address).await);
+    let wish = serde_json::json!({"dataset": "vision/digits", "share": 1});
+    let taps = serde_json::json!({"schema": 1, "models": {MODEL: wish}}).to_string();
+    std::fs::write(router.folder.path().join("taps.json"), taps).unwrap();
+    router.routes(&[("Edge", server.address)]);
+    let mut client = router.client().await;
+    let direct = server.client().await.model_infer(request(1)).await.unwrap().into_inner();
+    // Until the router has read what is collected, answers go by.
+    let (said, content) = loop {
+        assert_eq!(client.model_infer(request(1)).await.unwrap().into_inner(), direct);
+        if let Ok(sample) = tokio::time::timeout(Duration::from_millis(50), samples.recv()).await {
+            break sample.unwrap();
+        }
+    };
+    assert_eq!((&said["model"], &said["tier"], &said["why"]), (&MODEL.into(), &"Edge".into(), &"Uniform".into()));
+    let (score, margin) = (said["score"].as_f64().unwrap(), said["margin"].as_f64().unwrap());
+    assert!((0.0..=1.0).contains(&score) && (0.0..=score).contains(&margin), "{said}");
+    assert!(content.starts_with(b"\x93NUMPY\x01\x00"), "{content:?}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod args;
 pub mod artifact;
 pub mod controller;
+pub mod datasets;
 pub mod health;
 pub mod learn;
 pub mod lease;

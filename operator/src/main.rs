@@ -6,6 +6,7 @@ use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 use sconce_operator::args::{Args, Command, LogFormat, Run};
 use sconce_operator::controller::Controller;
+use sconce_operator::datasets;
 use sconce_operator::health::{Pulse, Readiness, serve_health, serve_metrics};
 use sconce_operator::lease::Candidate;
 use sconce_operator::metrics::Metrics;
@@ -73,6 +74,7 @@ async fn operate(run: Run) -> Result<()> {
     }
     metrics.leading.set(1);
     tracing::info!(identity, "leading");
+    tokio::spawn(datasets::keep(client.clone(), stores.clone(), news.subscribe(), stop.clone()));
     let controller = Controller {
         client,
         stores,

@@ -98,7 +98,7 @@ impl Demo {
 
         let title = "Install Sconce with Helm";
         let since = self.begin(title);
-        bed.install(&self.training.held_out).await?;
+        bed.install(&self.training.held_out, &[]).await?;
         say(&bed, &["get", "pods", "-A", "-l", "app.kubernetes.io/part-of=sconce", "-o", "wide"]).await?;
         self.end(title, since);
 

@@ -6,6 +6,7 @@
 mod admission;
 mod artifacts;
 mod asking;
+mod collecting;
 mod crashes;
 mod faults;
 mod placing;

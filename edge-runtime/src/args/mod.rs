@@ -223,6 +223,12 @@ pub struct Route {
     /// After so long another backend is asked, where there is one.
     #[arg(long, default_value = "1s", value_parser = seconds)]
     pub attempt_timeout: Duration,
+    /// JSON: models of whose requests samples are taken; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub taps: Option<PathBuf>,
+    /// The collector beside us, which samples are handed to.
+    #[arg(long, default_value = "http://127.0.0.1:8085/", value_name = "URL")]
+    pub collector: http::Uri,
 }
 
 #[derive(clap::Args, Debug)]

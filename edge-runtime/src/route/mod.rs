@@ -12,6 +12,7 @@ pub use service::{Router, RouterMetrics};
 pub use watch::{Table, watch};
 
 use crate::metrics;
+use crate::tap::Tap;
 use crate::wire::http2;
 use prometheus_client::registry::Registry;
 use std::future::Future;
@@ -31,24 +32,36 @@ pub struct Limits {
     pub attempt_timeout: Duration,
 }
 
+/// What the agent beside us writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    pub routes: &'a Path,
+    /// Of whose requests samples are taken; none without it.
+    pub taps: Option<&'a Path>,
+    /// Whom samples are handed to.
+    pub collector: &'a http::Uri,
+}
+
 /// Serves until `stop`; requests that have begun are finished.
 ///
 /// # Errors
-/// If a listener fails, or the folder of the routes file cannot be watched.
+/// If a listener fails, or the folder of a file cannot be watched.
 pub async fn run(
     grpc: TcpListener,
     metrics_listener: TcpListener,
-    routes: &Path,
+    files: Files<'_>,
     limits: Limits,
     stop: impl Future<Output = ()> + Send + Clone + 'static,
 ) -> anyhow::Result<()> {
-    let (table, _watcher) = watch(routes)?;
+    let (table, _watcher) = watch(files.routes)?;
     let mut registry = Registry::default();
+    let (tap, _watching) = Tap::start(files.taps, files.collector, &mut registry)?;
     let router = Router::new(
         table,
         Arc::new(RouterMetrics::new(&mut registry)),
         limits.max_message_bytes,
         limits.attempt_timeout,
+        tap,
     );
     let (health, health_service) = tonic_health::server::health_reporter();
     // Healthy before there are routes: the router is, and agents measure the link by asking it.

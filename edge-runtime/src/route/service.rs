@@ -5,6 +5,7 @@ use super::peek::{PeekError, model_name};
 use super::watch::Table;
 use crate::deadline::deadline;
 use crate::metrics::seconds;
+use crate::tap::{Answered, Tap};
 use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -41,6 +42,7 @@ pub struct Router {
     metrics: Arc<RouterMetrics>,
     max_message_bytes: usize,
     attempt_timeout: Duration,
+    tap: Tap,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -124,8 +126,9 @@ impl Router {
         metrics: Arc<RouterMetrics>,
         max_message_bytes: usize,
         attempt_timeout: Duration,
+        tap: Tap,
     ) -> Self {
-        Self { table, metrics, max_message_bytes, attempt_timeout }
+        Self { table, metrics, max_message_bytes, attempt_timeout, tap }
     }
 
     async fn answer(mut self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
@@ -158,6 +161,9 @@ impl Router {
             Ok((answer, tier)) => {
                 if is_counted {
                     self.metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
+                    if code(&answer) == Code::Ok && self.tap.wants(&name) {
+                        return Ok(tapped(&self.tap, name, tier, body, answer));
+                    }
                 }
                 Ok(passed_on(answer))
             }
@@ -249,6 +255,16 @@ fn passed_on(answer: Answer) -> http::Response<Body> {
     let (head, body) = answer.into_parts();
     let body = if head.headers.contains_key("grpc-status") { Body::empty() } else { Body::new(body) };
     http::Response::from_parts(head, body)
+}
+
+/// As it was passed on; the tap gets another reference to the same bytes.
+fn tapped(tap: &Tap, model: String, tier: String, request: Bytes, answer: Answer) -> http::Response<Body> {
+    let (head, body) = answer.into_parts();
+    let trailers = body.trailers().cloned();
+    let answer = body.to_bytes();
+    tap.offer(Answered { model, tier, request, answer: answer.clone() });
+    let body = Full::new(answer).with_trailers(async { trailers.map(Ok) });
+    http::Response::from_parts(head, Body::new(body))
 }
 
 /// What the router answers itself: it lives.

@@ -13,7 +13,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::reflector::{self, Store};
 use kube_runtime::watcher::{self, Event, watcher};
 use kube_runtime::{WatchStreamExt, reflector::store::WriterDropped};
-use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels};
+use sconce_api::{
+    EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels,
+};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -31,6 +33,8 @@ pub struct Stores {
     pub versions: Store<EdgeModelVersion>,
     pub placements: Store<EdgePlacement>,
     pub trainings: Store<EdgeTraining>,
+    /// No decision needs them: nobody but `datasets` waits for their list.
+    pub datasets: Store<EdgeDataset>,
     pub nodes: Store<Node>,
     pub pods: Store<Pod>,
     pub deployments: Store<Deployment>,
@@ -60,6 +64,7 @@ impl Stores {
             placements: door.store(all.clone(), as_it_is),
             priority_classes: door.store(all.clone(), as_it_is),
             trainings: door.store(all.clone(), as_it_is),
+            datasets: door.store(all.clone(), as_it_is),
             nodes: door.store(all, prune_node),
             pods: door.store(alive, prune_pod),
             deployments: door.store(ours.clone(), as_it_is),

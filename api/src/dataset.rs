@@ -1,0 +1,311 @@
+//! `EdgeDataset`: what is collected at the edge, what must not leave it, and where the rest goes.
+
+use crate::common::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Samples that the sites of a fleet collect.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "sconce.dev",
+    version = "v1alpha1",
+    kind = "EdgeDataset",
+    plural = "edgedatasets",
+    namespaced,
+    status = "EdgeDatasetStatus",
+    derive = "PartialEq",
+    shortname = "ed",
+    category = "sconce",
+    doc = "Samples that the sites of a fleet collect.",
+    printcolumn(name = "Samples", type_ = "integer", json_path = ".status.samples"),
+    printcolumn(name = "Held", type_ = "integer", json_path = ".status.held"),
+    printcolumn(name = "Dropped", type_ = "integer", json_path = ".status.dropped"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
+    printcolumn(name = "Privacy", type_ = "string", json_path = ".spec.privacy.policy"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.fleetRef.name == oldSelf.fleetRef.name").message("fleetRef is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("self.uri == oldSelf.uri").message("uri is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("self.privacy.policy != 'Masked' || self.kind == 'Image'").message("Masked covers images alone: for Audio and Sensor choose Raw or StatisticsOnly"),
+    validation = Rule::new("self.kind == 'Image' || !has(self.sources) || self.sources.all(source, !has(source.mjpeg))").message("a source mjpeg gives images: let kind be Image")
+)]
+pub struct EdgeDatasetSpec {
+    /// The fleet whose sites collect. Immutable.
+    pub fleet_ref: NameRef,
+    /// Which sites, by the labels of their EdgeSite; absent = all sites of the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sites: Option<Selector>,
+    /// Where samples go: s3://BUCKET/PREFIX. Endpoint and credentials are the collectors' own. Immutable.
+    #[schemars(length(max = 512), regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?$"))]
+    pub uri: String,
+    /// What a sample is.
+    pub kind: SampleKind,
+    /// Whence samples come, beside requests of models whose `collect` names this dataset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub sources: Vec<DatasetSource>,
+    /// What must not leave a node. Enforced there, before anything is queued.
+    pub privacy: DatasetPrivacy,
+    /// What a node holds until it is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffer: Option<DatasetBuffer>,
+    /// When and how fast a node sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<DatasetUpload>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum SampleKind {
+    /// JPEG or PNG.
+    Image,
+    /// WAV.
+    Audio,
+    /// JSON.
+    Sensor,
+}
+
+/// One of http, directory, mqtt and mjpeg.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.http), has(self.directory), has(self.mqtt), has(self.mjpeg)].filter(one, one).size() == 1").message("a source is exactly one of http, directory, mqtt and mjpeg"))]
+pub struct DatasetSource {
+    /// Share of samples that is taken, by lot; absent = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub share: Option<Percent>,
+    /// Whoever posts to the node's collector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSource>,
+    /// Files that come into a folder of the node; taken, they are removed. Folders in it are labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectorySource>,
+    /// Messages of a broker, MQTT 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<MqttSource>,
+    /// Pictures of a camera that answers with JPEG after JPEG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mjpeg: Option<MjpegSource>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+pub struct HttpSource {}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectorySource {
+    /// Name of a folder below /var/lib/sconce/inbox on each node.
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MqttSource {
+    /// mqtt://HOST:PORT, as the node reaches it.
+    #[schemars(length(max = 253), regex(pattern = r"^mqtt://[A-Za-z0-9.-]+(:[0-9]{1,5})?$"))]
+    pub broker: String,
+    /// Topic filter, such as door/+/image.
+    #[schemars(length(min = 1, max = 253))]
+    pub topic: String,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MjpegSource {
+    /// Address of the camera, as the node reaches it.
+    #[schemars(length(max = 512), regex(pattern = r"^https?://[^\s@]+$"))]
+    pub url: String,
+    /// A picture is taken this often, between 1s and 24h.
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("every must be between 1s and 24h"))]
+    pub every: DurationText,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(self.policy == 'Masked') == has(self.mask)").message("Masked needs a mask, and no other policy has one"),
+    validation = Rule::new("['Raw', 'Masked', 'StatisticsOnly'].indexOf(self.policy) >= ['Raw', 'Masked', 'StatisticsOnly'].indexOf(oldSelf.policy)").message("privacy may only get stricter: for a looser policy make a new EdgeDataset").reason(Reason::FieldValueForbidden)
+)]
+pub struct DatasetPrivacy {
+    /// From the loosest to the strictest; it may only get stricter.
+    pub policy: PrivacyPolicy,
+    /// With Masked: what is covered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<DatasetMask>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum PrivacyPolicy {
+    Raw,
+    Masked,
+    StatisticsOnly,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.blocks) || (has(self.zones) && self.zones.size() > 0)").message("a mask needs zones or blocks: else it would cover nothing"))]
+pub struct DatasetMask {
+    /// Rectangles that are blacked out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub zones: Vec<MaskZone>,
+    /// Each picture becomes so many blocks wide, each of one colour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub blocks: Option<i64>,
+}
+
+/// In percent of the picture.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MaskZone {
+    /// Of which camera: an MQTT topic, a camera's host, a folder, or what a sender says; * is every one that has no zone.
+    #[schemars(length(min = 1, max = 253))]
+    pub camera: String,
+    /// Of its left side.
+    #[schemars(range(min = 0, max = 100))]
+    pub x: i64,
+    /// Of its upper side.
+    #[schemars(range(min = 0, max = 100))]
+    pub y: i64,
+    #[schemars(range(min = 1, max = 100))]
+    pub width: i64,
+    #[schemars(range(min = 1, max = 100))]
+    pub height: i64,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DatasetBuffer {
+    /// Disk on each node, in bytes, 16Mi or more. When it is full, unlabelled easy samples go first. Default: 1Gi.
+    #[serde(default = "default_size")]
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('16Mi')) >= 0").message("maxSize must be 16Mi or more"))]
+    pub max_size: Amount,
+    /// A sample that could not be sent for so long is dropped. Default: 168h.
+    #[serde(default = "default_age")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m')").message("maxAge must be 1m or more"))]
+    pub max_age: DurationText,
+}
+
+fn default_size() -> Amount {
+    "1Gi".into()
+}
+
+fn default_age() -> DurationText {
+    "168h".into()
+}
+
+impl Default for DatasetBuffer {
+    fn default() -> Self {
+        Self { max_size: default_size(), max_age: default_age() }
+    }
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DatasetUpload {
+    /// Bits per second that a node sends at most; absent = no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('8k')) >= 0").message("maxRate must be 8k or more"))]
+    pub max_rate: Option<Amount>,
+    /// The part of the day in which it sends; absent = always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<UploadWindow>,
+    /// How long a sample waits for others to go with it, and for its label. Default: 1m.
+    #[serde(default = "default_delay")]
+    pub delay: DurationText,
+}
+
+fn default_delay() -> DurationText {
+    "1m".into()
+}
+
+impl Default for DatasetUpload {
+    fn default() -> Self {
+        Self { max_rate: None, window: None, delay: default_delay() }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UploadWindow {
+    /// Such as 22:00.
+    #[schemars(length(max = 5), regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub start: String,
+    /// Such as 05:00; before the start = on the next day.
+    #[schemars(length(max = 5), regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub end: String,
+    /// By IANA's name, such as Europe/Berlin. Default: UTC.
+    #[serde(default = "utc")]
+    #[schemars(length(max = 63))]
+    pub time_zone: String,
+}
+
+fn utc() -> String {
+    "UTC".into()
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeDatasetStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// That have arrived.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub samples: i64,
+    /// That nodes hold.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub held: i64,
+    /// That are gone unsent; each node counts them by reason.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub dropped: i64,
+    /// That collect for it.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub nodes: i64,
+    /// When `samples` last grew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_arrival: Option<Time>,
+    /// Ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What a node's collector has counted for one dataset.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Collected {
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Samples that are held.
+    #[schemars(range(min = 0))]
+    pub held: i64,
+    #[schemars(range(min = 0))]
+    pub held_bytes: i64,
+    /// Samples that have arrived.
+    #[schemars(range(min = 0))]
+    pub sent: i64,
+    /// Samples that are gone unsent, by reason.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    #[schemars(schema_with = "counts")]
+    pub dropped: std::collections::BTreeMap<String, i64>,
+}
+
+fn counts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "integer", "format": "int64", "minimum": 0},
+    })
+}

@@ -1,0 +1,151 @@
+//! The way in, the same for every source: by lot, then by policy, and only then to the queue.
+
+use crate::clock::Now;
+use crate::keeper::Keeper;
+use crate::privacy::{Left, Privacy, Refusal, Statistics};
+use crate::sample::{Answer, Id, Kind, Label, Media, Sample, Why};
+use crate::store::Outcome;
+use bytes::Bytes;
+use std::sync::{Mutex, PoisonError};
+
+/// What a source has taken.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    pub content: Bytes,
+    /// Such as `http` or `mqtt:door/7/image`.
+    pub source: String,
+    /// Which mask covers it.
+    pub camera: String,
+    /// Absent = the camera's hour.
+    pub group: Option<String>,
+    pub label: Option<Label>,
+    pub chosen: Chosen,
+}
+
+/// How it was chosen.
+#[derive(Clone, Debug)]
+pub enum Chosen {
+    /// Not yet: by lot, with this probability.
+    Share(f64),
+    /// By whoever saw the model's answer.
+    Answered { answer: Answer, why: Why, probability: f64 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Took {
+    Stored(Id, Outcome),
+    /// By lot.
+    NotChosen,
+    /// It counts in the statistics.
+    Counted,
+    Refused(Refusal),
+}
+
+pub struct Intake {
+    pub keeper: Keeper,
+    privacy: Privacy,
+    kind: Option<Kind>,
+    statistics: Mutex<Statistics>,
+}
+
+impl Intake {
+    pub fn new(keeper: Keeper, privacy: Privacy, kind: Option<Kind>) -> Self {
+        Self { keeper, privacy, kind, statistics: Mutex::default() }
+    }
+
+    pub async fn take(&self, taken: Taken) -> Took {
+        let Taken { content, source, camera, group, label, chosen } = taken;
+        let (answer, why, probability) = match chosen {
+            Chosen::Share(share) if !is_chosen(&content, share) => return Took::NotChosen,
+            Chosen::Share(share) => (None, Why::Uniform, share),
+            Chosen::Answered { answer, why, probability } => (Some(answer), why, probability),
+        };
+        if let (Some(kind), Some(media)) = (self.kind, Media::of(&content))
+            && !kind.holds(media)
+        {
+            return self.refuse(Refusal::Strange(kind, media.extension())).await;
+        }
+        let (privacy, seen) = (self.privacy.clone(), content.clone());
+        let on = camera.clone();
+        // A picture takes milliseconds to cover.
+        let left = tokio::task::spawn_blocking(move || privacy.enforce(&on, seen)).await;
+        let left = left.unwrap_or_else(|error| Err(Refusal::Image(error.to_string())));
+        let (content, media, redactions) = match left {
+            Ok(Left::Content { content, media, redactions }) => (content, media, redactions),
+            Ok(Left::Nothing) => {
+                self.statistics.lock().unwrap_or_else(PoisonError::into_inner).add(&content, answer.as_ref());
+                return Took::Counted;
+            }
+            Err(refusal) => return self.refuse(refusal).await,
+        };
+        let now = Now::read();
+        let sample = Sample {
+            id: Id::of(&content),
+            media,
+            group: group.unwrap_or_else(|| format!("{camera}/{}", now.wall.strftime("%Y-%m-%dT%H"))),
+            source,
+            taken: now,
+            why,
+            probability,
+            answer: self.privacy.answer(answer),
+            label,
+            policy: self.privacy.name().into(),
+            redactions,
+        };
+        Took::Stored(sample.id, self.keeper.keep(sample, content).await)
+    }
+
+    async fn refuse(&self, refusal: Refusal) -> Took {
+        self.keeper.refuse(refusal.why()).await;
+        Took::Refused(refusal)
+    }
+
+    /// Keeps the statistics of the time since the last call, as one sample; those of too few samples wait.
+    pub async fn tell_statistics(&self) {
+        let told = {
+            let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = statistics.told();
+            if told.is_some() {
+                *statistics = Statistics::default();
+            }
+            told
+        };
+        let Some(content) = told.map(Bytes::from) else { return };
+        let now = Now::read();
+        let sample = Sample {
+            id: Id::of(&content),
+            media: Media::Json,
+            source: "statistics".into(),
+            group: String::new(),
+            taken: now,
+            why: Why::Uniform,
+            probability: 1.0,
+            answer: None,
+            label: None,
+            policy: self.privacy.name().into(),
+            redactions: vec!["every sample".into()],
+        };
+        self.keeper.keep(sample, content).await;
+    }
+}
+
+/// By a lot that the content itself draws: one that comes again is drawn alike.
+fn is_chosen(content: &[u8], share: f64) -> bool {
+    let id = Id::of(content).0;
+    // The last bytes: stores look samples up by the first.
+    let lot = u64::from_be_bytes([id[24], id[25], id[26], id[27], id[28], id[29], id[30], id[31]]);
+    share >= 1.0 || (lot as f64) < share * u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lots_are_drawn_with_their_probability() {
+        let chosen = |share| (0_u32..20_000).filter(|number| is_chosen(&number.to_le_bytes(), share)).count();
+        assert_eq!((chosen(0.0), chosen(1.0)), (0, 20_000));
+        // Five standard deviations.
+        assert!((1788..=2212).contains(&chosen(0.1)), "{}", chosen(0.1));
+    }
+}

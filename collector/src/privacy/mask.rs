@@ -1,0 +1,143 @@
+//! Masks: zones of a camera's picture that are blacked out, and a grid so coarse that nobody is known. Pure.
+
+use super::Refusal;
+use crate::sample::Media;
+use bytes::Bytes;
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::{FilterType, resize};
+use image::{DynamicImage, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+const QUALITY: u8 = 90;
+const LARGEST_SIDE: u32 = 8192;
+
+/// In percent of the picture's width and height.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zone {
+    pub x: u8,
+    pub y: u8,
+    pub width: u8,
+    pub height: u8,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Mask {
+    /// Blacked out, by camera; `*` is every camera that is not named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub zones: BTreeMap<String, Vec<Zone>>,
+    /// The picture becomes so many blocks wide, and as many high as that makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<u32>,
+}
+
+impl Mask {
+    /// The image anew, without what is covered; with it goes all that a camera writes beside the picture.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it cannot be covered.
+    pub fn cover(&self, camera: &str, content: &[u8], media: Media) -> Result<(Bytes, Vec<String>), Refusal> {
+        let zones = match self.zones.get(camera).or_else(|| self.zones.get("*")) {
+            Some(zones) => zones.as_slice(),
+            // Coarse blocks cover everything.
+            None if self.blocks.is_some() => &[],
+            None => return Err(Refusal::NoZones(camera.to_owned())),
+        };
+        let unread = |error: image::ImageError| Refusal::Image(error.to_string());
+        let mut picture = decode(content, media).map_err(unread)?;
+        let mut redactions = Vec::new();
+        zones.iter().for_each(|zone| black_out(&mut picture, *zone));
+        if !zones.is_empty() {
+            redactions.push(format!("{} zones blacked out", zones.len()));
+        }
+        if let Some(blocks) = self.blocks {
+            picture = coarse(&picture, blocks);
+            redactions.push(format!("{blocks} blocks wide"));
+        }
+        let mut bytes = Vec::new();
+        let encoded = match media {
+            Media::Jpg => picture.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, QUALITY)),
+            _ => picture.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png),
+        };
+        encoded.map_err(unread)?;
+        Ok((bytes.into(), redactions))
+    }
+}
+
+fn decode(content: &[u8], media: Media) -> image::ImageResult<RgbImage> {
+    let format = if media == Media::Jpg { ImageFormat::Jpeg } else { ImageFormat::Png };
+    let mut reader = ImageReader::with_format(Cursor::new(content), format);
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
+    reader.limits(limits);
+    Ok(reader.decode()?.into_rgb8())
+}
+
+/// Every pixel that the zone touches.
+fn black_out(picture: &mut RgbImage, zone: Zone) {
+    let span = |from: u8, length: u8, whole: u32| {
+        let whole = u64::from(whole);
+        let start = u64::from(from) * whole / 100;
+        let end = ((u64::from(from) + u64::from(length)) * whole).div_ceil(100).min(whole);
+        start as u32..end as u32
+    };
+    let columns = span(zone.x, zone.width, picture.width());
+    for y in span(zone.y, zone.height, picture.height()) {
+        columns.clone().for_each(|x| picture.put_pixel(x, y, Rgb([0; 3])));
+    }
+}
+
+/// The mean of each block, at the size that it had.
+fn coarse(picture: &RgbImage, blocks: u32) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let rows = (u64::from(blocks) * u64::from(height)).div_ceil(u64::from(width.max(1))).max(1) as u32;
+    let small = DynamicImage::ImageRgb8(picture.clone()).thumbnail_exact(blocks.clamp(1, width), rows.min(height));
+    resize(&small.into_rgb8(), width, height, FilterType::Nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(picture: &RgbImage) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        picture.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).unwrap();
+        bytes
+    }
+
+    fn covered(mask: &Mask, camera: &str, picture: &RgbImage) -> Result<RgbImage, Refusal> {
+        let (bytes, _) = mask.cover(camera, &png(picture), Media::Png)?;
+        Ok(decode(&bytes, Media::Png).unwrap())
+    }
+
+    #[test]
+    fn a_zone_is_black_and_the_rest_is_as_it_was() {
+        let picture = RgbImage::from_fn(10, 10, |x, y| Rgb([x as u8 + 1, y as u8 + 1, 9]));
+        let zone = Zone { x: 15, y: 50, width: 20, height: 50 };
+        let mask = Mask { zones: [("door".into(), vec![zone])].into(), blocks: None };
+        let left = covered(&mask, "door", &picture).unwrap();
+        for (x, y, pixel) in left.enumerate_pixels() {
+            let is_inside = (1..4).contains(&x) && y >= 5;
+            let expected = if is_inside { Rgb([0; 3]) } else { *picture.get_pixel(x, y) };
+            assert_eq!(*pixel, expected, "at {x}, {y}");
+        }
+        assert_eq!(covered(&mask, "yard", &picture), Err(Refusal::NoZones("yard".into())));
+    }
+
+    #[test]
+    fn blocks_leave_no_detail() {
+        let picture = RgbImage::from_fn(64, 32, |x, y| Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }; 3]));
+        let left = covered(&Mask { blocks: Some(4), ..Mask::default() }, "any", &picture).unwrap();
+        assert_eq!(left.dimensions(), (64, 32));
+        let colours: std::collections::BTreeSet<_> = left.pixels().map(|pixel| pixel.0).collect();
+        assert!(colours.len() <= 8 && colours.iter().all(|colour| (120..136).contains(&colour[0])), "{colours:?}");
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        let mask = Mask { blocks: Some(4), ..Mask::default() };
+        assert!(matches!(mask.cover("any", &[0xff, 0xd8, 0xff], Media::Jpg), Err(Refusal::Image(_))));
+    }
+}

@@ -1,0 +1,110 @@
+//! Messages of an MQTT 5 broker, each a sample. A message is acknowledged once it is kept: the broker sends it again to whoever
+//! crashed before, and the sample's name tells that it is the same.
+
+use crate::intake::{Chosen, Intake, Taken, Took};
+use crate::store::Outcome;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, Publish};
+use rumqttc::{AckMode, AsyncClient, BrokerSessionResumePolicy, Event, IncomingPacketSizeLimit, MqttOptions};
+use std::time::Duration;
+
+const KEEP_ALIVE_SECONDS: u16 = 15;
+/// So long the broker keeps what comes while we are away.
+const SESSION_SECONDS: u32 = 7 * 86_400;
+/// Messages that are out at once: each waits for the disk.
+const AT_ONCE: u16 = 32;
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_LIMIT: Duration = Duration::from_secs(60);
+/// Who we are to the broker.
+const USER: &str = "SCONCE_MQTT_USERNAME";
+const PASSWORD: &str = "SCONCE_MQTT_PASSWORD";
+
+pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_id: &str) {
+    let (host, port) = match address(broker) {
+        Ok(address) => address,
+        Err(why) => return tracing::error!(broker, why, "no source of samples"),
+    };
+    let mut options = MqttOptions::new(client_id, (host.as_str(), port));
+    options
+        .set_keep_alive(KEEP_ALIVE_SECONDS)
+        .set_clean_start(false)
+        .set_session_expiry_interval(Some(SESSION_SECONDS))
+        .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly)
+        .set_receive_maximum(Some(AT_ONCE))
+        .set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(crate::door::LARGEST as u32))
+        .set_ack_mode(AckMode::Manual);
+    if let Ok(user) = std::env::var(USER) {
+        options.set_credentials(user, std::env::var(PASSWORD).unwrap_or_default());
+    }
+    let (client, mut events) = AsyncClient::builder(options).capacity(AT_ONCE.into()).build();
+    let backoff =
+        || ExponentialBuilder::new().with_min_delay(AGAIN).with_max_delay(AGAIN_LIMIT).without_max_times().build();
+    let mut waits = backoff();
+    let mut taking = futures::stream::FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            event = events.poll() => match event {
+                Ok(Event::Incoming(Packet::ConnAck(answer))) if answer.code == ConnectReturnCode::Success => {
+                    tracing::info!(broker, topic, "subscribing");
+                    waits = backoff();
+                    // The broker may have forgotten us.
+                    client.try_subscribe(topic, QoS::AtLeastOnce).ok();
+                }
+                Ok(Event::Incoming(Packet::Publish(message))) => taking.push(take(message, share, intake)),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(broker, %error, "the broker is gone");
+                    tokio::time::sleep(waits.next().unwrap_or(AGAIN_LIMIT)).await;
+                }
+            },
+            Some(done) = futures::StreamExt::next(&mut taking), if !taking.is_empty() => {
+                // One that was not kept comes again with the next session.
+                if let Some(message) = done {
+                    client.try_ack(&message).ok();
+                }
+            }
+        }
+    }
+}
+
+/// Keeps a message; returns it if the broker need not send it again.
+async fn take(message: Publish, share: f64, intake: &Intake) -> Option<Publish> {
+    let topic = String::from_utf8_lossy(&message.topic).into_owned();
+    let taken = Taken {
+        content: message.payload.clone(),
+        source: format!("mqtt:{topic}"),
+        camera: topic,
+        group: None,
+        label: None,
+        chosen: Chosen::Share(share),
+    };
+    match intake.take(taken).await {
+        Took::Stored(_, Outcome::Dropped(_)) => None,
+        Took::Refused(refusal) => {
+            tracing::warn!(%refusal, "a message is dropped");
+            Some(message)
+        }
+        Took::Stored(..) | Took::NotChosen | Took::Counted => Some(message),
+    }
+}
+
+fn address(broker: &str) -> Result<(String, u16), &'static str> {
+    let address = broker.strip_prefix("mqtt://").ok_or("a broker is mqtt://HOST:PORT; TLS is not served yet")?;
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "1883"));
+    let port = port.parse().map_err(|_| "the broker's port is no number")?;
+    Ok((host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_has_a_host_and_perhaps_a_port() {
+        assert_eq!(address("mqtt://door.local"), Ok(("door.local".into(), 1883)));
+        assert_eq!(address("mqtt://10.0.0.7:1884"), Ok(("10.0.0.7".into(), 1884)));
+        assert!(address("mqtts://door.local").is_err());
+        assert!(address("mqtt://door.local:x").is_err());
+    }
+}

@@ -1,0 +1,372 @@
+//! The store of one dataset: segments on disk, and what they say in memory. A sample that was answered for is on the disk.
+//!
+//! Every change is a batch of records that is committed at once; what was told of a batch that was not committed, was not told.
+//! Whatever is read again after a crash is folded as it was when it was written, so that there is no second index to differ.
+
+mod files;
+mod record;
+mod room;
+mod state;
+
+pub use files::{Allocate, allocate};
+pub use state::Planned;
+
+use crate::clock::{Mark, Now};
+use crate::counts::{Counts, Drop};
+use crate::privacy::Privacy;
+use crate::sample::{Id, Label, Rank, Sample};
+use crate::segment;
+use bytes::Bytes;
+use files::Files;
+use record::{Checkpoint, Commit, Held, Record, append_commit, read_commit};
+use state::{Place, State};
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+/// The largest segment; a smaller buffer has smaller ones.
+const SEGMENT: u64 = 16 << 20;
+const LEAST_SEGMENT: u64 = 256 << 10;
+/// What is known of a sample takes at most so many bytes.
+pub const KNOWN: u64 = 4096;
+/// Samples that one store holds: what is known of each takes 200 bytes of memory.
+const MOST_SAMPLES: u64 = 200_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// On the disk.
+    pub max_bytes: u64,
+    pub max_age: Duration,
+}
+
+/// A shard that is planned: its name is the store's and its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    pub store: String,
+    pub number: u64,
+    pub ids: Vec<Id>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Kept,
+    /// It is held, or was sent, already.
+    Duplicate,
+    Dropped(Drop),
+}
+
+#[derive(thiserror::Error, Debug)]
+pub enum StoreError {
+    #[error("cannot open the store {folder}")]
+    Open { folder: std::path::PathBuf, source: std::io::Error },
+    #[error("cannot write to the store; is the disk full or broken?")]
+    Write(#[from] std::io::Error),
+    #[error("cannot encode a record")]
+    Encode(#[from] serde_json::Error),
+    #[error("cannot read a sample that is held: {0}")]
+    Read(String),
+}
+
+pub struct Store {
+    files: Files,
+    limits: Limits,
+    state: State,
+    counts: Counts,
+    mark: Mark,
+    /// What is taken under a looser one is not kept, however late it comes.
+    privacy: Privacy,
+}
+
+impl Store {
+    /// Opens a store, and takes up what the last process left.
+    ///
+    /// # Errors
+    /// If the folder cannot be used. Segments that are broken are no error: what they held is counted as lost.
+    pub fn open(folder: &Path, limits: Limits, now: &Now, allocate: Allocate) -> Result<Self, StoreError> {
+        let size = (limits.max_bytes / 16).clamp(LEAST_SEGMENT, SEGMENT);
+        let opened = |source| StoreError::Open { folder: folder.to_owned(), source };
+        let files = Files::open(folder, size, allocate).map_err(opened)?;
+        let name = Id::of(format!("{}{}{}", now.boot, now.wall.as_nanosecond(), folder.display()).as_bytes());
+        let state = State::named(&name.to_string()[..12]);
+        let (counts, mark) = (Counts::default(), Mark::first(now.clone()));
+        let mut store = Self { files, limits, state, counts, mark, privacy: Privacy::Raw };
+        for number in store.files.numbers() {
+            let end = store.replay(number).map_err(opened)?;
+            store.files.seal(number, end).map_err(opened)?;
+        }
+        let lost = store.counts.held().saturating_sub(store.state.held());
+        store.counts.drop(Drop::Corrupt, lost);
+        store.mark = store.mark.at(now);
+        Ok(store)
+    }
+
+    /// Reads a segment; returns where its last batch ends.
+    fn replay(&mut self, segment: u64) -> std::io::Result<u64> {
+        let bytes = self.files.read(segment)?;
+        let (batches, end) = segment::batches(&bytes, record::COMMIT);
+        for (frames, commit) in batches {
+            for frame in frames {
+                let place = Place { segment, offset: frame.offset, length: segment::length(frame.body.len()) };
+                match Record::read(frame) {
+                    Ok(record) => self.state.apply(&record, place),
+                    Err(error) => tracing::error!(segment, offset = frame.offset, %error, "a record is left out"),
+                }
+            }
+            match read_commit(commit) {
+                Ok(Commit { counts, mark }) => (self.counts, self.mark) = (counts, mark),
+                Err(error) => tracing::error!(segment, %error, "counts are left out"),
+            }
+        }
+        Ok(end as u64)
+    }
+
+    /// Makes records so, with the counts that go with them.
+    fn commit(&mut self, records: &[Record<'_>], counts: Counts, now: &Now, left: u64) -> Result<(), StoreError> {
+        let commit = Commit { counts, mark: self.mark.at(now) };
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        for record in records {
+            let offset = bytes.len();
+            record.append(&mut bytes)?;
+            places.push((offset, bytes.len() - offset));
+        }
+        append_commit(&mut bytes, &commit)?;
+        let mut head = Vec::new();
+        if !self.files.fits(bytes.len(), left) {
+            self.checkpoint().iter().try_for_each(|record| record.append(&mut head))?;
+            self.files.rotate()?;
+        }
+        let Some((segment, start)) = self.files.end() else {
+            return Err(std::io::Error::other("no segment is begun").into());
+        };
+        let start = start + head.len();
+        head.extend(bytes);
+        self.files.write(&head)?;
+        for (record, (offset, length)) in records.iter().zip(places) {
+            self.state.apply(record, Place { segment, offset: start + offset, length });
+        }
+        (self.counts, self.mark) = (commit.counts, commit.mark);
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Vec<Record<'static>> {
+        let checkpoint = Checkpoint { store: self.state.store.clone(), next_shard: self.state.next_shard };
+        let seen = self.state.seen((self.files.size / 64) as usize);
+        let planned = self.state.planned.as_ref().map(|planned| Record::Shard(planned.number, planned.ids.clone()));
+        [Record::Checkpoint(checkpoint), Record::Seen(seen)].into_iter().chain(planned).collect()
+    }
+
+    /// Other limits from now on; a smaller buffer is met with the next samples. Segments stay as large as they were.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Keeps samples, as far as there is room; each is told what became of it once that is on the disk.
+    pub fn add(&mut self, samples: &[(Sample, Bytes)], now: &Now) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(samples.len());
+        let mut rest = samples;
+        while !rest.is_empty() {
+            let (outcome, taken) = self.add_some(rest, now);
+            outcomes.extend(outcome);
+            rest = &rest[taken..];
+        }
+        outcomes
+    }
+
+    /// As many as go in one batch.
+    fn add_some(&mut self, samples: &[(Sample, Bytes)], now: &Now) -> (Vec<Outcome>, usize) {
+        let most = self.files.size / 4;
+        let lived = self.mark.at(now).lived;
+        let (mut outcomes, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut fresh = HashSet::new();
+        for (sample, payload) in samples {
+            // What is known of a sample is bounded where it comes in.
+            let length = payload.len() as u64 + KNOWN;
+            if bytes + length > most && !records.is_empty() {
+                break;
+            }
+            outcomes.push(if length > most {
+                Outcome::Dropped(Drop::TooLarge)
+            } else if !self.privacy.allows(&sample.policy) {
+                Outcome::Dropped(Drop::Private)
+            } else if self.state.knows(&sample.id) || !fresh.insert(sample.id) {
+                Outcome::Duplicate
+            } else {
+                bytes += length;
+                records.push(Record::Sample(Held { lived, sample: sample.clone() }, payload));
+                Outcome::Kept
+            });
+        }
+        let taken = outcomes.len();
+        let count = |outcome| outcomes.iter().filter(|other| **other == outcome).count() as u64;
+        self.counts.duplicates += count(Outcome::Duplicate);
+        for why in [Drop::TooLarge, Drop::Private] {
+            self.counts.drop(why, count(Outcome::Dropped(why)));
+        }
+        let rank = samples[..taken].iter().map(|(sample, _)| sample.rank()).max().unwrap_or(Rank::Easy);
+        let added = match self.make_room(bytes, records.len() as u64, rank, now) {
+            _ if records.is_empty() => Ok(None),
+            Ok(true) => {
+                let counts = Counts { kept: self.counts.kept + records.len() as u64, ..self.counts.clone() };
+                self.commit(&records, counts, now, room::RESERVE).map(|()| None)
+            }
+            Ok(false) => Ok(Some(Drop::Full)),
+            Err(error) => Err(error),
+        };
+        let refused = added.unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "samples are dropped");
+            Some(Drop::DiskFull)
+        });
+        if let Some(why) = refused {
+            for outcome in &mut outcomes {
+                if *outcome == Outcome::Kept {
+                    *outcome = Outcome::Dropped(why);
+                    self.refused(why, 1);
+                }
+            }
+        }
+        self.tidy(now);
+        (outcomes, taken)
+    }
+
+    /// Counts samples that never came so far; the disk has it with the next batch.
+    pub fn refused(&mut self, why: Drop, samples: u64) {
+        if why.was_kept() {
+            self.counts.kept += samples;
+        }
+        self.counts.drop(why, samples);
+    }
+
+    /// Labels a sample; false if it is not held, or already on its way.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn label(&mut self, id: Id, label: Label, now: &Now) -> Result<bool, StoreError> {
+        if self.state.get(&id).is_none() || self.state.is_planned(&id) {
+            return Ok(false);
+        }
+        self.commit(&[Record::Label(id, label)], self.counts.clone(), now, 0)?;
+        Ok(true)
+    }
+
+    /// The shard that is to be sent: the one that was planned, else the oldest samples up to so many bytes.
+    ///
+    /// # Errors
+    /// If the disk does not take the plan.
+    pub fn plan(&mut self, most_bytes: u64, now: &Now) -> Result<Option<Shard>, StoreError> {
+        if self.state.planned.is_none() {
+            let most = (self.files.size / 2048) as usize;
+            let mut bytes = 0;
+            let within = |(_, entry): &(Id, &state::Entry)| {
+                bytes += entry.place.length as u64;
+                bytes <= most_bytes || bytes == entry.place.length as u64
+            };
+            let ids: Vec<Id> =
+                self.state.oldest().into_iter().take(most).take_while(within).map(|(id, _)| id).collect();
+            if ids.is_empty() {
+                return Ok(None);
+            }
+            let number = self.state.next_shard;
+            self.commit(&[Record::Shard(number, ids)], self.counts.clone(), now, 0)?;
+        }
+        let store = self.state.store.clone();
+        Ok(self.state.planned.clone().map(|Planned { number, ids }| Shard { store, number, ids }))
+    }
+
+    /// A shard was sent, in so many bytes: what it held is let go.
+    ///
+    /// # Errors
+    /// If the disk does not take it; the shard is then sent again, under the same name.
+    pub fn sent(&mut self, number: u64, bytes: u64, now: &Now) -> Result<(), StoreError> {
+        let Some(planned) = self.state.planned.as_ref().filter(|planned| planned.number == number) else {
+            return Ok(());
+        };
+        let mut counts = self.counts.clone();
+        counts.sent += planned.ids.len() as u64;
+        counts.sent_bytes += bytes;
+        self.commit(&[Record::Sent(number)], counts, now, 0)?;
+        self.tidy(now);
+        Ok(())
+    }
+
+    /// A sample that is held.
+    ///
+    /// # Errors
+    /// If the disk has lost it.
+    pub fn read(&self, id: &Id) -> Result<Option<(Sample, Bytes)>, StoreError> {
+        Ok(self.held(id)?.map(|(held, payload)| (held.sample, payload)))
+    }
+
+    fn held(&self, id: &Id) -> Result<Option<(Held, Bytes)>, StoreError> {
+        let Some(entry) = self.state.get(id) else { return Ok(None) };
+        let Place { segment, offset, length } = entry.place;
+        let bytes = self.files.read_at(segment, offset, length)?;
+        let frame =
+            segment::frame(&bytes, 0).ok_or_else(|| StoreError::Read(format!("{id}: its checksum is wrong")))?;
+        match Record::read(frame).map_err(|error| StoreError::Read(format!("{id}: {error}")))? {
+            Record::Sample(mut held, payload) => {
+                if let Some(label) = self.state.labelled(id) {
+                    held.sample.label = Some(label.clone());
+                }
+                Ok(Some((held, Bytes::copy_from_slice(payload))))
+            }
+            _ => Err(StoreError::Read(format!("{id}: there is another record in its place"))),
+        }
+    }
+
+    /// Drops a sample that is held, on somebody's wish.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn forget(&mut self, id: Id, now: &Now) -> Result<bool, StoreError> {
+        if self.state.get(&id).is_none() {
+            return Ok(false);
+        }
+        self.gone(Drop::Forgotten, vec![id], now)?;
+        Ok(true)
+    }
+
+    /// Another policy from now on: drops what is held of a looser one, and keeps no more of it, though it be on its way here already.
+    /// Returns how many samples are dropped.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn tighten(&mut self, privacy: Privacy, now: &Now) -> Result<u64, StoreError> {
+        self.privacy = privacy;
+        let is_looser = |id: &Id| {
+            self.read(id).is_ok_and(|read| read.is_some_and(|(sample, _)| !self.privacy.allows(&sample.policy)))
+        };
+        let ids: Vec<Id> = self.ids().into_iter().filter(is_looser).collect();
+        let samples = ids.len() as u64;
+        self.gone(Drop::Forgotten, ids, now)?;
+        Ok(samples)
+    }
+
+    /// Drops a sample that cannot be read any more.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn lost(&mut self, id: Id, now: &Now) -> Result<(), StoreError> {
+        self.gone(Drop::Corrupt, vec![id], now)
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Samples, and bytes of them, that are held.
+    pub fn holds(&self) -> (u64, u64) {
+        (self.state.held(), self.state.live())
+    }
+
+    /// The ids of all that are held, the oldest first.
+    pub fn ids(&self) -> Vec<Id> {
+        self.state.oldest().into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// How long the oldest has been held.
+    pub fn oldest_age(&self, now: &Now) -> Option<Duration> {
+        let lived = self.mark.at(now).lived;
+        let (_, entry) = self.state.oldest().into_iter().next()?;
+        Some(Duration::from_millis(lived.saturating_sub(entry.lived)))
+    }
+}

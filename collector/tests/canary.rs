@@ -1,0 +1,153 @@
+//! Privacy, held against canaries: a pattern in pictures, words in sound and in what is beside pictures, a number and words in
+//! measurements. All that leaves the process is searched, and its disk: the policy is enforced before anything is queued.
+
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
+mod common;
+
+use common::{Collector, files, png, until};
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// In sound, in a file's comment, in texts: bytes that nothing else says.
+const WORDS: &str = "canary-7f3a9c-do-not-tell";
+const NUMBER: &str = "31415.926535";
+/// In pictures.
+const COLOURS: [[u8; 3]; 4] = [[251, 3, 127], [2, 249, 61], [199, 30, 250], [9, 130, 243]];
+
+/// The canary sits at the lower right; the rest is a street.
+fn picture(number: u8) -> Vec<u8> {
+    let picture = RgbImage::from_fn(64, 48, |x, y| {
+        let is_canary = x >= 40 && y >= 30;
+        if is_canary { Rgb(COLOURS[((x + 2 * y) % 4) as usize]) } else { Rgb([number, 100 + x as u8, 90]) }
+    });
+    let mut bytes = png(&picture);
+    // A comment before the last chunk, as cameras write them.
+    let content = [b"tEXtComment\0".as_slice(), WORDS.as_bytes()].concat();
+    let mut hasher = crc(&content).to_be_bytes().to_vec();
+    let mut chunk = ((content.len() - 4) as u32).to_be_bytes().to_vec();
+    chunk.extend(content);
+    chunk.append(&mut hasher);
+    let end = bytes.len() - 12;
+    bytes.splice(end..end, chunk);
+    bytes
+}
+
+/// As PNG has it.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc: u32, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    })
+}
+
+fn sound(number: u8) -> Vec<u8> {
+    [b"RIFF\xff\0\0\0WAVEfmt ".as_slice(), &[number; 32], WORDS.as_bytes()].concat()
+}
+
+fn measurement(number: u8) -> Vec<u8> {
+    format!(r#"{{"speed": {NUMBER}, "count": {number}, "plate": "{WORDS}"}}"#).into_bytes()
+}
+
+/// Which canaries are in some bytes.
+fn canaries(bytes: &[u8]) -> BTreeSet<&'static str> {
+    let contains = |words: &str| bytes.windows(words.len()).any(|window| window == words.as_bytes());
+    let mut found = BTreeSet::new();
+    if contains(WORDS) {
+        found.insert("words");
+    }
+    if contains(NUMBER) {
+        found.insert("number");
+    }
+    let signature = b"\x89PNG\r\n\x1a\n";
+    for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(signature)) {
+        let mut reader = image::ImageReader::new(std::io::Cursor::new(&bytes[at..]));
+        reader.set_format(image::ImageFormat::Png);
+        let Ok(picture) = reader.decode() else { continue };
+        let pixels = picture.into_rgb8();
+        // One of its pixels alone is enough.
+        if pixels.pixels().any(|pixel| COLOURS.contains(&pixel.0)) {
+            found.insert("picture");
+        }
+    }
+    found
+}
+
+/// What a run under a policy gives away, and what it has counted.
+fn run(privacy: Value) -> (BTreeSet<&'static str>, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    let datasets = json!({"vision/street": {
+        "uri": format!("file://{}", lake.display()),
+        "privacy": privacy,
+        "sources": [{"http": {}}],
+        "upload": {"delaySeconds": 0},
+    }});
+    let collector = Collector::start(folder.path(), &datasets, &[]);
+    let answer = json!({"model": "street.vision", "tier": "Edge", "prediction": 3, "score": 0.5, "margin": 0.1,
+        "why": "Hard", "probability": 1.0})
+    .to_string();
+    let mut told = String::new();
+    for number in 0..6 {
+        for content in [picture(number), sound(number), measurement(number)] {
+            told += &collector.post("/v1/samples/vision/street", &[("x-sconce-camera", "door")], content).1.to_string();
+        }
+        told += &collector
+            .post("/v1/answers/vision/street", &[("x-sconce-answer", &answer)], picture(100 + number))
+            .1
+            .to_string();
+    }
+    until("all that is held is sent", || {
+        let status = &collector.status()["datasets"]["vision/street"];
+        status["held"] == 0 && status["kept"] == status["sent"]
+    });
+    told += &collector.metrics();
+    told += &collector.status().to_string();
+    told += &collector.log.lock().unwrap();
+    let status = collector.status()["datasets"]["vision/street"].clone();
+    collector.kill();
+    let mut found = canaries(told.as_bytes());
+    // The disk, too: what was queued.
+    for (path, content) in files(folder.path()) {
+        if !path.ends_with("collect.json") {
+            found.extend(canaries(&content));
+        }
+    }
+    (found, status)
+}
+
+#[test]
+fn without_a_policy_every_canary_is_found() {
+    let (found, status) = run(json!({"policy": "Raw"}));
+    assert_eq!(found, BTreeSet::from(["words", "number", "picture"]), "the search itself is proved");
+    assert_eq!(status["sent"], 24);
+}
+
+#[test]
+fn a_mask_lets_no_canary_through() {
+    let zone = json!({"x": 60, "y": 60, "width": 40, "height": 40});
+    let zones = json!({"door": [zone], "*": [zone]});
+    let (found, status) = run(json!({"policy": "Masked", "mask": {"zones": zones}}));
+    assert_eq!(found, BTreeSet::new());
+    // Pictures are covered; sound and measurements cannot be, and are refused.
+    assert_eq!((&status["sent"], &status["dropped"]["Private"]), (&json!(12), &json!(12)));
+}
+
+#[test]
+fn a_camera_without_a_zone_is_refused() {
+    let zones = json!({"yard": [{"x": 0, "y": 0, "width": 1, "height": 1}]});
+    let (found, status) = run(json!({"policy": "Masked", "mask": {"zones": zones}}));
+    assert_eq!((found, &status["dropped"]["Private"]), (BTreeSet::new(), &json!(24)));
+}
+
+#[test]
+fn coarse_blocks_let_no_canary_through() {
+    let (found, status) = run(json!({"policy": "Masked", "mask": {"blocks": 4}}));
+    assert_eq!((found, &status["sent"]), (BTreeSet::new(), &json!(12)));
+}
+
+#[test]
+fn statistics_let_no_canary_through() {
+    let (found, status) = run(json!({"policy": "StatisticsOnly"}));
+    assert_eq!((found, &status["kept"]), (BTreeSet::new(), &json!(0)));
+}

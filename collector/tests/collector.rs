@@ -1,0 +1,153 @@
+//! From a request to a file: the program, its doors, its sources and a folder.
+
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
+mod common;
+
+use common::{Collector, configure, files, png, until};
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use std::path::Path;
+
+fn digits(folder: &Path, delay_seconds: u64, rest: Value) -> Value {
+    let mut dataset = json!({
+        "uri": format!("file://{}", folder.join("lake").display()),
+        "privacy": {"policy": "Raw"},
+        "sources": [{"http": {}}],
+        "upload": {"delaySeconds": delay_seconds},
+    });
+    dataset.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    json!({"vision/digits": dataset})
+}
+
+fn picture(number: u8) -> Vec<u8> {
+    png(&RgbImage::from_pixel(8, 8, Rgb([number, 1, 2])))
+}
+
+const SAMPLES: &str = "/v1/samples/vision/digits";
+const FEEDBACK: &str = "/v1/feedback/vision/digits";
+
+#[test]
+fn what_is_posted_is_answered_for_labelled_and_sent_and_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, json!({})), &[]);
+    let (status, told) = collector.post(SAMPLES, &[("x-sconce-group", "till-3")], picture(1));
+    assert_eq!((status, &told["outcome"]), (201, &json!("kept")));
+    let (status, again) = collector.post(SAMPLES, &[], picture(1));
+    assert_eq!((status, &again["outcome"], &again["id"]), (200, &json!("duplicate"), &told["id"]));
+    let feedback = |id: &Value| json!({"id": id, "label": "one", "author": "ann"}).to_string().into_bytes();
+    assert_eq!(collector.post(FEEDBACK, &[], feedback(&told["id"])).0, 200);
+    let (status, unknown) = collector.post(FEEDBACK, &[], feedback(&json!("0".repeat(64))));
+    assert!(status == 404 && unknown["error"].as_str().unwrap().contains("is not held here"), "{unknown}");
+    assert_eq!(collector.post(FEEDBACK, &[], b"{}".to_vec()).0, 400);
+    assert_eq!(collector.post("/v1/samples/vision/cats", &[], picture(1)).0, 404);
+    assert_eq!(collector.post(SAMPLES, &[], vec![0; 5 << 20]).0, 413);
+    collector.kill();
+
+    // It is sent by the next process.
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 0, json!({})), &[]);
+    collector.sent("vision/digits", 1);
+    assert_eq!(collector.post(SAMPLES, &[], picture(1)).1["outcome"], "duplicate", "sent, and remembered");
+    let lake = files(&folder.path().join("lake"));
+    let names: Vec<_> = lake.iter().map(|(path, _)| path.extension().unwrap().to_str().unwrap()).collect();
+    assert!(names.contains(&"tar") && names.contains(&"parquet") && names.len() == 2, "{names:?}");
+    let tar = lake.iter().find(|(path, _)| path.extension().unwrap() == "tar").unwrap();
+    let mut tar = tar::Archive::new(tar.1.as_slice());
+    let entries: Vec<(String, Vec<u8>)> = tar
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+            (name, content)
+        })
+        .collect();
+    let id = told["id"].as_str().unwrap();
+    assert_eq!(entries[0], (format!("{id}.png"), picture(1)));
+    assert_eq!(entries[1], (format!("{id}.txt"), b"one".to_vec()));
+    let known: Value = serde_json::from_slice(&entries[2].1).unwrap();
+    assert_eq!(
+        (&known["group"], &known["label"]["author"], &known["probability"]),
+        (&json!("till-3"), &json!("ann"), &json!(1.0))
+    );
+    let metrics = collector.metrics();
+    assert!(metrics.contains("sconce_collector_sent_samples_total{dataset=\"vision/digits\"} 1"), "{metrics}");
+}
+
+#[test]
+fn a_configuration_that_changes_is_taken_up_and_a_bad_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, json!({})), &[]);
+    assert_eq!(collector.post(SAMPLES, &[], picture(1)).0, 201);
+    configure(folder.path(), &digits(folder.path(), 3600, json!({"privacy": {"policy": "Masked", "mask": {}}})));
+    until("the bad one is refused", || collector.log.lock().unwrap().contains("would cover nothing"));
+    assert_eq!(collector.post(SAMPLES, &[], picture(2)).0, 201);
+    configure(folder.path(), &digits(folder.path(), 3600, json!({"sources": []})));
+    until("no samples are taken", || collector.post(SAMPLES, &[], picture(3)).0 == 403);
+    assert_eq!(collector.status()["datasets"]["vision/digits"]["held"], 2, "what is held stays");
+    configure(folder.path(), &digits(folder.path(), 0, json!({"sources": []})));
+    collector.sent("vision/digits", 2);
+    // What is held when the policy gets stricter does not leave.
+    configure(folder.path(), &digits(folder.path(), 3600, json!({})));
+    until("samples are taken again", || collector.post(SAMPLES, &[], picture(4)).0 == 201);
+    let masked = json!({"privacy": {"policy": "Masked", "mask": {"blocks": 2}}});
+    configure(folder.path(), &digits(folder.path(), 0, masked));
+    until("it is dropped", || collector.status()["datasets"]["vision/digits"]["dropped"]["Forgotten"] == 1);
+    assert_eq!(collector.status()["datasets"]["vision/digits"]["sent"], 2);
+}
+
+#[test]
+fn what_is_not_of_the_datasets_kind_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, json!({"kind": "Image"})), &[]);
+    assert_eq!(collector.post(SAMPLES, &[], picture(1)).0, 201);
+    let (status, told) = collector.post(SAMPLES, &[], b"{\"open\": 1}".to_vec());
+    assert_eq!((status, &told["reason"]), (422, &json!("Strange")));
+    assert!(told["error"].as_str().unwrap().contains("of the kind Image, and this is json"), "{told}");
+    assert_eq!(collector.status()["datasets"]["vision/digits"]["dropped"]["Strange"], 1);
+}
+
+#[test]
+fn files_that_come_into_a_folder_are_samples_and_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let inbox = folder.path().join("inbox");
+    std::fs::create_dir_all(inbox.join("seven")).unwrap();
+    std::fs::write(inbox.join("a.png"), picture(1)).unwrap();
+    let sources = json!({"sources": [{"directory": {"path": inbox}}]});
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, sources), &[]);
+    std::fs::write(inbox.join("seven/b.png"), picture(2)).unwrap();
+    std::fs::write(inbox.join("note.exe"), b"MZ\x90").unwrap();
+    until("both are held", || collector.status()["datasets"]["vision/digits"]["held"] == 2);
+    until("they are gone", || !inbox.join("a.png").exists() && !inbox.join("seven/b.png").exists());
+    until("what is no sample is put aside", || inbox.join(".refused/note.exe").exists());
+    until("that is counted", || collector.status()["datasets"]["vision/digits"]["dropped"]["Private"] == 1);
+}
+
+#[test]
+fn a_camera_is_looked_at_as_often_as_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/stream", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.read(&mut [0; 1024]);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n";
+            let mut sent = stream.write_all(head.as_bytes());
+            for number in 0_u8..=255 {
+                let mut jpeg = Vec::new();
+                let image = image::DynamicImage::ImageRgb8(RgbImage::from_pixel(16, 16, Rgb([number, 9, 9])));
+                image.write_to(&mut std::io::Cursor::new(&mut jpeg), image::ImageFormat::Jpeg).unwrap();
+                sent = sent
+                    .and_then(|()| stream.write_all(b"--b\r\nContent-Type: image/jpeg\r\n\r\n"))
+                    .and_then(|()| stream.write_all(&jpeg));
+            }
+            drop(sent);
+        }
+    });
+    let sources = json!({"sources": [{"mjpeg": {"url": url, "everySeconds": 0}}]});
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, sources), &[]);
+    until("pictures are held", || collector.status()["datasets"]["vision/digits"]["held"].as_u64() > Some(100));
+}

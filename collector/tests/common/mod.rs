@@ -1,0 +1,145 @@
+//! The program, really running.
+
+#![allow(dead_code, reason = "each test uses what it needs")]
+
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Nothing that a test waits for takes near so long.
+const LIMIT: Duration = Duration::from_mins(2);
+
+pub struct Collector {
+    child: Child,
+    /// `http://HOST:PORT`.
+    pub http: String,
+    pub local: String,
+    pub log: Arc<Mutex<String>>,
+}
+
+impl Collector {
+    /// With its configuration and its data in a folder.
+    pub fn start(folder: &Path, datasets: &Value, variables: &[(&str, &str)]) -> Self {
+        configure(folder, datasets);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sconce-collector"))
+            .args(["run", "--node-name", "node-a", "--log-format", "json"])
+            .args(["--http", "127.0.0.1:0", "--local", "127.0.0.1:0"])
+            .arg("--config")
+            .arg(folder.join("collect.json"))
+            .arg("--data")
+            .arg(folder.join("data"))
+            .env("RUST_LOG", "trace,hyper=info,h2=info,rustls=info")
+            .envs(variables.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let began = lines.by_ref().find_map(|line| {
+            let line: Value = serde_json::from_str(&line).ok()?;
+            line["http"].is_string().then_some(line)
+        });
+        let began = began.expect("the collector says where it listens");
+        let address = |name: &str| format!("http://{}", began[name].as_str().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = log.clone();
+        std::thread::spawn(move || lines.for_each(|line| *written.lock().unwrap() += &(line + "\n")));
+        let collector = Self { child, http: address("http"), local: address("local"), log };
+        for name in datasets.as_object().unwrap().keys() {
+            until("the dataset is collected", || collector.status()["datasets"].get(name).is_some());
+        }
+        collector
+    }
+
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], content: Vec<u8>) -> (u16, Value) {
+        let base = if path.starts_with("/v1/answers") { &self.local } else { &self.http };
+        answer(
+            headers
+                .iter()
+                .fold(client().post(format!("{base}{path}")), |request, (name, value)| request.header(*name, *value))
+                .body(content),
+        )
+    }
+
+    pub fn status(&self) -> Value {
+        answer(client().get(format!("{}/v1/status", self.local))).1
+    }
+
+    pub fn metrics(&self) -> String {
+        block(async { client().get(format!("{}/metrics", self.http)).send().await.unwrap().text().await.unwrap() })
+    }
+
+    /// Waits until so many samples of a dataset have arrived.
+    pub fn sent(&self, dataset: &str, samples: u64) {
+        until(&format!("{samples} samples are sent"), || {
+            self.status()["datasets"][dataset]["sent"].as_u64() >= Some(samples)
+        });
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub fn configure(folder: &Path, datasets: &Value) {
+    let config = json!({"schema": 1, "datasets": datasets}).to_string();
+    let new = folder.join("collect.json.new");
+    std::fs::write(&new, config).unwrap();
+    std::fs::rename(new, folder.join("collect.json")).unwrap();
+}
+
+fn client() -> reqwest::Client {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::new()
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+    block(async {
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null))
+    })
+}
+
+/// Asks again until it is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn png(picture: &image::RgbImage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    picture.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+    bytes
+}
+
+/// All files under a folder, with their content.
+pub fn files(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if let Ok(content) = std::fs::read(&path) {
+            found.push((path, content));
+        }
+    }
+    found
+}

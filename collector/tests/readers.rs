@@ -1,0 +1,206 @@
+//! By programs that others wrote: an S3 server (moto), a broker (mosquitto), and Python's readers of what has arrived.
+
+#![cfg(feature = "strangers")]
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
+mod common;
+#[path = "../../model/examples/against_onnx_runtime/python.rs"]
+mod python;
+
+use common::{Collector, png, until};
+use image::{Rgb, RgbImage};
+use python::{Nothing, python};
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// The file that is told why nothing was tried, where nothing can be had: that is no failure then.
+const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
+
+/// Of an environment with all of them; `None` if nothing is to be tried.
+fn interpreter() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("collector-strangers");
+    match python(&folder, include_str!("readers/requirements.txt")) {
+        Ok(interpreter) => Some(interpreter),
+        Err(why) if why.is::<Nothing>() => untried(&format!("{Nothing}: {why}")),
+        Err(error) => panic!("{error:#}"),
+    }
+}
+
+/// Says that nothing was tried, and why; a failure, unless that may be so.
+fn untried<T>(why: &str) -> Option<T> {
+    let told = format!("what others wrote to read, keep and tell samples was NOT tried: {why}\n");
+    let Some(file) = std::env::var_os(UNTRIED) else { panic!("{told}") };
+    // Not by `eprintln`, which nobody sees of a test that passes.
+    std::io::stderr().write_all(told.as_bytes()).unwrap();
+    std::fs::write(file, told).unwrap();
+    None
+}
+
+fn mosquitto_path() -> String {
+    format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// Whether a broker and its client are there.
+fn has_mosquitto() -> bool {
+    let is_there = |program: &&str| {
+        let mut asking = Command::new(program);
+        asking.arg("-h").env("PATH", mosquitto_path()).stdout(Stdio::null()).stderr(Stdio::null());
+        asking.status().is_ok()
+    };
+    ["mosquitto", "mosquitto_pub"].iter().all(is_there)
+}
+
+/// A program, ended with its test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn answers(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+fn moto(interpreter: &Path, port: u16) -> Server {
+    let server = Command::new(interpreter)
+        .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let server = Server(server);
+    until("moto answers", || answers(port));
+    server
+}
+
+fn mosquitto(port: u16, folder: &Path) -> Server {
+    let config = folder.join("mosquitto.conf");
+    std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
+    let server = Command::new("mosquitto")
+        .env("PATH", mosquitto_path())
+        .arg("-c")
+        .arg(config)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let server = Server(server);
+    until("mosquitto answers", || answers(port));
+    server
+}
+
+fn publish(port: u16, topic: &str, content: &[u8]) {
+    let mut client = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", topic, "-s"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    client.stdin.take().unwrap().write_all(content).unwrap();
+    assert!(client.wait().unwrap().success());
+}
+
+fn bucket(interpreter: &Path, variables: &[(&str, &str)]) {
+    let script = "import boto3,os; boto3.client('s3',endpoint_url=os.environ['AWS_ENDPOINT_URL'],region_name='us-east-1').create_bucket(Bucket='lake')";
+    let made = Command::new(interpreter).args(["-c", script]).envs(variables.iter().copied()).status().unwrap();
+    assert!(made.success());
+}
+
+fn read(interpreter: &Path, folder: &Path, variables: &[(&str, &str)]) -> Value {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/readers/read.py");
+    let output = Command::new(interpreter)
+        .args([script, "lake"])
+        .arg(folder)
+        .envs(variables.iter().copied())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
+    let Some(interpreter) = interpreter() else { return };
+    if !has_mosquitto() {
+        return untried("mosquitto is missing; Debian: apt-get install mosquitto mosquitto-clients")
+            .unwrap_or_default();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (s3, broker) = (free_port(), free_port());
+    let endpoint = format!("http://127.0.0.1:{s3}");
+    let variables = [
+        ("AWS_ENDPOINT_URL", endpoint.as_str()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "us-east-1"),
+    ];
+    let _broker = mosquitto(broker, folder.path());
+    let datasets = json!({"vision/digits": {
+        "uri": "s3://lake/digits",
+        "privacy": {"policy": "Raw"},
+        "sources": [{"http": {}}, {"mqtt": {"broker": format!("mqtt://127.0.0.1:{broker}"), "topic": "door/+/state"}}],
+        "upload": {"delaySeconds": 0},
+    }});
+    // The network is cut at first: there is no S3.
+    let collector = Collector::start(folder.path(), &datasets, &variables);
+    let picture = |number: u8| png(&RgbImage::from_pixel(8, 6, Rgb([number, 1, 2])));
+    for number in 0..20 {
+        let label = (number % 10).to_string();
+        let (status, told) = collector.post(
+            "/v1/samples/vision/digits",
+            &[("x-sconce-label", &label), ("x-sconce-author", "ann")],
+            picture(number),
+        );
+        assert_eq!(status, 201, "{told}");
+    }
+    until("the collector subscribes", || collector.log.lock().unwrap().contains("subscribing"));
+    until("messages come through", || {
+        // Until the broker has the subscription, what is published is lost: the same message again is the same sample.
+        publish(broker, "door/7/state", br#"{"open": 0}"#);
+        collector.status()["datasets"]["vision/digits"]["held"].as_u64() > Some(20)
+    });
+    publish(broker, "door/7/state", br#"{"open": 1}"#);
+    until("both are held", || collector.status()["datasets"]["vision/digits"]["held"] == 22);
+    collector.kill();
+    // While nobody collects, the broker keeps what comes.
+    publish(broker, "door/8/state", br#"{"open": 2}"#);
+    let collector = Collector::start(folder.path(), &datasets, &variables);
+    until("it is told", || collector.log.lock().unwrap().contains("not sent; it is held"));
+    until("the broker has sent it", || collector.status()["datasets"]["vision/digits"]["held"] == 23);
+    let _s3 = moto(&interpreter, s3);
+    bucket(&interpreter, &variables);
+    collector.sent("vision/digits", 23);
+    let (status, _) = collector.post("/v1/samples/vision/digits", &[], picture(3));
+    assert_eq!(status, 200, "a duplicate of what was sent");
+    collector.post("/v1/samples/vision/digits", &[], picture(200));
+    collector.sent("vision/digits", 24);
+
+    let read = read(&interpreter, &folder.path().join("read"), &variables);
+    let ids: std::collections::BTreeSet<_> = read["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+    assert_eq!((ids.len(), read["ids"].as_array().unwrap().len()), (24, 24), "each once");
+    assert_eq!(read["measured"], json!([r#"{"open": 0}"#, r#"{"open": 1}"#, r#"{"open": 2}"#]));
+    assert_eq!(read["sources"], json!(["http", "mqtt:door/7/state", "mqtt:door/8/state"]));
+    assert_eq!(read["time"], "timestamp[ms, tz=UTC]");
+    assert!(read["years"][0].as_u64() > Some(2024), "{}", read["years"]);
+    let pictures = read["pictures"].as_object().unwrap();
+    assert_eq!(pictures.len(), 21);
+    assert!(pictures.values().all(|picture| picture[0] == json!([6, 8, 3])), "{pictures:?}");
+    let colours: std::collections::BTreeSet<u64> =
+        pictures.values().map(|picture| picture[1].as_u64().unwrap()).collect();
+    assert_eq!(colours, (0..20).chain([200]).collect());
+    for (id, class) in read["classes"].as_object().unwrap() {
+        assert_eq!(class, &json!(pictures[id][1].as_u64().unwrap() % 10));
+        assert_eq!(read["labels"][id], json!([class.to_string(), "ann"]));
+    }
+    assert_eq!(read["classes"].as_object().unwrap().len(), 20);
+}

@@ -1,0 +1,162 @@
+//! What a request held and an answer said, off their gRPC frames. Pure.
+
+use crate::wire::{ModelInferRequest, ModelInferResponse};
+use bytes::Bytes;
+use prost::Message as _;
+
+/// What a classifier said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    pub version: String,
+    pub class: u64,
+    /// From 0 to 1.
+    pub best: f64,
+    pub margin: f64,
+}
+
+fn message(frame: &Bytes) -> Option<Bytes> {
+    let head = frame.get(..5)?;
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    (head[0] == 0 && frame.len() >= 5 + length).then(|| frame.slice(5..5 + length))
+}
+
+/// The first output that is scores of one sample; `None` of another task, or of a batch.
+pub fn answer(frame: &Bytes) -> Option<Scores> {
+    let answer = ModelInferResponse::decode(message(frame)?).ok()?;
+    let mut raws = answer.raw_output_contents.iter();
+    answer.outputs.iter().find_map(|output| {
+        let raw = raws.next();
+        let values: Vec<f32> = match (raw, &output.contents) {
+            (Some(raw), _) => raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            (None, contents) => contents.as_ref()?.fp32_contents.clone(),
+        };
+        let is_one = output.datatype == "FP32" && matches!(output.shape[..], [_] | [1, _]);
+        (is_one && values.len() > 1).then(|| scores(&answer.model_version, &values)).flatten()
+    })
+}
+
+fn scores(version: &str, values: &[f32]) -> Option<Scores> {
+    let values = shares(values)?;
+    let mut order: Vec<(usize, f64)> = values.into_iter().enumerate().collect();
+    order.sort_by(|one, other| other.1.total_cmp(&one.1));
+    let ((class, best), (_, second)) = (*order.first()?, *order.get(1)?);
+    Some(Scores { version: version.to_owned(), class: class as u64, best, margin: best - second })
+}
+
+/// Probabilities as they are; other scores are logits.
+fn shares(values: &[f32]) -> Option<Vec<f64>> {
+    let values: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+    if values.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
+    let sum: f64 = values.iter().sum();
+    if values.iter().all(|value| *value >= 0.0) && (sum - 1.0).abs() < 0.01 {
+        return Some(values);
+    }
+    let most = values.iter().copied().fold(f64::MIN, f64::max);
+    let powers: Vec<f64> = values.iter().map(|value| (value - most).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    Some(powers.into_iter().map(|power| power / sum).collect())
+}
+
+/// The first input: a file as it was sent, or a tensor as NumPy writes it; `None` of what is neither.
+pub fn content(frame: &Bytes) -> Option<Bytes> {
+    let request = ModelInferRequest::decode(message(frame)?).ok()?;
+    let input = request.inputs.first()?;
+    let raw = request.raw_input_contents.first().cloned();
+    if input.datatype == "BYTES" {
+        return match (raw, &input.contents) {
+            (Some(raw), _) => {
+                let (length, rest) = raw.split_first_chunk()?;
+                (rest.len() == u32::from_le_bytes(*length) as usize).then(|| raw.slice(4..))
+            }
+            (None, contents) => match &contents.as_ref()?.bytes_contents[..] {
+                [file] => Some(file.clone()),
+                _ => None,
+            },
+        };
+    }
+    let values = match raw {
+        Some(raw) => raw,
+        None if input.datatype == "FP32" => crate::wire::raw_fp32(&input.contents.as_ref()?.fp32_contents),
+        None => return None,
+    };
+    Some(npy(descriptor(&input.datatype)?, &input.shape, &values))
+}
+
+fn descriptor(datatype: &str) -> Option<&'static str> {
+    Some(match datatype {
+        "BOOL" => "|b1",
+        "UINT8" => "|u1",
+        "INT8" => "|i1",
+        "INT32" => "<i4",
+        "INT64" => "<i8",
+        "FP16" => "<f2",
+        "FP32" => "<f4",
+        "FP64" => "<f8",
+        _ => return None,
+    })
+}
+
+/// Version 1.0 of the format: a magic word, and a header of Python padded to 64 bytes.
+fn npy(descriptor: &str, shape: &[i64], values: &[u8]) -> Bytes {
+    let shape: String = shape.iter().map(|length| format!("{length}, ")).collect();
+    let mut header = format!("{{'descr': '{descriptor}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), values].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::model_infer_request::InferInputTensor;
+    use crate::wire::model_infer_response::InferOutputTensor;
+    use crate::wire::{raw_bytes, raw_fp32};
+
+    fn frame(message: &impl prost::Message) -> Bytes {
+        let body = message.encode_to_vec();
+        [&[0][..], &(body.len() as u32).to_be_bytes(), &body].concat().into()
+    }
+
+    fn answered(shape: Vec<i64>, values: &[f32]) -> Option<Scores> {
+        let output = InferOutputTensor { name: "scores".into(), datatype: "FP32".into(), shape, ..Default::default() };
+        answer(&frame(&ModelInferResponse {
+            model_version: "2".into(),
+            outputs: vec![output],
+            raw_output_contents: vec![raw_fp32(values)],
+            ..Default::default()
+        }))
+    }
+
+    fn asked(datatype: &str, shape: Vec<i64>, raw: Bytes) -> Option<Bytes> {
+        let input = InferInputTensor { name: "x".into(), datatype: datatype.into(), shape, ..Default::default() };
+        content(&frame(&ModelInferRequest { inputs: vec![input], raw_input_contents: vec![raw], ..Default::default() }))
+    }
+
+    #[test]
+    fn scores_are_probabilities_or_become_them() {
+        let said = answered(vec![1, 3], &[0.25, 0.625, 0.125]).unwrap();
+        assert_eq!(said, Scores { version: "2".into(), class: 1, best: 0.625, margin: 0.375 });
+        let logits = answered(vec![3], &[-1.0, 3.0, 3.0]).unwrap();
+        assert!(logits.margin.abs() < 1e-9 && logits.best < 0.5, "{logits:?}");
+        assert_eq!(answered(vec![2, 2], &[1.0, 0.0, 0.0, 1.0]), None, "a batch");
+        assert_eq!(answered(vec![1, 2], &[f32::NAN, 0.0]), None);
+        assert_eq!(answer(&Bytes::from_static(b"\0\0\0\0\x09nonsense")), None);
+    }
+
+    #[test]
+    fn a_file_is_as_it_was_and_a_tensor_is_numpys() {
+        let file = Bytes::from_static(b"\xff\xd8...");
+        assert_eq!(asked("BYTES", vec![1], raw_bytes(std::slice::from_ref(&file))), Some(file.clone()));
+        assert_eq!(asked("BYTES", vec![2], raw_bytes(&[file.clone(), file])), None);
+        let npy = asked("FP32", vec![1, 2], raw_fp32(&[1.5, -2.0])).unwrap();
+        assert!(
+            npy.starts_with(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2,), }")
+        );
+        assert_eq!((npy.len(), &npy[128..]), (136, &raw_fp32(&[1.5, -2.0])[..]));
+        assert_eq!(asked("STRING", vec![1], Bytes::new()), None);
+    }
+}
