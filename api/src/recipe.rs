@@ -21,6 +21,16 @@ pub struct NetworkInput {
     /// Channels first, without the batch; -1 stands for time.
     #[schemars(length(min = 1, max = 4), inner(range(min = -1, max = 65536)))]
     pub shape: Vec<i64>,
+    /// u32: whole numbers, which name words, for an embedding. Default: f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<InputType>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum InputType {
+    F32,
+    U32,
 }
 
 macro_rules! one_of {
@@ -96,7 +106,12 @@ fn exactly_one(kinds: &[&str], beside: Value) -> Schema {
     };
     let most = properties.len() + 1;
     for kind in kinds {
-        properties.insert((*kind).into(), json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+        // Of all kinds the one that is said by a word.
+        let typed = match *kind {
+            "activation" => json!({"type": "string", "maxLength": 63}),
+            _ => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        };
+        properties.insert((*kind).into(), typed);
     }
     let one_of: Vec<Value> = kinds.iter().map(|kind| json!({"required": [kind]})).collect();
     json_schema!({"type": "object", "minProperties": 1, "maxProperties": most, "properties": properties, "oneOf": one_of})
