@@ -129,7 +129,7 @@ pub struct MjpegSource {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("(self.policy == 'Masked') == has(self.mask)").message("Masked needs a mask, and no other policy has one"),
-    validation = Rule::new("['Raw', 'Masked', 'StatisticsOnly'].indexOf(self.policy) >= ['Raw', 'Masked', 'StatisticsOnly'].indexOf(oldSelf.policy)").message("privacy may only get stricter: for a looser policy make a new EdgeDataset").reason(Reason::FieldValueForbidden)
+    validation = Rule::new("self.policy == oldSelf.policy || oldSelf.policy == 'Raw' || self.policy == 'StatisticsOnly'").message("privacy may only get stricter: for a looser policy make a new EdgeDataset").reason(Reason::FieldValueForbidden)
 )]
 pub struct DatasetPrivacy {
     /// From the loosest to the strictest; it may only get stricter.
