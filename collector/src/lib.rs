@@ -20,4 +20,5 @@ pub mod shard;
 pub mod sources;
 pub mod store;
 pub mod upload;
+pub mod watch;
 pub mod window;

@@ -9,19 +9,15 @@ use crate::intake::Intake;
 use crate::keeper::Keeper;
 use crate::sources;
 use crate::store::{Limits, Store, StoreError, allocate};
-use notify::{RecursiveMode, Watcher as _};
+use crate::watch::Changes;
+use notify::RecursiveMode;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-
-/// Some file systems tell nothing of their changes.
-const ANYWAY: Duration = Duration::from_secs(5);
 
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
@@ -71,15 +67,8 @@ struct Collector {
 
 impl Collector {
     async fn follow(mut self) {
-        let (bell, mut rung) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |_| {
-            bell.try_send(()).ok();
-        });
         let folder = self.args.config.parent().unwrap_or(Path::new("/")).to_owned();
-        let _watcher = watcher.map(|mut watcher| {
-            watcher.watch(&folder, RecursiveMode::NonRecursive).ok();
-            watcher
-        });
+        let mut changes = Changes::of(&folder, RecursiveMode::NonRecursive);
         let mut config = None;
         loop {
             match read(&self.args.config) {
@@ -91,7 +80,7 @@ impl Collector {
             if let Some(config) = &config {
                 self.take(config).await;
             }
-            timeout(ANYWAY, rung.recv()).await.ok();
+            changes.next().await;
         }
     }
 

@@ -4,15 +4,12 @@ use crate::clock::Now;
 use crate::intake::{Chosen, Intake, Taken, Took};
 use crate::sample::Label;
 use crate::store::Outcome;
-use notify::{RecursiveMode, Watcher as _};
+use crate::watch::Changes;
+use notify::RecursiveMode;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-/// Some file systems tell nothing of their changes.
-const ANYWAY: Duration = Duration::from_secs(5);
 /// A file that is as long as it was so long ago is whole.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Where files go that may not be kept; nobody looks into it.
@@ -20,16 +17,7 @@ const REFUSED: &str = ".refused";
 const LABELS: &str = "labels.csv";
 
 pub async fn run(folder: &Path, share: f64, intake: &Intake) {
-    let (bell, mut rung) = mpsc::channel(1);
-    let watcher = notify::recommended_watcher(move |_| {
-        bell.try_send(()).ok();
-    });
-    let watched = watcher.and_then(|mut watcher| {
-        watcher.watch(folder, RecursiveMode::Recursive)?;
-        Ok(watcher)
-    });
-    let watcher = watched
-        .inspect_err(|error| tracing::warn!(folder = %folder.display(), %error, "not watched: looked into every 5 s"));
+    let mut changes = Changes::of(folder, RecursiveMode::Recursive);
     let mut lengths: BTreeMap<PathBuf, u64> = BTreeMap::new();
     loop {
         let files = files(folder);
@@ -40,11 +28,10 @@ pub async fn run(folder: &Path, share: f64, intake: &Intake) {
         let is_quiet = files == lengths;
         lengths = files;
         if is_quiet {
-            timeout(ANYWAY, rung.recv()).await.ok();
+            changes.next().await;
         } else {
             tokio::time::sleep(SETTLED).await;
         }
-        let _ = &watcher;
     }
 }
 
