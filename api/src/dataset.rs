@@ -160,6 +160,7 @@ pub struct DatasetMask {
     pub blocks: Option<i64>,
 }
 
+// No field is called `y`: to YAML 1.1, and so to kubectl, that is `true`.
 /// In percent of the picture.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -167,12 +168,12 @@ pub struct MaskZone {
     /// Of which camera: an MQTT topic, a camera's host, a folder, or what a sender says; * is every one that has no zone.
     #[schemars(length(min = 1, max = 253))]
     pub camera: String,
-    /// Of its left side.
+    /// How far its left side is from the picture's.
     #[schemars(range(min = 0, max = 100))]
-    pub x: i64,
-    /// Of its upper side.
+    pub left: i64,
+    /// How far its upper side is from the picture's.
     #[schemars(range(min = 0, max = 100))]
-    pub y: i64,
+    pub top: i64,
     #[schemars(range(min = 1, max = 100))]
     pub width: i64,
     #[schemars(range(min = 1, max = 100))]

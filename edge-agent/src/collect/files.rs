@@ -77,7 +77,7 @@ fn privacy(privacy: &DatasetPrivacy) -> Value {
         PrivacyPolicy::Masked => {
             let mut zones: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
             for zone in &mask.zones {
-                let rectangle = json!({"x": zone.x, "y": zone.y, "width": zone.width, "height": zone.height});
+                let rectangle = json!({"x": zone.left, "y": zone.top, "width": zone.width, "height": zone.height});
                 zones.entry(&zone.camera).or_default().push(rectangle);
             }
             json!({"policy": "Masked", "mask": {"zones": zones, "blocks": mask.blocks}})
@@ -169,7 +169,7 @@ mod tests {
                     {"mqtt": {"broker": "mqtt://door:1883", "topic": "door/+/image"}},
                     {"mjpeg": {"url": "http://camera/stream", "every": "10s"}}],
                 "privacy": {"policy": "Masked", "mask": {"blocks": 64,
-                    "zones": [{"camera": "*", "x": 0, "y": 50, "width": 100, "height": 50}]}},
+                    "zones": [{"camera": "*", "left": 0, "top": 50, "width": 100, "height": 50}]}},
                 "buffer": {"maxSize": "2Gi", "maxAge": "336h"},
                 "upload": {"maxRate": "1600k", "delay": "5m",
                     "window": {"start": "22:00", "end": "05:00", "timeZone": "Europe/Berlin"}},
