@@ -52,7 +52,7 @@ rights
   ✓ may create deployments in sconce-system
   ✓ may create daemonsets in sconce-node
 definitions
-  ✓ the API server would take all 7 custom resource definitions
+  ✓ the API server would take all 8 custom resource definitions
 nodes
   ✓ 1 at the edge, 1 in the cloud
 registry
@@ -169,7 +169,7 @@ fn an_installation_that_is_whole_passes() {
         plain(installed(&whole())),
         "\
 definitions
-  ✓ all 7 are there, and of this version
+  ✓ all 8 are there, and of this version
 operator
   ✓ 1 Ready in sconce-system
   ✓ operator-1 leads
@@ -340,7 +340,7 @@ async fn what_is_asked_is_what_an_api_server_has() {
     .await;
     let told = plain(before(&ask_before(&client, None, &[]).await));
     assert!(
-        told.contains("would take all 7") && told.contains("✓ v1.35.0") && told.ends_with("1 of 11 checks failed\n"),
+        told.contains("would take all 8") && told.contains("✓ v1.35.0") && told.ends_with("1 of 11 checks failed\n"),
         "{told}"
     );
 }
