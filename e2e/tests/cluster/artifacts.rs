@@ -9,7 +9,7 @@ use sconce_api::{EdgeModel, EdgePlacement, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, Spec, stands};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -44,17 +44,19 @@ async fn missing_artifact_is_named() -> Result<()> {
 #[tokio::test]
 async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result<()> {
     let bed = bed().await?;
-    let placement = bed.until_served("digits", "site-a", Tier::Edge).await?;
-    let decision = placement.status.and_then(|status| status.decision).context("what is served was decided")?;
-    let weights = format!("weights/{}/model.safetensors", decision.variant);
-    let good = std::fs::read(training().artifact.join(weights))?;
-    let stored = stored_blob(&good)?;
-    let half = good[..good.len() / 2].to_vec();
-    for (what, bad, expected) in [("tampered", flipped(&good), "DigestMismatch"), ("cut-off", half, "FetchFailed")] {
+    bed.until_served("digits", "site-a", Tier::Edge).await?;
+    // Whichever variant it will be.
+    let files = ["f32", "f16", "int8"].map(|variant| format!("weights/{variant}/model.safetensors"));
+    let weights = files.map(|file| std::fs::read(training().artifact.join(file)));
+    let weights = weights.into_iter().collect::<std::io::Result<Vec<_>>>()?;
+    let half = |good: &[u8]| good[..good.len() / 2].to_vec();
+    let cases: [(&str, fn(&[u8]) -> Vec<u8>, &str); 2] =
+        [("tampered", flipped, "DigestMismatch"), ("cut-off", half, "FetchFailed")];
+    for (what, spoil, expected) in cases {
         // A version of its own, so that nodes have to fetch: one class is renamed.
         let other = altered("config.json", |config| config["labels"][0] = json!(what))?;
         let digest = bed.publish(other.path(), &format!("models/{what}:1.0.0")).await?;
-        let _spoilt = Spoilt::new(&stored, &bad, &good)?;
+        let _spoilt = weights.iter().map(|good| Spoilt::new(good, spoil(good))).collect::<Result<Vec<_>>>()?;
         point_to(&bed, &format!("{}@{digest}", Bed::model_uri(&format!("models/{what}")))).await?;
         let wanted = format!("True/{expected}");
         let refused = bed
@@ -72,20 +74,21 @@ async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result
 
 /// The registry's bytes are wrong while this lives.
 struct Spoilt<'a> {
-    stored: &'a Path,
+    stored: PathBuf,
     good: &'a [u8],
 }
 
 impl<'a> Spoilt<'a> {
-    fn new(stored: &'a Path, bad: &[u8], good: &'a [u8]) -> Result<Self> {
-        std::fs::write(stored, bad)?;
+    fn new(good: &'a [u8], bad: Vec<u8>) -> Result<Self> {
+        let stored = stored_blob(good)?;
+        std::fs::write(&stored, bad)?;
         Ok(Self { stored, good })
     }
 }
 
 impl Drop for Spoilt<'_> {
     fn drop(&mut self) {
-        std::fs::write(self.stored, self.good).expect("the registry's folder is ours");
+        std::fs::write(&self.stored, self.good).expect("the registry's folder is ours");
     }
 }
 
@@ -102,7 +105,7 @@ fn flipped(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Where the registry keeps these bytes: it has no door for wrong ones.
-fn stored_blob(bytes: &[u8]) -> Result<std::path::PathBuf> {
+fn stored_blob(bytes: &[u8]) -> Result<PathBuf> {
     let mut folders = vec![Spec::TEST.folder().join("cp/registry")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
