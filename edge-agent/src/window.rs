@@ -121,11 +121,11 @@ mod tests {
         let after = |level: u64, last: &[u64]| {
             window((0..600).map(|_| level).chain(last.iter().copied())).tells_of_another_link()
         };
-        assert_eq!(after(6_000, &[60_000; 60]), true);
-        assert_eq!(after(60_000, &[6_000; 60]), true);
-        assert_eq!(after(6_000, &[60_000; 29]), false, "spikes are the link's own");
-        assert_eq!(after(6_000, &[11_000; 60]), false);
-        assert_eq!(after(300, &[2_200; 60]), false, "a busy node");
+        assert!(after(6_000, &[60_000; 60]));
+        assert!(after(60_000, &[6_000; 60]));
+        assert!(!after(6_000, &[60_000; 29]), "spikes are the link's own");
+        assert!(!after(6_000, &[11_000; 60]));
+        assert!(!after(300, &[2_200; 60]), "a busy node");
         assert!(!window((0..119).map(|_| 6_000)).tells_of_another_link());
         let mut window = window((0..600).map(|_| 60_000).chain((0..500).map(|_| 6_000)));
         window.begin_anew();
