@@ -49,10 +49,8 @@ async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result
     let files = ["f32", "f16", "int8"].map(|variant| format!("weights/{variant}/model.safetensors"));
     let weights = files.map(|file| std::fs::read(training().artifact.join(file)));
     let weights = weights.into_iter().collect::<std::io::Result<Vec<_>>>()?;
-    let half = |good: &[u8]| good[..good.len() / 2].to_vec();
-    let cases: [(&str, fn(&[u8]) -> Vec<u8>, &str); 2] =
-        [("tampered", flipped, "DigestMismatch"), ("cut-off", half, "FetchFailed")];
-    for (what, spoil, expected) in cases {
+    let spoils: [(_, Spoil, _); 2] = [("tampered", flipped, "DigestMismatch"), ("cut-off", half, "FetchFailed")];
+    for (what, spoil, expected) in spoils {
         // A version of its own, so that nodes have to fetch: one class is renamed.
         let other = altered("config.json", |config| config["labels"][0] = json!(what))?;
         let digest = bed.publish(other.path(), &format!("models/{what}:1.0.0")).await?;
@@ -95,6 +93,12 @@ impl Drop for Spoilt<'_> {
 fn condition_text(placement: &EdgePlacement, kind: &str) -> String {
     let conditions = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     sconce_e2e::condition(conditions, kind).map(|found| found.message.clone()).unwrap_or_default()
+}
+
+type Spoil = fn(&[u8]) -> Vec<u8>;
+
+fn half(bytes: &[u8]) -> Vec<u8> {
+    bytes[..bytes.len() / 2].to_vec()
 }
 
 fn flipped(bytes: &[u8]) -> Vec<u8> {
