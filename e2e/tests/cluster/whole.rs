@@ -1,6 +1,6 @@
 //! RBAC is sufficient and necessary: the audit log holds no refusal of ours, and a use of each right that the chart grants.
 //!
-//! Runs last (`z_`): the log then holds what the whole suite has done.
+//! Scenes run by name, so this one last: the log then holds what the whole suite has done.
 
 use crate::suite::bed;
 use anyhow::{Context as _, Result};
@@ -62,7 +62,7 @@ fn granted(role: &ClusterRole) -> BTreeSet<Right> {
 }
 
 #[tokio::test]
-async fn z_rights_are_sufficient_and_necessary() -> Result<()> {
+async fn rights_are_sufficient_and_necessary() -> Result<()> {
     let bed = bed().await?;
     let file = Spec::TEST.folder().join("cp/audit.log");
     let log = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
