@@ -1,7 +1,7 @@
 //! The round trip to the cloud tier, and to the router beside us, probed by gRPC health checks over one kept connection.
 
 use crate::metrics::Metrics;
-use crate::window::{P99_FROM, RECENT, Summary, Window};
+use crate::window::{P99_FROM, Summary, Window};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,16 +115,13 @@ async fn bursts(
     let mut client = HealthClient::new(channel);
     let began = Instant::now();
     let mut first = window.len() < P99_FROM;
-    // Until enough is known of the new one, the tail is that of both.
-    let mut is_another = false;
     loop {
         let quiet = alone.lock().await;
         // Not counted: it wakes an idle radio and, after a connection's end, opens the next.
         if let Err(lost) = round_trip(&mut client, String::new()).await {
             return lost;
         }
-        let most = if is_another { P99_FROM - RECENT } else { P99_FROM.saturating_sub(window.len()).max(BURST) };
-        for done in 1..=most {
+        for done in 1..=window.wanted(BURST) {
             match round_trip(&mut client, String::new()).await {
                 Ok(round_trip) => window.push(round_trip),
                 Err(lost) => return lost,
@@ -141,14 +138,9 @@ async fn bursts(
             }
         }
         drop(quiet);
-        if std::mem::take(&mut is_another) {
-            window.begin_anew();
-            let round_trip = window.summary();
-            metrics.round_trip(round_trip);
-            link.send_replace(Link { round_trip, contact: Some(Instant::now()) });
-        } else if window.tells_of_another_link() {
+        if window.tells_of_another_link() {
             tracing::info!("the link to the cloud tier or router has become another; measuring it anew");
-            is_another = true;
+            window.begin_anew();
             continue;
         }
         if window.len() >= P99_FROM {

@@ -11,7 +11,7 @@ pub const CAPACITY: usize = 4096;
 pub const P99_FROM: usize = 500;
 
 /// So many of the last samples tell how the link is now: three bursts.
-pub const RECENT: usize = 60;
+const RECENT: usize = 60;
 
 /// Medians that are less apart are of one link: a busy node, or the next cell of a radio.
 const ANOTHER_BY: Duration = Duration::from_millis(2);
@@ -19,6 +19,8 @@ const ANOTHER_BY: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 pub struct Window {
     samples: VecDeque<Duration>,
+    /// Samples since the link was noticed to be another.
+    anew: Option<usize>,
 }
 
 /// What a window says. Not rounded.
@@ -42,6 +44,24 @@ impl Window {
             self.samples.pop_front();
         }
         self.samples.push_back(round_trip);
+        if let Some(anew) = &mut self.anew {
+            *anew += 1;
+            if *anew >= P99_FROM {
+                self.samples.drain(..self.samples.len() - *anew);
+                self.anew = None;
+            }
+        }
+    }
+
+    /// Samples that are wanted before the next pause: at least a `burst`, and as many as tell the tail of a link that is new.
+    pub fn wanted(&self, burst: usize) -> usize {
+        P99_FROM.saturating_sub(self.anew.unwrap_or(self.samples.len())).max(burst)
+    }
+
+    /// The link has become another: until [`P99_FROM`] samples of the new one are there, the tail is that of both, and then the old
+    /// one's are forgotten.
+    pub fn begin_anew(&mut self) {
+        self.anew = Some(0);
     }
 
     pub fn len(&self) -> usize {
@@ -61,6 +81,9 @@ impl Window {
     /// True if by the median of the last three bursts the link has become another, twice as slow or as fast: the old one's tail
     /// says nothing of it. Spikes, however many in a burst, are the link's own.
     pub fn tells_of_another_link(&self) -> bool {
+        if self.anew.is_some() {
+            return false;
+        }
         let Some(before) = self.samples.len().checked_sub(RECENT).filter(|before| *before >= RECENT) else {
             return false;
         };
@@ -70,10 +93,6 @@ impl Window {
         (now >= then * 2 || now * 2 <= then) && now.abs_diff(then) >= ANOTHER_BY
     }
 
-    /// Forgets all but the last 500.
-    pub fn begin_anew(&mut self) {
-        self.samples.drain(..self.samples.len().saturating_sub(P99_FROM));
-    }
 }
 
 fn sorted<'a>(samples: impl Iterator<Item = &'a Duration>) -> Vec<Duration> {
@@ -127,9 +146,19 @@ mod tests {
         assert!(!after(6_000, &[11_000; 60]));
         assert!(!after(300, &[2_200; 60]), "a busy node");
         assert!(!window((0..119).map(|_| 6_000)).tells_of_another_link());
-        let mut window = window((0..600).map(|_| 60_000).chain((0..500).map(|_| 6_000)));
+    }
+
+    #[test]
+    fn nothing_of_the_old_link_is_left_once_the_new_one_is_measured() {
+        let mut window = window((0..600).map(|_| 120_000).chain((0..31).map(|_| 6_000)));
+        assert!(window.tells_of_another_link());
         window.begin_anew();
-        assert_eq!((window.len(), window.summary().unwrap().p99), (500, Some(Duration::from_millis(6))));
+        assert_eq!(window.wanted(20), P99_FROM);
+        (0..P99_FROM - 1).for_each(|_| window.push(Duration::from_millis(6)));
+        assert!(!window.tells_of_another_link(), "it is being measured");
+        assert_eq!((window.wanted(20), window.summary().unwrap().p99), (20, Some(Duration::from_millis(120))));
+        window.push(Duration::from_millis(6));
+        assert_eq!((window.len(), window.summary().unwrap().p99), (P99_FROM, Some(Duration::from_millis(6))));
     }
 
     #[test]

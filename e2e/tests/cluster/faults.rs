@@ -1,7 +1,7 @@
 //! What serves keeps serving: a node lost, a link cut, bad wishes.
 
 use crate::suite::bed;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -59,20 +59,25 @@ async fn lost_node_keeps_its_decision_and_serves_again_when_it_is_back() -> Resu
     let bed = bed().await?;
     let before = deployment_uid(&bed, "site-a").await?;
     bed.node("stop", "site-a-1").await?;
-    until_connected(&bed, "site-a", "False").await?;
-    let kept = bed
-        .until_placement("digits", "site-a", "Serving=Unknown", |ep| stands(ep, "Serving").starts_with("Unknown"))
-        .await?;
-    assert_eq!(sconce_e2e::tier(&kept), Some(Tier::Edge), "an unreachable site is not an empty one");
-    assert_eq!(deployment_uid(&bed, "site-a").await?, before);
-    // The other site does not notice.
-    let answers = bed.ask("site-b-1", &ClientRun::of("digits.vision").count(100)).await?;
-    assert_eq!(answers.failed, 0, "{:?}", answers.errors);
-
+    let lost = without_site_a(&bed, &before).await;
     bed.node("start", "site-a-1").await?;
+    lost?;
     until_connected(&bed, "site-a", "True").await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
     assert_eq!(deployment_uid(&bed, "site-a").await?, before);
+    Ok(())
+}
+
+async fn without_site_a(bed: &Bed, before: &str) -> Result<()> {
+    until_connected(bed, "site-a", "False").await?;
+    let kept = bed
+        .until_placement("digits", "site-a", "Serving=Unknown", |ep| stands(ep, "Serving").starts_with("Unknown"))
+        .await?;
+    ensure!(sconce_e2e::tier(&kept) == Some(Tier::Edge), "an unreachable site is not an empty one");
+    ensure!(deployment_uid(bed, "site-a").await? == before, "the Deployment of an unreachable site was made anew");
+    // The other site does not notice.
+    let answers = bed.ask("site-b-1", &ClientRun::of("digits.vision").count(100)).await?;
+    ensure!(answers.failed == 0, "site-b: {:?}", answers.errors);
     Ok(())
 }
 
@@ -83,9 +88,10 @@ async fn cut_link_leaves_connected_clients_served_and_moves_nothing() -> Result<
     let pod = bed.client_pod("site-a-1").await?;
     let before_cut = next_summary(&bed, &pod).await?;
     bed.link("site-a-1", &["--down"]).await?;
-    until_connected(&bed, "site-a", "False").await?;
+    let cut = until_connected(&bed, "site-a", "False").await;
     // The site's client has been streaming to its router all the while; its log is read once the link is back.
     bed.link("site-a-1", &[]).await?;
+    cut?;
     until_connected(&bed, "site-a", "True").await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
     let since = format!("--since-time={before_cut}");

@@ -18,7 +18,6 @@ const SLOW: &[&str] = &["--delay", "60ms"];
 
 /// Site-b's link slows, is well again, and then flaps, while its clients ask.
 #[tokio::test]
-#[ignore = "not yet: once the link is well again, its tail of before keeps the cloud out for longer than four times settle"]
 async fn a_slow_link_moves_a_model_for_a_while_and_a_flapping_one_no_more_often_than_may() -> Result<()> {
     let bed = bed().await?;
     pace(&bed, json!({"settle": format!("{SETTLE}s"), "minGain": "15%"}), json!({"maxMovesPerMinute": 1})).await?;

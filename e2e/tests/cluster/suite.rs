@@ -1,10 +1,12 @@
 //! What the scenarios share: the cluster, installed once, and the digits model as every scenario finds it.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use sconce_api::Tier;
 use sconce_e2e::{Bed, NAMESPACE, Spec, Training, root};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, OnceLock};
+use std::time::Instant;
 use tokio::sync::OnceCell;
 
 /// Below site-a's round trip of 120 ms; far above site-b's, however busy the machine.
@@ -31,6 +33,9 @@ stringData:
 ";
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// Why the cluster could not be brought to where every scenario begins: those that follow need not wait for it again.
+static UNSETTLED: OnceLock<String> = OnceLock::new();
 
 /// Folder of the suite's trained model.
 pub fn training() -> Training {
@@ -44,6 +49,10 @@ pub fn examples(file: &str) -> PathBuf {
 
 /// The cluster with Sconce, the fleet, the digits model placed at both sites, and a client at each.
 pub async fn bed() -> Result<Bed> {
+    println!("({} s so far)", BEGAN.elapsed().as_secs());
+    if let Some(why) = UNSETTLED.get() {
+        bail!("not tried, since an earlier scenario found the cluster unsettled: {why}");
+    }
     // A client of its own: each test has a runtime of its own, and connections do not outlive theirs.
     let bed = Bed::open(Spec::TEST).await?;
     INSTALLED
@@ -63,7 +72,7 @@ pub async fn bed() -> Result<Bed> {
         })
         .await
         .context("cannot install Sconce")?;
-    settle(&bed).await?;
+    settle(&bed).await.inspect_err(|error| drop(UNSETTLED.set(error.to_string())))?;
     Ok(bed)
 }
 
