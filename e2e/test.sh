@@ -41,6 +41,8 @@ stop() {
 trap stop EXIT
 "$programs/sconce-trainer" train e2e/training.yaml --output "$work/artifact" --held-out "$work/held-out"
 step "the suite, on its own Kubernetes"
+# Links are measured there: the disk is done with what the builds wrote.
+sync
 "$KUBEBOX_BIN/kubebox" down --name sconce-test >/dev/null
 "$KUBEBOX_BIN/kubebox" up --name sconce-test --config e2e/suite.yaml --api-port 26443 --registry-port 25000 --grace 12
 SCONCE_E2E_TRAINING=$work cargo test --release --workspace --features "$features,sconce-e2e/cluster" --test cluster -- --test-threads=1 --nocapture

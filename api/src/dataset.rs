@@ -25,11 +25,13 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
     printcolumn(name = "Privacy", type_ = "string", json_path = ".spec.privacy.policy"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that begins with a letter")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.fleetRef.name == oldSelf.fleetRef.name").message("fleetRef is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("self.kind == oldSelf.kind").message("kind is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.uri == oldSelf.uri").message("uri is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.privacy.policy != 'Masked' || self.kind == 'Image'").message("Masked covers images alone: for Audio and Sensor choose Raw or StatisticsOnly"),
     validation = Rule::new("self.kind == 'Image' || !has(self.sources) || self.sources.all(source, !has(source.mjpeg))").message("a source mjpeg gives images: let kind be Image")
@@ -43,7 +45,7 @@ pub struct EdgeDatasetSpec {
     /// Where samples go: s3://BUCKET/PREFIX. Endpoint and credentials are the collectors' own. Immutable.
     #[schemars(length(max = 512), regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?$"))]
     pub uri: String,
-    /// What a sample is.
+    /// What a sample is. Immutable.
     pub kind: SampleKind,
     /// Whence samples come, beside requests of models whose `collect` names this dataset.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -132,7 +134,7 @@ pub struct MjpegSource {
     validation = Rule::new("self.policy == oldSelf.policy || oldSelf.policy == 'Raw' || self.policy == 'StatisticsOnly'").message("privacy may only get stricter: for a looser policy make a new EdgeDataset").reason(Reason::FieldValueForbidden)
 )]
 pub struct DatasetPrivacy {
-    /// From the loosest to the strictest; it may only get stricter.
+    /// From the loosest to the strictest; it may only get stricter. Of a mask that is edited nobody judges whether it is.
     pub policy: PrivacyPolicy,
     /// With Masked: what is covered.
     #[serde(default, skip_serializing_if = "Option::is_none")]

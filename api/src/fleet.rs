@@ -292,6 +292,9 @@ pub struct FleetRemovals {
     /// How many placements there were before.
     #[schemars(range(min = 0))]
     pub placed: i64,
+    /// When the window began in which that was made use of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_since: Option<Time>,
     /// The count of sconce.dev/confirm-removals that was made use of: it does not count a second time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

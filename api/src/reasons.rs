@@ -51,6 +51,8 @@ reasons! {
     SitePaused,
     /// The model's placement excludes the tier.
     TierExcluded,
+    /// What the model sees must stay at the site: the dataset that it is collected for is not Raw.
+    DataMustStay,
     /// The node is not Ready.
     NodeNotReady,
     /// The node is cordoned or about to leave.
@@ -65,6 +67,10 @@ reasons! {
     InsufficientMemory,
     /// The node has too little CPU left.
     InsufficientCpu,
+    /// The node's disk is too small for the model's bytes.
+    InsufficientStore,
+    /// The node has room, but not within the share of it that the fleet's models may take.
+    ShareExceeded,
     /// The node's agent has not reported its speed yet.
     NoProfile,
     /// The round trip alone exceeds the budget.
@@ -92,6 +98,8 @@ reasons! {
     MovesCapped,
     /// Kept where it is: so much of the fleet would lose its place that a person has to confirm it.
     MassChangeHeld,
+    /// More important models took the room.
+    Displaced,
     /// Another place costs less.
     Costlier,
     /// Another place is faster.

@@ -1,12 +1,13 @@
 //! The objects that decisions are made of: read from a cluster, from a snapshot or from manifests, all in one form.
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{ApiResource, DynamicObject, ListParams, TypeMeta};
 use kube::{Api, Client, Resource, ResourceExt};
-use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
+use sconce_api::{EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
 use sconce_operator::observe::{ByKey, World, key, prune_node, prune_pod};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +30,7 @@ impl Objects {
         objects.list::<EdgeModel>(client, &all).await?;
         objects.list::<EdgeModelVersion>(client, &all).await?;
         objects.list::<EdgePlacement>(client, &all).await?;
+        objects.list::<EdgeDataset>(client, &all).await?;
         objects.list::<Node>(client, &all).await?;
         let alive = all.clone().fields("status.phase!=Succeeded,status.phase!=Failed");
         objects.list::<Pod>(client, &alive).await?;
@@ -94,7 +96,7 @@ impl Objects {
             }
         }
         if objects.0.is_empty() {
-            bail!("no EdgeFleet, EdgeSite or EdgeModel is in {}", names(files));
+            bail!("no EdgeFleet, EdgeSite, EdgeModel or EdgeDataset is in {}", names(files));
         }
         Ok(objects)
     }
@@ -103,7 +105,7 @@ impl Objects {
     pub fn with(&self, changes: Self, namespace: &str) -> Result<Self> {
         let mut objects = self.clone();
         for mut change in changes.0 {
-            let namespaced = change["kind"] == "EdgeModel";
+            let namespaced = change["kind"] == "EdgeModel" || change["kind"] == "EdgeDataset";
             if namespaced && change["metadata"]["namespace"].is_null() {
                 change["metadata"]["namespace"] = namespace.into();
             }
@@ -140,7 +142,7 @@ impl Objects {
     /// What the planner reads. Other kinds are passed over, and with a warning what cannot be read: one such object must not
     /// stop the others.
     pub fn world(&self) -> World {
-        let mut world = World::default();
+        let mut world = World { now: Timestamp::now(), ..World::default() };
         for object in &self.0 {
             if let Err(error) = add(&mut world, object) {
                 anstream::eprintln!("warning: {error:#}");
@@ -164,6 +166,7 @@ fn add(world: &mut World, object: &Value) -> Result<()> {
         "EdgeModel" => put(&mut world.models, object),
         "EdgeModelVersion" => put(&mut world.versions, object),
         "EdgePlacement" => put(&mut world.placements, object),
+        "EdgeDataset" => put(&mut world.datasets, object),
         "Node" => put(&mut world.nodes, object),
         "PriorityClass" => put(&mut world.priority_classes, object),
         "Deployment" => put(&mut world.deployments, object),
@@ -191,6 +194,7 @@ fn manifest(document: &Value) -> Result<bool> {
     let read = match document["kind"].as_str().unwrap_or_default() {
         "EdgeFleet" => again::<EdgeFleet>(document)?,
         "EdgeSite" => again::<EdgeSite>(document)?,
+        "EdgeDataset" => again::<EdgeDataset>(document)?,
         "EdgeModel" => again::<EdgeModel>(document)?,
         _ => return Ok(false),
     };

@@ -9,6 +9,7 @@ use sconce_operator::plan::{Placement, Plan, text};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,7 +53,7 @@ struct Word {
 }
 
 pub fn simulate(before: &World, after: &World) -> Result<Simulation> {
-    let (now, then) = (words(&planned(before)?), words(&planned(after)?));
+    let (now, then) = (words(&planned(&settled(before))?), words(&planned(&settled(after))?));
     let mut moves = Vec::new();
     for (key, word) in &then {
         let old = now.get(key).and_then(|word| word.place.clone());
@@ -76,6 +77,15 @@ pub fn simulate(before: &World, after: &World) -> Result<Simulation> {
             .map(|model| format!("{}/{}", model.namespace().unwrap_or_default(), model.name_any()))
             .collect(),
     })
+}
+
+/// The world once every wait for something to last is over: what is asked is where models end, not when.
+fn settled(world: &World) -> World {
+    let mut world = world.clone();
+    for fleet in world.fleets.values_mut() {
+        Arc::make_mut(fleet).spec.stability.get_or_insert_default().settle = "0s".into();
+    }
+    world
 }
 
 fn planned(world: &World) -> Result<Plans> {

@@ -69,7 +69,7 @@ pub fn items() -> Vec<Value> {
     ));
     items.push(ours(
         "EdgePlacement",
-        json!({"name": "digits-site-a", "namespace": "vision"}),
+        json!({"name": "digits-d74a1ffe", "namespace": "vision"}),
         json!({"modelRef": {"name": "digits"}, "siteRef": {"name": "site-a"}, "versionRef": {"name": "digits-1"}}),
         json!({
             "decision": {"tier": "Edge", "nodes": ["edge-a"], "variant": "f32", "replicas": 1, "reason": "ChosenAtEdge",

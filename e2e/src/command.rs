@@ -4,6 +4,11 @@ use anyhow::{Context as _, Result, bail};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+/// A program that says nothing for so long never will.
+const LIMIT: Duration = Duration::from_secs(600);
 
 pub struct Command {
     inner: tokio::process::Command,
@@ -62,9 +67,19 @@ impl Command {
             use tokio::io::AsyncWriteExt as _;
             stdin.write_all(text.as_bytes()).await?;
         }
-        let output = child.wait_with_output().await?;
+        let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
+        let output = ended.with_context(|| format!("`{}` has not ended after {LIMIT:?}", self.line))??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok((output.status.success(), text(output.stdout), text(output.stderr)))
+    }
+
+    /// Runs a program that goes on until it is dropped; returns it once it has said something.
+    pub async fn begin(mut self) -> Result<(tokio::process::Child, String)> {
+        let cannot = format!("cannot run `{}`", self.line);
+        let mut child = self.inner.stdout(Stdio::piped()).spawn().context(cannot)?;
+        let mut lines = BufReader::new(child.stdout.take().context("its output is ours")?).lines();
+        let said = tokio::time::timeout(LIMIT, lines.next_line()).await??;
+        Ok((child, said.with_context(|| format!("`{}` ended and said nothing", self.line))?))
     }
 
     pub async fn output(self) -> Result<String> {

@@ -111,6 +111,9 @@ fn significant(loss: f64) -> String {
     if !loss.is_finite() || loss == 0.0 {
         return loss.to_string();
     }
+    if loss.abs() >= 1e6 {
+        return format!("{loss:.1e}");
+    }
     let decimals = (1 - loss.abs().log10().floor() as i32).clamp(0, 9);
     format!("{loss:.*}", decimals as usize)
 }

@@ -6,7 +6,7 @@ use crate::fit::FitError;
 use crate::prepared::{Answer, Prepared, accuracy};
 use candle_core::Tensor;
 use sconce_kernels::{Cpu, IsaToken, Threads};
-use sconce_model::artifact::{self, Evaluation, Measured, Paired};
+use sconce_model::artifact::{Evaluation, Measured, Paired};
 use sconce_model::metrics::{confusion, drop_upper95, wilson95};
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::Variant;
@@ -47,12 +47,8 @@ pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preproces
         first = first.or_else(|| Some((&variant.name, answers.clone())));
         said.insert(variant.name.clone(), answers);
     }
-    let evaluation = Evaluation {
-        schema: 1,
-        dataset: artifact::DataSet { name: data.name.clone(), digest: data.digest.clone(), n: data.test.len() as u64 },
-        test_reads: data.test.reads(),
-        variants: measured,
-    };
+    let evaluation =
+        Evaluation { schema: 1, dataset: data.described(), test_reads: data.test.reads(), variants: measured };
     Ok(Evaluated { evaluation, answers: said })
 }
 

@@ -68,6 +68,10 @@ fn open(source: &Source) -> Result<Opened> {
     let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, graph.units())?;
     let share = share(&spec.fit.validation).unwrap_or_default();
     let (train, validation) = data.train.split(share, spec.fit.seed, "validation");
+    if train.is_empty() {
+        let why = format!("leaves none of {} samples to train on: let it be less", validation.len());
+        bail!(ManifestError::Field { path: source.manifest.clone(), field: "spec.fit.validation".into(), why });
+    }
     println!("Data: {} ({})", data.name, data.digest);
     println!("{} samples to train on, {} to validate, {} to test", train.len(), validation.len(), data.test.len());
     let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
@@ -135,8 +139,12 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         published: address,
     };
     if let (Some(path), Ok(_)) = (&flags.report, &published) {
+        let page_file = path.with_extension("html");
+        if page_file == *path {
+            bail!("--report names the JSON; the page comes beside it, as {}", page_file.display());
+        }
         write(path, &format!("{:#}\n", report(&run)))?;
-        write(&path.with_extension("html"), &page(&run))?;
+        write(&page_file, &page(&run))?;
     }
     if let Some(address) = address {
         println!("published {address}");
@@ -165,12 +173,25 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
 fn compress(folder: &Path, source: &Source) -> Result<ExitCode> {
     let artifact = Artifact::open(folder)?;
     let mut opened = open(source)?;
+    output::check(folder)?;
     let Opened { spec, preprocess, data, .. } = &mut opened;
     if **artifact.graph() != spec.architecture.graph()? || artifact.preprocess() != preprocess {
         bail!(
             "{} is not what {} describes: name the manifest that it was trained by",
             folder.display(),
             source.manifest.display()
+        );
+    }
+    let here = data.described();
+    if let Some(evaluation) = artifact.evaluation().filter(|evaluation| evaluation.dataset != here) {
+        // Its test samples may be among those that the network has learned from.
+        bail!(
+            "{} was evaluated on {} ({}), this is {} ({}): give the data, and fit.seed, that it was trained with",
+            folder.display(),
+            evaluation.dataset.name,
+            evaluation.dataset.digest,
+            here.name,
+            here.digest
         );
     }
     data.test.read_before(artifact.evaluation().map_or(0, |evaluation| evaluation.test_reads));

@@ -1,11 +1,13 @@
 //! The artifact's folder: replaced as a whole, and only if what it holds is an artifact.
 
+use sconce_model::artifact::signature::SIGNATURE;
 use sconce_model::artifact::{self, ArtifactError, Description};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-const PARTS: [&str; 5] = [artifact::CONFIG, artifact::PREPROCESS, artifact::VARIANTS, artifact::EVALUATION, "weights"];
+const PARTS: [&str; 6] =
+    [artifact::CONFIG, artifact::PREPROCESS, artifact::VARIANTS, artifact::EVALUATION, SIGNATURE, "weights"];
 
 #[derive(Debug, Error)]
 pub enum OutputError {
@@ -36,7 +38,8 @@ pub fn check(folder: &Path) -> Result<(), OutputError> {
     Ok(())
 }
 
-/// Writes the artifact beside the folder, then puts it in its place: whoever stops us finds the old one or the new one.
+/// Writes the artifact beside the folder, then puts it in its place: whoever stops us finds the old one or the new one, in the moment
+/// between two renames the old one as `FOLDER.old`.
 ///
 /// # Errors
 /// [`OutputError`] if the folder may not be replaced, or cannot be written.
@@ -46,8 +49,14 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), OutputE
     let replace = |source| OutputError::Replace { folder: folder.into(), source };
     remove(&partial).map_err(replace)?;
     artifact::write(&partial, description)?;
-    remove(folder).map_err(replace)?;
-    std::fs::rename(&partial, folder).map_err(replace)
+    let old = beside(folder, "old");
+    remove(&old).map_err(replace)?;
+    match std::fs::rename(folder, &old) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        renamed => renamed.map_err(replace)?,
+    }
+    std::fs::rename(&partial, folder).map_err(replace)?;
+    remove(&old).map_err(replace)
 }
 
 /// `digits.partial` beside `digits`, and beside `digits/` as well.
@@ -75,6 +84,7 @@ mod tests {
         check(&folder.path().join("absent")).unwrap();
         check(folder.path()).unwrap();
         artifact::testing::write_tiny(folder.path(), 7).unwrap();
+        std::fs::write(folder.path().join(SIGNATURE), "{}").unwrap();
         check(folder.path()).unwrap();
         std::fs::write(folder.path().join("thesis.tex"), "years of work").unwrap();
         let error = check(folder.path()).unwrap_err().to_string();

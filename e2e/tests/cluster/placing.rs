@@ -59,7 +59,7 @@ fn basis(placement: &EdgePlacement) -> Option<Basis> {
 #[tokio::test]
 async fn moving_between_tiers_under_load_fails_no_request() -> Result<()> {
     let bed = bed().await?;
-    for (budget, tier) in [("400ms", Tier::Cloud), (BUDGET, Tier::Edge)] {
+    for (budget, tier) in [("3s", Tier::Cloud), (BUDGET, Tier::Edge)] {
         let run = ClientRun::of(MODEL).rate(50).duration("30s");
         let moving = async {
             wish(&bed, json!({"latencyBudget": budget})).await?;
@@ -111,7 +111,7 @@ async fn what_clients_wait_is_told_and_held_against_the_budget() -> Result<()> {
 #[tokio::test]
 async fn what_is_simulated_is_what_then_happens_and_is_explained() -> Result<()> {
     let bed = bed().await?;
-    let wider = std::fs::read_to_string(examples("model.yaml"))?.replace("latencyBudget: 25ms", "latencyBudget: 400ms");
+    let wider = std::fs::read_to_string(examples("model.yaml"))?.replace("latencyBudget: 25ms", "latencyBudget: 3s");
     let simulated = bed.sconce()?.args(["simulate", "-f", "-", "-o", "json"]).input(&*wider).output().await?;
     let simulated: serde_json::Value = serde_json::from_str(&simulated)?;
     let moves = simulated["moves"].as_array().cloned().unwrap_or_default();
@@ -133,7 +133,7 @@ async fn what_is_simulated_is_what_then_happens_and_is_explained() -> Result<()>
         let explain = bed.sconce()?.args(["explain", "digits", "-n", NAMESPACE, "--site", "site-a"]);
         let said = explain.args(source).output().await?;
         println!("{said}");
-        assert!(said.contains(&format!("✓ cloud/{variant}   ChosenInCloud")) && said.contains("of 400 ms"), "{said}");
+        assert!(said.contains(&format!("✓ cloud/{variant}   ChosenInCloud")) && said.contains("of 3 s"), "{said}");
     }
     Ok(())
 }

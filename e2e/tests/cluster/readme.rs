@@ -1,8 +1,10 @@
 //! The README's commands work. One that this does not know fails here, so that none is documented untried.
 
 use crate::suite::{bed, training};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use sconce_e2e::{Bed, Command, program, root};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// The indented commands, without prompts, comments and line ends.
 fn commands(readme: &str) -> Vec<String> {
@@ -36,6 +38,11 @@ async fn try_out(bed: &Bed, command: &str) -> Result<()> {
         ["kubectl", "apply", rest @ ..] => {
             bed.kubectl().args(["apply", "--dry-run=server"]).args(rest.iter().map(example)).output().await?
         }
+        ["kubectl", "port-forward", rest @ ..] => {
+            let forward = bed.kubectl().arg("port-forward").args(rest.iter().map(example));
+            let port = words.last().copied().unwrap_or_default();
+            page(forward, port).await?
+        }
         ["kubectl", rest @ ..] => bed.kubectl().args(rest.iter().map(example)).output().await?,
         ["helm", "install", name, chart, rest @ ..] => {
             bed.helm().args(["template", name]).arg(root().join(chart)).args(rest).output().await?
@@ -62,6 +69,17 @@ async fn try_out(bed: &Bed, command: &str) -> Result<()> {
     };
     println!("tried: {command}");
     Ok(())
+}
+
+/// What the operator's page begins with, asked while its port is forwarded.
+async fn page(forward: Command, port: &str) -> Result<String> {
+    let (_forwarding, _) = forward.begin().await?;
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).await?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    ensure!(answer.contains("200 OK") && answer.contains("<!doctype html>"), "no page: {answer}");
+    Ok(answer)
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ const SITE: &str = "site-b";
 const NODE: &str = "site-b-1";
 const SETTLE: i64 = 30;
 /// Each way; the same as site-a's, so that the cloud is too far.
-const SLOW: &[&str] = &["--delay", "60ms"];
+const SLOW: &[&str] = &["--delay", "100ms"];
 
 /// Site-b's link slows, is well again, and then flaps, while its clients ask.
 #[tokio::test]

@@ -28,7 +28,7 @@ spec:
     input: {{shape: [1, 28, 28]}}
     layers: [{{flatten: {{}}}}, {{dense: {{units: 64, activation: relu}}}}, {{dense: {{units: 10, activation: softmax}}}}]
   preprocess: [{{scale: {{by: 0.003921569}}}}]
-  fit: {{epochs: 150, batchSize: 16, seed: {seed}}}
+  fit: {{epochs: 900, batchSize: 16, seed: {seed}}}
   compress: {{variants: [f16], maxAccuracyDrop: 2%}}
   accept: {{minAccuracy: 80%}}
   output: {{uri: 'oci://10.89.0.1:5000/models/{NAME}'}}
@@ -43,7 +43,7 @@ metadata: {name: strokes, namespace: vision}
 spec:
   fleetRef: {name: shops}
   model: {trainingRef: {name: strokes}, promotion: Automatic}
-  latencyBudget: 400ms
+  latencyBudget: 3s
   placement: {tier: Cloud}
 ";
 

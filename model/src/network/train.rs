@@ -134,6 +134,10 @@ impl Network {
     /// Moves the running statistics towards those of the batch. The variance is that of all samples, as far as these tell.
     fn gather(&self, node: &Node, statistics: &Statistics, momentum: f32) -> Result<()> {
         let Statistics { mean, variance, count } = statistics;
+        // One sample does not tell how far samples are apart.
+        if *count < 2 {
+            return Ok(());
+        }
         let spread = *count as f32 / (count.saturating_sub(1).max(1)) as f32;
         let of_all = variance.iter().map(|variance| variance * spread).collect();
         for (end, values) in [("running_mean", mean.clone()), ("running_var", of_all)] {

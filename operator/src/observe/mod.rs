@@ -20,7 +20,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::Store;
-use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels};
+use sconce_api::{
+    EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining,
+    PrivacyPolicy, labels,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -44,6 +47,7 @@ pub struct World {
     pub versions: ByKey<EdgeModelVersion>,
     pub placements: ByKey<EdgePlacement>,
     pub trainings: ByKey<EdgeTraining>,
+    pub datasets: ByKey<EdgeDataset>,
     pub nodes: ByKey<Node>,
     pub deployments: ByKey<Deployment>,
     pub services: ByKey<Service>,
@@ -70,6 +74,7 @@ pub fn observe(stores: &Stores, now: Timestamp) -> World {
         versions: all(&stores.versions),
         placements: all(&stores.placements),
         trainings: all(&stores.trainings),
+        datasets: all(&stores.datasets),
         nodes: all(&stores.nodes),
         deployments: all(&stores.deployments),
         services: all(&stores.services),
@@ -110,6 +115,14 @@ impl World {
             None => self.priority_classes.values().find(|class| class.global_default == Some(true)),
         };
         class.map_or(0, |class| class.value)
+    }
+
+    /// Why requests of the model must not leave their site: what is collected of them must not leave it as it is.
+    pub fn data_stays(&self, model: &EdgeModel) -> Option<String> {
+        let name = &model.spec.collect.as_ref()?.dataset_ref.name;
+        let dataset = self.datasets.get(&(model.namespace().unwrap_or_default(), name.clone()))?;
+        let policy = dataset.spec.privacy.policy;
+        (policy != PrivacyPolicy::Raw).then(|| format!("the dataset {name} that it is collected for is {policy:?}"))
     }
 
     /// What `spec.model` resolved to, once the version's facts are there.

@@ -37,6 +37,7 @@ pub fn fleet_snapshot(
         plan::FleetModel {
             version: version.name_any(),
             tier: widest_tier(&model.spec),
+            data_stays: world.data_stays(model),
             require: model.spec.hardware.clone().unwrap_or_default().require,
             peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),
             max_batch_size: count(model.spec.serving.clone().unwrap_or_default().max_batch_size),
@@ -162,6 +163,8 @@ fn plan_node(world: &World, node: &Node) -> plan::Node {
         ready: is_ready(node),
         leaving: spec.unschedulable == Some(true) || taints.iter().any(|taint| LEAVING.contains(&taint.key.as_str())),
         allocatable: amounts(&allocatable),
+        // A node that does not say it is not short of it.
+        store_bytes: amount(&allocatable, "ephemeral-storage").and_then(|store| store.units()).unwrap_or(u64::MAX),
         requested: requested(world, &node.name_any()),
         speed: speed_of(world, &node.name_any()),
         busy_millis: busy_millis(world, &node.name_any()),
@@ -201,7 +204,7 @@ pub fn speed_of(world: &World, node: &str) -> Option<plan::Speed> {
 
 fn requested(world: &World, node: &str) -> plan::Resources {
     let pods = world.other_pods.get(node).into_iter().flatten();
-    pods.map(|pod| pod_request(pod)).fold(plan::Resources::default(), sum)
+    pods.map(|pod| pod_request(pod)).fold(plan::Resources::default(), plan::Resources::plus)
 }
 
 /// As the scheduler counts: containers and sidecars together, or the largest init container if that is more.
@@ -213,21 +216,15 @@ fn pod_request(pod: &Pod) -> plan::Resources {
     let mut sidecars = plan::Resources::default();
     let mut starting = plan::Resources::default();
     for init in spec.init_containers.iter().flatten() {
-        let request = sum(sidecars, of(&init.resources));
+        let request = sidecars.plus(of(&init.resources));
         starting = most(starting, request);
         if init.restart_policy.as_deref() == Some("Always") {
             sidecars = request;
         }
     }
-    let running = spec.containers.iter().map(|container| of(&container.resources)).fold(sidecars, sum);
-    sum(most(starting, running), spec.overhead.as_ref().map(amounts).unwrap_or_default())
-}
-
-fn sum(a: plan::Resources, b: plan::Resources) -> plan::Resources {
-    plan::Resources {
-        cpu_millis: a.cpu_millis.saturating_add(b.cpu_millis),
-        memory_bytes: a.memory_bytes.saturating_add(b.memory_bytes),
-    }
+    let running =
+        spec.containers.iter().map(|container| of(&container.resources)).fold(sidecars, plan::Resources::plus);
+    most(starting, running).plus(spec.overhead.as_ref().map(amounts).unwrap_or_default())
 }
 
 fn most(a: plan::Resources, b: plan::Resources) -> plan::Resources {
@@ -235,11 +232,14 @@ fn most(a: plan::Resources, b: plan::Resources) -> plan::Resources {
 }
 
 fn amounts(list: &BTreeMap<String, Quantity>) -> plan::Resources {
-    let amount = |name: &str| list.get(name).map(|quantity| Amount(quantity.0.clone()));
     plan::Resources {
-        cpu_millis: amount("cpu").and_then(|cpu| cpu.millis()).unwrap_or(0),
-        memory_bytes: amount("memory").and_then(|memory| memory.units()).unwrap_or(0),
+        cpu_millis: amount(list, "cpu").and_then(|cpu| cpu.millis()).unwrap_or(0),
+        memory_bytes: amount(list, "memory").and_then(|memory| memory.units()).unwrap_or(0),
     }
+}
+
+fn amount(list: &BTreeMap<String, Quantity>, name: &str) -> Option<Amount> {
+    list.get(name).map(|quantity| Amount(quantity.0.clone()))
 }
 
 /// The placement's decision; where it has none yet, what its Deployment says.

@@ -2,6 +2,7 @@
 
 use crate::plan::{ModelName, Urgency};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sconce_api::FleetRemovals;
 use std::collections::BTreeSet;
 
@@ -70,7 +71,9 @@ pub fn brake(Losses { now_lost, placed, share_millis, before, confirmed, now }: 
     let allowed = (most as u64).saturating_mul(share_millis).div_ceil(100_000).max(ALWAYS as u64);
     // Counts are small enough for either integer.
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    let is_fresh = window.is_some() || before.and_then(|before| before.confirmed) != confirmed;
+    // One that was used counts on while what it was given for goes on.
+    let is_used_now = |window: &FleetRemovals| window.confirmed_since.as_ref() == Some(&window.since);
+    let is_fresh = window.is_some_and(is_used_now) || before.and_then(|before| before.confirmed) != confirmed;
     let by_person = confirmed.filter(|confirmed| is_fresh && *confirmed >= count(lost));
     // A confirmation that was taken back may be given again.
     let used = before.and_then(|before| before.confirmed).filter(|used| confirmed == Some(*used));
@@ -87,13 +90,14 @@ pub fn brake(Losses { now_lost, placed, share_millis, before, confirmed, now }: 
         );
         return Brake { held: Some(told), until: window.map(ends), removals: kept };
     }
-    let removals = match window {
-        Some(window) => FleetRemovals { confirmed: by_person.or(used), ..window.clone() },
-        None => FleetRemovals {
-            since: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now),
-            placed: count(placed),
-            confirmed: by_person.or(used),
-        },
+    let since = window.map_or(Time(now), |window| window.since.clone());
+    let is_needed = lost as u64 > allowed;
+    let before = before.and_then(|before| before.confirmed_since.clone()).filter(|_| used.is_some());
+    let removals = FleetRemovals {
+        placed: count(most),
+        confirmed: by_person.filter(|_| is_needed).or(used),
+        confirmed_since: if is_needed { Some(since.clone()) } else { before },
+        since,
     };
     Brake { held: None, until: None, removals: Some(removals) }
 }
@@ -101,7 +105,6 @@ pub fn brake(Losses { now_lost, placed, share_millis, before, confirmed, now }: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -149,7 +152,7 @@ mod tests {
     }
 
     fn removals(since: i64, placed: i64, confirmed: Option<i64>) -> FleetRemovals {
-        FleetRemovals { since: Time(at(since)), placed, confirmed }
+        FleetRemovals { since: Time(at(since)), placed, confirmed, confirmed_since: confirmed.map(|_| Time(at(since))) }
     }
 
     #[test]
@@ -192,6 +195,9 @@ mod tests {
         assert_eq!(confirmed(Some(&first), 20, 60, Some(60), 1_001).held, None);
         let late = confirmed(Some(&first), 20, 40, Some(60), 1_700);
         assert!(late.held.unwrap().ends_with("after removing what is there, which was used before"));
+        // A few that may go anyway open a window, in which the old confirmation counts no more than before.
+        let few = confirmed(Some(&first), 3, 40, Some(60), 1_700).removals.unwrap();
+        assert!(confirmed(Some(&few), 30, 37, Some(60), 1_760).held.is_some());
         // Taken back, and given again.
         let taken = confirmed(Some(&first), 0, 40, None, 1_700).removals.unwrap();
         assert_eq!(taken.confirmed, None);

@@ -128,10 +128,14 @@ fn name(node: Option<&Node>, variant: &str) -> String {
     text::place(tier, node.map(|node| node.name.as_str()), variant)
 }
 
+/// All of a node, as a share in thousandths of a percent.
+const WHOLE: u64 = 100_000;
+
 /// What our models may take of a node.
 pub(super) fn room(node: &Node, max_share_millis: u64) -> Resources {
-    let share =
-        |amount: u64| u64::try_from(u128::from(amount) * u128::from(max_share_millis) / 100_000).unwrap_or(amount);
+    let share = |amount: u64| {
+        u64::try_from(u128::from(amount) * u128::from(max_share_millis) / u128::from(WHOLE)).unwrap_or(amount)
+    };
     let Resources { cpu_millis, memory_bytes } = node.allocatable;
     Resources { cpu_millis: share(cpu_millis), memory_bytes: share(memory_bytes) }.less(node.requested)
 }
@@ -228,8 +232,8 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
                 }
             };
             let candidate = Candidate { node: Some(node), index, home: is_home(home, Some(node), variant), offer };
-            match lacks_room(&candidate, site.rooms[index], false) {
-                Some(failure) => fail(failure),
+            match lacks_room(&candidate, site.rooms[index], false).or_else(|| lacks_store(&candidate)) {
+                Some(failure) => fail(exceeds_share(&candidate, snapshot.max_share_millis).unwrap_or(failure)),
                 None if !candidate.is_known => fail(Failure::NoSpeedOfNode { node: &node.name }),
                 None => passed.push(candidate),
             }
@@ -353,6 +357,22 @@ fn accurate_enough<'a>(model: &Model, variant: &'a Variant) -> Result<(), Failur
         (Some(floor_millis), None) => Err(Failure::NotEvaluated { variant: &variant.name, floor_millis }),
         _ => Ok(()),
     }
+}
+
+/// Each pod has a copy of the model's bytes on the node's disk.
+fn lacks_store<'a>(candidate: &Candidate<'a>) -> Option<Failure<'a>> {
+    let node = candidate.node?;
+    let needs = predict::store_bytes(candidate.variant.bytes).saturating_mul(candidate.replicas);
+    (needs > node.store_bytes).then_some(Failure::NoStore { node: &node.name, needs, has: node.store_bytes })
+}
+
+/// It does not fit into our share of the node, and would into all that others leave of it.
+fn exceeds_share<'a>(candidate: &Candidate<'a>, share_millis: u64) -> Option<Failure<'a>> {
+    let node = candidate.node?;
+    let has = room(node, share_millis);
+    let exceeds =
+        lacks_room(candidate, has, false).is_some() && lacks_room(candidate, room(node, WHOLE), false).is_none();
+    exceeds.then(|| Failure::NoShare { node: &node.name, share_millis, needs: candidate.takes(), has })
 }
 
 /// Why the candidate does not fit into what is left of its node, `others` models being there; the cloud has room for all.

@@ -21,6 +21,9 @@ fn offer(nodes: &[Node], model: &FleetModel) -> CloudOffer {
     if model.tier == TierChoice::Edge {
         return none(Reason::TierExcluded, "placement.tier is Edge".into());
     }
+    if let Some(why) = &model.data_stays {
+        return none(Reason::DataMustStay, why.clone());
+    }
     if nodes.is_empty() {
         return none(Reason::NoNodes, "the fleet has no cloud node".into());
     }
@@ -69,7 +72,7 @@ fn slowest<'a>(nodes: impl Iterator<Item = &'a Node>) -> Option<&'a Speed> {
 /// in which no node is Ready: its pods may serve on, and a fallback that vanishes is none.
 fn pools(snapshot: &FleetSnapshot, model: &FleetModel) -> Vec<Pool> {
     let FleetSnapshot { cloud_nodes: nodes, reserve_millis, .. } = snapshot;
-    if model.tier == TierChoice::Edge {
+    if model.tier == TierChoice::Edge || model.data_stays.is_some() {
         return Vec::new();
     }
     let Some(speed) = slowest(nodes.iter().filter(|node| meets(node, &model.require))) else { return Vec::new() };

@@ -29,6 +29,7 @@ pub mod text;
 mod why;
 
 pub use outcome::*;
+pub use predict::store_bytes;
 pub use ratio::*;
 pub use snapshot::*;
 pub use stability::*;

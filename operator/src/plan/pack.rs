@@ -2,7 +2,7 @@
 
 use super::filter::{Candidate, Failed, Site, candidates};
 use super::hold::{self, Kept, Verdict};
-use super::score::{Left, best, dominant_share, passed_over};
+use super::score::{Above, Left, best, dominant_share, passed_over};
 use super::why::Slow;
 use super::{
     BetterPlace, CloudOffer, Model, ModelName, Placement, Plan, RatioKey, RatioSample, Rejected, Resources, Snapshot,
@@ -205,12 +205,27 @@ impl Packed<'_> {
 
     pub fn in_words(mut self, plan: &mut Plan) {
         for task in &self.tasks {
+            let above = more_important(&self.tasks, task.model.priority);
             match task.chosen() {
-                Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left)),
-                None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left)),
+                Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left, &above)),
+                None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left, &above)),
             }
         }
     }
+}
+
+/// What those take that are more important than `priority`, by node.
+fn more_important<'a>(tasks: &[Task<'a>], priority: i32) -> Vec<Above<'a>> {
+    let mut all: Vec<Above<'a>> = Vec::new();
+    // The most important come first.
+    for task in tasks.iter().filter(|task| task.model.priority > priority) {
+        let Some((node, takes)) = task.takes() else { continue };
+        match all.iter_mut().find(|above| above.node == node) {
+            Some(above) => above.takes = above.takes.plus(takes),
+            None => all.push(Above { node, takes, by: &task.model.name, priority: task.model.priority }),
+        }
+    }
+    all
 }
 
 /// Gives the models their places; whether there was too little room for all wishes.
@@ -342,14 +357,20 @@ fn may_exceed(snapshot: &Snapshot, task: &Task<'_>) -> bool {
     task.model.budget_policy == BudgetPolicy::Prefer && !super::unreachable(snapshot)
 }
 
-fn placement(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>, left: &mut [Resources]) -> Placement {
+fn placement(
+    snapshot: &Snapshot,
+    task: &Task<'_>,
+    chosen: &Candidate<'_>,
+    left: &mut [Resources],
+    above: &[Above<'_>],
+) -> Placement {
     let Task { model, candidates, failed, .. } = task;
     // Reasons speak of the room that the others leave this model.
     let own = task.takes();
     if let Some((node, takes)) = own {
         give(left, node, takes);
     }
-    let others = passed_over(snapshot, model, candidates, Some(chosen), left);
+    let others = passed_over(snapshot, model, candidates, Some(chosen), left, above);
     if let Some((node, takes)) = own {
         take(left, node, takes);
     }
@@ -442,7 +463,7 @@ fn told(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>) -> Option<
     Some(RatioSample { key, percent: observed_percent(measured_us, chosen.prediction.p99_us) })
 }
 
-fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &[Resources]) -> Unplaced {
+fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &[Resources], above: &[Above<'_>]) -> Unplaced {
     let Task { model, candidates, failed, .. } = task;
     let would_serve = candidates.iter().any(|candidate| candidate.too_slow.is_none() || may_exceed(snapshot, task));
     let reason = if would_serve {
@@ -452,7 +473,7 @@ fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &[Resources]) -> Unplace
     } else {
         Reason::NoCandidate
     };
-    let rejected = ranked(passed_over(snapshot, model, candidates, None, left), failed);
+    let rejected = ranked(passed_over(snapshot, model, candidates, None, left, above), failed);
     let start = match reason {
         Reason::NoCapacity => format!("{} is full for {}", snapshot.site, model.name.name),
         Reason::NoNodes => format!("no place for {} at {}: the site has no node", model.name.name, snapshot.site),

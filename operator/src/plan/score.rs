@@ -1,12 +1,23 @@
 //! Which of several candidates is the best. Integers only; every comparison ends at the name, so there is no tie.
 
 use super::filter::{Candidate, lacks_room};
-use super::{Model, Rejected, Resources, Snapshot, Variant, text};
+use super::why::Failure;
+use super::{Model, ModelName, Rejected, Resources, Snapshot, Variant, text};
 use sconce_api::{Objective, Reason};
 use std::cmp::Reverse;
 
 /// What is left of each node, in the order of the snapshot.
 pub(super) type Left = Vec<Resources>;
+
+/// What models that are more important than another take of a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Above<'a> {
+    pub node: usize,
+    pub takes: Resources,
+    /// The most important of them.
+    pub by: &'a ModelName,
+    pub priority: i32,
+}
 
 /// The index of the best of the candidates by the objective, among equals the current home, then as `left` fits best.
 pub(super) fn best<'c, 'a>(
@@ -64,6 +75,7 @@ pub(super) fn passed_over(
     candidates: &[Candidate<'_>],
     chosen: Option<&Candidate<'_>>,
     left: &[Resources],
+    above: &[Above<'_>],
 ) -> Vec<Rejected> {
     let mut others: Vec<_> =
         candidates.iter().filter(|candidate| chosen.is_none_or(|chosen| !std::ptr::eq(chosen, *candidate))).collect();
@@ -77,7 +89,7 @@ pub(super) fn passed_over(
     });
     // Only those are put into words who are told.
     others.truncate(super::pack::MOST_REJECTED);
-    others.into_iter().map(|candidate| why_not(snapshot, model, candidate, chosen, left)).collect()
+    others.into_iter().map(|candidate| why_not(snapshot, model, candidate, chosen, (left, above))).collect()
 }
 
 fn why_not(
@@ -85,7 +97,7 @@ fn why_not(
     model: &Model,
     candidate: &Candidate<'_>,
     chosen: Option<&Candidate<'_>>,
-    left: &[Resources],
+    (left, above): (&[Resources], &[Above<'_>]),
 ) -> Rejected {
     let rejected = |reason: Reason, message: String| {
         let message = text::short(&message, text::REJECTION);
@@ -96,6 +108,7 @@ fn why_not(
     }
     let node_left = left.get(candidate.index).copied().unwrap_or_default();
     if let Some(failure) = lacks_room(candidate, node_left, true) {
+        let failure = displaced(candidate, node_left, above).unwrap_or(failure);
         return rejected(failure.reason(), failure.message());
     }
     let (cost, p99) = (text::cost(candidate.cost_millis), candidate.p99());
@@ -115,6 +128,13 @@ fn why_not(
         }
         None => rejected(Reason::Costlier, format!("{cost}; p99 {p99} would fit")),
     }
+}
+
+/// It would fit, if more important models were not there.
+fn displaced<'a>(candidate: &Candidate<'a>, left: Resources, above: &[Above<'a>]) -> Option<Failure<'a>> {
+    let node = &candidate.node?.name;
+    let Above { takes, by, priority, .. } = *above.iter().find(|above| above.node == candidate.index)?;
+    lacks_room(candidate, left.plus(takes), true).is_none().then_some(Failure::Displaced { node, by, priority })
 }
 
 /// Whether the objective alone would have chosen it.

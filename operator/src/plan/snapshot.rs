@@ -46,6 +46,8 @@ pub struct Node {
     /// Cordoned, out of service, or about to be removed by an autoscaler.
     pub leaving: bool,
     pub allocatable: Resources,
+    /// Disk that pods may fill.
+    pub store_bytes: u64,
     /// Requested by pods that are not ours.
     pub requested: Resources,
     pub speed: Option<Speed>,
@@ -62,6 +64,13 @@ pub struct Resources {
 impl Resources {
     pub fn times(self, pods: u64) -> Self {
         Self { cpu_millis: self.cpu_millis.saturating_mul(pods), memory_bytes: self.memory_bytes.saturating_mul(pods) }
+    }
+
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+        }
     }
 
     /// What is left when `taken` is gone; nothing where more is taken than there is.
@@ -200,6 +209,8 @@ pub struct FleetModel {
     pub name: ModelName,
     pub version: String,
     pub tier: TierChoice,
+    /// Why what the model sees must not leave its site; `None` = it may.
+    pub data_stays: Option<String>,
     pub require: Vec<Requirement>,
     pub peak_factor_millis: u64,
     pub max_batch_size: u64,

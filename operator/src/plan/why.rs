@@ -2,7 +2,7 @@
 //! What it says has what, number, limit, basis and, where it can be computed, the next step.
 
 use super::filter::Candidate;
-use super::{AS_PREDICTED, Link, Model, Prediction, predict, text};
+use super::{AS_PREDICTED, Link, Model, ModelName, Prediction, Resources, predict, text};
 use sconce_api::{Basis, Reason, Requirement};
 
 /// The first filter that a place fails, whatever the model's speed there.
@@ -52,6 +52,24 @@ pub(super) enum Failure<'a> {
         has: u64,
         others: bool,
     },
+    NoStore {
+        node: &'a str,
+        needs: u64,
+        has: u64,
+    },
+    /// More than the share of the node that our models may take.
+    NoShare {
+        node: &'a str,
+        share_millis: u64,
+        needs: Resources,
+        has: Resources,
+    },
+    /// There would be room, if more important models had not taken it.
+    Displaced {
+        node: &'a str,
+        by: &'a ModelName,
+        priority: i32,
+    },
     NoSpeedOfNode {
         node: &'a str,
     },
@@ -73,6 +91,9 @@ impl Failure<'_> {
             Self::NotEvaluated { .. } => Reason::AccuracyUnknown,
             Self::NoMemory { .. } => Reason::InsufficientMemory,
             Self::NoCpu { .. } => Reason::InsufficientCpu,
+            Self::NoStore { .. } => Reason::InsufficientStore,
+            Self::NoShare { .. } => Reason::ShareExceeded,
+            Self::Displaced { .. } => Reason::Displaced,
             Self::NoSpeedOfNode { .. } | Self::NoSpeedOfClass { .. } => Reason::NoProfile,
         }
     }
@@ -101,6 +122,19 @@ impl Failure<'_> {
                 lacks(text::mebibytes_up(needs), node, text::mebibytes_down(has), others)
             }
             Self::NoCpu { node, needs, has, others } => lacks(format!("{needs} m"), node, format!("{has} m"), others),
+            Self::NoStore { node, needs, has } => {
+                format!("needs {}, the disk of {node} has {}", text::mebibytes_up(needs), text::mebibytes_down(has))
+            }
+            Self::NoShare { node, share_millis, needs, has } => {
+                let both = |amount: Resources, memory: fn(u64) -> String| {
+                    format!("{} m and {}", amount.cpu_millis, memory(amount.memory_bytes))
+                };
+                let (needs, has) = (both(needs, text::mebibytes_up), both(has, text::mebibytes_down));
+                format!("needs {needs}; {} of {node} (limits.maxShare) leave {has}", text::percent(share_millis))
+            }
+            Self::Displaced { node, by, priority } => {
+                format!("{} (priority {priority}) took the room on {node}", by.name)
+            }
             Self::NoSpeedOfNode { node } => format!("the agent of {node} has not reported its speed yet"),
             Self::NoSpeedOfClass { class } => format!("no speed is known of class {class}"),
         }

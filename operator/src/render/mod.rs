@@ -120,13 +120,23 @@ fn contains(live: &Value, ours: &Value) -> bool {
     match (live, ours) {
         (Value::Object(live), Value::Object(ours)) => ours.iter().all(|(name, ours)| match live.get(name) {
             Some(live) => contains(live, ours),
-            // The API drops what is empty.
-            None => matches!(ours, Value::Object(fields) if fields.is_empty()) || ours.is_null(),
+            None => is_empty(ours),
         }),
         (Value::Array(live), Value::Array(ours)) => {
             live.len() == ours.len() && live.iter().zip(ours).all(|(live, ours)| contains(live, ours))
         }
         (live, ours) => live == ours,
+    }
+}
+
+/// The API drops what is empty: so is asked for what is to go, since a field that is only left out is no difference.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

@@ -74,11 +74,9 @@ fn deployment(
         "securityContext": pod_security(),
         "initContainers": [fetch(pods, settings)],
         "containers": [serve(pods, settings)],
+        "priorityClassName": model.spec.priority_class_name.as_deref().unwrap_or_default(),
         "volumes": [{"name": "models", "emptyDir": {"sizeLimit": binary(disk_bytes(pods))}}],
     });
-    if let Some(class) = &model.spec.priority_class_name {
-        pod["priorityClassName"] = json!(class);
-    }
     for (field, value) in place.as_object().into_iter().flatten() {
         pod[field] = value.clone();
     }
@@ -208,9 +206,8 @@ fn container(
         "securityContext": container_security(),
         "volumeMounts": [mount],
     });
-    if let Some(keys) = &settings.trusted_keys {
-        container["env"] = json!([{"name": "SCONCE_TRUSTED_KEYS", "value": keys}]);
-    }
+    let keys = settings.trusted_keys.iter().map(|keys| json!({"name": "SCONCE_TRUSTED_KEYS", "value": keys}));
+    container["env"] = keys.collect();
     container
 }
 
@@ -231,8 +228,7 @@ pub(super) fn container_security() -> Value {
 fn disk_bytes(pods: &Pods<'_>) -> u64 {
     let variants = pods.version.status.iter().flat_map(|status| &status.variants);
     let bytes = variants.filter(|facts| facts.name == pods.variant).map(|facts| facts.bytes).max().unwrap_or(0);
-    let bytes = u64::try_from(bytes).unwrap_or(0);
-    bytes.saturating_add(bytes / 10).saturating_add(4 << 20)
+    crate::plan::store_bytes(u64::try_from(bytes).unwrap_or(0))
 }
 
 /// `250m`, `2`: as the API writes it, so that comparing texts is comparing amounts.

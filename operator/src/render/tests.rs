@@ -72,7 +72,7 @@ fn an_edge_placement_is_one_deployment() {
                         "name": "fetch", "image": "runtime:1", "imagePullPolicy": "IfNotPresent",
                         "args": ["fetch", "--from", "oci://r:5000/m/digits", "--digest", DIGEST, "--variant", "f32",
                             "--to", "/models", "--insecure-registry", "r:5000"],
-                        "resources": resources, "securityContext": security,
+                        "resources": resources, "securityContext": security, "env": [],
                         "volumeMounts": [{"name": "models", "mountPath": "/models"}]}],
                     "containers": [{
                         "name": "serve", "image": "runtime:1", "imagePullPolicy": "IfNotPresent",
@@ -84,8 +84,9 @@ fn an_edge_placement_is_one_deployment() {
                         "readinessProbe": {"grpc": {"port": 8001}, "periodSeconds": 2, "failureThreshold": 3},
                         "livenessProbe": {"grpc": {"port": 8001}, "periodSeconds": 10, "failureThreshold": 6},
                         "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
-                        "resources": resources, "securityContext": security,
+                        "resources": resources, "securityContext": security, "env": [],
                         "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": true}]}],
+                    "priorityClassName": "",
                     "volumes": [{"name": "models", "emptyDir": {"sizeLimit": "15Mi"}}],
                 },
             },
@@ -106,6 +107,9 @@ fn whose_models_may_run_is_told_to_who_fetches_and_who_serves() {
         let expected = json!([{"name": "SCONCE_TRUSTED_KEYS", "value": "PEM"}]);
         assert_eq!(pod.body.pointer(container), Some(&expected));
     }
+    let anyone = rendered(|pods| edge_deployment(pods, "site-a", "gw-a", &self::settings()));
+    assert!(!anyone.is_in(&pod.body), "what is trusted no longer has to go");
+    assert!(anyone.is_in(&anyone.body));
 }
 
 #[test]

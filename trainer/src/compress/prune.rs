@@ -90,6 +90,8 @@ fn chain(graph: &Graph, from: usize) -> Option<Chain<'_>> {
         let before = &graph.nodes[at].shape;
         let node = &graph.nodes[reader];
         match &node.op {
+            // Of a convolution in groups each weight reads a part of the channels.
+            Op::Conv2d { groups: 2.., .. } => return None,
             Op::Conv2d { .. } | Op::Conv1d { .. } | Op::Dense { .. } | Op::Recurrent(_) => {
                 return Some(Chain { between, reader: node, block });
             }

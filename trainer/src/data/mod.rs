@@ -57,6 +57,14 @@ pub enum DataError {
     TooFew { folder: PathBuf, got: usize },
 }
 
+impl DataSet {
+    /// What an evaluation says of it: equal for equal bytes and an equal test split.
+    pub fn described(&self) -> sconce_model::artifact::DataSet {
+        let n = self.test.len() as u64;
+        sconce_model::artifact::DataSet { name: self.name.clone(), digest: self.digest.clone(), n }
+    }
+}
+
 /// Reads the data set of a manifest, or the IDX files in `folder` instead.
 ///
 /// # Errors

@@ -91,8 +91,10 @@ impl Checkpoints {
         absent(fs::remove_dir_all(&whole))?;
         fs::rename(&partial, &whole)?;
         flush(&self.folder)?;
-        let all = self.all()?;
-        all[..all.len().saturating_sub(KEPT)].iter().try_for_each(fs::remove_dir_all)
+        let (ours, others): (Vec<_>, Vec<_>) = self.all()?.into_iter().partition(|folder| self.is_ours(folder));
+        // Nobody goes on from those of another recipe: this one has begun.
+        let old = &ours[..ours.len().saturating_sub(KEPT)];
+        old.iter().chain(&others).try_for_each(fs::remove_dir_all)
     }
 
     /// The newest of this recipe that is whole.
@@ -100,6 +102,11 @@ impl Checkpoints {
         let all = self.all().ok()?;
         let mut read = all.iter().rev().filter_map(|folder| read(folder).ok());
         read.find(|snapshot| snapshot.state.recipe == self.recipe)
+    }
+
+    fn is_ours(&self, folder: &Path) -> bool {
+        let state = fs::read(folder.join(STATE)).ok().and_then(|text| serde_json::from_slice::<State>(&text).ok());
+        state.is_some_and(|state| state.recipe == self.recipe)
     }
 
     /// Once the run has left what it was for.

@@ -33,6 +33,12 @@ pub fn memory_bytes(variant: &Variant) -> u64 {
     variant.memory_bytes.saturating_add(RUNTIME_BYTES).div_ceil(MEBIBYTE).saturating_mul(MEBIBYTE)
 }
 
+/// What a pod's copy of the model may take of its node's disk: a tenth more than the variant's bytes, and 4 MiB for what goes with
+/// them.
+pub fn store_bytes(variant_bytes: u64) -> u64 {
+    variant_bytes.saturating_add(variant_bytes / 10).saturating_add(4 << 20)
+}
+
 /// At the edge: `local` is the round trip between a router and a pod of the same site, over which bytes take no time.
 pub fn at_edge(model: &Model, local: Term, service: &Service<'_>, busy_ppm: u64) -> Prediction {
     let nothing = Term { p50_us: 0, p99_us: 0, basis: local.basis };

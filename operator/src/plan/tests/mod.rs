@@ -29,6 +29,7 @@ pub(crate) fn node(name: &str) -> Node {
         ready: true,
         leaving: false,
         allocatable: Resources { cpu_millis: 2_000, memory_bytes: 4_096 * MIB },
+        store_bytes: u64::MAX,
         requested: Resources::default(),
         speed: Some(speed(50)),
         busy_millis: 0,
@@ -46,6 +47,10 @@ impl Node {
     }
     pub(crate) fn cpu(mut self, millis: u64) -> Self {
         self.allocatable.cpu_millis = millis;
+        self
+    }
+    pub(crate) fn store(mut self, mebibytes: u64) -> Self {
+        self.store_bytes = mebibytes * MIB;
         self
     }
     pub(crate) fn taken(mut self, cpu_millis: u64, mebibytes: u64) -> Self {

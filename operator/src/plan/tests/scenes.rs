@@ -169,6 +169,13 @@ fn the_first_filter_that_fails_is_the_reason() {
     check(broken(), digits().variants(&[unevaluated]), AccuracyUnknown, "f32 was never evaluated, floor 97%");
     check(broken(), digits(), InsufficientMemory, "needs 27 Mi, a has 0 Mi left");
     check(node("a").cpu(40).without_speed(), digits(), InsufficientCpu, "needs 50 m, a has 32 m left");
+    check(
+        node("a").store(7).cpu(60),
+        digits(),
+        ShareExceeded,
+        "needs 50 m and 27 Mi; 80% of a (limits.maxShare) leave 48 m and 3276 Mi",
+    );
+    check(node("a").store(6).without_speed(), digits(), InsufficientStore, "needs 7 Mi, the disk of a has 6 Mi");
     check(node("a").without_speed(), digits(), NoProfile, "the agent of a has not reported its speed yet");
     check(
         node("a"),
@@ -189,6 +196,21 @@ fn the_first_filter_that_fails_is_the_reason() {
         "bound 28 ms (link 0.5 ms, transfer 0 ms, queue 9.1 ms, compute 18 ms; Estimated) with a margin of half \
          exceeds the budget of 25 ms; would fit from a budget of 42 ms",
     );
+}
+
+#[test]
+fn who_took_the_room_is_named_if_he_is_more_important() {
+    let only_one = || site("site-a", [node("a").cpu(100)]);
+    let both = |priority| {
+        let fraud = Model { priority, ..model("fraud") };
+        plan_site(&only_one().model(model("digits").tier(TierChoice::Edge)).model(fraud.tier(TierChoice::Edge)))
+    };
+    let plan = both(1_000);
+    assert_eq!(plan.place("fraud"), "edge/f32 on a");
+    let rejected = &plan.unplaced("digits").rejected[0];
+    assert_eq!((rejected.reason, rejected.message.as_str()), (Displaced, "fraud (priority 1000) took the room on a"));
+    let plan = both(0);
+    assert_eq!(plan.unplaced("fraud").rejected[0].reason, InsufficientCpu, "it is no more important");
 }
 
 #[test]
@@ -363,8 +385,10 @@ fn who_keeps_the_budget_is_not_pushed_out_by_who_cannot() {
 fn what_others_requested_is_not_ours() {
     let nodes = |taken| site("site-a", [node("site-a-1").memory(100).taken(0, taken)]);
     assert_eq!(place(nodes(53), model("digits").tier(TierChoice::Edge)), "edge/f32 on site-a-1");
-    let plan = plan_site(&nodes(54).model(model("digits").tier(TierChoice::Edge)));
-    assert_eq!(reasons(&plan.unplaced("digits").rejected)[0].1, InsufficientMemory);
+    for (taken, reason) in [(54, ShareExceeded), (74, InsufficientMemory)] {
+        let plan = plan_site(&nodes(taken).model(model("digits").tier(TierChoice::Edge)));
+        assert_eq!(reasons(&plan.unplaced("digits").rejected)[0].1, reason);
+    }
 }
 
 #[test]
