@@ -74,6 +74,7 @@ fn site(index: usize, models: &[Arc<Model>], per_site: usize) -> Snapshot {
         ready: true,
         leaving: false,
         allocatable: Resources { cpu_millis: 8_000, memory_bytes: 16 * GIB },
+        store_bytes: u64::MAX,
         requested: Resources { cpu_millis: 500, memory_bytes: GIB },
         speed: Some(class(index + node % 2)),
         busy_millis: 300,
