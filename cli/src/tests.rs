@@ -253,7 +253,7 @@ fn manifests_that_cannot_be_meant_are_refused() {
     assert!(said("a: [").contains("is not YAML"));
     assert!(
         said("apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n")
-            .starts_with("no EdgeFleet, EdgeSite or EdgeModel")
+            .starts_with("no EdgeFleet, EdgeSite, EdgeModel or EdgeDataset")
     );
     let unnamed = said(&manifest("  latencyBudget: 25ms\n").replace("{name: digits, namespace: vision}", "{}"));
     assert!(unnamed.ends_with("EdgeModel has no metadata.name"), "{unnamed}");
