@@ -147,7 +147,10 @@ impl Collector {
             max_age: Duration::from_secs(dataset.buffer.max_age_seconds),
         };
         if let Some(keeper) = self.stores.get(name) {
-            keeper.with(move |store| store.limit(limits)).await.ok();
+            let limited = keeper.with(move |store| store.limit(limits, &Now::read())).await;
+            if let Ok(Err(error)) = limited {
+                tracing::warn!(dataset = name, error = &error as &dyn std::error::Error, "a smaller buffer is met later");
+            }
             return Ok(keeper.clone());
         }
         let folder = self.args.data.join(name);
