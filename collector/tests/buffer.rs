@@ -53,8 +53,7 @@ fn the_smallest_buffer_holds_samples_beside_what_it_remembers() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(folder.path(), limits(4), &now(0), allocate).unwrap();
     for round in 0..50_u32 {
-        let some: Vec<_> =
-            (0..100).map(|number| sample(&(round * 100 + number).to_be_bytes(), Why::Uniform)).collect();
+        let some: Vec<_> = (0..100).map(|number| sample(&(round * 100 + number).to_be_bytes(), Why::Uniform)).collect();
         store.add(&some, &now(1));
         let shard = store.plan(4 << 20, &now(1)).unwrap().unwrap();
         store.sent(shard.number, 1, &now(1)).unwrap();

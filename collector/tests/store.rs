@@ -7,12 +7,12 @@ mod samples;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use samples::{label, large, now, sample};
 use sconce_collector::clock::Now;
 use sconce_collector::counts::Drop;
 use sconce_collector::privacy::{Mask, Privacy};
 use sconce_collector::sample::{Id, Sample, Why};
 use sconce_collector::store::{Limits, Outcome, Store, allocate};
-use samples::{label, large, now, sample};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Error;
 use std::path::Path;
@@ -181,18 +181,46 @@ fn a_broken_segment_is_counted() {
 fn what_comes_late_under_a_looser_policy_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path(), 0);
+    let masked = Privacy::Masked { mask: Mask::default() };
     let under = |content: &[u8], policy: &str| {
         let (sample, bytes) = sample(content, Why::Uniform);
-        (Sample { policy: policy.into(), ..sample }, bytes)
+        let mask = if policy == "Masked" { masked.mask() } else { None };
+        (Sample { policy: policy.into(), mask, ..sample }, bytes)
     };
-    let masked = Privacy::Masked { mask: Mask::default() };
     store.add(&[under(b"1", "Raw"), under(b"2", "Masked")], &now(1));
-    assert_eq!(store.tighten(masked, &now(2)).unwrap(), 1);
+    assert_eq!(store.tighten(masked.clone(), &now(2)).unwrap(), 1);
     let outcomes = store.add(&[under(b"3", "Raw"), under(b"4", "Masked"), under(b"1", "Raw")], &now(3));
     let private = Outcome::Dropped(Drop::Private);
     assert_eq!(outcomes, [private, Outcome::Kept, private]);
     assert_eq!((store.holds().0, store.counts().dropped[&Drop::Forgotten]), (2, 1));
     assert_eq!(store.counts().dropped[&Drop::Private], 2);
+    assert!(is_balanced(&store));
+}
+
+/// It went on its way with what the new mask covers.
+#[test]
+fn what_another_mask_has_covered_or_cannot_be_read_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 0);
+    let mask = |blocks| Privacy::Masked { mask: Mask { blocks: Some(blocks), ..Mask::default() } };
+    let under = |content: &[u8], privacy: &Privacy| {
+        let (sample, bytes) = sample(content, Why::Uniform);
+        (Sample { policy: "Masked".into(), mask: privacy.mask(), ..sample }, bytes)
+    };
+    assert_eq!(store.tighten(mask(8), &now(1)).unwrap(), 0);
+    assert_eq!(store.add(&[under(b"1", &mask(8)), under(b"2", &mask(8))], &now(1)), [Outcome::Kept; 2]);
+    assert_eq!(store.tighten(mask(8), &now(2)).unwrap(), 0, "the same mask");
+    assert_eq!(store.tighten(mask(4), &now(3)).unwrap(), 2);
+    assert_eq!(store.add(&[under(b"3", &mask(8))], &now(4)), [Outcome::Dropped(Drop::Private)]);
+    assert_eq!(store.add(&[under(b"4", &mask(4))], &now(4)), [Outcome::Kept]);
+    for file in std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_some() {
+            let length = file.metadata().unwrap().len() as usize;
+            std::fs::write(file, vec![0; length]).unwrap();
+        }
+    }
+    assert_eq!(store.tighten(mask(4), &now(5)).unwrap(), 1);
+    assert_eq!((store.holds().0, store.counts().dropped[&Drop::Corrupt]), (0, 1));
     assert!(is_balanced(&store));
 }
 

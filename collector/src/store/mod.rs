@@ -208,7 +208,7 @@ impl Store {
             }
             outcomes.push(if length > most {
                 Outcome::Dropped(Drop::TooLarge)
-            } else if !self.privacy.allows(&sample.policy) {
+            } else if !self.allows(sample) {
                 Outcome::Dropped(Drop::Private)
             } else if self.state.knows(&sample.id) || !fresh.insert(sample.id) {
                 Outcome::Duplicate
@@ -338,19 +338,31 @@ impl Store {
         Ok(true)
     }
 
-    /// Another policy from now on: drops what is held of a looser one, and keeps no more of it, though it be on its way here already.
-    /// Returns how many samples are dropped.
+    fn allows(&self, sample: &Sample) -> bool {
+        self.privacy.allows(&sample.policy, sample.mask.as_deref())
+    }
+
+    /// Another policy from now on: drops what is held of a looser one, of another mask, or of one that cannot be read, and keeps no
+    /// more of it, though it be on its way here already. Returns how many samples are dropped.
     ///
     /// # Errors
     /// If the disk does not take it.
     pub fn tighten(&mut self, privacy: Privacy, now: &Now) -> Result<u64, StoreError> {
         self.privacy = privacy;
-        let is_looser = |id: &Id| {
-            self.read(id).is_ok_and(|read| read.is_some_and(|(sample, _)| !self.privacy.allows(&sample.policy)))
-        };
-        let ids: Vec<Id> = self.ids().into_iter().filter(is_looser).collect();
-        let samples = ids.len() as u64;
-        self.gone(Drop::Forgotten, ids, now)?;
+        let (mut looser, mut lost) = (Vec::new(), Vec::new());
+        for id in self.ids() {
+            match self.read(&id) {
+                Ok(Some((sample, _))) if self.allows(&sample) => {}
+                Ok(_) => looser.push(id),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a sample is lost");
+                    lost.push(id);
+                }
+            }
+        }
+        let samples = (looser.len() + lost.len()) as u64;
+        self.gone(Drop::Forgotten, looser, now)?;
+        self.gone(Drop::Corrupt, lost, now)?;
         Ok(samples)
     }
 

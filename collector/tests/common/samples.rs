@@ -27,6 +27,7 @@ pub fn sample(content: &[u8], why: Why) -> (Sample, Bytes) {
         answer: None,
         label: None,
         policy: "Raw".into(),
+        mask: None,
         redactions: Vec::new(),
     };
     (sample, Bytes::copy_from_slice(content))
