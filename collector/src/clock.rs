@@ -28,6 +28,10 @@ impl Now {
     }
 }
 
+/// So many milliseconds pass from one boot to the next, at most: a board without a battery that has met its time server only then
+/// would else age all that it holds by years.
+const ACROSS_BOOTS: u64 = 3_600_000;
+
 /// A moment, and how long the store had lived then, in milliseconds: the clock by which samples age.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -43,13 +47,13 @@ impl Mark {
     }
 
     /// The mark at a later moment. Within a boot, what has passed is measured. Across boots only the wall clock tells, and one
-    /// that goes backwards tells nothing.
+    /// that goes backwards tells nothing, and none tells more than [`ACROSS_BOOTS`].
     pub fn at(&self, now: &Now) -> Self {
         let passed = if self.now.boot == now.boot {
             now.since_boot.saturating_sub(self.now.since_boot)
         } else {
             let passed = now.wall.as_millisecond().saturating_sub(self.now.wall.as_millisecond());
-            u64::try_from(passed).unwrap_or(0)
+            u64::try_from(passed).unwrap_or(0).min(ACROSS_BOOTS)
         };
         Self { lived: self.lived.saturating_add(passed), now: now.clone() }
     }
@@ -78,5 +82,6 @@ mod tests {
         let mark = Mark { lived: 5_000, now: now("a", 1_000_000, 70_000) };
         assert_eq!(mark.at(&now("b", 1_000_060, 10)).lived, 65_000);
         assert_eq!(mark.at(&now("b", 0, 10)).lived, 5_000, "a board without a battery starts in 1970");
+        assert_eq!(mark.at(&now("b", 30_000_000, 10)).lived, 3_605_000, "and is then told what year it is");
     }
 }

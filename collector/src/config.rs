@@ -10,8 +10,7 @@ use std::time::Duration;
 
 pub const SCHEMA: u32 = 1;
 
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Serialize, Clone, Debug, PartialEq)]
 pub struct Config {
     pub schema: u32,
     /// By `NAMESPACE/NAME`.
@@ -133,21 +132,35 @@ pub enum ConfigError {
     Json(#[from] serde_json::Error),
     #[error("the configuration has schema {got}; this collector knows {SCHEMA}: use a newer one")]
     Schema { got: u32 },
-    #[error("{dataset}: {why}")]
-    Dataset { dataset: String, why: String },
 }
 
+/// Datasets that cannot be collected as they are configured, and why.
+pub type Refused = BTreeMap<String, String>;
+
+/// The configuration without those datasets that cannot be collected, and these: one stops no other.
+///
 /// # Errors
 /// [`ConfigError`]; the collector then goes on with what it had.
-pub fn parse(bytes: &[u8]) -> Result<Config, ConfigError> {
-    let config: Config = serde_json::from_slice(bytes)?;
-    if config.schema != SCHEMA {
-        return Err(ConfigError::Schema { got: config.schema });
+pub fn parse(bytes: &[u8]) -> Result<(Config, Refused), ConfigError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Unread {
+        schema: u32,
+        datasets: BTreeMap<String, serde_json::Value>,
     }
-    for (name, dataset) in &config.datasets {
-        dataset.check(name).map_err(|why| ConfigError::Dataset { dataset: name.clone(), why })?;
+    let Unread { schema, datasets } = serde_json::from_slice(bytes)?;
+    if schema != SCHEMA {
+        return Err(ConfigError::Schema { got: schema });
     }
-    Ok(config)
+    let (mut config, mut refused) = (Config { schema, datasets: BTreeMap::new() }, Refused::new());
+    for (name, dataset) in datasets {
+        let read = serde_json::from_value(dataset).map_err(|error| error.to_string());
+        match read.and_then(|dataset: Dataset| dataset.check(&name).map(|()| dataset)) {
+            Ok(dataset) => drop(config.datasets.insert(name, dataset)),
+            Err(why) => drop(refused.insert(name, why)),
+        }
+    }
+    Ok((config, refused))
 }
 
 /// Room for sixteen segments of the smallest size.
@@ -184,8 +197,9 @@ mod tests {
     use super::*;
 
     fn dataset(text: &str) -> Result<Config, String> {
-        parse(format!(r#"{{"schema": 1, "datasets": {{"vision/digits": {text}}}}}"#).as_bytes())
-            .map_err(|error| error.to_string())
+        let text = format!(r#"{{"schema": 1, "datasets": {{"vision/digits": {text}}}}}"#);
+        let (config, mut refused) = parse(text.as_bytes()).map_err(|error| error.to_string())?;
+        refused.remove("vision/digits").map_or(Ok(config), Err)
     }
 
     #[test]
@@ -197,16 +211,30 @@ mod tests {
         let digits = &config.datasets["vision/digits"];
         assert_eq!(digits.sources[0], Source { share: 1.0, from: From::Http {} });
         assert_eq!((digits.buffer.max_bytes, digits.upload.delay_seconds), (1 << 30, 60));
-        let again = parse(&serde_json::to_vec(&config).unwrap()).unwrap();
+        let (again, _) = parse(&serde_json::to_vec(&config).unwrap()).unwrap();
         assert_eq!(again, config);
     }
 
     #[test]
     fn what_the_agent_writes_is_read() {
-        let config = parse(include_bytes!("../tests/agents.json")).unwrap();
+        let (config, refused) = parse(include_bytes!("../tests/agents.json")).unwrap();
+        assert_eq!(refused, Refused::new());
         let digits = &config.datasets["vision/digits"];
         assert_eq!((digits.kind, digits.sources.len(), digits.sources[0].share), (Some(Kind::Image), 4, 0.5));
         assert_eq!(digits.upload.bytes_per_second, Some(200_000));
+    }
+
+    /// One of them stopped all.
+    #[test]
+    fn a_dataset_that_cannot_be_collected_stops_no_other() {
+        let text = br#"{"schema": 1, "datasets": {
+            "vision/good": {"uri": "s3://l", "privacy": {"policy": "Raw"}},
+            "vision/mars": {"uri": "s3://l", "privacy": {"policy": "Raw"}, "upload": {"window": {"start": "22:00", "end": "05:00", "timeZone": "Mars"}}},
+            "vision/new": {"uri": "s3://l", "privacy": {"policy": "Raw"}, "sources": [{"lidar": {}}]}}}"#;
+        let (config, refused) = parse(text).unwrap();
+        assert_eq!(config.datasets.keys().collect::<Vec<_>>(), ["vision/good"]);
+        assert_eq!(refused.keys().collect::<Vec<_>>(), ["vision/mars", "vision/new"]);
+        assert!(refused["vision/mars"].contains("no time zone"), "{refused:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The doors: where devices post samples and people their labels, and, for this machine alone, where its router hands over
 //! requests with their answers.
 
+use crate::bounds::{Bounds, bounded};
 use crate::clock::Now;
 use crate::config::{Dataset, From};
 use crate::counts::{Counts, Drop};
@@ -11,16 +12,21 @@ use crate::store::Outcome;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The largest sample; a segment holds four.
 pub const LARGEST: usize = 4 << 20;
+/// What may be on its way through each door at once.
+const PUBLIC_BYTES: usize = 32 << 20;
+const PRIVATE_BYTES: usize = 16 << 20;
 /// Of what a sender says of a sample.
 const LONGEST: usize = 256;
 
@@ -32,23 +38,35 @@ pub struct Open {
 
 /// Those that are collected now, by `NAMESPACE/NAME`.
 #[derive(Clone, Default)]
-pub struct Datasets(Arc<RwLock<BTreeMap<String, Arc<Open>>>>);
+pub struct Datasets {
+    open: Arc<RwLock<BTreeMap<String, Arc<Open>>>>,
+    refused: Arc<AtomicUsize>,
+}
 
 impl Datasets {
     pub fn get(&self, name: &str) -> Option<Arc<Open>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.open.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     pub fn all(&self) -> BTreeMap<String, Arc<Open>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.open.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn insert(&self, name: String, open: Arc<Open>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(name, open);
+        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(name, open);
+    }
+
+    /// How many the configuration has that cannot be collected.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub fn refuse(&self, datasets: usize) {
+        self.refused.store(datasets, Ordering::Relaxed);
     }
 
     pub fn remove(&self, name: &str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }
 
@@ -57,8 +75,9 @@ pub fn public(datasets: Datasets) -> Router {
     Router::new()
         .route("/v1/samples/{namespace}/{name}", post(post_sample))
         .route("/v1/feedback/{namespace}/{name}", post(post_feedback))
+        .route_layer(from_fn_with_state(Bounds::of(PUBLIC_BYTES), bounded))
         .route("/healthz", get(async || "ok\n"))
-        .route("/metrics", get(async |State(datasets): State<Datasets>| metrics::text(&statuses(&datasets).await)))
+        .route("/metrics", get(text))
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(datasets)
 }
@@ -67,6 +86,7 @@ pub fn public(datasets: Datasets) -> Router {
 pub fn private(datasets: Datasets) -> Router {
     Router::new()
         .route("/v1/answers/{namespace}/{name}", post(post_answer))
+        .route_layer(from_fn_with_state(Bounds::of(PRIVATE_BYTES), bounded))
         .route("/v1/status", get(status))
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(datasets)
@@ -164,16 +184,25 @@ async fn post_answer(
     Ok(answer(open.intake.take(taken).await))
 }
 
+fn dropped(status: StatusCode, why: Drop, what: &str) -> Response {
+    told(status, &json!({"error": what, "reason": why.name()}))
+}
+
+pub fn too_large() -> Response {
+    dropped(StatusCode::PAYLOAD_TOO_LARGE, Drop::TooLarge, "larger than a sample may be")
+}
+
+pub fn busy() -> Response {
+    dropped(StatusCode::TOO_MANY_REQUESTS, Drop::Busy, "more comes than can be written; send again later")
+}
+
 fn answer(took: Took) -> Response {
-    let dropped = |status, why: Drop, what: &str| told(status, &json!({"error": what, "reason": why.name()}));
     match took {
         Took::Stored(id, Outcome::Kept) => told(StatusCode::CREATED, &json!({"id": id, "outcome": "kept"})),
         Took::Stored(id, Outcome::Duplicate) => told(StatusCode::OK, &json!({"id": id, "outcome": "duplicate"})),
         Took::Stored(_, Outcome::Dropped(why)) => match why {
-            Drop::TooLarge => dropped(StatusCode::PAYLOAD_TOO_LARGE, why, "larger than a sample may be"),
-            Drop::Busy => {
-                dropped(StatusCode::TOO_MANY_REQUESTS, why, "more comes than can be written; send again later")
-            }
+            Drop::TooLarge => too_large(),
+            Drop::Busy => busy(),
             Drop::DiskFull => dropped(StatusCode::INSUFFICIENT_STORAGE, why, "the disk has no room; send again later"),
             Drop::Private => {
                 dropped(StatusCode::UNPROCESSABLE_ENTITY, why, "the policy became stricter meanwhile; send again")
@@ -244,6 +273,10 @@ pub async fn statuses(datasets: &Datasets) -> BTreeMap<String, Status> {
         }
     }
     statuses
+}
+
+async fn text(State(datasets): State<Datasets>) -> String {
+    metrics::text(&statuses(&datasets).await, datasets.refused())
 }
 
 async fn status(State(datasets): State<Datasets>) -> Response {

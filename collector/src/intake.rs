@@ -1,12 +1,14 @@
 //! The way in, the same for every source: by lot, then by policy, and only then to the queue.
 
 use crate::clock::Now;
+use crate::counts::Drop;
 use crate::keeper::Keeper;
-use crate::privacy::{Left, Privacy, Refusal, Statistics};
+use crate::privacy::{Left, Measured, Privacy, Refusal, Statistics};
 use crate::sample::{Answer, Id, Kind, Label, Media, Sample, Why};
 use crate::store::Outcome;
 use bytes::Bytes;
 use std::sync::{Mutex, PoisonError};
+use tokio::sync::Semaphore;
 
 /// What a source has taken.
 #[derive(Clone, Debug)]
@@ -41,6 +43,13 @@ pub enum Took {
     Refused(Refusal),
 }
 
+impl Took {
+    /// Whether the same may be taken a little later: there was no room, and there may be.
+    pub fn is_worth_another_try(&self) -> bool {
+        matches!(self, Self::Stored(_, Outcome::Dropped(Drop::Busy | Drop::DiskFull | Drop::Full)))
+    }
+}
+
 pub struct Intake {
     pub keeper: Keeper,
     privacy: Privacy,
@@ -67,14 +76,20 @@ impl Intake {
         }
         let (privacy, seen) = (self.privacy.clone(), content.clone());
         let on = camera.clone();
-        // A picture takes milliseconds to cover.
-        let left = tokio::task::spawn_blocking(move || privacy.enforce(&on, seen)).await;
+        let left = looked_into(&self.privacy, move || privacy.enforce(&on, seen)).await;
         let left = left.unwrap_or_else(|error| Err(Refusal::Image(error.to_string())));
         let (content, media, redactions) = match left {
             Ok(Left::Content { content, media, redactions }) => (content, media, redactions),
             Ok(Left::Nothing) => {
-                self.statistics.lock().unwrap_or_else(PoisonError::into_inner).add(&content, answer.as_ref());
-                return Took::Counted;
+                let measured = looked_into(&self.privacy, move || Measured::of(&content)).await;
+                return match measured {
+                    Ok(measured) => {
+                        let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+                        statistics.add(measured, answer.as_ref());
+                        Took::Counted
+                    }
+                    Err(error) => self.refuse(Refusal::Image(error.to_string())).await,
+                };
             }
             Err(refusal) => return self.refuse(refusal).await,
         };
@@ -90,6 +105,7 @@ impl Intake {
             answer: self.privacy.answer(answer),
             label,
             policy: self.privacy.name().into(),
+            mask: self.privacy.mask(),
             redactions,
         };
         Took::Stored(sample.id, self.keeper.keep(sample, content).await)
@@ -123,10 +139,28 @@ impl Intake {
             answer: None,
             label: None,
             policy: self.privacy.name().into(),
+            mask: None,
             redactions: vec!["every sample".into()],
         };
         self.keeper.keep(sample, content).await;
     }
+}
+
+/// One at a time is decoded, of all datasets: a picture is some kilobytes on its way, and many mebibytes while it is looked into.
+static DECODING: Semaphore = Semaphore::const_new(1);
+
+/// Looks into a sample off the reactor: a picture takes milliseconds.
+async fn looked_into<T: Send + 'static>(
+    privacy: &Privacy,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    // Nobody closes it. The permit goes with the work: that goes on when nobody waits for it any more.
+    let turn = if matches!(privacy, Privacy::Raw) { None } else { DECODING.acquire().await.ok() };
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        look()
+    })
+    .await
 }
 
 /// By a lot that the content itself draws: one that comes again is drawn alike.
@@ -140,6 +174,14 @@ fn is_chosen(content: &[u8], share: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_for_good_is_not_tried_again() {
+        let is_tried = |why| Took::Stored(Id([0; 32]), Outcome::Dropped(why)).is_worth_another_try();
+        let tried: Vec<_> = Drop::ALL.into_iter().filter(|why| is_tried(*why)).collect();
+        assert_eq!(tried, [Drop::Full, Drop::DiskFull, Drop::Busy]);
+        assert!(!Took::Stored(Id([0; 32]), Outcome::Duplicate).is_worth_another_try());
+    }
 
     #[test]
     fn lots_are_drawn_with_their_probability() {

@@ -2,6 +2,7 @@
 //! crashes and cut links, and forwards them to an object store or a folder. Knows a configuration file and no Kubernetes.
 
 pub mod args;
+pub mod bounds;
 pub mod clock;
 pub mod config;
 pub mod counts;

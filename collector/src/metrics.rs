@@ -22,7 +22,7 @@ struct Dropped {
 }
 
 /// Made anew for each reading: the stores are what counts, over restarts too.
-pub fn text(statuses: &BTreeMap<String, Status>) -> String {
+pub fn text(statuses: &BTreeMap<String, Status>, refused: usize) -> String {
     let mut registry = Registry::default();
     let (kept, sent, sent_bytes) =
         (Family::<Of, Counter>::default(), Family::<Of, Counter>::default(), Family::<Of, Counter>::default());
@@ -49,6 +49,9 @@ pub fn text(statuses: &BTreeMap<String, Status>) -> String {
     registry.register("sconce_collector_dropped_samples", "Samples that are gone unsent, by reason", dropped);
     registry.register("sconce_collector_held_samples", "Samples that are held", held);
     registry.register_with_unit("sconce_collector_held", "Held, of samples", Unit::Bytes, held_bytes);
+    let unread = Gauge::<i64>::default();
+    unread.set(i64::try_from(refused).unwrap_or(i64::MAX));
+    registry.register("sconce_collector_refused_datasets", "Configured, but not as they can be collected", unread);
     let mut text = String::new();
     // Into a String nothing fails.
     encode(&mut text, &registry).ok();

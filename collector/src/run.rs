@@ -1,8 +1,9 @@
 //! One node's collector from start to SIGTERM: follows its configuration file, and runs each dataset beside the others.
 
 use crate::args::Run;
+use crate::bounds;
 use crate::clock::Now;
-use crate::config::{Config, ConfigError, Dataset, parse};
+use crate::config::{Config, ConfigError, Dataset, Refused, parse};
 use crate::door::{self, Datasets, Open};
 use crate::forward::forward;
 use crate::intake::Intake;
@@ -44,8 +45,8 @@ pub async fn run(args: Run) -> Result<(), Error> {
     // None of these ends: what is on the disk is there for the next process.
     tokio::select! {
         () = collector.follow() => {}
-        served = axum::serve(public, door::public(datasets.clone())).into_future() => served.map_err(Error::Serve)?,
-        served = axum::serve(private, door::private(datasets)).into_future() => served.map_err(Error::Serve)?,
+        () = bounds::serve(public, door::public(datasets.clone()), bounds::HEAD) => {}
+        () = bounds::serve(private, door::private(datasets), bounds::HEAD) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -69,10 +70,17 @@ impl Collector {
     async fn follow(mut self) {
         let folder = self.args.config.parent().unwrap_or(Path::new("/")).to_owned();
         let mut changes = Changes::of(&folder, RecursiveMode::NonRecursive);
-        let mut config = None;
+        let (mut config, mut left_out) = (None, Refused::new());
         loop {
             match read(&self.args.config) {
-                Ok(read) => config = read.or(config),
+                Ok(Some((read, refused))) => {
+                    for (dataset, why) in refused.iter().filter(|(dataset, why)| left_out.get(*dataset) != Some(*why)) {
+                        tracing::error!(dataset, why, "not collected");
+                    }
+                    self.datasets.refuse(refused.len());
+                    (config, left_out) = (Some(read), refused);
+                }
+                Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "bad configuration: going on as before");
                 }
@@ -121,7 +129,7 @@ impl Collector {
             tracing::warn!(
                 dataset = name,
                 forgotten,
-                "the policy is stricter now: what was held under the old one is dropped"
+                "the policy is another now: what was held under the old one is dropped"
             );
         }
         let open = Arc::new(Open {
@@ -147,7 +155,14 @@ impl Collector {
             max_age: Duration::from_secs(dataset.buffer.max_age_seconds),
         };
         if let Some(keeper) = self.stores.get(name) {
-            keeper.with(move |store| store.limit(limits)).await.ok();
+            let limited = keeper.with(move |store| store.limit(limits, &Now::read())).await;
+            if let Ok(Err(error)) = limited {
+                tracing::warn!(
+                    dataset = name,
+                    error = &error as &dyn std::error::Error,
+                    "a smaller buffer is met later"
+                );
+            }
             return Ok(keeper.clone());
         }
         let folder = self.args.data.join(name);
@@ -162,7 +177,7 @@ impl Collector {
 }
 
 /// `None` if there is no file yet.
-fn read(file: &Path) -> Result<Option<Config>, ConfigError> {
+fn read(file: &Path) -> Result<Option<(Config, Refused)>, ConfigError> {
     match std::fs::read(file) {
         Ok(bytes) => parse(&bytes).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -138,11 +138,14 @@ pub struct Answer {
     /// Which tier answered.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tier: String,
-    /// The best class.
-    pub prediction: u64,
-    pub score: f64,
+    /// The best class; it, its score and its margin are absent where the answer was no classifier's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// How far the best is before the second.
-    pub margin: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
 }
 
 /// What it shows, who says so, and since when.
@@ -176,6 +179,9 @@ pub struct Sample {
     pub label: Option<Label>,
     /// The policy that was enforced before it was queued, and what that took away.
     pub policy: String,
+    /// Which mask covered it: the first digits of the mask's SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redactions: Vec<String>,
 }

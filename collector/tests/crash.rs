@@ -38,6 +38,7 @@ fn sample(number: u64) -> (Sample, Bytes) {
         answer: None,
         label: None,
         policy: "Raw".into(),
+        mask: None,
         redactions: Vec::new(),
     };
     (sample, content.into())

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
-use bytes::Bytes;
+#[path = "common/samples.rs"]
+mod samples;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
+use samples::{label, large, now, sample};
 use sconce_collector::clock::Now;
 use sconce_collector::counts::Drop;
 use sconce_collector::privacy::{Mask, Privacy};
-use sconce_collector::sample::{Id, Label, Media, Sample, Why};
+use sconce_collector::sample::{Id, Sample, Why};
 use sconce_collector::store::{Limits, Outcome, Store, allocate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Error;
@@ -17,42 +20,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const LIMITS: Limits = Limits { max_bytes: 16 << 20, max_age: Duration::from_secs(14 * 86_400) };
-
-fn now(second: i64) -> Now {
-    Now {
-        wall: Timestamp::from_second(1_800_000_000 + second).unwrap(),
-        boot: "a".into(),
-        since_boot: second.unsigned_abs() * 1000,
-    }
-}
-
-fn sample(content: &[u8], why: Why) -> (Sample, Bytes) {
-    let sample = Sample {
-        id: Id::of(content),
-        media: Media::Json,
-        source: "test".into(),
-        group: "door".into(),
-        taken: now(0),
-        why,
-        probability: 1.0,
-        answer: None,
-        label: None,
-        policy: "Raw".into(),
-        redactions: Vec::new(),
-    };
-    (sample, Bytes::copy_from_slice(content))
-}
-
-/// `number`, and so many bytes that say nothing more.
-fn large(number: u32, bytes: usize, why: Why) -> (Sample, Bytes) {
-    let mut content = number.to_le_bytes().to_vec();
-    content.resize(bytes, number as u8);
-    sample(&content, why)
-}
-
-fn label(value: &str) -> Label {
-    Label { value: value.into(), author: "ann".into(), source: "feedback".into(), time: now(0).wall }
-}
 
 fn open(folder: &Path, second: i64) -> Store {
     Store::open(folder, LIMITS, &now(second), allocate).unwrap()
@@ -147,7 +114,11 @@ fn what_is_held_for_too_long_goes_by_the_time_that_passed_and_no_clock() {
     store.expire(&now(3 * day)).unwrap();
     assert_eq!(store.holds().0, 2);
     store.expire(&now(15 * day)).unwrap();
-    assert_eq!((store.holds().0, store.counts().dropped[&Drop::Expired]), (0, 2));
+    assert_eq!((store.holds().0, store.counts().dropped[&Drop::Expired]), (1, 1));
+    // What is planned may have arrived, though we were not told: it is sent as it was planned, or would be in two manifests.
+    let shard = store.plan(1 << 20, &now(15 * day)).unwrap().unwrap();
+    assert_eq!(shard.ids, [Id::of(b"old")]);
+    store.sent(shard.number, 1, &now(15 * day)).unwrap();
     assert_eq!(store.plan(1 << 20, &now(15 * day)).unwrap(), None);
 }
 
@@ -210,18 +181,46 @@ fn a_broken_segment_is_counted() {
 fn what_comes_late_under_a_looser_policy_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path(), 0);
+    let masked = Privacy::Masked { mask: Mask::default() };
     let under = |content: &[u8], policy: &str| {
         let (sample, bytes) = sample(content, Why::Uniform);
-        (Sample { policy: policy.into(), ..sample }, bytes)
+        let mask = if policy == "Masked" { masked.mask() } else { None };
+        (Sample { policy: policy.into(), mask, ..sample }, bytes)
     };
-    let masked = Privacy::Masked { mask: Mask::default() };
     store.add(&[under(b"1", "Raw"), under(b"2", "Masked")], &now(1));
-    assert_eq!(store.tighten(masked, &now(2)).unwrap(), 1);
+    assert_eq!(store.tighten(masked.clone(), &now(2)).unwrap(), 1);
     let outcomes = store.add(&[under(b"3", "Raw"), under(b"4", "Masked"), under(b"1", "Raw")], &now(3));
     let private = Outcome::Dropped(Drop::Private);
     assert_eq!(outcomes, [private, Outcome::Kept, private]);
     assert_eq!((store.holds().0, store.counts().dropped[&Drop::Forgotten]), (2, 1));
     assert_eq!(store.counts().dropped[&Drop::Private], 2);
+    assert!(is_balanced(&store));
+}
+
+/// It went on its way with what the new mask covers.
+#[test]
+fn what_another_mask_has_covered_or_cannot_be_read_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 0);
+    let mask = |blocks| Privacy::Masked { mask: Mask { blocks: Some(blocks), ..Mask::default() } };
+    let under = |content: &[u8], privacy: &Privacy| {
+        let (sample, bytes) = sample(content, Why::Uniform);
+        (Sample { policy: "Masked".into(), mask: privacy.mask(), ..sample }, bytes)
+    };
+    assert_eq!(store.tighten(mask(8), &now(1)).unwrap(), 0);
+    assert_eq!(store.add(&[under(b"1", &mask(8)), under(b"2", &mask(8))], &now(1)), [Outcome::Kept; 2]);
+    assert_eq!(store.tighten(mask(8), &now(2)).unwrap(), 0, "the same mask");
+    assert_eq!(store.tighten(mask(4), &now(3)).unwrap(), 2);
+    assert_eq!(store.add(&[under(b"3", &mask(8))], &now(4)), [Outcome::Dropped(Drop::Private)]);
+    assert_eq!(store.add(&[under(b"4", &mask(4))], &now(4)), [Outcome::Kept]);
+    for file in std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_some() {
+            let length = file.metadata().unwrap().len() as usize;
+            std::fs::write(file, vec![0; length]).unwrap();
+        }
+    }
+    assert_eq!(store.tighten(mask(4), &now(5)).unwrap(), 1);
+    assert_eq!((store.holds().0, store.counts().dropped[&Drop::Corrupt]), (0, 1));
     assert!(is_balanced(&store));
 }
 

@@ -1,17 +1,17 @@
 //! Masks: zones of a camera's picture that are blacked out, and a grid so coarse that nobody is known. Pure.
 
 use super::Refusal;
+use super::picture::decode;
 use crate::sample::Media;
 use bytes::Bytes;
 use image::codecs::jpeg::JpegEncoder;
-use image::imageops::{FilterType, resize};
-use image::{DynamicImage, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+use image::imageops::{FilterType, resize, thumbnail};
+use image::{ImageFormat, Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
 const QUALITY: u8 = 90;
-const LARGEST_SIDE: u32 = 8192;
 
 /// In percent of the picture's width and height.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Mask {
             None => return Err(Refusal::NoZones(camera.to_owned())),
         };
         let unread = |error: image::ImageError| Refusal::Image(error.to_string());
-        let mut picture = decode(content, media).map_err(unread)?;
+        let mut picture = decode(content, media).map_err(Refusal::Image)?;
         let mut redactions = Vec::new();
         zones.iter().for_each(|zone| black_out(&mut picture, *zone));
         if !zones.is_empty() {
@@ -64,15 +64,6 @@ impl Mask {
         encoded.map_err(unread)?;
         Ok((bytes.into(), redactions))
     }
-}
-
-fn decode(content: &[u8], media: Media) -> image::ImageResult<RgbImage> {
-    let format = if media == Media::Jpg { ImageFormat::Jpeg } else { ImageFormat::Png };
-    let mut reader = ImageReader::with_format(Cursor::new(content), format);
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
-    reader.limits(limits);
-    Ok(reader.decode()?.into_rgb8())
 }
 
 /// Every pixel that the zone touches.
@@ -93,8 +84,8 @@ fn black_out(picture: &mut RgbImage, zone: Zone) {
 fn coarse(picture: &RgbImage, blocks: u32) -> RgbImage {
     let (width, height) = picture.dimensions();
     let rows = (u64::from(blocks) * u64::from(height)).div_ceil(u64::from(width.max(1))).max(1) as u32;
-    let small = DynamicImage::ImageRgb8(picture.clone()).thumbnail_exact(blocks.clamp(1, width), rows.min(height));
-    resize(&small.into_rgb8(), width, height, FilterType::Nearest)
+    let small = thumbnail(picture, blocks.clamp(1, width), rows.min(height));
+    resize(&small, width, height, FilterType::Nearest)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Privacy: what a policy takes away, before anything is queued. Pure. What cannot be honoured is refused, never passed on.
 
 mod mask;
+mod picture;
 mod statistics;
 
 pub use mask::{Mask, Zone};
-pub use statistics::Statistics;
+pub use statistics::{Measured, Statistics};
 
 use crate::counts::Drop;
-use crate::sample::{Answer, Kind, Media};
+use crate::sample::{Answer, Id, Kind, Media};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -69,11 +70,20 @@ impl Privacy {
         }
     }
 
-    /// Whether what was taken under a policy, by its name, may leave under this one.
-    pub fn allows(&self, taken_under: &str) -> bool {
+    /// Names the mask, if there is one: another mask has another name.
+    pub fn mask(&self) -> Option<String> {
+        let Self::Masked { mask } = self else { return None };
+        // Maps of numbers and texts are always written.
+        let written = serde_json::to_vec(mask).unwrap_or_default();
+        Some(Id::of(&written).to_string()[..16].to_owned())
+    }
+
+    /// Whether what was taken under a policy and a mask, by their names, may leave under this one. Of two masks none is the stricter.
+    pub fn allows(&self, policy: &str, mask: Option<&str>) -> bool {
         let order = ["Raw", "Masked", "StatisticsOnly"];
         let strictness = |name: &str| order.iter().position(|policy| *policy == name);
-        strictness(taken_under) >= strictness(self.name())
+        let is_as_strict = strictness(policy) >= strictness(self.name());
+        is_as_strict && (policy != self.name() || mask == self.mask().as_deref())
     }
 
     /// What may be queued of a sample that a camera, or another source, has taken.
@@ -111,7 +121,14 @@ mod tests {
     #[test]
     fn what_was_taken_under_a_looser_policy_may_not_leave() {
         let masked = Privacy::Masked { mask: Mask::default() };
-        let allowed = ["Raw", "Masked", "StatisticsOnly", "Unheard"].map(|policy| masked.allows(policy));
+        let name = masked.mask();
+        let allowed =
+            ["Raw", "Masked", "StatisticsOnly", "Unheard"].map(|policy| masked.allows(policy, name.as_deref()));
         assert_eq!(allowed, [false, true, true, false]);
+        assert!(Privacy::Raw.allows("Masked", name.as_deref()) && Privacy::Raw.allows("Raw", None));
+        // What another mask has covered may show what this one covers.
+        let coarser = Privacy::Masked { mask: Mask { blocks: Some(4), ..Mask::default() } };
+        assert!(!coarser.allows("Masked", name.as_deref()) && !coarser.allows("Masked", None));
+        assert!(coarser.allows("Masked", coarser.mask().as_deref()));
     }
 }

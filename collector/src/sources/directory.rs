@@ -1,12 +1,18 @@
 //! A folder: files that come into it are samples, and go once they are kept. A folder in it is a label; so is a row of labels.csv.
 
 use crate::clock::Now;
+use crate::counts::Drop;
+use crate::door::LARGEST;
 use crate::intake::{Chosen, Intake, Taken, Took};
 use crate::sample::Label;
 use crate::store::Outcome;
 use crate::watch::Changes;
 use notify::RecursiveMode;
+use rustix::fs::OFlags;
 use std::collections::BTreeMap;
+use std::fs::{Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,8 +45,10 @@ pub async fn run(folder: &Path, share: f64, intake: &Intake) {
 fn files(folder: &Path) -> BTreeMap<PathBuf, u64> {
     let list = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_hidden = |path: &Path| path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    // A link is neither: it would lead out of the folder.
+    let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
     list(folder)
-        .flat_map(|path| if path.is_dir() && !is_hidden(&path) { list(&path).collect() } else { vec![path] })
+        .flat_map(|path| if is_folder(&path) && !is_hidden(&path) { list(&path).collect() } else { vec![path] })
         .filter(|path| !is_hidden(path) && !path.ends_with(LABELS))
         .filter_map(|path| {
             let metadata = path.symlink_metadata().ok()?;
@@ -50,8 +58,15 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, u64> {
 }
 
 async fn take(folder: &Path, path: &Path, share: f64, intake: &Intake) {
-    let content = match tokio::fs::read(path).await {
-        Ok(content) => content,
+    let file = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read(&file, LARGEST)).await.map_err(io::Error::other);
+    let (content, seen) = match read.flatten() {
+        Ok(Read::Whole(content, seen)) => (content, seen),
+        Ok(Read::TooLarge(seen)) => {
+            tracing::warn!(file = %path.display(), "put aside: larger than {LARGEST} bytes, which a sample may have");
+            intake.keeper.refuse(Drop::TooLarge).await;
+            return away(path, &seen, || aside(folder, path));
+        }
         Err(error) => return tracing::warn!(file = %path.display(), %error, "cannot read a file"),
     };
     let camera = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -64,18 +79,70 @@ async fn take(folder: &Path, path: &Path, share: f64, intake: &Intake) {
         label: label(folder, name),
         chosen: Chosen::Share(share),
     };
-    let taken_away = match intake.take(taken).await {
+    let took = intake.take(taken).await;
+    match took {
         // It stays, and is tried again.
-        Took::Stored(_, Outcome::Dropped(_)) => return,
-        Took::Stored(..) | Took::NotChosen | Took::Counted => std::fs::remove_file(path),
+        took if took.is_worth_another_try() => {}
+        Took::Stored(_, Outcome::Dropped(why)) => {
+            tracing::warn!(file = %path.display(), why = why.name(), "put aside");
+            away(path, &seen, || aside(folder, path));
+        }
+        Took::Stored(..) | Took::NotChosen | Took::Counted => away(path, &seen, || std::fs::remove_file(path)),
         Took::Refused(refusal) => {
             tracing::warn!(file = %path.display(), %refusal, "put aside");
-            let refused = folder.join(REFUSED);
-            std::fs::create_dir_all(&refused)
-                .and_then(|()| std::fs::rename(path, refused.join(path.file_name().unwrap_or_default())))
+            away(path, &seen, || aside(folder, path));
         }
-    };
-    if let Err(error) = taken_away {
+    }
+}
+
+/// Which file it was, and as it was then.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    inode: (u64, u64),
+    length: u64,
+    changed: (i64, i64),
+}
+
+impl Seen {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: (metadata.dev(), metadata.ino()),
+            length: metadata.len(),
+            changed: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+enum Read {
+    Whole(Vec<u8>, Seen),
+    TooLarge(Seen),
+}
+
+/// A file, and no link to one; of one that is larger than `most` nothing.
+fn read(path: &Path, most: usize) -> io::Result<Read> {
+    // A pipe that has come in its place is not waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let (seen, mut content) = (Seen::of(&metadata), Vec::new());
+    // It may grow while it is read.
+    let is_large = seen.length > most as u64 || file.take(most as u64 + 1).read_to_end(&mut content)? > most;
+    Ok(if is_large { Read::TooLarge(seen) } else { Read::Whole(content, seen) })
+}
+
+fn aside(folder: &Path, path: &Path) -> io::Result<()> {
+    let refused = folder.join(REFUSED);
+    std::fs::create_dir_all(&refused)?;
+    std::fs::rename(path, refused.join(path.file_name().unwrap_or_default()))
+}
+
+/// Takes a file away that was looked at; not another that has come under its name meanwhile.
+fn away(path: &Path, seen: &Seen, how: impl FnOnce() -> io::Result<()>) {
+    let is_the_same = path.symlink_metadata().is_ok_and(|metadata| Seen::of(&metadata) == *seen);
+    if is_the_same && let Err(error) = how() {
         tracing::error!(file = %path.display(), %error, "a file that was taken stays; it is taken once");
     }
 }
@@ -83,7 +150,10 @@ async fn take(folder: &Path, path: &Path, share: f64, intake: &Intake) {
 /// By a row `FILE,LABEL,AUTHOR` of the folder's labels.csv, or by the name of the folder that it is in.
 fn label(folder: &Path, name: &Path) -> Option<Label> {
     let time = Now::read().wall;
-    let table = std::fs::read_to_string(folder.join(LABELS)).unwrap_or_default();
+    let table = match read(&folder.join(LABELS), LARGEST) {
+        Ok(Read::Whole(table, _)) => String::from_utf8(table).unwrap_or_default(),
+        Ok(Read::TooLarge(_)) | Err(_) => String::new(),
+    };
     let row = table.lines().find_map(|line| {
         let mut cells = line.split(',').map(str::trim);
         (cells.next()? == name.to_str()?).then(|| (cells.next(), cells.next()))
@@ -113,5 +183,36 @@ mod tests {
         check("b.png", Some(("eight", "csv", "csv")));
         check("nine/c.png", Some(("nine", "folder", "folder")));
         check("d.png", None);
+    }
+
+    #[test]
+    fn a_link_leads_nowhere_and_what_is_too_large_is_not_read() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let secret = other.path().join("secret.json");
+        std::fs::write(&secret, "{}").unwrap();
+        let (file, link) = (folder.path().join("a.json"), folder.path().join("b.json"));
+        std::fs::write(&file, "[1]").unwrap();
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        std::os::unix::fs::symlink(other.path(), folder.path().join("seven")).unwrap();
+        assert_eq!(files(folder.path()), BTreeMap::from([(file.clone(), 3)]));
+        assert!(read(&link, 10).is_err());
+        assert!(matches!(read(&file, 2), Ok(Read::TooLarge(_))));
+        assert!(matches!(read(&file, 3), Ok(Read::Whole(content, _)) if content == b"[1]"));
+    }
+
+    /// It was removed, and nobody had read it.
+    #[test]
+    fn a_file_that_came_in_the_place_of_another_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, next) = (folder.path().join("a.json"), folder.path().join(".a.json"));
+        std::fs::write(&file, "[1]").unwrap();
+        let Ok(Read::Whole(_, seen)) = read(&file, 10) else { panic!("it is read") };
+        std::fs::write(&next, "[2]").unwrap();
+        std::fs::rename(&next, &file).unwrap();
+        away(&file, &seen, || std::fs::remove_file(&file));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "[2]");
+        let Ok(Read::Whole(_, seen)) = read(&file, 10) else { panic!("it is read") };
+        away(&file, &seen, || std::fs::remove_file(&file));
+        assert!(!file.exists());
     }
 }

@@ -1,8 +1,7 @@
-//! Messages of an MQTT 5 broker, each a sample. A message is acknowledged once it is kept: the broker sends it again to whoever
-//! crashed before, and the sample's name tells that it is the same.
+//! Messages of an MQTT 5 broker, each a sample. A message is acknowledged once it is kept, or refused for good: the broker sends it
+//! again to whoever crashed before, and the sample's name tells that it is the same.
 
 use crate::intake::{Chosen, Intake, Taken, Took};
-use crate::store::Outcome;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, Publish};
@@ -12,8 +11,10 @@ use std::time::Duration;
 const KEEP_ALIVE_SECONDS: u16 = 15;
 /// So long the broker keeps what comes while we are away.
 const SESSION_SECONDS: u32 = 7 * 86_400;
-/// Messages that are out at once: each waits for the disk.
-const AT_ONCE: u16 = 32;
+/// Messages that are out at once: each waits for the disk, and may be as large as a sample.
+const AT_ONCE: u16 = 8;
+/// After this a message is tried again that found no room.
+const PAUSE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_LIMIT: Duration = Duration::from_secs(60);
 /// Who we are to the broker.
@@ -37,7 +38,7 @@ pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_
     if let Ok(user) = std::env::var(USER) {
         options.set_credentials(user, std::env::var(PASSWORD).unwrap_or_default());
     }
-    let (client, mut events) = AsyncClient::builder(options).capacity(AT_ONCE.into()).build();
+    let (client, mut events) = AsyncClient::builder(options).capacity(usize::from(AT_ONCE) * 2).build();
     let backoff =
         || ExponentialBuilder::new().with_min_delay(AGAIN).with_max_delay(AGAIN_LIMIT).without_max_times().build();
     let mut waits = backoff();
@@ -55,21 +56,20 @@ pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(broker, %error, "the broker is gone");
+                    // The next session sends again what was not acknowledged, by other numbers.
+                    taking.clear();
                     tokio::time::sleep(waits.next().unwrap_or(AGAIN_LIMIT)).await;
                 }
             },
-            Some(done) = futures::StreamExt::next(&mut taking), if !taking.is_empty() => {
-                // One that was not kept comes again with the next session.
-                if let Some(message) = done {
-                    client.try_ack(&message).ok();
-                }
+            Some(message) = futures::StreamExt::next(&mut taking), if !taking.is_empty() => {
+                client.try_ack(&message).ok();
             }
         }
     }
 }
 
-/// Keeps a message; returns it if the broker need not send it again.
-async fn take(message: Publish, share: f64, intake: &Intake) -> Option<Publish> {
+/// Keeps a message, or drops it for good; returns it once the broker need not send it again.
+async fn take(message: Publish, share: f64, intake: &Intake) -> Publish {
     let topic = String::from_utf8_lossy(&message.topic).into_owned();
     let taken = Taken {
         content: message.payload.clone(),
@@ -79,13 +79,16 @@ async fn take(message: Publish, share: f64, intake: &Intake) -> Option<Publish> 
         label: None,
         chosen: Chosen::Share(share),
     };
-    match intake.take(taken).await {
-        Took::Stored(_, Outcome::Dropped(_)) => None,
-        Took::Refused(refusal) => {
-            tracing::warn!(%refusal, "a message is dropped");
-            Some(message)
+    loop {
+        let took = intake.take(taken.clone()).await;
+        if !took.is_worth_another_try() {
+            if let Took::Refused(refusal) = took {
+                tracing::warn!(%refusal, "a message is dropped");
+            }
+            return message;
         }
-        Took::Stored(..) | Took::NotChosen | Took::Counted => Some(message),
+        // Meanwhile it is one of those that are out: the broker sends no more than there is room for.
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

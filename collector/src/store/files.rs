@@ -76,6 +76,11 @@ impl Files {
         self.segments.first_key_value().filter(|_| self.segments.len() > 1).map(|(number, _)| *number)
     }
 
+    /// The number of the current one, or of the next if none is begun.
+    pub fn newest(&self) -> u64 {
+        self.current.as_ref().map_or(self.next, |current| current.number)
+    }
+
     /// On the disk.
     pub fn bytes(&self) -> u64 {
         self.segments.values().sum()

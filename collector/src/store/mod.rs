@@ -148,16 +148,38 @@ impl Store {
         Ok(())
     }
 
+    /// How many samples that were sent a segment's head names, at most.
+    fn most_seen(&self) -> usize {
+        ((self.files.size / 64) as usize).min(state::REMEMBERED)
+    }
+
+    /// How many samples a shard has, at most.
+    fn most_planned(&self) -> usize {
+        (self.files.size / 2048) as usize
+    }
+
+    /// Bytes that a segment's head takes, at most.
+    fn most_head(&self) -> u64 {
+        (self.most_seen() * size_of::<record::Seen>() + self.most_planned() * size_of::<Id>()) as u64 + 1024
+    }
+
     fn checkpoint(&self) -> Vec<Record<'static>> {
         let checkpoint = Checkpoint { store: self.state.store.clone(), next_shard: self.state.next_shard };
-        let seen = self.state.seen((self.files.size / 64) as usize);
+        let seen = self.state.seen(self.most_seen());
         let planned = self.state.planned.as_ref().map(|planned| Record::Shard(planned.number, planned.ids.clone()));
         [Record::Checkpoint(checkpoint), Record::Seen(seen)].into_iter().chain(planned).collect()
     }
 
-    /// Other limits from now on; a smaller buffer is met with the next samples. Segments stay as large as they were.
-    pub fn limit(&mut self, limits: Limits) {
+    /// Other limits from now on: what a smaller buffer does not hold is dropped, but for what is on its way. Segments stay as large
+    /// as they were.
+    ///
+    /// # Errors
+    /// If the disk does not take it; it is met with the next samples.
+    pub fn limit(&mut self, limits: Limits, now: &Now) -> Result<(), StoreError> {
         self.limits = limits;
+        self.make_room(0, 0, Rank::Labelled, now)?;
+        self.tidy(now);
+        Ok(())
     }
 
     /// Keeps samples, as far as there is room; each is told what became of it once that is on the disk.
@@ -176,23 +198,22 @@ impl Store {
     fn add_some(&mut self, samples: &[(Sample, Bytes)], now: &Now) -> (Vec<Outcome>, usize) {
         let most = self.files.size / 4;
         let lived = self.mark.at(now).lived;
-        let (mut outcomes, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut outcomes, mut bytes) = (Vec::new(), 0);
         let mut fresh = HashSet::new();
         for (sample, payload) in samples {
             // What is known of a sample is bounded where it comes in.
             let length = payload.len() as u64 + KNOWN;
-            if bytes + length > most && !records.is_empty() {
+            if bytes + length > most && bytes > 0 {
                 break;
             }
             outcomes.push(if length > most {
                 Outcome::Dropped(Drop::TooLarge)
-            } else if !self.privacy.allows(&sample.policy) {
+            } else if !self.allows(sample) {
                 Outcome::Dropped(Drop::Private)
             } else if self.state.knows(&sample.id) || !fresh.insert(sample.id) {
                 Outcome::Duplicate
             } else {
                 bytes += length;
-                records.push(Record::Sample(Held { lived, sample: sample.clone() }, payload));
                 Outcome::Kept
             });
         }
@@ -202,26 +223,18 @@ impl Store {
         for why in [Drop::TooLarge, Drop::Private] {
             self.counts.drop(why, count(Outcome::Dropped(why)));
         }
-        let rank = samples[..taken].iter().map(|(sample, _)| sample.rank()).max().unwrap_or(Rank::Easy);
-        let added = match self.make_room(bytes, records.len() as u64, rank, now) {
-            _ if records.is_empty() => Ok(None),
-            Ok(true) => {
-                let counts = Counts { kept: self.counts.kept + records.len() as u64, ..self.counts.clone() };
-                self.commit(&records, counts, now, room::RESERVE).map(|()| None)
-            }
-            Ok(false) => Ok(Some(Drop::Full)),
-            Err(error) => Err(error),
-        };
-        let refused = added.unwrap_or_else(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "samples are dropped");
-            Some(Drop::DiskFull)
-        });
-        if let Some(why) = refused {
-            for outcome in &mut outcomes {
-                if *outcome == Outcome::Kept {
-                    *outcome = Outcome::Dropped(why);
-                    self.refused(why, 1);
-                }
+        self.find_room(&samples[..taken], &mut outcomes, now);
+        let kept = samples.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Kept);
+        let records: Vec<_> = kept
+            .map(|((sample, payload), _)| Record::Sample(Held { lived, sample: sample.clone() }, payload))
+            .collect();
+        if !records.is_empty() {
+            let counts = Counts { kept: self.counts.kept + records.len() as u64, ..self.counts.clone() };
+            if let Err(error) = self.commit(&records, counts, now, room::RESERVE) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "samples are dropped");
+                let is_kept = |outcome: &&mut Outcome| **outcome == Outcome::Kept;
+                outcomes.iter_mut().filter(is_kept).for_each(|outcome| *outcome = Outcome::Dropped(Drop::DiskFull));
+                self.refused(Drop::DiskFull, records.len() as u64);
             }
         }
         self.tidy(now);
@@ -254,7 +267,7 @@ impl Store {
     /// If the disk does not take the plan.
     pub fn plan(&mut self, most_bytes: u64, now: &Now) -> Result<Option<Shard>, StoreError> {
         if self.state.planned.is_none() {
-            let most = (self.files.size / 2048) as usize;
+            let most = self.most_planned();
             let mut bytes = 0;
             let within = |(_, entry): &(Id, &state::Entry)| {
                 bytes += entry.place.length as u64;
@@ -325,19 +338,31 @@ impl Store {
         Ok(true)
     }
 
-    /// Another policy from now on: drops what is held of a looser one, and keeps no more of it, though it be on its way here already.
-    /// Returns how many samples are dropped.
+    fn allows(&self, sample: &Sample) -> bool {
+        self.privacy.allows(&sample.policy, sample.mask.as_deref())
+    }
+
+    /// Another policy from now on: drops what is held of a looser one, of another mask, or of one that cannot be read, and keeps no
+    /// more of it, though it be on its way here already. Returns how many samples are dropped.
     ///
     /// # Errors
     /// If the disk does not take it.
     pub fn tighten(&mut self, privacy: Privacy, now: &Now) -> Result<u64, StoreError> {
         self.privacy = privacy;
-        let is_looser = |id: &Id| {
-            self.read(id).is_ok_and(|read| read.is_some_and(|(sample, _)| !self.privacy.allows(&sample.policy)))
-        };
-        let ids: Vec<Id> = self.ids().into_iter().filter(is_looser).collect();
-        let samples = ids.len() as u64;
-        self.gone(Drop::Forgotten, ids, now)?;
+        let (mut looser, mut lost) = (Vec::new(), Vec::new());
+        for id in self.ids() {
+            match self.read(&id) {
+                Ok(Some((sample, _))) if self.allows(&sample) => {}
+                Ok(_) => looser.push(id),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a sample is lost");
+                    lost.push(id);
+                }
+            }
+        }
+        let samples = (looser.len() + lost.len()) as u64;
+        self.gone(Drop::Forgotten, looser, now)?;
+        self.gone(Drop::Corrupt, lost, now)?;
         Ok(samples)
     }
 

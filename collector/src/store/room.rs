@@ -1,10 +1,13 @@
 //! Room: what goes when there is too much, and how old segments are given back.
 
 use super::record::Record;
-use super::{MOST_SAMPLES, Store, StoreError};
+use super::state::Place;
+use super::{KNOWN, MOST_SAMPLES, Outcome, Store, StoreError};
 use crate::clock::Now;
 use crate::counts::Drop;
-use crate::sample::{Id, Rank};
+use crate::sample::{Id, Rank, Sample};
+use bytes::Bytes;
+use std::collections::HashSet;
 
 /// Of each segment, for what is not a sample: on a full disk, what was sent can still be told.
 pub(super) const RESERVE: u64 = 64 << 10;
@@ -12,9 +15,15 @@ pub(super) const RESERVE: u64 = 64 << 10;
 const CARRIED_BYTES: usize = 1 << 20;
 
 impl Store {
-    /// Samples may take three quarters of the disk that the store may: the rest is what old segments hold of samples that are gone.
+    /// Samples may take three quarters of what segments hold of them: the rest is of samples that are gone.
     fn most_live(&self) -> u64 {
-        self.limits.max_bytes / 4 * 3
+        let held = u128::from(self.limits.max_bytes) * u128::from(self.filled()) / u128::from(self.files.size);
+        held as u64 / 4 * 3
+    }
+
+    /// What a segment holds of samples: without its head, and what is left free for what is no sample.
+    fn filled(&self) -> u64 {
+        self.files.size.saturating_sub(self.most_head() + RESERVE).max(1)
     }
 
     /// Drops what is worth less than samples of `rank`, the least first, until they have room; false if there is too little such.
@@ -44,6 +53,34 @@ impl Store {
         Ok(true)
     }
 
+    /// Makes room for those samples that are to be kept, the highest rank first: each takes room from none that is worth more. What
+    /// finds none is not kept.
+    pub(super) fn find_room(&mut self, samples: &[(Sample, Bytes)], outcomes: &mut [Outcome], now: &Now) {
+        let (mut bytes, mut number) = (0, 0);
+        for rank in [Rank::Labelled, Rank::Hard, Rank::Easy] {
+            let is_wanted = |at: &usize| outcomes[*at] == Outcome::Kept && samples[*at].0.rank() == rank;
+            let wanted: Vec<usize> = (0..outcomes.len()).filter(is_wanted).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let more_bytes: u64 = wanted.iter().map(|&at| samples[at].1.len() as u64 + KNOWN).sum();
+            let more = wanted.len() as u64;
+            let why = match self.make_room(bytes + more_bytes, number + more, rank, now) {
+                Ok(true) => {
+                    (bytes, number) = (bytes + more_bytes, number + more);
+                    continue;
+                }
+                Ok(false) => Drop::Full,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "samples are dropped");
+                    Drop::DiskFull
+                }
+            };
+            wanted.iter().for_each(|&at| outcomes[at] = Outcome::Dropped(why));
+            self.refused(why, more);
+        }
+    }
+
     pub(super) fn gone(&mut self, why: Drop, ids: Vec<Id>, now: &Now) -> Result<(), StoreError> {
         // What is told of a segment's worth of samples goes in its reserve.
         for ids in ids.chunks((RESERVE / 128) as usize) {
@@ -54,7 +91,7 @@ impl Store {
         Ok(())
     }
 
-    /// Drops what has been held for too long, a planned shard too.
+    /// Drops what has been held for too long; not of a planned shard, which may have arrived already: it is sent as it was planned.
     ///
     /// # Errors
     /// If the disk does not take it.
@@ -63,7 +100,8 @@ impl Store {
         let max_age = self.limits.max_age.as_millis() as u64;
         let is_old = |lived_then: u64| lived.saturating_sub(lived_then) > max_age;
         let old = self.state.oldest().into_iter().take_while(|(_, entry)| is_old(entry.lived));
-        let old: Vec<Id> = old.map(|(id, _)| id).collect();
+        let planned: HashSet<Id> = self.state.planned.iter().flat_map(|planned| planned.ids.iter().copied()).collect();
+        let old: Vec<Id> = old.map(|(id, _)| id).filter(|id| !planned.contains(id)).collect();
         if !old.is_empty() {
             self.gone(Drop::Expired, old, now)?;
             self.tidy(now);
@@ -71,12 +109,16 @@ impl Store {
         Ok(())
     }
 
-    /// Gives old segments back, as far as that can be done now.
+    /// Gives old segments back, as far as that can be done now. What is carried goes to a segment that is not carried again.
     pub(super) fn tidy(&mut self, now: &Now) {
+        let kept = self.files.newest();
         while let Some(oldest) = self.files.oldest() {
             let tidied = if self.state.live_in(oldest) == 0 {
                 self.files.remove(oldest).map_err(StoreError::from)
-            } else if self.files.bytes() + self.files.size > self.limits.max_bytes {
+            } else if oldest < kept
+                && self.files.bytes() + self.files.size > self.limits.max_bytes
+                && self.is_worth_carrying()
+            {
                 self.carry(oldest, now)
             } else {
                 break;
@@ -91,18 +133,25 @@ impl Store {
         }
     }
 
+    /// Whether all that is held would take a segment less if it were written anew.
+    fn is_worth_carrying(&self) -> bool {
+        let anew = self.state.live().div_ceil(self.filled()) * self.files.size;
+        self.files.bytes() >= anew + self.files.size
+    }
+
     /// Writes what an old segment still holds anew, so that nothing is left in it.
     fn carry(&mut self, segment: u64, now: &Now) -> Result<(), StoreError> {
-        let mut ids: &[(Id, _)] = &self.state.in_segment(segment);
+        let mut ids: &[(Id, Place)] = &self.state.in_segment(segment);
+        let most = CARRIED_BYTES.min(self.files.size as usize / 16);
         while !ids.is_empty() {
             let (mut batch, mut lost, mut bytes, mut taken) = (Vec::new(), Vec::new(), 0, 0);
-            for (id, _) in ids {
-                if bytes >= CARRIED_BYTES {
+            for (id, place) in ids {
+                if taken > 0 && bytes + place.length > most {
                     break;
                 }
                 match self.held(id) {
                     Ok(Some(held)) => {
-                        bytes += held.1.len();
+                        bytes += place.length;
                         batch.push(held);
                     }
                     Ok(None) => {}

@@ -55,12 +55,9 @@ async fn follow(client: &Client, folder: &Path, scope: Option<&Scope>, metrics: 
     let mut written = None;
     loop {
         sleep(TOGETHER).await;
-        let (datasets, models) = (datasets.state(), models.state());
+        let (datasets, models) = (readable(&datasets.state()), readable(&models.state()));
         // A site that is gone tells nothing: the files stay.
-        let next = sites
-            .state()
-            .first()
-            .map(|site| files(site, datasets.iter().map(AsRef::as_ref), models.iter().map(AsRef::as_ref)));
+        let next = readable(&sites.state()).first().map(|site| files(site, datasets.iter(), models.iter()));
         match next {
             Some(next) if written.as_ref() != Some(&next) => match write(folder, &next) {
                 Ok(()) => {
@@ -84,31 +81,28 @@ fn write(folder: &Path, files: &Files) -> Result<(), routes::WriteError> {
     routes::write(&folder.join("taps.json"), &files.taps)
 }
 
-/// Without what cannot be read, as what a newer version has said: it is not collected, and stops nothing else.
-fn readable<K: Resource>(event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
-    let read = |guard: DeserializeGuard<K>| {
-        let unread = |error: &kube::core::error_boundary::InvalidObject| {
-            tracing::warn!(name = error.metadata.name, error = error.error, "an object cannot be read");
-        };
-        guard.0.inspect_err(unread).ok()
-    };
-    match event {
-        Event::Init => Some(Event::Init),
-        Event::InitDone => Some(Event::InitDone),
-        Event::InitApply(guard) => read(guard).map(Event::InitApply),
-        Event::Apply(guard) => read(guard).map(Event::Apply),
-        Event::Delete(guard) => read(guard).map(Event::Delete),
+fn tell_unreadable<K: Resource<DynamicType = ()>>(event: &Event<DeserializeGuard<K>>) {
+    if let Event::InitApply(guard) | Event::Apply(guard) = event
+        && let Err(error) = &guard.0
+    {
+        tracing::warn!(kind = %K::kind(&()), name = error.metadata.name, error = error.error, "an object cannot be read");
     }
 }
 
-/// A store of all objects of a kind, kept while `watching` lives.
+/// Those that can be read; what a newer version has said is not collected, and stops nothing else.
+fn readable<K: Clone>(guards: &[Arc<DeserializeGuard<K>>]) -> Vec<K> {
+    guards.iter().filter_map(|guard| guard.0.as_ref().ok().cloned()).collect()
+}
+
+/// A store of all objects of a kind, kept while `watching` lives. One that cannot be read takes the place of what it was: what it
+/// said before is not what is wished now.
 fn reflect<K>(
     client: &Client,
     config: watcher::Config,
     bell: &Arc<Notify>,
     watching: &mut JoinSet<()>,
     metrics: &Metrics,
-) -> Store<K>
+) -> Store<DeserializeGuard<K>>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     K::DynamicType: Hash + Eq,
@@ -117,8 +111,8 @@ where
     let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
     let (bell, metrics, kind) = (bell.clone(), metrics.clone(), K::kind(&()).into_owned());
     watching.spawn(async move {
-        let readable = watcher(api, config).try_filter_map(|event| std::future::ready(Ok(readable(event))));
-        let mut events = std::pin::pin!(reflector::reflector(writer, readable).default_backoff());
+        let watched = watcher(api, config).inspect_ok(tell_unreadable);
+        let mut events = std::pin::pin!(reflector::reflector(writer, watched).default_backoff());
         let mut failing = false;
         while let Some(event) = events.next().await {
             match event {
@@ -138,4 +132,34 @@ where
         }
     });
     reader
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::runtime::reflector::store;
+    use serde_json::json;
+
+    fn dataset(policy: &str) -> DeserializeGuard<EdgeDataset> {
+        let spec = json!({"uri": "s3://lake/digits", "kind": "Image",
+            "fleetRef": {"name": "shops"}, "privacy": {"policy": policy}});
+        let metadata = json!({"name": "digits", "namespace": "vision"});
+        let dataset =
+            json!({"apiVersion": "sconce.dev/v1alpha1", "kind": "EdgeDataset", "metadata": metadata, "spec": spec});
+        serde_json::from_value(dataset).unwrap()
+    }
+
+    /// Its events were left out: what it had said before went on, and when it was deleted, too.
+    #[test]
+    fn an_object_that_cannot_be_read_any_more_is_not_what_it_was() {
+        let (reader, mut writer) = store();
+        let names = || readable::<EdgeDataset>(&reader.state()).len();
+        writer.apply_watcher_event(&Event::Apply(dataset("Raw")));
+        assert_eq!(names(), 1);
+        writer.apply_watcher_event(&Event::Apply(dataset("FromTheFuture")));
+        assert_eq!(names(), 0);
+        writer.apply_watcher_event(&Event::Apply(dataset("Raw")));
+        writer.apply_watcher_event(&Event::Delete(dataset("FromTheFuture")));
+        assert_eq!((names(), reader.state().len()), (0, 0));
+    }
 }

@@ -6,6 +6,7 @@ use super::file::Wish;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -23,23 +24,34 @@ pub struct Choice {
     pub probability: f64,
 }
 
+/// Drawn before anything is looked at.
+#[derive(Default)]
+pub struct Lots {
+    seed: RandomState,
+    drawn: AtomicU64,
+}
+
+impl Lots {
+    /// A lot, from 0 to 1.
+    pub fn draw(&self) -> f64 {
+        self.seed.hash_one(self.drawn.fetch_add(1, Ordering::Relaxed)) as f64 / u64::MAX as f64
+    }
+}
+
+/// Whether an answer must be looked into: without that a lot chooses it, or nothing does.
+pub fn is_looked_into(wish: &Wish, lot: f64) -> bool {
+    lot < wish.share || wish.margin_below.is_some() || wish.per_class_per_day.is_some()
+}
+
 /// Of one model.
 #[derive(Default)]
 pub struct Chooser {
-    lots: RandomState,
-    drawn: std::cell::Cell<u64>,
     day: u64,
     /// How many of each class were kept today for being few.
     classes: BTreeMap<u64, u32>,
 }
 
 impl Chooser {
-    /// A lot, from 0 to 1.
-    pub fn draw(&self) -> f64 {
-        self.drawn.set(self.drawn.get() + 1);
-        self.lots.hash_one(self.drawn.get()) as f64 / u64::MAX as f64
-    }
-
     pub fn choose(&mut self, wish: &Wish, scores: Option<&Scores>, lot: f64, now: SystemTime) -> Option<Choice> {
         if lot < wish.share {
             return Some(Choice { why: Why::Uniform, probability: wish.share });
@@ -85,9 +97,17 @@ mod tests {
         assert_eq!(why(0.05, 0.1), Some(Why::Uniform), "the lot first: it must not depend on the answer");
         assert_eq!(why(0.5, 0.29), Some(Why::Hard));
         assert_eq!(why(0.5, 0.31), None);
-        let lots: Vec<f64> = (0..10_000).map(|_| chooser.draw()).collect();
+        let drawn = Lots::default();
+        let lots: Vec<f64> = (0..10_000).map(|_| drawn.draw()).collect();
         let below = lots.iter().filter(|lot| **lot < 0.1).count();
         assert!((850..1150).contains(&below), "{below} of 10,000 lots are below a tenth");
+    }
+
+    #[test]
+    fn what_only_a_lot_can_choose_is_not_looked_into_without_it() {
+        let by_lot = Wish { margin_below: None, ..wish() };
+        assert!(is_looked_into(&by_lot, 0.05) && !is_looked_into(&by_lot, 0.5) && is_looked_into(&wish(), 0.5));
+        assert!(is_looked_into(&Wish { per_class_per_day: Some(2), ..by_lot }, 0.5));
     }
 
     #[test]

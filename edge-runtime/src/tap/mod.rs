@@ -5,11 +5,12 @@ mod choose;
 mod content;
 mod file;
 
-pub use choose::{Choice, Chooser, Why};
+pub use choose::{Choice, Chooser, Lots, Why};
 pub use file::{Taps, TapsError, Wish, parse};
 
 use bytes::Bytes;
-use content::{answer, content};
+use choose::is_looked_into;
+use content::{Scores, answer, content};
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -19,19 +20,23 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Answers that wait to be looked at.
-const QUEUE: usize = 64;
-/// A larger request is no sample.
+/// What waits to be handed over, at most, with its answers.
+const QUEUE_BYTES: usize = 16 << 20;
+/// What an answer takes that waits, beside its frames.
+const BESIDE: usize = 1024;
+/// A larger request is no sample, nor one with a larger answer.
 const LARGEST: usize = 4 << 20;
+/// Handed over at once: the collector gathers for 200 ms before it writes.
+const AT_ONCE: usize = 8;
 /// A collector that says nothing for so long has not taken it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -52,11 +57,31 @@ struct Outcome {
 type Counts = Family<Outcome, Counter>;
 type Collector = Client<HttpConnector, Full<Bytes>>;
 
+/// An answer that waits, its lot drawn.
+struct Queued {
+    answered: Answered,
+    wish: Wish,
+    lot: f64,
+    room: OwnedSemaphorePermit,
+}
+
+/// What the collector is handed.
+struct Sample {
+    model: String,
+    dataset: String,
+    said: String,
+    content: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
 /// The router's end.
 #[derive(Clone)]
 pub struct Tap {
     wishes: watch::Receiver<Arc<Taps>>,
-    queue: mpsc::Sender<Answered>,
+    queue: mpsc::UnboundedSender<Queued>,
+    /// The queue is bounded by bytes.
+    room: Arc<Semaphore>,
+    lots: Arc<Lots>,
     counts: Counts,
 }
 
@@ -73,10 +98,15 @@ impl Tap {
             "Answers of models that are collected, by what became of them",
             counts.clone(),
         );
-        let (queue, answers) = mpsc::channel(QUEUE);
-        let tap = Self { wishes: wishes.clone(), queue, counts: counts.clone() };
-        tokio::spawn(look(answers, wishes, collector.clone(), counts));
+        let (tap, answers) = Self::with(wishes, counts.clone());
+        tokio::spawn(look(answers, collector.clone(), counts));
         Ok((tap, watching))
+    }
+
+    fn with(wishes: watch::Receiver<Arc<Taps>>, counts: Counts) -> (Self, mpsc::UnboundedReceiver<Queued>) {
+        let (queue, answers) = mpsc::unbounded_channel();
+        let (room, lots) = (Arc::new(Semaphore::new(QUEUE_BYTES)), Arc::default());
+        (Self { wishes, queue, room, lots, counts }, answers)
     }
 
     /// Whether answers of a model are looked at.
@@ -86,12 +116,19 @@ impl Tap {
 
     /// Takes an answer if there is room, and never waits.
     pub fn offer(&self, answered: Answered) {
-        if answered.request.len() > LARGEST {
+        let Some(wish) = self.wishes.borrow().models.get(&answered.model).cloned() else { return };
+        let lot = self.lots.draw();
+        if !is_looked_into(&wish, lot) {
+            return count(&self.counts, &answered.model, "passed");
+        }
+        let (request, answer) = (answered.request.len(), answered.answer.len());
+        if request > LARGEST || answer > LARGEST {
             return count(&self.counts, &answered.model, "large");
         }
-        if let Err(error) = self.queue.try_send(answered) {
-            count(&self.counts, &error.into_inner().model, "busy");
-        }
+        let room = self.room.clone().try_acquire_many_owned((request + answer + BESIDE) as u32);
+        let Ok(room) = room else { return count(&self.counts, &answered.model, "busy") };
+        // Who looks at them lives as long as the router.
+        self.queue.send(Queued { answered, wish, lot, room }).ok();
     }
 }
 
@@ -99,47 +136,52 @@ fn count(counts: &Counts, model: &str, outcome: &'static str) {
     counts.get_or_create(&Outcome { model: model.to_owned(), outcome }).inc();
 }
 
-async fn look(
-    mut answers: mpsc::Receiver<Answered>,
-    wishes: watch::Receiver<Arc<Taps>>,
-    collector: Uri,
-    counts: Counts,
-) {
+async fn look(mut answers: mpsc::UnboundedReceiver<Queued>, collector: Uri, counts: Counts) {
     let mut choosers: BTreeMap<String, Chooser> = BTreeMap::new();
     let client: Collector = Client::builder(TokioExecutor::new()).build_http();
-    while let Some(Answered { model, tier, request, answer: frame }) = answers.recv().await {
-        let Some(wish) = wishes.borrow().models.get(&model).cloned() else { continue };
-        let scores = answer(&frame);
-        let chooser = choosers.entry(model.clone()).or_default();
-        let Some(Choice { why, probability }) =
-            chooser.choose(&wish, scores.as_ref(), chooser.draw(), SystemTime::now())
-        else {
-            count(&counts, &model, "passed");
-            continue;
+    let mut under_way = JoinSet::new();
+    while let Some(queued) = answers.recv().await {
+        let model = queued.answered.model.clone();
+        let sample = match chosen(choosers.entry(model.clone()).or_default(), queued) {
+            Ok(sample) => sample,
+            Err(outcome) => {
+                count(&counts, &model, outcome);
+                continue;
+            }
         };
-        let Some(content) = content(&request) else {
-            count(&counts, &model, "strange");
-            continue;
-        };
-        let said = json!({
-            "model": model,
-            "version": scores.as_ref().map(|scores| scores.version.as_str()).unwrap_or_default(),
-            "tier": tier,
-            "prediction": scores.as_ref().map_or(0, |scores| scores.class),
-            "score": scores.as_ref().map_or(0.0, |scores| scores.best),
-            "margin": scores.as_ref().map_or(0.0, |scores| scores.margin),
-            "why": why,
-            "probability": probability,
+        if under_way.len() == AT_ONCE {
+            under_way.join_next().await;
+        }
+        let (client, collector, counts) = (client.clone(), collector.clone(), counts.clone());
+        under_way.spawn(async move {
+            let request = Request::post(format!("{collector}v1/answers/{}", sample.dataset))
+                .header("x-sconce-answer", &sample.said)
+                .body(Full::new(sample.content.clone()));
+            let outcome = match request {
+                Ok(request) => timeout(PATIENCE, hand_over(&client, request)).await.unwrap_or("unreachable"),
+                Err(_) => "strange",
+            };
+            count(&counts, &sample.model, outcome);
         });
-        let request = Request::post(format!("{collector}v1/answers/{}", wish.dataset))
-            .header("x-sconce-answer", said.to_string())
-            .body(Full::new(content));
-        let outcome = match request {
-            Ok(request) => timeout(PATIENCE, hand_over(&client, request)).await.unwrap_or("unreachable"),
-            Err(_) => "strange",
-        };
-        count(&counts, &model, outcome);
     }
+    under_way.join_all().await;
+}
+
+/// # Errors
+/// What becomes of one that is none.
+fn chosen(chooser: &mut Chooser, queued: Queued) -> Result<Sample, &'static str> {
+    let Queued { answered: Answered { model, tier, request, answer: frame }, wish, lot, room } = queued;
+    let scores = answer(&frame);
+    let choice = chooser.choose(&wish, scores.as_ref(), lot, SystemTime::now());
+    let Choice { why, probability } = choice.ok_or("passed")?;
+    let content = content(&request).ok_or("strange")?;
+    let mut said = json!({"model": model, "tier": tier, "why": why, "probability": probability});
+    // Of what is no classifier's there is nothing to tell.
+    if let (Some(Scores { version, class, best, margin }), Value::Object(said)) = (scores, &mut said) {
+        let of_class = json!({"version": version, "prediction": class, "score": best, "margin": margin});
+        said.extend(of_class.as_object().cloned().unwrap_or_default());
+    }
+    Ok(Sample { model, dataset: wish.dataset, said: said.to_string(), content, _room: room })
 }
 
 /// To the collector; returns what it made of it.
@@ -149,4 +191,81 @@ async fn hand_over(client: &Collector, request: Request<Full<Bytes>>) -> &'stati
     // The connection is used again once all was read.
     answer.into_body().collect().await.ok();
     if is_taken { "taken" } else { "refused" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::model_infer_request::InferInputTensor;
+    use crate::wire::{ModelInferRequest, raw_bytes};
+    use axum::Router;
+    use axum::routing::post;
+    use prost::Message as _;
+    use tokio::net::TcpListener;
+    use tokio::sync::Barrier;
+
+    fn taps(share: f64) -> watch::Receiver<Arc<Taps>> {
+        let wish = Wish { dataset: "vision/street".into(), share, margin_below: None, per_class_per_day: None };
+        watch::channel(Arc::new(Taps { schema: 1, models: [("street.vision".into(), wish)].into() })).1
+    }
+
+    fn answered(request: Bytes, answer: usize) -> Answered {
+        Answered { model: "street.vision".into(), tier: "Edge".into(), request, answer: vec![0; answer].into() }
+    }
+
+    fn of_a_file(file: &'static [u8]) -> Bytes {
+        let input =
+            InferInputTensor { name: "x".into(), datatype: "BYTES".into(), shape: vec![1], ..Default::default() };
+        let raw_input_contents = vec![raw_bytes(&[Bytes::from_static(file)])];
+        let body = ModelInferRequest { inputs: vec![input], raw_input_contents, ..Default::default() }.encode_to_vec();
+        [&[0][..], &(body.len() as u32).to_be_bytes(), &body].concat().into()
+    }
+
+    fn counted(counts: &Counts, outcome: &'static str) -> u64 {
+        counts.get_or_create(&Outcome { model: "street.vision".into(), outcome }).get()
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_bytes_and_what_no_lot_chose_does_not_wait() {
+        let counts = Counts::default();
+        let (tap, mut answers) = Tap::with(taps(1.0), counts.clone());
+        (0..5).for_each(|_| tap.offer(answered(vec![0; LARGEST / 2].into(), LARGEST / 2)));
+        assert_eq!(counted(&counts, "busy"), 2);
+        tap.offer(answered(Bytes::new(), LARGEST + 1));
+        tap.offer(answered(vec![0; LARGEST + 1].into(), 0));
+        assert_eq!(counted(&counts, "large"), 2);
+        assert_eq!(std::iter::from_fn(|| answers.try_recv().ok()).count(), 3);
+        tap.offer(answered(Bytes::new(), LARGEST));
+        assert_eq!((counted(&counts, "busy"), answers.len()), (2, 1), "there is room again");
+        let (tap, answers) = Tap::with(taps(0.0), counts.clone());
+        tap.offer(answered(vec![0; LARGEST + 1].into(), 0));
+        assert_eq!((counted(&counts, "passed"), answers.len()), (1, 0));
+    }
+
+    /// One after the other was handed over: a collector that gathers for 200 ms took five a second. And an answer without scores
+    /// was said to be of class 0.
+    #[tokio::test]
+    async fn several_are_handed_over_at_once_and_say_no_scores_that_were_not_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let collector = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let (all, (told, mut said)) = (Arc::new(Barrier::new(AT_ONCE)), mpsc::unbounded_channel());
+        let gather = async move |headers: http::HeaderMap| {
+            all.wait().await;
+            told.send(headers["x-sconce-answer"].to_str().unwrap().to_owned()).unwrap();
+        };
+        tokio::spawn(
+            axum::serve(listener, Router::new().route("/v1/answers/vision/street", post(gather))).into_future(),
+        );
+        let counts = Counts::default();
+        let (tap, answers) = Tap::with(taps(1.0), counts.clone());
+        (0..AT_ONCE).for_each(|_| tap.offer(answered(of_a_file(b"seven"), 9)));
+        drop(tap);
+        look(answers, collector, counts.clone()).await;
+        assert_eq!(counted(&counts, "taken"), AT_ONCE as u64);
+        for _ in 0..AT_ONCE {
+            let said: Value = serde_json::from_str(&said.recv().await.unwrap()).unwrap();
+            let expected = json!({"model": "street.vision", "tier": "Edge", "why": "Uniform", "probability": 1.0});
+            assert_eq!(said, expected);
+        }
+    }
 }
