@@ -92,7 +92,6 @@ impl Window {
         let now = median(&sorted(self.samples.range(before..)));
         (now >= then * 2 || now * 2 <= then) && now.abs_diff(then) >= ANOTHER_BY
     }
-
 }
 
 fn sorted<'a>(samples: impl Iterator<Item = &'a Duration>) -> Vec<Duration> {
