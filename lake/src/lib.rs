@@ -8,15 +8,17 @@
 //! It knows no Kubernetes, no tensor and no model.
 
 pub mod labels;
+mod lake;
 pub mod npy;
 mod place;
 mod rows;
 mod tar;
 
 pub use labels::{Conflict, Label, Labels};
-pub use place::{Lake, Shard};
+pub use lake::{Lake, Shard};
 pub use rows::Row;
 
+use place::Fault;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -27,11 +29,25 @@ pub enum LakeError {
     #[error(
         "cannot open {uri}; of a bucket the environment says endpoint and credentials (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
     )]
-    Open { uri: String, source: object_store::Error },
+    Open {
+        uri: String,
+        #[source]
+        why: Fault,
+    },
+    #[error("{uri}: there is no such folder")]
+    Folder { uri: String },
     #[error("cannot read {name}")]
-    Read { name: String, source: object_store::Error },
+    Read {
+        name: String,
+        #[source]
+        why: Fault,
+    },
     #[error("cannot write {name}")]
-    Write { name: String, source: object_store::Error },
+    Write {
+        name: String,
+        #[source]
+        why: Fault,
+    },
     #[error("{name}: no manifest of samples: {why}")]
     Manifest { name: String, why: String },
     #[error("{name}: no tar, or cut off: {why}")]

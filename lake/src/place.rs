@@ -1,172 +1,82 @@
-//! The door: a bucket or a folder, its shards one after the other, its labels.
+//! The door: a bucket or a folder. Names are below a prefix, with slashes.
 
-use crate::labels::{self, Given, Label, Labels};
-use crate::rows::{self, Row};
-use crate::{LakeError, id, tar};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use object_store::aws::AmazonS3Builder;
-use object_store::local::LocalFileSystem;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, RetryConfig};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, RetryConfig};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 
-const MANIFESTS: &str = "manifests";
-const SHARDS: &str = "shards";
-const LABELS: &str = "labels";
 /// Of one request; who reads in a Job or by hand is told then.
 const RETRIES: usize = 3;
 
-pub struct Lake {
-    store: Arc<dyn ObjectStore>,
+pub type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+pub enum Place {
+    Bucket(Bucket),
+    Folder(PathBuf),
+}
+
+pub struct Bucket {
+    store: AmazonS3,
     prefix: Path,
 }
 
-/// What was sent at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shard {
-    pub name: String,
-    /// None where all samples stand in the manifest.
-    tars: Vec<String>,
-}
-
-impl Lake {
-    /// `s3://BUCKET/PREFIX`, by credentials and endpoint of the environment, or `file:///FOLDER`.
-    ///
-    /// # Errors
-    /// [`LakeError::Uri`] of another address, [`LakeError::Open`] if there is no such folder or the environment makes no client.
-    pub fn open(uri: &str) -> Result<Self, LakeError> {
-        let failed = |source| LakeError::Open { uri: uri.into(), source };
-        match uri.split_once("://") {
-            Some(("s3", place)) if !place.is_empty() => {
-                let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-                let retry = RetryConfig { max_retries: RETRIES, ..RetryConfig::default() };
-                let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build();
-                Ok(Self { store: Arc::new(store.map_err(failed)?), prefix: Path::from(prefix) })
-            }
-            Some(("file", folder)) if folder.starts_with('/') => {
-                let store = LocalFileSystem::new_with_prefix(folder).map_err(failed)?;
-                Ok(Self { store: Arc::new(store), prefix: Path::default() })
-            }
-            _ => Err(LakeError::Uri { uri: uri.into() }),
-        }
-    }
-
-    /// Those that are whole, by name. A tar whose manifest is not there yet is none.
-    ///
-    /// # Errors
-    /// [`LakeError::Read`].
-    pub async fn shards(&self) -> Result<Vec<Shard>, LakeError> {
-        let mut tars: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for file in self.list(SHARDS, ".tar").await? {
-            let stem = file.trim_end_matches(".tar");
-            let name = stem.rsplit_once('-').map_or(stem, |(name, _)| name).to_owned();
-            tars.entry(name).or_default().push(file);
-        }
-        let manifests = self.list(MANIFESTS, ".parquet").await?;
-        let shard = |file: String| {
-            let name = file.trim_end_matches(".parquet").to_owned();
-            Shard { tars: tars.remove(&name).unwrap_or_default(), name }
-        };
-        Ok(manifests.into_iter().map(shard).collect())
-    }
-
-    /// What is known of a shard's samples.
-    ///
-    /// # Errors
-    /// [`LakeError`] if it cannot be read, or is no such manifest.
-    pub async fn rows(&self, shard: &Shard) -> Result<Vec<Row>, LakeError> {
-        let name = format!("{MANIFESTS}/{}.parquet", shard.name);
-        rows::read(&name, self.get(&name).await?)
-    }
-
-    /// The bytes of some samples of a shard, in the order of the rows. A tar is in memory while it is read.
-    ///
-    /// # Errors
-    /// [`LakeError`] if a sample is not there, or its bytes are others.
-    pub async fn contents(&self, shard: &Shard, rows: &[Row]) -> Result<Vec<Bytes>, LakeError> {
-        let mut contents: BTreeMap<&str, Bytes> = BTreeMap::new();
-        for row in rows {
-            if let Some(content) = &row.content {
-                contents.insert(&row.id, Bytes::from(content.clone()));
-            }
-        }
-        for file in &shard.tars {
-            if contents.len() == rows.len() {
-                break;
-            }
-            let name = format!("{SHARDS}/{file}");
-            let files = tar::read(&name, &self.get(&name).await?)?;
-            for row in rows {
-                if let Some(content) = files.get(&format!("{}.{}", row.id, row.media)) {
-                    contents.insert(&row.id, content.clone());
-                }
-            }
-        }
-        let missing: Vec<&Row> = rows.iter().filter(|row| !contents.contains_key(&*row.id)).collect();
-        if let Some(first) = missing.first() {
-            let (name, id) = (shard.name.clone(), first.id.clone());
-            return Err(LakeError::Missing { name, count: missing.len(), id });
-        }
-        let content = |row: &Row| {
-            let content = contents.get(&*row.id).cloned().unwrap_or_default();
-            let (name, known) = (shard.name.clone(), row.id.clone());
-            if id(&content) == known { Ok(content) } else { Err(LakeError::Spoilt { name, id: known }) }
-        };
-        rows.iter().map(content).collect()
-    }
-
-    /// What people said of samples after they were sent.
-    ///
-    /// # Errors
-    /// [`LakeError`] names the file and the line.
-    pub async fn labels(&self) -> Result<Labels, LakeError> {
-        let mut all: Vec<Label> = Vec::new();
-        for file in self.list(LABELS, ".csv").await? {
-            let name = format!("{LABELS}/{file}");
-            for Given { line, id, label, by, at } in labels::read(&name, &self.get(&name).await?)? {
-                let why = |what: &str| LakeError::Labels { name: name.clone(), why: format!("line {line}: {what}") };
-                let (Some(by), Some(at)) = (by, at) else { return Err(why("need who said it, by, and when, at")) };
-                let file = name.clone();
-                all.push(Label { id, value: label.ok_or_else(|| why("there is no label"))?, by, at, file });
-            }
-        }
-        Ok(Labels::new(all))
-    }
-
-    /// Keeps labels, under a name that says when and what; the same at the same time is the same object. Returns the name.
-    ///
-    /// # Errors
-    /// [`LakeError::Write`].
-    pub async fn keep(&self, said: &[Label], now: jiff::Timestamp) -> Result<String, LakeError> {
-        let bytes = labels::write(said);
-        let name = format!("{LABELS}/{}-{}.csv", now.strftime("%Y%m%dT%H%M%SZ"), &id(&bytes)[..16]);
-        match self.store.put_opts(&self.path(&name), bytes.into(), PutMode::Create.into()).await {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                Ok(name)
-            }
-            Err(source) => Err(LakeError::Write { name, source }),
-        }
+impl Bucket {
+    /// `place` is `BUCKET/PREFIX`.
+    pub fn new(place: &str) -> Result<Self, Fault> {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let retry = RetryConfig { max_retries: RETRIES, ..RetryConfig::default() };
+        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build()?;
+        Ok(Self { store, prefix: Path::from(prefix) })
     }
 
     fn path(&self, name: &str) -> Path {
         name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
     }
+}
 
-    /// Files of a folder, sorted. What begins with a dot is being written.
-    async fn list(&self, folder: &str, ending: &str) -> Result<Vec<String>, LakeError> {
-        let failed = |source| LakeError::Read { name: folder.into(), source };
-        let found: Vec<_> = self.store.list(Some(&self.path(folder))).try_collect().await.map_err(failed)?;
-        let names = found.iter().filter_map(|object| object.location.filename());
-        let mut names: Vec<String> =
-            names.filter(|name| name.ends_with(ending) && !name.starts_with('.')).map(str::to_owned).collect();
-        names.sort();
-        Ok(names)
+impl Place {
+    /// Names of what is in a folder; none if there is no such folder.
+    pub async fn list(&self, folder: &str) -> Result<Vec<String>, Fault> {
+        match self {
+            Self::Bucket(bucket) => {
+                let found: Vec<_> = bucket.store.list(Some(&bucket.path(folder))).try_collect().await?;
+                Ok(found.iter().filter_map(|object| object.location.filename()).map(str::to_owned).collect())
+            }
+            Self::Folder(root) => match std::fs::read_dir(root.join(folder)) {
+                Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),
+                Err(error) => Err(error.into()),
+            },
+        }
     }
 
-    async fn get(&self, name: &str) -> Result<Bytes, LakeError> {
-        let failed = |source| LakeError::Read { name: name.into(), source };
-        self.store.get(&self.path(name)).await.map_err(failed)?.bytes().await.map_err(failed)
+    pub async fn get(&self, name: &str) -> Result<Bytes, Fault> {
+        match self {
+            Self::Bucket(bucket) => Ok(bucket.store.get(&bucket.path(name)).await?.bytes().await?),
+            Self::Folder(root) => Ok(std::fs::read(root.join(name))?.into()),
+        }
+    }
+
+    /// Whole or not at all. A name says what is in it: one that is there is the same.
+    pub async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Fault> {
+        match self {
+            Self::Bucket(bucket) => {
+                match bucket.store.put_opts(&bucket.path(name), bytes.into(), PutMode::Create.into()).await {
+                    Ok(_) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Self::Folder(root) => {
+                let path = root.join(name);
+                let folder = path.parent().unwrap_or(root);
+                let temporary = folder.join(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
+                std::fs::create_dir_all(folder)?;
+                std::fs::write(&temporary, bytes)?;
+                Ok(std::fs::rename(temporary, path)?)
+            }
+        }
     }
 }
