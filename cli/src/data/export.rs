@@ -45,12 +45,10 @@ pub struct Exported {
 /// # Errors
 /// If something is there: labels that somebody filled in are not written over.
 pub fn check(folder: &Path) -> Result<()> {
-    match std::fs::read_dir(folder) {
-        Ok(mut entries) if entries.next().is_some() => {
-            bail!("{} is not empty: name another folder", folder.display())
-        }
-        _ => Ok(()),
+    if std::fs::read_dir(folder).is_ok_and(|entries| entries.count() > 0) {
+        bail!("{} is not empty: name another folder", folder.display());
     }
+    Ok(())
 }
 
 pub async fn export(contents: &Contents, wish: &Wish, folder: &Path) -> Result<Exported> {
