@@ -26,8 +26,8 @@ spec:
   architecture:
     input: {shape: [1, 28, 28]}
     layers: [{maxPool2d: {}}, {flatten: {}}, {dense: {units: 32, activation: relu}}, {dense: {units: 10, activation: softmax}}]
-  preprocess: [{scale: {by: 0.004}}]
-  fit: {epochs: 12, optimizer: {adam: {learningRate: 0.003}}, seed: 7}
+  preprocess: [{scale: {by: -0.004}}, {normalize: {mean: [-1.02], std: [1.0]}}]
+  fit: {epochs: 30, optimizer: {adam: {learningRate: 0.003}}, seed: 7}
   accept: {minAccuracy: 60%}
 ";
 
@@ -68,12 +68,19 @@ impl Site {
         let dataset = json!({"uri": self.uri, "kind": "Image", "privacy": {"policy": "Raw"}, "sources": [{"http": {}}],
             "upload": {"delaySeconds": 0}});
         let collector = Collector::start(&self.folder, &json!({DATASET: dataset}), &variables);
-        for (number, (picture, _)) in world.iter().enumerate() {
-            let door = format!("door-{}", number % DOORS);
-            let path = format!("/v1/samples/{DATASET}");
-            let (status, told) = collector.post(&path, &[("x-sconce-group", &door)], picture.clone());
-            assert_eq!(status, 201, "{told}");
-        }
+        // Each is answered for once it is on the disk: many wait for one batch.
+        std::thread::scope(|scope| {
+            for number in 0..DOORS {
+                let (door, collector) = (format!("door-{number}"), &collector);
+                scope.spawn(move || {
+                    for (picture, _) in world.iter().skip(number).step_by(DOORS) {
+                        let path = format!("/v1/samples/{DATASET}");
+                        let (status, told) = collector.post(&path, &[("x-sconce-group", &door)], picture.clone());
+                        assert_eq!(status, 201, "{told}");
+                    }
+                });
+            }
+        });
         collector.sent(DATASET, world.len() as u64);
     }
 
@@ -148,7 +155,7 @@ impl Site {
         let (output, told) = self.trained();
         println!("true labels: {}", told.lines().rfind(|line| line.starts_with("Test accuracy")).unwrap());
         assert_eq!(output.status.code(), Some(1), "good enough, but nobody takes it: {told}");
-        assert!(told.contains("cannot log in at 127.0.0.1:1") || told.contains("127.0.0.1:1"), "{told}");
+        assert!(told.contains("at 127.0.0.1:1; does it run"), "{told}");
         assert!(told.contains(&format!("{COUNT} labelled samples of {DOORS} groups, split by group")), "{told}");
         assert!(told.contains("people say different things, and the newest counts"), "{told}");
     }
