@@ -5,7 +5,8 @@ use sconce_api::DurationText;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Asks where models run, why, and what would change. It reads, and writes nothing to the cluster.
+/// Asks where models run, why, and what would change. It reads, and writes nothing to the cluster but how many labels `data
+/// import` has kept.
 #[derive(Parser, Debug)]
 #[command(name = "sconce", version)]
 pub struct Cli {
@@ -64,6 +65,12 @@ pub enum Command {
         #[arg(short, long, required = true, value_name = "FILE")]
         filename: Vec<PathBuf>,
     },
+    /// Takes samples of a data set out to be labelled, and labels in. Of a bucket the environment says endpoint and credentials, by
+    /// the names of the AWS tools (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
+    Data {
+        #[command(subcommand)]
+        command: Data,
+    },
     /// Keeps what decisions are made of, to be asked later or elsewhere.
     Snapshot {
         #[command(subcommand)]
@@ -85,6 +92,60 @@ pub struct Status {
     /// How long to wait.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration, requires = "wait")]
     pub timeout: Duration,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Data {
+    /// Writes samples as files, with a table of labels to fill in and a page to look at them and label them.
+    Export(Export),
+    /// Keeps the labels of a filled-in table beside the samples, and counts them in the EdgeDataset's status. Rows without a label,
+    /// of ids that are not there, or that say what is known, are left out and told.
+    Import(Import),
+}
+
+#[derive(Args, Debug)]
+pub struct Export {
+    /// Name of the EdgeDataset; without a cluster, s3://BUCKET/PREFIX or file:///FOLDER.
+    #[arg(value_name = "DATASET")]
+    pub dataset: String,
+    /// A folder that is absent or empty.
+    #[arg(long, value_name = "FOLDER")]
+    pub to: PathBuf,
+    /// Which come first: margin = those of whose class the model was least sure. Default: the newest.
+    #[arg(long, value_enum)]
+    pub by: Option<Order>,
+    /// At most so many.
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<usize>,
+    /// Only those that nobody has labelled.
+    #[arg(long)]
+    pub unlabelled: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Margin,
+}
+
+#[derive(Args, Debug)]
+pub struct Import {
+    /// As for export.
+    #[arg(value_name = "DATASET")]
+    pub dataset: String,
+    /// A table (CSV) with the columns id and label.
+    #[arg(value_name = "LABELS")]
+    pub file: PathBuf,
+    /// Who says so.
+    #[arg(long, value_name = "WHO", value_parser = who)]
+    pub by: String,
+}
+
+fn who(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > sconce_lake::labels::LONGEST || text.chars().any(char::is_control) {
+        return Err(format!("need a name of at most {} bytes", sconce_lake::labels::LONGEST));
+    }
+    Ok(text.into())
 }
 
 #[derive(Args, Debug)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod data;
 mod explain;
 mod objects;
 mod print;
@@ -62,6 +63,7 @@ async fn ask(cli: Cli) -> Result<ExitCode> {
             let after = objects.with(changes, &namespace)?.world();
             print(output, &simulate::simulate(&before, &after)?)?;
         }
+        Command::Data { command } => data::ask(&source, output, command).await?,
         Command::Snapshot { command: Snapshot::Save { file } } => {
             write_file(&file, &read(&source).await?.0.to_list()?)?;
         }

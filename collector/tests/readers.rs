@@ -4,40 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
 mod common;
-#[path = "../../model/examples/against_onnx_runtime/python.rs"]
-mod python;
 
+use common::strangers::{Server, answers, bucket, free_port, interpreter, moto, untried};
 use common::{Collector, png, until};
 use image::{Rgb, RgbImage};
-use python::{Nothing, python};
 use serde_json::{Value, json};
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-/// The file that is told why nothing was tried, where nothing can be had: that is no failure then.
-const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
-
-/// Of an environment with all of them; `None` if nothing is to be tried.
-fn interpreter() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("collector-strangers");
-    match python(&folder, include_str!("readers/requirements.txt")) {
-        Ok(interpreter) => Some(interpreter),
-        Err(why) if why.is::<Nothing>() => untried(&format!("{Nothing}: {why}")),
-        Err(error) => panic!("{error:#}"),
-    }
-}
-
-/// Says that nothing was tried, and why; a failure, unless that may be so.
-fn untried<T>(why: &str) -> Option<T> {
-    let told = format!("what others wrote to read, keep and tell samples was NOT tried: {why}\n");
-    let Some(file) = std::env::var_os(UNTRIED) else { panic!("{told}") };
-    // Not by `eprintln`, which nobody sees of a test that passes.
-    std::io::stderr().write_all(told.as_bytes()).unwrap();
-    std::fs::write(file, told).unwrap();
-    None
-}
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn mosquitto_path() -> String {
     format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default())
@@ -51,36 +25,6 @@ fn has_mosquitto() -> bool {
         asking.status().is_ok()
     };
     ["mosquitto", "mosquitto_pub"].iter().all(is_there)
-}
-
-/// A program, ended with its test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn answers(port: u16) -> bool {
-    TcpStream::connect(("127.0.0.1", port)).is_ok()
-}
-
-fn moto(interpreter: &Path, port: u16) -> Server {
-    let server = Command::new(interpreter)
-        .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let server = Server(server);
-    until("moto answers", || answers(port));
-    server
 }
 
 fn mosquitto(port: u16, folder: &Path) -> Server {
@@ -106,12 +50,6 @@ fn publish(port: u16, topic: &str, content: &[u8]) {
         .unwrap();
     client.stdin.take().unwrap().write_all(content).unwrap();
     assert!(client.wait().unwrap().success());
-}
-
-fn bucket(interpreter: &Path, variables: &[(&str, &str)]) {
-    let script = "import boto3,os; boto3.client('s3',endpoint_url=os.environ['AWS_ENDPOINT_URL'],region_name='us-east-1').create_bucket(Bucket='lake')";
-    let made = Command::new(interpreter).args(["-c", script]).envs(variables.iter().copied()).status().unwrap();
-    assert!(made.success());
 }
 
 fn read(interpreter: &Path, folder: &Path, variables: &[(&str, &str)]) -> Value {

@@ -11,7 +11,7 @@ use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
 use sconce_model::variant::F32;
 use sconce_trainer::args::{Args, Source, Train, Verb};
-use sconce_trainer::data::{self, DataSet};
+use sconce_trainer::data::{self, DataError, DataSet, Wanted};
 use sconce_trainer::finish::{Opened, finish};
 use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
 use sconce_trainer::manifest::{Init, ManifestError, Spec, share};
@@ -65,7 +65,8 @@ fn open(source: &Source) -> Result<Opened> {
     }
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() };
     preprocess.check().with_context(|| format!("{}: spec.preprocess", source.manifest.display()))?;
-    let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, graph.units())?;
+    let wanted = Wanted { preprocess: &preprocess, input: &graph.input, classes: graph.units() };
+    let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, wanted)?;
     let share = share(&spec.fit.validation).unwrap_or_default();
     let (train, validation) = data.train.split(share, spec.fit.seed, "validation");
     if train.is_empty() {
@@ -73,6 +74,7 @@ fn open(source: &Source) -> Result<Opened> {
         bail!(ManifestError::Field { path: source.manifest.clone(), field: "spec.fit.validation".into(), why });
     }
     println!("Data: {} ({})", data.name, data.digest);
+    data.notes.iter().for_each(|note| println!("  {note}"));
     println!("{} samples to train on, {} to validate, {} to test", train.len(), validation.len(), data.test.len());
     let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
@@ -84,6 +86,9 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let target = flags.publish.as_deref().map(publish::reference).transpose()?;
     let key = flags.signing.key()?;
     let mut opened = open(&flags.source)?;
+    if flags.held_out.is_some() && opened.data.train.images().is_none() {
+        bail!("--held-out writes grey images of one size, and collected samples are not: leave it out");
+    }
     let Opened { spec, preprocess, data, train, validation, .. } = &opened;
     let graph = Arc::new(spec.architecture.graph()?);
     print!("{}", table(&graph));
@@ -205,9 +210,12 @@ fn say(what: &str) {
     println!("{what}");
 }
 
-/// A wrong manifest is as wrong at the next try.
+/// A wrong manifest is as wrong at the next try, and so is a wrong label.
 fn in_vain(flags: &Train, error: anyhow::Error) -> Result<ExitCode> {
-    let is_final = error.chain().any(|cause| cause.is::<ManifestError>() || cause.is::<PreprocessError>());
+    let is_final = error.chain().any(|cause| {
+        let is_data = cause.downcast_ref::<DataError>().is_some_and(DataError::is_final);
+        is_data || cause.is::<ManifestError>() || cause.is::<PreprocessError>()
+    });
     let Some(file) = flags.result.as_ref().filter(|_| is_final) else { return Err(error) };
     eprintln!("Error: {error:#}");
     last_words(file, &json!({"result": {"error": format!("{error:#}")}}).to_string())?;
@@ -240,7 +248,9 @@ fn hold_out(folder: &Path, data: &DataSet, artifact: &Path) -> Result<()> {
     let samples = data.test.carry(HELD_OUT);
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join("images.idx3"), idx::write_images(&samples.images))?;
+        if let Some(images) = samples.images() {
+            std::fs::write(folder.join("images.idx3"), idx::write_images(images))?;
+        }
         std::fs::write(folder.join("labels.idx1"), idx::write_labels(&samples.labels))?;
         std::fs::copy(artifact.join(artifact::PREPROCESS), folder.join(artifact::PREPROCESS)).map(drop)
     };

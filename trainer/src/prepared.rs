@@ -1,11 +1,10 @@
 //! Samples as a network takes them, and its answers to them.
 
 use crate::augment::Planes;
-use crate::data::Samples;
+use crate::data::{Inputs, Samples};
 use crate::manifest::Augment;
 use candle_core::{Device, Tensor};
 use sconce_kernels::{Cpu, IsaToken, Threads};
-use sconce_model::idx::Images;
 use sconce_model::metrics::argmax;
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Preprocess, PreprocessError};
@@ -28,6 +27,8 @@ pub enum PreparedError {
 pub struct Prepared {
     xs: Vec<f32>,
     labels: Vec<u32>,
+    /// How much each counts; none = all alike.
+    weights: Vec<f32>,
     /// Without the batch.
     shape: Vec<usize>,
     /// What preprocessing makes of black and of white, for each channel.
@@ -70,21 +71,16 @@ impl Prepared {
     /// [`PreparedError`] if preprocessing does not fit the samples or the network.
     pub fn new(samples: &Samples, preprocess: &Preprocess, input: &[usize]) -> Result<Self, PreparedError> {
         let need: usize = input.iter().product();
-        let xs = preprocess.apply_all(&samples.images)?;
+        let xs = match &samples.inputs {
+            Inputs::Images(images) => preprocess.apply_all(images)?,
+            Inputs::Ready(xs) => xs.clone(),
+        };
         if xs.len() != need * samples.len() {
             return Err(PreparedError::Input { got: xs.len() / samples.len().max(1), need, input: input.into() });
         }
-        let Images { height, width, .. } = samples.images;
-        let plain = |pixel: u8| -> Result<Vec<f32>, PreprocessError> {
-            let image = Images { count: 1, height, width, pixels: vec![pixel; height * width] };
-            let xs = preprocess.apply_all(&image)?;
-            let channels = if input.len() == 3 { input[0] } else { 1 };
-            // From the middle: a border may have been filled up with black.
-            let size = (xs.len() / channels.max(1)).max(1);
-            Ok(xs.chunks(size).map(|plane| plane[plane.len() / 2]).collect())
-        };
         let labels = samples.labels.iter().map(|&label| u32::from(label)).collect();
-        Ok(Self { xs, labels, shape: input.into(), black: plain(0)?, white: plain(u8::MAX)? })
+        let (black, white) = (preprocess.pixel(0), preprocess.pixel(u8::MAX));
+        Ok(Self { xs, labels, weights: samples.weights.clone(), shape: input.into(), black, white })
     }
 
     pub fn len(&self) -> usize {
@@ -97,6 +93,12 @@ impl Prepared {
 
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// How much some of them count; `None` where all count alike.
+    pub fn weights(&self, indices: &[usize]) -> Option<Vec<f32>> {
+        let weights = indices.iter().map(|&index| self.weights.get(index).copied());
+        weights.collect::<Option<Vec<_>>>().filter(|weights| !weights.is_empty())
     }
 
     /// `(batch, ..input)`, and a label for each.

@@ -10,7 +10,7 @@ use sconce_model::ops::values;
 use sconce_model::preprocess::{Material, Preprocess, Step};
 use sconce_model::variant::Variant;
 use sconce_trainer::compress::{Compressed, Course, compress};
-use sconce_trainer::data::{DataSet, Samples, synthetic};
+use sconce_trainer::data::{DataSet, Inputs, Samples, synthetic};
 use sconce_trainer::evaluate::evaluate;
 use sconce_trainer::fit::{Epoch, Lesson, Observer, fit};
 use sconce_trainer::manifest::{Compress, Fit, Form, Optimizer, Prune};
@@ -115,8 +115,9 @@ fn the_seed_cnn_loses_next_to_nothing_as_bytes_and_little_as_half_of_itself() {
 #[test]
 fn weights_learn_to_be_rounded_where_rounding_alone_loses_too_much() {
     let mut data = synthetic::digits(1_500, 3);
-    let size = data.train.images.height * data.train.images.width;
-    data.train.images.pixels.chunks_exact_mut(size).for_each(|image| image[0] = 0);
+    let Inputs::Images(images) = &mut data.train.inputs else { unreachable!() };
+    let size = images.height * images.width;
+    images.pixels.chunks_exact_mut(size).for_each(|image| image[0] = 0);
     let layers = serde_json::json!([{"flatten": {}}, {"dense": {"units": 24, "activation": "relu"}},
         {"dense": {"units": 10, "activation": "softmax"}}]);
     let mut trained = trained(layers, data, 20, 0.01);

@@ -24,6 +24,8 @@ pub enum Loss {
 pub enum Targets<'a> {
     /// The index of a class for each row.
     Labels(&'a [u32]),
+    /// The index of a class for each row, and how much the row counts.
+    Weighted(&'a [u32], &'a [f32]),
     /// As many values as the network says.
     Values(&'a Tensor),
 }
@@ -41,12 +43,15 @@ impl Loss {
     pub fn mean(&self, ys: &Tensor, targets: Targets<'_>) -> Result<Tensor> {
         match (self, targets) {
             (Self::CrossEntropy { smoothing, class_weights }, Targets::Labels(labels)) => {
-                softmax_cross_entropy(ys, labels, *smoothing, class_weights.as_deref())
+                softmax_cross_entropy(ys, labels, None, *smoothing, class_weights.as_deref())
+            }
+            (Self::CrossEntropy { smoothing, class_weights }, Targets::Weighted(labels, counts)) => {
+                softmax_cross_entropy(ys, labels, Some(counts), *smoothing, class_weights.as_deref())
             }
             (Self::CrossEntropy { .. }, Targets::Values(_)) => {
                 candle_core::bail!("cross-entropy needs a label for each row, got values")
             }
-            (_, Targets::Labels(_)) => {
+            (_, Targets::Labels(_) | Targets::Weighted(..)) => {
                 candle_core::bail!("this loss needs values to compare with, got labels of classes")
             }
             (Self::BinaryCrossEntropy, Targets::Values(targets)) => {
@@ -101,7 +106,14 @@ fn each(ys: &Tensor, targets: &Tensor, name: &'static str, of: impl Fn(f32, f32)
     })
 }
 
-fn softmax_cross_entropy(logits: &Tensor, labels: &[u32], smoothing: f32, weights: Option<&[f32]>) -> Result<Tensor> {
+/// `counts` says how much each row counts, `weights` how much each class.
+fn softmax_cross_entropy(
+    logits: &Tensor,
+    labels: &[u32],
+    counts: Option<&[f32]>,
+    smoothing: f32,
+    weights: Option<&[f32]>,
+) -> Result<Tensor> {
     let (batch, classes) = logits.dims2()?;
     if labels.len() != batch {
         candle_core::bail!("{} labels for {batch} rows of logits", labels.len())
@@ -112,15 +124,20 @@ fn softmax_cross_entropy(logits: &Tensor, labels: &[u32], smoothing: f32, weight
     if let Some(weights) = weights.filter(|weights| weights.len() != classes) {
         candle_core::bail!("{} class weights for {classes} classes", weights.len())
     }
+    if let Some(counts) = counts.filter(|counts| counts.len() != batch) {
+        candle_core::bail!("{} weights for {batch} rows of logits", counts.len())
+    }
     let weights = weights.map_or_else(|| vec![1.0; classes], <[f32]>::to_vec);
-    let total: f64 = labels.iter().map(|&label| f64::from(weights[label as usize])).sum();
+    let counts = counts.map_or_else(|| vec![1.0; batch], <[f32]>::to_vec);
+    let of_row = |(&label, &count): (&u32, &f32)| f64::from(weights[label as usize]) * f64::from(count);
+    let total: f64 = labels.iter().zip(&counts).map(of_row).sum();
     let logits = logits.contiguous()?;
     let mut slopes = elements(&logits)?.to_vec();
     let mut loss = 0.0_f64;
-    for (row, &label) in slopes.chunks_exact_mut(classes).zip(labels) {
+    for ((row, &label), &count) in slopes.chunks_exact_mut(classes).zip(labels).zip(&counts) {
         let asked = |class: usize| {
             let here = if class == label as usize { 1.0 - smoothing } else { 0.0 };
-            weights[class] * (here + smoothing / classes as f32)
+            count * weights[class] * (here + smoothing / classes as f32)
         };
         let all: f32 = (0..classes).map(asked).sum();
         // Shifted by the largest, every exponent is at most 0. A NaN stays one: the sum has it.

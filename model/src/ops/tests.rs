@@ -91,6 +91,29 @@ fn the_first_of_equal_maxima_gets_the_gradient_and_a_nan_stays() {
 }
 
 #[test]
+fn a_row_that_counts_twice_is_as_two_rows() {
+    let logits = drawn(&[2, 4], "logits");
+    let [loss, twice] = [false, true].map(|twice| {
+        let loss = Loss::CrossEntropy { smoothing: 0.1, class_weights: Some(vec![1.0, 2.0, 0.5, 1.0]) };
+        if twice {
+            let rows = Tensor::cat(&[logits.as_tensor(), &logits.narrow(0, 1, 1).unwrap()], 0).unwrap();
+            loss.mean(&rows, Targets::Labels(&[2, 1, 1])).unwrap()
+        } else {
+            loss.mean(logits.as_tensor(), Targets::Weighted(&[2, 1], &[1.0, 2.0])).unwrap()
+        }
+    });
+    let gradient = |loss: &Tensor| {
+        let gradients = loss.backward().unwrap();
+        gradients.get(logits.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert!((loss.to_scalar::<f32>().unwrap() - twice.to_scalar::<f32>().unwrap()).abs() < 1e-6);
+    let apart = gradient(&loss).into_iter().zip(gradient(&twice)).map(|(one, other)| (one - other).abs());
+    assert!(apart.fold(0.0, f32::max) < 1e-6);
+    let fault = Loss::cross_entropy().mean(logits.as_tensor(), Targets::Weighted(&[2, 1], &[1.0]));
+    assert!(fault.unwrap_err().to_string().contains("1 weights for 2 rows"));
+}
+
+#[test]
 fn loss_is_that_of_its_definition_its_gradient_too_and_large_logits_are_no_trouble() {
     let logits = drawn(&[3, 4], "logits");
     let plain = Loss::cross_entropy();

@@ -153,6 +153,12 @@ impl Preprocess {
         Ok(xs)
     }
 
+    /// What becomes of a pixel all of whose channels are `value`, for each channel; the steps have been checked.
+    pub fn pixel(&self, value: u8) -> Vec<f32> {
+        let channels = self.channels();
+        self.numbers(Image { height: 1, width: 1, channels, pixels: vec![value; channels] })
+    }
+
     /// What steps on bytes make of it.
     fn shaped(&self, mut image: Image) -> Result<Image, PreprocessError> {
         self.check()?;

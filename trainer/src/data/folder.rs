@@ -21,7 +21,13 @@ pub(super) fn read(folder: &Path, seed: u64, classes: usize) -> Result<DataSet, 
         Some(test) => ("its own test files".into(), (train, test)),
         None => (format!("10 % held out by seed {seed}"), train.split(0.1, seed, "test")),
     };
-    Ok(DataSet { name: format!("IDX files, {how}"), digest: digest::named(hasher), train, test: TestSplit::new(test) })
+    Ok(DataSet {
+        name: format!("IDX files, {how}"),
+        digest: digest::named(hasher),
+        notes: vec![],
+        train,
+        test: TestSplit::new(test),
+    })
 }
 
 fn pair(
@@ -42,7 +48,7 @@ fn pair(
     }
     match labels.iter().position(|&label| usize::from(label) >= classes) {
         Some(index) => Err(DataError::Label { folder: folder.into(), index, got: labels[index], classes }),
-        None => Ok(Samples { images, labels }),
+        None => Ok(Samples::grey(images, labels)),
     }
 }
 

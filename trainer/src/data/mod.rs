@@ -1,26 +1,53 @@
 //! Data sets: read or drawn, always with a test split that training never sees.
 
+mod collected;
 mod folder;
+mod mix;
 mod order;
+mod split;
 pub mod synthetic;
 
 pub use order::Order;
 
 use crate::manifest::{DataSource, Format};
+use sconce_lake::LakeError;
 use sconce_model::idx::{IdxError, Images};
 use sconce_model::network::{generator, unit};
+use sconce_model::preprocess::{Preprocess, PreprocessError};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Labelled grey images.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Labelled samples.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
-    pub images: Images,
+    pub inputs: Inputs,
     pub labels: Vec<u8>,
+    /// Rows of one group, such as a camera's hour, stay together where samples are split; none = each row is its own.
+    pub groups: Vec<u64>,
+    /// How much each counts in training; none = all alike.
+    pub weights: Vec<f32>,
+}
+
+/// What is learned from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inputs {
+    /// Grey, before preprocessing.
+    Images(Images),
+    /// As the network takes them, one after the other.
+    Ready(Vec<f32>),
+}
+
+/// What samples are to become.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub preprocess: &'a Preprocess,
+    /// Shape of the network's input, without the batch.
+    pub input: &'a [usize],
+    pub classes: usize,
 }
 
 /// The test split: no choice is made on it, and every reading is counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TestSplit {
     samples: Samples,
     reads: u32,
@@ -33,13 +60,17 @@ pub struct DataSet {
     pub name: String,
     /// Of all its bytes: the same digest, the same samples in the same order.
     pub digest: String,
+    /// What was left out, and why, for people.
+    pub notes: Vec<String>,
     pub train: Samples,
     pub test: TestSplit,
 }
 
 #[derive(Debug, Error)]
 pub enum DataError {
-    #[error("data set \"{uri}\": need synthetic:digits or file://DIR, or give --data DIR")]
+    #[error(
+        "data set \"{uri}\": need synthetic:digits or file://DIR, or give --data DIR; s3://BUCKET/PREFIX with format: collected"
+    )]
     Uri { uri: String },
     #[error("no {file} (nor {file}.gz) in {}", folder.display())]
     Missing { file: &'static str, folder: PathBuf },
@@ -55,6 +86,20 @@ pub enum DataError {
     Label { folder: PathBuf, index: usize, got: u8, classes: usize },
     #[error("{}: {got} samples; need at least 10 to hold some out", folder.display())]
     TooFew { folder: PathBuf, got: usize },
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error("{file}: {by} says that {id} is \"{label}\"; the network tells 0 to {}", classes - 1)]
+    Strange { file: String, by: String, id: String, label: String, classes: usize },
+    #[error(
+        "{uri}: {got} labelled samples of {all}; need at least 10 to hold some out: export some, label and import them"
+    )]
+    Unlabelled { uri: String, got: usize, all: usize },
+    #[error("{uri}: none of {got} labelled samples can be read; the first, {id}: {why}")]
+    Unread { uri: String, got: usize, id: String, why: String },
+    #[error("cannot preprocess the images")]
+    Preprocess(#[from] PreprocessError),
+    #[error("cannot wait for an object store")]
+    Runtime(#[source] std::io::Error),
 }
 
 impl DataSet {
@@ -65,17 +110,33 @@ impl DataSet {
     }
 }
 
-/// Reads the data set of a manifest, or the IDX files in `folder` instead.
+impl DataError {
+    /// Whether another try meets the same: until somebody labels anew, or writes another manifest.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Uri { .. } | Self::Strange { .. } | Self::Unlabelled { .. } | Self::Unread { .. })
+            || matches!(self, Self::Lake(LakeError::Uri { .. } | LakeError::Labels { .. }))
+    }
+}
+
+/// Reads the data set of a manifest with all that is mixed into it, or the IDX files in `folder` instead.
 ///
 /// # Errors
 /// [`DataError`] names the file, what is wrong with it, and what it should be.
-pub fn read(source: &DataSource, folder: Option<&Path>, seed: u64, classes: usize) -> Result<DataSet, DataError> {
-    let Format::Idx = source.format;
-    match (folder, source.uri.as_str()) {
-        (Some(folder), _) => folder::read(folder, seed, classes),
-        (None, "synthetic:digits") => Ok(synthetic::digits(synthetic::COUNT, synthetic::SEED)),
-        (None, uri) => match uri.strip_prefix("file://") {
-            Some(folder) => folder::read(Path::new(folder), seed, classes),
+pub fn read(source: &DataSource, folder: Option<&Path>, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
+    if let Some(folder) = folder {
+        return folder::read(folder, seed, wanted.classes);
+    }
+    let set = one(source, seed, wanted)?;
+    let mixed = source.mix.iter().map(|source| one(source, seed, wanted)).collect::<Result<Vec<_>, _>>()?;
+    if mixed.is_empty() { Ok(set) } else { mix::together(std::iter::once(set).chain(mixed).collect(), wanted) }
+}
+
+fn one(source: &DataSource, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
+    match (source.format, source.uri.as_str()) {
+        (Format::Collected, uri) => collected::read(uri, wanted),
+        (Format::Idx, "synthetic:digits") => Ok(synthetic::digits(synthetic::COUNT, synthetic::SEED)),
+        (Format::Idx, uri) => match uri.strip_prefix("file://") {
+            Some(folder) => folder::read(Path::new(folder), seed, wanted.classes),
             None => Err(DataError::Uri { uri: uri.into() }),
         },
     }
@@ -116,6 +177,19 @@ impl TestSplit {
 }
 
 impl Samples {
+    /// Images, each of its own group.
+    pub fn grey(images: Images, labels: Vec<u8>) -> Self {
+        Self { inputs: Inputs::Images(images), labels, groups: vec![], weights: vec![] }
+    }
+
+    /// Before preprocessing, if they are all grey and of one size.
+    pub fn images(&self) -> Option<&Images> {
+        match &self.inputs {
+            Inputs::Images(images) => Some(images),
+            Inputs::Ready(_) => None,
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.labels.len()
     }
@@ -125,14 +199,30 @@ impl Samples {
     }
 
     pub fn select(&self, indices: &[usize]) -> Samples {
-        let Images { height, width, .. } = self.images;
-        let pixels = indices.iter().flat_map(|&index| self.images.image(index)).copied().collect();
+        let inputs = match &self.inputs {
+            Inputs::Images(images) => {
+                let &Images { height, width, .. } = images;
+                let pixels = indices.iter().flat_map(|&index| images.image(index)).copied().collect();
+                Inputs::Images(Images { count: indices.len(), height, width, pixels })
+            }
+            Inputs::Ready(xs) => {
+                let size = xs.len() / self.len().max(1);
+                Inputs::Ready(indices.iter().flat_map(|&index| &xs[index * size..][..size]).copied().collect())
+            }
+        };
         let labels = indices.iter().map(|&index| self.labels[index]).collect();
-        Samples { images: Images { count: indices.len(), height, width, pixels }, labels }
+        // What is known of no row is known of none of these.
+        let groups = indices.iter().filter_map(|&index| self.groups.get(index).copied()).collect();
+        let weights = indices.iter().filter_map(|&index| self.weights.get(index).copied()).collect();
+        Samples { inputs, labels, groups, weights }
     }
 
-    /// Two parts, the second of about `share`, drawn by the seed and the split's name.
+    /// Two parts, the second of about `share`, drawn by the seed and the split's name; no group is in both.
     pub fn split(&self, share: f64, seed: u64, name: &str) -> (Samples, Samples) {
+        if !self.groups.is_empty() {
+            let (first, second) = split::by_group(&self.groups, share, seed, name);
+            return (self.select(&first), self.select(&second));
+        }
         let order = shuffled(self.len(), seed, name);
         let held_out = (self.len() as f64 * share).round() as usize;
         let (second, first) = order.split_at(held_out.min(self.len()));

@@ -24,12 +24,13 @@ pub fn digits(count: usize, seed: u64) -> DataSet {
     let mut generator = generator(seed, "synthetic:digits");
     let labels: Vec<u8> = (0..count).map(|index| (index % 10) as u8).collect();
     let pixels: Vec<u8> = labels.iter().flat_map(|&label| draw(label, &mut generator)).collect();
-    let all = Samples { images: Images { count, height: SIDE, width: SIDE, pixels }, labels };
-    let digest = digest::sha256(&[&all.images.pixels[..], &all.labels].concat());
+    let digest = digest::sha256(&[&pixels[..], &labels].concat());
+    let all = Samples::grey(Images { count, height: SIDE, width: SIDE, pixels }, labels);
     let (train, test) = all.split(0.2, seed, "test");
     DataSet {
         name: format!("synthetic:digits v{VERSION}, {count} by seed {seed}"),
         digest,
+        notes: vec![],
         train,
         test: TestSplit::new(test),
     }
@@ -104,7 +105,7 @@ mod tests {
         assert_eq!((a.digest.clone(), a.train.clone()), (again.digest, again.train));
         assert_ne!(a.digest, b.digest);
         assert_eq!((a.train.len(), a.test.len()), (40, 10));
-        let ink = a.train.images.pixels.iter().filter(|&&pixel| pixel > 128).count();
+        let ink = a.train.images().unwrap().pixels.iter().filter(|&&pixel| pixel > 128).count();
         assert!(ink > 40 * 30, "digits have ink: {ink}");
     }
 

@@ -190,7 +190,9 @@ impl<'a> Run<'a> {
         // Straight through: gradients are those at the rounded weights, and move the exact ones.
         let exact = self.round()?;
         let logits = network.forward_t(&xs, None, Mode::Train(training))?;
-        let mean = self.loss(&xs, &logits, &labels)?;
+        let weights = train.weights(indices);
+        let targets = weights.as_ref().map_or(Targets::Labels(&labels), |weights| Targets::Weighted(&labels, weights));
+        let mean = self.loss(&xs, &logits, targets)?;
         let loss = mean.to_scalar::<f32>()?;
         if !loss.is_finite() {
             return Err(FitError::Diverged { epoch, batch: batch + 1, loss });
@@ -222,8 +224,8 @@ impl<'a> Run<'a> {
         Ok(Some(exact))
     }
 
-    fn loss(&self, xs: &Tensor, logits: &Tensor, labels: &[u32]) -> candle_core::Result<Tensor> {
-        let own = self.loss.mean(logits, Targets::Labels(labels))?;
+    fn loss(&self, xs: &Tensor, logits: &Tensor, targets: Targets<'_>) -> candle_core::Result<Tensor> {
+        let own = self.loss.mean(logits, targets)?;
         let Some(Teacher { network, temperature, share }) = self.lesson.teacher else { return Ok(own) };
         let says = (network.forward_t(xs, None, Mode::Eval)? / temperature)?;
         let taught = soft_cross_entropy(&(logits / temperature)?, &candle_nn::ops::softmax(&says, 1)?)?;

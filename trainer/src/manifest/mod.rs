@@ -74,15 +74,20 @@ pub struct Spec {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DataSource {
-    /// `synthetic:digits` or `file://DIR`.
+    /// `synthetic:digits` or `file://DIR`; collected, `s3://BUCKET/PREFIX` or `file:///FOLDER`.
     pub uri: String,
     pub format: Format,
+    /// Learned and tested beside it, such as what the model knew before: a site's samples alone would let it forget that.
+    #[serde(default)]
+    pub mix: Vec<DataSource>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Format {
     Idx,
+    /// As collectors write it, with the labels beside it.
+    Collected,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -112,6 +117,9 @@ fn check(manifest: &EdgeTraining) -> Result<(), Fault> {
     if (manifest.api_version.as_str(), manifest.kind.as_str()) != ("sconce.dev/v1alpha1", "EdgeTraining") {
         let got = format!("{} {}", manifest.api_version, manifest.kind);
         return fault("kind", format!("got {got}, need sconce.dev/v1alpha1 EdgeTraining"));
+    }
+    if manifest.spec.dataset.mix.iter().any(|source| !source.mix.is_empty()) {
+        return fault("spec.dataset.mix", "one of them is a mix, too; name all data sets side by side".into());
     }
     manifest.spec.fit.check()?;
     if let Some(accept) = &manifest.spec.accept
@@ -159,6 +167,12 @@ mod tests {
             "kind: EdgeModel",
             "kind: got sconce.dev/v1alpha1 EdgeModel, need sconce.dev/v1alpha1 EdgeTraining",
         );
+        check(
+            "format: idx}",
+            "format: idx, mix: [{uri: a, format: idx, mix: [{uri: b, format: idx}]}]}",
+            "spec.dataset.mix: one of them is a mix, too; name all data sets side by side",
+        );
+        check("format: idx}", "format: csv}", "unknown variant `csv`, expected `idx` or `collected`");
         check("epochs: 10", "epochs: 0", "spec.fit.epochs: 0; need 1 to 10,000");
         check("epochs: 10", "epoch: 10", "unknown field `epoch`");
         check(

@@ -1,0 +1,82 @@
+//! The door: a bucket or a folder. Names are below a prefix, with slashes.
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path;
+use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, RetryConfig};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// Of one request; who reads in a Job or by hand is told then.
+const RETRIES: usize = 3;
+
+pub type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+pub enum Place {
+    Bucket(Bucket),
+    Folder(PathBuf),
+}
+
+pub struct Bucket {
+    store: AmazonS3,
+    prefix: Path,
+}
+
+impl Bucket {
+    /// `place` is `BUCKET/PREFIX`.
+    pub fn new(place: &str) -> Result<Self, Fault> {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let retry = RetryConfig { max_retries: RETRIES, ..RetryConfig::default() };
+        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build()?;
+        Ok(Self { store, prefix: Path::from(prefix) })
+    }
+
+    fn path(&self, name: &str) -> Path {
+        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+}
+
+impl Place {
+    /// Names of what is in a folder; none if there is no such folder.
+    pub async fn list(&self, folder: &str) -> Result<Vec<String>, Fault> {
+        match self {
+            Self::Bucket(bucket) => {
+                let found: Vec<_> = bucket.store.list(Some(&bucket.path(folder))).try_collect().await?;
+                Ok(found.iter().filter_map(|object| object.location.filename()).map(str::to_owned).collect())
+            }
+            Self::Folder(root) => match std::fs::read_dir(root.join(folder)) {
+                Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    pub async fn get(&self, name: &str) -> Result<Bytes, Fault> {
+        match self {
+            Self::Bucket(bucket) => Ok(bucket.store.get(&bucket.path(name)).await?.bytes().await?),
+            Self::Folder(root) => Ok(std::fs::read(root.join(name))?.into()),
+        }
+    }
+
+    /// Whole or not at all. A name says what is in it: one that is there is the same.
+    pub async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Fault> {
+        match self {
+            Self::Bucket(bucket) => {
+                match bucket.store.put_opts(&bucket.path(name), bytes.into(), PutMode::Create.into()).await {
+                    Ok(_) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Self::Folder(root) => {
+                let path = root.join(name);
+                let folder = path.parent().unwrap_or(root);
+                let temporary = folder.join(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
+                std::fs::create_dir_all(folder)?;
+                std::fs::write(&temporary, bytes)?;
+                Ok(std::fs::rename(temporary, path)?)
+            }
+        }
+    }
+}

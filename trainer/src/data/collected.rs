@@ -1,0 +1,216 @@
+//! What collectors wrote: labelled samples, shard by shard, each decoded as it is where models serve.
+
+use super::mix::hashed;
+use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted};
+use sconce_lake::labels::Label;
+use sconce_lake::{Lake, Row, npy};
+use sconce_model::digest;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
+
+/// Of the samples; the same whatever seed a run has, so that runs can be compared.
+const TEST_SHARE: f64 = 0.2;
+const SPLIT_SEED: u64 = 1;
+/// Of an image, as where models serve.
+const MAX_PIXELS: u64 = 16 << 20;
+/// Below it, samples are split one by one: with a validation split, three parts are made.
+const FEWEST_GROUPS: usize = 3;
+const FEWEST: usize = 10;
+
+/// A labelled sample, ready for the network.
+struct Sample {
+    id: String,
+    class: u8,
+    group: String,
+    probability: f64,
+    xs: Vec<f32>,
+}
+
+/// All that is labelled, and what was left out.
+#[derive(Default)]
+struct Gathered {
+    samples: Vec<Sample>,
+    /// Each once.
+    all: usize,
+    /// Labelled ones that are no input: how many, and the first with why.
+    unread: usize,
+    first: Option<(String, String)>,
+    conflicts: Vec<String>,
+}
+
+pub fn read(uri: &str, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DataError::Runtime)?;
+    let gathered = runtime.block_on(gather(uri, wanted))?;
+    let Gathered { mut samples, all, unread, first, conflicts } = gathered;
+    if let (0, Some((id, why))) = (samples.len(), first.clone()) {
+        return Err(DataError::Unread { uri: uri.into(), got: unread, id, why });
+    }
+    if samples.len() < FEWEST {
+        return Err(DataError::Unlabelled { uri: uri.into(), got: samples.len(), all });
+    }
+    // Whatever shard they came in.
+    samples.sort_by(|one, other| one.id.cmp(&other.id));
+    let mut notes = vec![format!("{} of {all} samples have labels that count", samples.len())];
+    notes.extend(first.map(|(id, why)| format!("{unread} labelled samples cannot be read; the first, {id}: {why}")));
+    if let Some(conflict) = conflicts.first() {
+        notes.push(format!(
+            "of {} samples people say different things, and the newest counts; {conflict}",
+            conflicts.len()
+        ));
+    }
+    let groups: BTreeSet<&str> = samples.iter().map(|sample| sample.group.as_str()).collect();
+    let (count, by_group) = (groups.len(), groups.len() >= FEWEST_GROUPS);
+    if !by_group {
+        notes.push(format!(
+            "they are of {count} groups, too few to split by: samples of one group are on both sides, and accuracy may be flattered"
+        ));
+    }
+    let name = if by_group {
+        format!("collected: {} labelled samples of {count} groups, split by group", samples.len())
+    } else {
+        format!("collected: {} labelled samples, split by sample", samples.len())
+    };
+    let digest = digest(&samples);
+    let samples = joined(samples, by_group);
+    let (train, test) = samples.split(TEST_SHARE, SPLIT_SEED, "test");
+    Ok(DataSet { name, digest, notes, train, test: TestSplit::new(test) })
+}
+
+async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
+    let lake = Lake::open(uri)?;
+    let labels = lake.labels().await?;
+    let conflicts = labels.conflicts().map(|conflict| conflict.to_string()).collect();
+    let (mut gathered, mut seen) = (Gathered { conflicts, ..Gathered::default() }, BTreeSet::new());
+    for shard in lake.shards().await? {
+        let mut rows = lake.rows(&shard).await?;
+        // Two nodes may have seen the same.
+        rows.retain(|row| seen.insert(row.id.clone()));
+        gathered.all += rows.len();
+        let mut classes = Vec::new();
+        let mut labelled = Vec::new();
+        for row in rows {
+            if let Some(label) = labels.of(&row).filter(|label| !label.value.is_empty()) {
+                classes.push(class(label, wanted.classes)?);
+                labelled.push(row);
+            }
+        }
+        let contents = lake.contents(&shard, &labelled).await?;
+        for ((row, class), content) in labelled.into_iter().zip(classes).zip(contents) {
+            match input(&row, &content, wanted) {
+                Ok(xs) => {
+                    let Row { id, group, probability, .. } = row;
+                    gathered.samples.push(Sample { id, class, group, probability, xs });
+                }
+                Err(why) => {
+                    gathered.unread += 1;
+                    gathered.first.get_or_insert((row.id, why));
+                }
+            }
+        }
+    }
+    Ok(gathered)
+}
+
+/// The network's classes have numbers for names.
+fn class(label: &Label, classes: usize) -> Result<u8, DataError> {
+    let number = label.value.parse::<u8>().ok().filter(|class| usize::from(*class) < classes);
+    number.ok_or_else(|| {
+        let Label { id, value, by, file, .. } = label.clone();
+        DataError::Strange { file, by, id, label: value, classes }
+    })
+}
+
+/// A file as a server would take it; a tensor that a model was asked with, as it is.
+fn input(row: &Row, content: &[u8], Wanted { preprocess, input, .. }: Wanted<'_>) -> Result<Vec<f32>, String> {
+    match row.media.as_str() {
+        "jpg" | "png" => preprocess.encoded(content, input, MAX_PIXELS).map_err(|error| error.to_string()),
+        "npy" => {
+            let tensor = npy::read(content)?;
+            if tensor.shape != input && tensor.shape.strip_prefix(&[1]) != Some(input) {
+                return Err(format!("a tensor of {:?}, the network takes {input:?}", tensor.shape));
+            }
+            Ok(tensor.values)
+        }
+        other => Err(format!("it is a file of {other}; images and tensors can be learned from")),
+    }
+}
+
+fn digest(samples: &[Sample]) -> String {
+    let mut hasher = Sha256::new();
+    for Sample { id, class, group, probability, .. } in samples {
+        hasher.update(format!("{id} {class} {probability} {group}\n"));
+    }
+    digest::named(hasher)
+}
+
+fn joined(samples: Vec<Sample>, by_group: bool) -> Samples {
+    let group = |sample: &Sample| hashed(if by_group { &sample.group } else { &sample.id }.as_bytes());
+    let (labels, groups) = samples.iter().map(|sample| (sample.class, group(sample))).unzip();
+    let weights = weights(samples.iter().map(|sample| sample.probability));
+    Samples {
+        labels,
+        groups,
+        weights,
+        inputs: Inputs::Ready(samples.into_iter().flat_map(|sample| sample.xs).collect()),
+    }
+}
+
+/// The inverse of the probability that a sample like this one is kept, one in the mean; none where all are kept alike.
+fn weights(probabilities: impl Iterator<Item = f64>) -> Vec<f32> {
+    let inverse: Vec<f64> = probabilities.map(|kept| if kept > 0.0 { 1.0 / kept.min(1.0) } else { 1.0 }).collect();
+    let mean = inverse.iter().sum::<f64>() / inverse.len().max(1) as f64;
+    if inverse.iter().all(|weight| *weight == inverse[0]) {
+        return vec![];
+    }
+    inverse.into_iter().map(|weight| (weight / mean) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use sconce_model::preprocess::{Material, Preprocess, Step};
+
+    #[test]
+    fn rare_samples_count_more() {
+        assert_eq!(weights([0.5, 1.0, 1.0].into_iter()), [1.5, 0.75, 0.75]);
+        assert!(weights([0.1, 0.1].into_iter()).is_empty());
+        assert!(weights([f64::NAN, 0.0, 1.0].into_iter()).is_empty(), "what is no probability counts as one");
+    }
+
+    #[test]
+    fn a_label_of_no_class_is_told_with_who_said_it_where() {
+        let label = |value: &str| Label {
+            id: "ab".into(),
+            value: value.into(),
+            by: "ann".into(),
+            at: Timestamp::UNIX_EPOCH,
+            file: "labels/f.csv".into(),
+        };
+        assert_eq!(class(&label("9"), 10).unwrap(), 9);
+        for value in ["10", "cat", "-1", "1.0"] {
+            let error = class(&label(value), 10).unwrap_err();
+            assert!(error.is_final());
+            let expected = format!("labels/f.csv: ann says that ab is \"{value}\"; the network tells 0 to 9");
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn files_become_what_a_server_makes_of_them_and_tensors_stay() {
+        let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
+        let wanted = Wanted { preprocess: &preprocess, input: &[1, 1, 2], classes: 10 };
+        let row = |media: &str| Row { media: media.into(), ..Row::default() };
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 2,), }";
+        let tensor = |values: [f32; 2]| {
+            let values = values.map(f32::to_le_bytes).concat();
+            [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &values].concat()
+        };
+        assert_eq!(input(&row("npy"), &tensor([3.0, -1.0]), wanted).unwrap(), [3.0, -1.0]);
+        let narrow = Wanted { input: &[1, 1, 3], ..wanted };
+        let error = input(&row("npy"), &tensor([3.0, -1.0]), narrow).unwrap_err();
+        assert_eq!(error, "a tensor of [1, 1, 1, 2], the network takes [1, 1, 3]");
+        assert!(input(&row("png"), b"\x89PNG...", wanted).unwrap_err().starts_with("it is no PNG or JPEG"));
+        assert!(input(&row("wav"), b"RIFF", wanted).unwrap_err().starts_with("it is a file of wav"));
+    }
+}

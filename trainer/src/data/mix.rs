@@ -1,0 +1,79 @@
+//! Several data sets as one: learned from and tested on together.
+
+use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted};
+use sconce_model::digest;
+use sha2::{Digest as _, Sha256};
+
+/// # Errors
+/// [`DataError::Preprocess`] if the images of one do not become an input.
+pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
+    let mut hasher = Sha256::new();
+    let (mut train, mut test) = (empty(), empty());
+    let (mut names, mut notes) = (Vec::new(), Vec::new());
+    for mut set in sets {
+        hasher.update(&set.digest);
+        add(&mut train, set.train, &format!("{} train", set.digest), wanted)?;
+        add(&mut test, std::mem::replace(&mut set.test.samples, empty()), &format!("{} test", set.digest), wanted)?;
+        names.push(set.name);
+        notes.extend(set.notes);
+    }
+    let (name, digest) = (names.join(" + "), digest::named(hasher));
+    Ok(DataSet { name, digest, notes, train, test: TestSplit::new(test) })
+}
+
+fn empty() -> Samples {
+    Samples { inputs: Inputs::Ready(vec![]), labels: vec![], groups: vec![], weights: vec![] }
+}
+
+fn add(all: &mut Samples, more: Samples, name: &str, wanted: Wanted<'_>) -> Result<(), DataError> {
+    let count = more.len();
+    let xs = match more.inputs {
+        Inputs::Images(images) => wanted.preprocess.apply_all(&images)?,
+        Inputs::Ready(xs) => xs,
+    };
+    if let Inputs::Ready(ready) = &mut all.inputs {
+        ready.extend(xs);
+    }
+    all.labels.extend(more.labels);
+    // A row that has no group is its own.
+    let own = |row: usize| hashed(format!("{name} {row}").as_bytes());
+    all.groups.extend((0..count).map(|row| more.groups.get(row).copied().unwrap_or_else(|| own(row))));
+    all.weights.extend((0..count).map(|row| more.weights.get(row).copied().unwrap_or(1.0)));
+    Ok(())
+}
+
+/// The first eight bytes of SHA-256.
+pub fn hashed(text: &[u8]) -> u64 {
+    let hash = Sha256::digest(text);
+    u64::from_be_bytes(std::array::from_fn(|index| hash[index]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::synthetic;
+    use sconce_model::preprocess::{Material, Preprocess, Step};
+
+    #[test]
+    fn both_are_learned_and_both_are_tested() {
+        let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
+        let wanted = Wanted { preprocess: &preprocess, input: &[1, 28, 28], classes: 10 };
+        let [one, mut other] = [1, 2].map(|seed| synthetic::digits(50, seed));
+        other.train.groups = (0..40).map(|row| row / 8).collect();
+        other.train.weights = vec![2.0; 40];
+        let pixel = other.train.images().unwrap().pixels[30];
+        let (labels, digest) = (other.test.samples.labels.clone(), one.digest.clone());
+        let mixed = together(vec![one, other], wanted).unwrap();
+        assert_eq!((mixed.train.len(), mixed.test.len()), (80, 20));
+        assert_ne!(mixed.digest, digest);
+        let Inputs::Ready(xs) = &mixed.train.inputs else { panic!("they are ready") };
+        assert_eq!((xs.len(), xs[40 * 784 + 30]), (80 * 784, f32::from(pixel) * 0.5));
+        assert_eq!(
+            (&mixed.train.weights[39..41], &mixed.train.groups[40..49]),
+            (&[1.0, 2.0][..], &[0, 0, 0, 0, 0, 0, 0, 0, 1][..])
+        );
+        assert_eq!(mixed.test.samples.labels[10..], labels);
+        let (first, second) = mixed.train.split(0.2, 7, "validation");
+        assert!(second.groups.iter().all(|group| !first.groups.contains(group)));
+    }
+}
