@@ -20,7 +20,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::Store;
-use sconce_api::{EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels};
+use sconce_api::{
+    EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -44,6 +46,7 @@ pub struct World {
     pub versions: ByKey<EdgeModelVersion>,
     pub placements: ByKey<EdgePlacement>,
     pub trainings: ByKey<EdgeTraining>,
+    pub datasets: ByKey<EdgeDataset>,
     pub nodes: ByKey<Node>,
     pub deployments: ByKey<Deployment>,
     pub services: ByKey<Service>,
@@ -70,6 +73,7 @@ pub fn observe(stores: &Stores, now: Timestamp) -> World {
         versions: all(&stores.versions),
         placements: all(&stores.placements),
         trainings: all(&stores.trainings),
+        datasets: all(&stores.datasets),
         nodes: all(&stores.nodes),
         deployments: all(&stores.deployments),
         services: all(&stores.services),

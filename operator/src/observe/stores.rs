@@ -33,7 +33,6 @@ pub struct Stores {
     pub versions: Store<EdgeModelVersion>,
     pub placements: Store<EdgePlacement>,
     pub trainings: Store<EdgeTraining>,
-    /// No decision needs them: nobody but `datasets` waits for their list.
     pub datasets: Store<EdgeDataset>,
     pub nodes: Store<Node>,
     pub pods: Store<Pod>,
@@ -90,6 +89,7 @@ impl Stores {
         self.disruption_budgets.wait_until_ready().await?;
         self.priority_classes.wait_until_ready().await?;
         self.trainings.wait_until_ready().await?;
+        self.datasets.wait_until_ready().await?;
         self.jobs.wait_until_ready().await?;
         self.training_pods.wait_until_ready().await
     }
