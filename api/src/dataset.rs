@@ -307,13 +307,17 @@ pub struct Collected {
     #[schemars(range(min = 0))]
     pub sent: i64,
     /// Those of them that had a label.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub labelled: i64,
     /// Samples that are gone unsent, by reason.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     #[schemars(schema_with = "counts")]
     pub dropped: std::collections::BTreeMap<String, i64>,
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 fn counts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -58,8 +58,7 @@ async fn pass(client: &Client, stores: &Stores, written: &mut Written) {
         let api = Api::<EdgeDataset>::namespaced(client.clone(), &namespace);
         // Who imports labels counts them, and we say nothing of that field: so it stays theirs.
         let ours = EdgeDatasetStatus { imported: None, ..status };
-        let body =
-            json!({"apiVersion": EdgeDataset::api_version(&()), "kind": EdgeDataset::kind(&()), "status": ours});
+        let body = json!({"apiVersion": EdgeDataset::api_version(&()), "kind": EdgeDataset::kind(&()), "status": ours});
         match api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await {
             Ok(_) => drop(written.insert((namespace, name), Instant::now())),
             // It was deleted meanwhile.
@@ -172,7 +171,11 @@ mod tests {
         );
         let annotated = EdgeDatasetStatus { imported: Some(40), ..first.clone() };
         let more = status(&dataset(Some(&annotated)), nodes.iter(), now).unwrap();
-        assert_eq!((more.labelled, more.imported, more.samples), (43, Some(40), 15), "what people have labelled counts");
+        assert_eq!(
+            (more.labelled, more.imported, more.samples),
+            (43, Some(40), 15),
+            "what people have labelled counts"
+        );
         assert_eq!(status(&dataset(Some(&more)), nodes.iter(), now), None);
         let none = status(&dataset(None), [].into_iter(), now).unwrap();
         assert_eq!((none.conditions[0].status.as_str(), none.conditions[0].reason.as_str()), ("False", "NotCollected"));

@@ -171,8 +171,10 @@ mod tests {
         let opened = json!({"ref": {"name": "digits"}, "secretRef": {"name": "lake"}});
         let by_hand = of(opened, json!({"manual": {}}));
         let dataset = |uri: &str| -> EdgeDataset {
-            serde_json::from_value(json!({"metadata": {"name": "digits"}, "spec": {"fleetRef": {"name": "shops"}, "uri": uri,
-                "kind": "Image", "privacy": {"policy": "Raw"}}}))
+            serde_json::from_value(
+                json!({"metadata": {"name": "digits"}, "spec": {"fleetRef": {"name": "shops"}, "uri": uri,
+                "kind": "Image", "privacy": {"policy": "Raw"}}}),
+            )
             .unwrap()
         };
         let recipe = Recipe::of(&nightly, Some(&dataset("s3://lake/digits")));

@@ -111,7 +111,11 @@ fn put_off(trigger: &TrainingTrigger, newest: &TrainingRun, requested: bool, kno
     let again = ended.map(|ended| after(ended, BACKOFF * (1 << (failures.clamp(1, 7) - 1))));
     let (cool, again) = (cool.filter(|time| *time > known.now), again.filter(|time| *time > known.now));
     if again > cool {
-        let tried = if failures == 1 { "the last run has failed".into() } else { format!("{failures} runs in a row have failed") };
+        let tried = if failures == 1 {
+            "the last run has failed".into()
+        } else {
+            format!("{failures} runs in a row have failed")
+        };
         return again.map(|again| Due::at(again, Reason::BackingOff, format!("{tried}: the next is tried at {again}")));
     }
     let why = |cool| format!("a run is due, and begins at {cool}: trigger.cooldown after {} began", newest.name);

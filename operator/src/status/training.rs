@@ -47,8 +47,11 @@ pub fn edge_training(world: &World, training: &EdgeTraining, seen: Seen<'_>) -> 
         (ready(&[&accepted, &published], &published.message), false)
     };
     let reconciling = busy.then(|| Claim::new("Reconciling", true, Reason::Progressing, &*training_now.message));
-    let stalled = (is_stuck(newest, due) && !busy && !suspended)
-        .then(|| Claim { kind: "Stalled", truth: Truth::True, ..claim.clone() });
+    let stalled = (is_stuck(newest, due) && !busy && !suspended).then(|| Claim {
+        kind: "Stalled",
+        truth: Truth::True,
+        ..claim.clone()
+    });
     let claims = [claim, training_now, accepted, published].into_iter().chain(reconciling).chain(stalled).collect();
     EdgeTrainingStatus {
         observed_generation: generation,

@@ -18,7 +18,9 @@ pub fn next(schedule: &ScheduleTrigger, after: Timestamp) -> Result<Timestamp, S
     let mut wall = after.to_zoned(zone.clone()).datetime();
     loop {
         let found = crontab.find_next(TimeZone::UTC.to_timestamp(wall).map_err(strange)?);
-        wall = found.map_err(|_| format!("the cron \"{}\" names no time of the next four years", schedule.cron))?.datetime();
+        wall = found
+            .map_err(|_| format!("the cron \"{}\" names no time of the next four years", schedule.cron))?
+            .datetime();
         let next = zone.to_timestamp(wall).map_err(strange)?;
         // Not so within the hour that the clock repeats.
         if next > after {

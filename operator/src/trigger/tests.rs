@@ -71,8 +71,16 @@ fn new_labelled_samples_begin_a_run_when_they_are_enough() {
 #[test]
 fn a_schedule_is_kept_in_its_time_zone_and_made_up_for_once() {
     let nightly = training(json!({"schedule": {"cron": "0 3 * * *", "timeZone": "Europe/Berlin"}, "minNew": 50}));
-    assert_eq!(waits(&asked(&nightly, &[], 900, HOUR)), (Some(2 * HOUR), Some(Reason::WaitingForSchedule)), "winter there");
-    assert_eq!(waits(&asked(&nightly, &[], 49, 5 * HOUR)), (None, Some(Reason::WaitingForSamples)), "due, with too little");
+    assert_eq!(
+        waits(&asked(&nightly, &[], 900, HOUR)),
+        (Some(2 * HOUR), Some(Reason::WaitingForSchedule)),
+        "winter there"
+    );
+    assert_eq!(
+        waits(&asked(&nightly, &[], 49, 5 * HOUR)),
+        (None, Some(Reason::WaitingForSamples)),
+        "due, with too little"
+    );
     assert_eq!(asked(&nightly, &[], 50, 5 * HOUR), Due::Now);
     let late = [run(1, RunState::Succeeded, 100 * HOUR, 101 * HOUR, 0)];
     assert_eq!(waits(&asked(&nightly, &late, 50, 102 * HOUR)).0, Some(122 * HOUR));
@@ -88,7 +96,12 @@ fn a_schedule_is_kept_in_its_time_zone_and_made_up_for_once() {
 
 #[test]
 fn a_request_begins_one_run_with_any_trigger() {
-    for trigger in [Value::Null, json!({"manual": {}}), json!({"samples": {"new": 500}}), json!({"schedule": {"cron": "0 3 * * *"}})] {
+    for trigger in [
+        Value::Null,
+        json!({"manual": {}}),
+        json!({"samples": {"new": 500}}),
+        json!({"schedule": {"cron": "0 3 * * *"}}),
+    ] {
         let mut asked_for = training(trigger);
         let mut ran = [run(1, RunState::Succeeded, 0, MINUTE, 0)];
         assert_ne!(asked(&asked_for, &ran, 0, HOUR), Due::Now);
