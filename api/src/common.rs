@@ -23,6 +23,8 @@ pub mod labels {
     pub const TRAINING: &str = "sconce.dev/training";
     /// On an EdgeFleet, by a person: so many placements may go.
     pub const CONFIRM_REMOVALS: &str = "sconce.dev/confirm-removals";
+    /// On an EdgeTraining, by a person: a new value begins a run.
+    pub const RUN_REQUESTED: &str = "sconce.dev/run-requested";
 }
 
 /// A reference to an object by name, in the referrer's own namespace or in the cluster's scope.

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
     category = "sconce",
     doc = "Samples that the sites of a fleet collect.",
     printcolumn(name = "Samples", type_ = "integer", json_path = ".status.samples"),
+    printcolumn(name = "Labelled", type_ = "integer", json_path = ".status.labelled"),
     printcolumn(name = "Held", type_ = "integer", json_path = ".status.held"),
     printcolumn(name = "Dropped", type_ = "integer", json_path = ".status.dropped"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
@@ -262,6 +263,14 @@ pub struct EdgeDatasetStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub samples: i64,
+    /// Labelled ones: that have arrived so, and `imported`.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub labelled: i64,
+    /// Samples that `sconce data import` has labelled, each counted once. It writes this itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub imported: Option<i64>,
     /// That nodes hold.
     #[serde(default)]
     #[schemars(range(min = 0))]
@@ -299,10 +308,18 @@ pub struct Collected {
     /// Samples that have arrived.
     #[schemars(range(min = 0))]
     pub sent: i64,
+    /// Those of them that had a label.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub labelled: i64,
     /// Samples that are gone unsent, by reason.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     #[schemars(schema_with = "counts")]
     pub dropped: std::collections::BTreeMap<String, i64>,
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 fn counts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

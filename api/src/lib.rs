@@ -15,6 +15,7 @@ mod reasons;
 mod recipe;
 mod site;
 mod training;
+mod trigger;
 mod version;
 
 pub use common::*;
@@ -27,6 +28,7 @@ pub use reasons::*;
 pub use recipe::*;
 pub use site::*;
 pub use training::*;
+pub use trigger::*;
 pub use version::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

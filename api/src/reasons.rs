@@ -154,6 +154,18 @@ reasons! {
     Published,
     /// The run ended without a model.
     RunFailed,
+    /// There is no such EdgeDataset.
+    DatasetNotFound,
+    /// A run begins when enough labelled samples are new.
+    WaitingForSamples,
+    /// A run begins at a time of the clock.
+    WaitingForSchedule,
+    /// A run begins when somebody asks for it.
+    WaitingForRequest,
+    /// A run is due, and the last one began too short a time ago.
+    CoolingDown,
+    /// A run is due, and is put off since those before it failed.
+    BackingOff,
     // Connected
     /// A node of the site is Ready.
     Connected,

@@ -3,6 +3,7 @@
 
 use crate::common::*;
 use crate::recipe::*;
+use crate::trigger::{RunData, TrainingTrigger};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
     category = "sconce",
     doc = "A recipe: from a data set to a published model. Each run of it is a Job.",
     printcolumn(name = "Dataset", type_ = "string", json_path = ".spec.dataset.uri"),
+    printcolumn(name = "Collected", type_ = "string", json_path = ".spec.dataset.ref.name"),
     printcolumn(name = "Last-Run", type_ = "string", json_path = ".status.runs[0].state"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.runs[0].progress.epoch"),
     printcolumn(name = "Accuracy", type_ = "string", json_path = ".status.runs[0].accuracy"),
@@ -33,7 +35,11 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that begins with a letter")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.output.uri == oldSelf.output.uri").message("output.uri is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden))]
+#[x_kube(
+    validation = Rule::new("self.output.uri == oldSelf.output.uri").message("output.uri is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.dataset.ref) || !has(self.dataset.ref) || self.dataset.ref.name == oldSelf.dataset.ref.name").message("dataset.ref is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(self.trigger) || !(has(self.trigger.samples) || has(self.trigger.minNew)) || has(self.dataset.ref)").message("trigger.samples and trigger.minNew count in an EdgeDataset: they need dataset.ref")
+)]
 pub struct EdgeTrainingSpec {
     /// What is learned from.
     pub dataset: TrainingData,
@@ -52,6 +58,9 @@ pub struct EdgeTrainingSpec {
     /// What a model must reach to be published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
+    /// When it runs; absent = once for each change of the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<TrainingTrigger>,
     /// Where accepted models are published.
     pub output: TrainingOutput,
     /// Where and with what the Job runs.
@@ -62,19 +71,32 @@ pub struct EdgeTrainingSpec {
     pub suspend: bool,
 }
 
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.ref) != has(self.uri)").message("dataset needs exactly one of ref and uri"),
+    validation = Rule::new("has(self.uri) == has(self.format) && (has(self.ref) || !has(self.secretRef))").message("format goes with uri, and uri needs it; secretRef goes with ref")
+)]
 pub struct TrainingData {
+    /// An EdgeDataset of this namespace: what its nodes have sent, as far as it is labelled. Immutable.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<NameRef>,
     /// synthetic:digits, drawn by the trainer, or pvc://CLAIM/FOLDER, a folder of a PersistentVolumeClaim of this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 512),
         regex(
             pattern = r"^(synthetic:[a-z0-9-]{1,63}|pvc://[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?(/[A-Za-z0-9._-]{1,63}){0,7})$"
         )
     )]
-    pub uri: String,
+    pub uri: Option<String>,
     /// How its files are laid out.
-    pub format: DataFormat,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<DataFormat>,
+    /// With ref: a Secret of this namespace with AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, which
+    /// the trainer gets as its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<NameRef>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
@@ -172,6 +194,11 @@ pub struct EdgeTrainingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 6), extend("x-kubernetes-list-type" = "atomic"))]
     pub runs: Vec<TrainingRun>,
+    /// Labelled samples of the EdgeDataset that are learned from: what it has beyond them is new. Moved by each run that ends
+    /// Succeeded or Rejected, to what there was when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cursor: Option<i64>,
     /// Ready, Training, Accepted, Published; Reconciling and Stalled only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
@@ -189,6 +216,13 @@ pub struct TrainingRun {
     #[schemars(length(max = 16))]
     pub recipe_hash: String,
     pub state: RunState,
+    /// With dataset.ref.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<RunData>,
+    /// The annotation sconce.dev/run-requested when it began, its first 63 characters: that request is met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub request: Option<String>,
     /// Why it is so, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]

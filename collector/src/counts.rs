@@ -67,6 +67,9 @@ pub struct Counts {
     /// Came again with the same content.
     pub duplicates: u64,
     pub sent: u64,
+    /// Those of them that had a label; what was sent by a version that did not count them has none.
+    #[serde(default)]
+    pub labelled: u64,
     pub sent_bytes: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped: BTreeMap<Drop, u64>,

@@ -26,7 +26,7 @@ pub fn text(statuses: &BTreeMap<String, Status>, refused: usize) -> String {
     let mut registry = Registry::default();
     let (kept, sent, sent_bytes) =
         (Family::<Of, Counter>::default(), Family::<Of, Counter>::default(), Family::<Of, Counter>::default());
-    let duplicates = Family::<Of, Counter>::default();
+    let (duplicates, labelled) = (Family::<Of, Counter>::default(), Family::<Of, Counter>::default());
     let dropped = Family::<Dropped, Counter>::default();
     let (held, held_bytes) = (Family::<Of, Gauge>::default(), Family::<Of, Gauge>::default());
     for (name, Status { held: samples, held_bytes: bytes, counts }) in statuses {
@@ -34,6 +34,7 @@ pub fn text(statuses: &BTreeMap<String, Status>, refused: usize) -> String {
         kept.get_or_create(&of).inc_by(counts.kept);
         duplicates.get_or_create(&of).inc_by(counts.duplicates);
         sent.get_or_create(&of).inc_by(counts.sent);
+        labelled.get_or_create(&of).inc_by(counts.labelled);
         sent_bytes.get_or_create(&of).inc_by(counts.sent_bytes);
         held.get_or_create(&of).set(i64::try_from(*samples).unwrap_or(i64::MAX));
         held_bytes.get_or_create(&of).set(i64::try_from(*bytes).unwrap_or(i64::MAX));
@@ -45,6 +46,7 @@ pub fn text(statuses: &BTreeMap<String, Status>, refused: usize) -> String {
     registry.register("sconce_collector_kept_samples", "Samples that were kept", kept);
     registry.register("sconce_collector_duplicate_samples", "Samples that came again", duplicates);
     registry.register("sconce_collector_sent_samples", "Samples that have arrived where they go", sent);
+    registry.register("sconce_collector_labelled_samples", "Samples that have arrived with a label", labelled);
     registry.register_with_unit("sconce_collector_sent", "Sent, of shards and manifests", Unit::Bytes, sent_bytes);
     registry.register("sconce_collector_dropped_samples", "Samples that are gone unsent, by reason", dropped);
     registry.register("sconce_collector_held_samples", "Samples that are held", held);

@@ -73,7 +73,11 @@ fn what_is_posted_is_answered_for_labelled_and_sent_and_survives_a_kill() {
         (&json!("till-3"), &json!("ann"), &json!(1.0))
     );
     let metrics = collector.metrics();
-    assert!(metrics.contains("sconce_collector_sent_samples_total{dataset=\"vision/digits\"} 1"), "{metrics}");
+    for counted in ["sent", "labelled"] {
+        let line = format!("sconce_collector_{counted}_samples_total{{dataset=\"vision/digits\"}} 1");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    assert_eq!(collector.status()["datasets"]["vision/digits"]["labelled"], 1);
 }
 
 #[test]

@@ -56,6 +56,7 @@ fn what_was_kept_is_there_again_after_a_start_and_is_not_kept_twice() {
     let store = open(folder.path(), 8);
     let counts = store.counts();
     assert_eq!((counts.kept, counts.sent, counts.sent_bytes, store.holds()), (2, 2, 100, (0, 0)));
+    assert_eq!(counts.labelled, 1, "by feedback, while it was held");
 }
 
 #[test]

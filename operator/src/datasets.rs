@@ -1,5 +1,5 @@
-//! What datasets say of themselves: a sum over what nodes have told. A loop of its own beside the hall: no decision needs it, and it
-//! needs none.
+//! What datasets say of themselves: a sum over what nodes have told. A loop of its own beside the hall: it needs no decision, and
+//! what it says wakes those that need it.
 
 use crate::observe::Stores;
 use crate::status::{Claim, conditions};
@@ -22,10 +22,6 @@ const PACE: Duration = Duration::from_secs(60);
 
 /// Keeps the status of every dataset until told to stop; `news` says that something was observed.
 pub async fn keep(client: Client, stores: Stores, mut news: watch::Receiver<()>, stop: CancellationToken) {
-    tokio::select! {
-        () = stop.cancelled() => return,
-        listed = stores.datasets.wait_until_ready() => if listed.is_err() { return },
-    }
     let mut written = BTreeMap::new();
     loop {
         tokio::select! {
@@ -60,8 +56,9 @@ async fn pass(client: &Client, stores: &Stores, written: &mut Written) {
             continue;
         }
         let api = Api::<EdgeDataset>::namespaced(client.clone(), &namespace);
-        let body =
-            json!({"apiVersion": EdgeDataset::api_version(&()), "kind": EdgeDataset::kind(&()), "status": status});
+        // Who imports labels counts them, and we say nothing of that field: so it stays theirs.
+        let ours = EdgeDatasetStatus { imported: None, ..status };
+        let body = json!({"apiVersion": EdgeDataset::api_version(&()), "kind": EdgeDataset::kind(&()), "status": ours});
         match api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await {
             Ok(_) => drop(written.insert((namespace, name), Instant::now())),
             // It was deleted meanwhile.
@@ -80,6 +77,7 @@ fn is_due(old: Option<&EdgeDatasetStatus>, new: &EdgeDatasetStatus, since: Optio
         let ready =
             |status: &EdgeDatasetStatus| condition(&status.conditions, "Ready").map(|ready| ready.status.clone());
         (old.samples == 0 && new.samples > 0)
+            || (old.labelled == 0 && new.labelled > 0)
             || old.observed_generation != new.observed_generation
             || ready(old) != ready(new)
     });
@@ -94,11 +92,17 @@ fn status<'a>(
 ) -> Option<EdgeDatasetStatus> {
     let (namespace, name) = (dataset.namespace().unwrap_or_default(), dataset.name_any());
     let old = dataset.status.clone().unwrap_or_default();
-    let mut new = EdgeDatasetStatus { observed_generation: dataset.metadata.generation, ..Default::default() };
+    let mut new = EdgeDatasetStatus {
+        observed_generation: dataset.metadata.generation,
+        imported: old.imported,
+        labelled: old.imported.unwrap_or_default(),
+        ..Default::default()
+    };
     let told = nodes.filter_map(|node| node.status.as_ref()).flat_map(|status| &status.collect);
     for row in told.filter(|row| row.namespace == namespace && row.name == name) {
         new.nodes += 1;
         new.samples = new.samples.saturating_add(row.sent);
+        new.labelled = new.labelled.saturating_add(row.labelled);
         new.held = new.held.saturating_add(row.held);
         new.dropped = row.dropped.values().fold(new.dropped, |sum, count| sum.saturating_add(*count));
     }
@@ -108,7 +112,7 @@ fn status<'a>(
             "Ready",
             true,
             Reason::Ready,
-            format!("{} nodes collect; {} samples have arrived", new.nodes, new.samples),
+            format!("{} nodes collect; {} samples have arrived; {} are labelled", new.nodes, new.samples, new.labelled),
         )
     } else {
         let message =
@@ -143,7 +147,7 @@ mod tests {
     }
 
     fn row(namespace: &str, sent: i64, held: i64) -> Value {
-        json!({"namespace": namespace, "name": "digits", "held": held, "heldBytes": 7, "sent": sent, "dropped": {"Full": 2, "Busy": 1}})
+        json!({"namespace": namespace, "name": "digits", "held": held, "heldBytes": 7, "sent": sent, "labelled": sent / 5, "dropped": {"Full": 2, "Busy": 1}})
     }
 
     #[test]
@@ -156,6 +160,7 @@ mod tests {
         ];
         let first = status(&dataset(None), nodes.iter(), then).unwrap();
         assert_eq!((first.samples, first.held, first.dropped, first.nodes), (15, 1, 6, 2));
+        assert_eq!((first.labelled, first.imported), (3, None));
         assert_eq!((first.last_arrival.clone(), first.conditions[0].status.as_str()), (Some(Time(then)), "True"));
         assert_eq!(status(&dataset(Some(&first)), nodes.iter(), now), None);
         let fewer = status(&dataset(Some(&first)), nodes[1..].iter(), now).unwrap();
@@ -164,6 +169,14 @@ mod tests {
             (5, Some(Time(then))),
             "a node that is gone takes its counts along"
         );
+        let annotated = EdgeDatasetStatus { imported: Some(40), ..first.clone() };
+        let more = status(&dataset(Some(&annotated)), nodes.iter(), now).unwrap();
+        assert_eq!(
+            (more.labelled, more.imported, more.samples),
+            (43, Some(40), 15),
+            "what people have labelled counts"
+        );
+        assert_eq!(status(&dataset(Some(&more)), nodes.iter(), now), None);
         let none = status(&dataset(None), [].into_iter(), now).unwrap();
         assert_eq!((none.conditions[0].status.as_str(), none.conditions[0].reason.as_str()), ("False", "NotCollected"));
     }

@@ -20,3 +20,4 @@ pub mod render;
 pub mod retire;
 pub mod status;
 pub mod training;
+pub mod trigger;

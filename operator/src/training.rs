@@ -4,11 +4,11 @@ use crate::artifact::percent;
 use crate::names::short_hash;
 use crate::status::shortened;
 use kube::{Resource, ResourceExt};
-use sconce_api::{DurationText, EdgeTraining, Percent, TrainingProgress, VariantVerdict};
+use sconce_api::{DurationText, EdgeDataset, EdgeTraining, Percent, TrainingProgress, VariantVerdict};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What the trainer reads: the spec without what concerns only the Job.
+/// What the trainer reads: the spec without what concerns only the Job, and when there is one.
 pub struct Recipe {
     pub manifest: Value,
     /// 16 hex digits. Another recipe is another run.
@@ -16,12 +16,19 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    pub fn of(training: &EdgeTraining) -> Self {
+    /// `dataset` is what `spec.dataset.ref` names. Where that lies is no part of the recipe, nor is what opens it.
+    pub fn of(training: &EdgeTraining, dataset: Option<&EdgeDataset>) -> Self {
         let mut spec = serde_json::to_value(&training.spec).unwrap_or(Value::Null);
         if let Some(fields) = spec.as_object_mut() {
-            fields.retain(|name, _| !["run", "suspend"].contains(&name.as_str()));
+            fields.retain(|name, _| !["run", "suspend", "trigger"].contains(&name.as_str()));
+        }
+        if let Some(fields) = spec.get_mut("dataset").and_then(Value::as_object_mut) {
+            fields.remove("secretRef");
         }
         let hash = short_hash(&spec.to_string(), 16);
+        if let Some(dataset) = dataset {
+            spec["dataset"] = json!({"uri": dataset.spec.uri, "format": "collected"});
+        }
         let manifest = json!({
             "apiVersion": EdgeTraining::api_version(&()), "kind": EdgeTraining::kind(&()),
             "metadata": {"name": training.name_any()}, "spec": spec,
@@ -71,6 +78,8 @@ pub enum Outcome {
 pub struct Told {
     pub accuracy: Option<Percent>,
     pub verdicts: Vec<VariantVerdict>,
+    /// Of what was read.
+    pub digest: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +93,13 @@ struct Result {
     accuracy: Option<f64>,
     #[serde(default)]
     verdicts: Vec<VariantVerdict>,
+    dataset: Option<Read>,
     error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    digest: Option<String>,
 }
 
 /// The last words of a trainer; `None` if they are none of ours.
@@ -99,7 +114,8 @@ pub fn outcome(words: &str) -> Option<Outcome> {
         verdict.variant = shortened(&verdict.variant, 63);
         verdict.reason = verdict.reason.take().map(|reason| shortened(&reason, 256));
     }
-    let told = Told { accuracy: result.accuracy.map(percent), verdicts };
+    let digest = result.dataset.and_then(|read| Some(shortened(&read.digest?, 128)));
+    let told = Told { accuracy: result.accuracy.map(percent), verdicts, digest };
     Some(match result.published {
         Some(artifact) => Outcome::Published { artifact, told },
         None => Outcome::NotAccepted(told),
@@ -142,13 +158,32 @@ mod tests {
 
     #[test]
     fn another_recipe_is_another_hash_and_how_it_is_run_is_none() {
-        let hash = |spec: Value| Recipe::of(&training(spec)).hash;
+        let hash = |spec: Value| Recipe::of(&training(spec), None).hash;
         let plain = hash(json!({}));
         assert_eq!(plain.len(), 16);
         assert_eq!(hash(json!({"run": {"retries": 0}, "suspend": true})), plain);
         assert_ne!(hash(json!({"fit": {"epochs": 3}})), plain);
-        let manifest = Recipe::of(&training(json!({"run": {"retries": 0}}))).manifest;
+        let manifest = Recipe::of(&training(json!({"run": {"retries": 0}})), None).manifest;
         assert_eq!((&manifest["kind"], manifest["spec"].get("run")), (&json!("EdgeTraining"), None));
+    }
+
+    #[test]
+    fn what_was_collected_is_read_where_its_dataset_says() {
+        let of = |dataset: Value, trigger: Value| training(json!({"dataset": dataset, "trigger": trigger}));
+        let nightly = of(json!({"ref": {"name": "digits"}}), json!({"schedule": {"cron": "0 3 * * *"}}));
+        let opened = json!({"ref": {"name": "digits"}, "secretRef": {"name": "lake"}});
+        let by_hand = of(opened, json!({"manual": {}}));
+        let dataset = |uri: &str| -> EdgeDataset {
+            serde_json::from_value(
+                json!({"metadata": {"name": "digits"}, "spec": {"fleetRef": {"name": "shops"}, "uri": uri,
+                "kind": "Image", "privacy": {"policy": "Raw"}}}),
+            )
+            .unwrap()
+        };
+        let recipe = Recipe::of(&nightly, Some(&dataset("s3://lake/digits")));
+        assert_eq!(recipe.manifest["spec"]["dataset"], json!({"uri": "s3://lake/digits", "format": "collected"}));
+        assert_eq!(recipe.manifest["spec"].get("trigger"), None);
+        assert_eq!(Recipe::of(&by_hand, Some(&dataset("s3://other"))).hash, recipe.hash, "the recipe is the same");
     }
 
     #[test]
@@ -171,8 +206,9 @@ mod tests {
     fn last_words_say_what_came_of_it() {
         let words = |result: Value| outcome(&format!("lines before\n{}\n", json!({ "result": result })));
         let verdict = VariantVerdict { variant: "f32".into(), passed: true, reason: Some("accuracy 0.98".into()) };
-        let told = Told { accuracy: Some("98.1%".into()), verdicts: vec![verdict.clone()] };
-        let said = json!({"digest": "sha256:00", "published": "oci://r/m@sha256:00", "accepted": true, "accuracy": 0.981, "verdicts": [verdict]});
+        let digest = Some("sha256:11".into());
+        let told = Told { accuracy: Some("98.1%".into()), verdicts: vec![verdict.clone()], digest };
+        let said = json!({"dataset": {"samples": 3, "digest": "sha256:11"}, "digest": "sha256:00", "published": "oci://r/m@sha256:00", "accepted": true, "accuracy": 0.981, "verdicts": [verdict]});
         let artifact = "oci://r/m@sha256:00".to_owned();
         assert_eq!(words(said.clone()), Some(Outcome::Published { artifact, told: told.clone() }));
         let mut worse = said;

@@ -295,6 +295,9 @@ impl Store {
         };
         let mut counts = self.counts.clone();
         counts.sent += planned.ids.len() as u64;
+        // From the plan on no label comes: what is labelled now, was sent so.
+        let is_labelled = |id: &&Id| self.state.get(id).is_some_and(|entry| entry.rank == Rank::Labelled);
+        counts.labelled += planned.ids.iter().filter(is_labelled).count() as u64;
         counts.sent_bytes += bytes;
         self.commit(&[Record::Sent(number)], counts, now, 0)?;
         self.tidy(now);

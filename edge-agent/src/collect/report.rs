@@ -31,6 +31,8 @@ struct Status {
     held_bytes: i64,
     sent: i64,
     #[serde(default)]
+    labelled: i64,
+    #[serde(default)]
     dropped: BTreeMap<String, i64>,
 }
 
@@ -65,8 +67,9 @@ fn rows(status: &str) -> Option<Vec<Collected>> {
     let statuses: Statuses = serde_json::from_str(status).ok()?;
     let row = |(name, status): (String, Status)| {
         let (namespace, name) = name.split_once('/')?;
-        let Status { held, held_bytes, sent, dropped } = status;
-        Some(Collected { namespace: namespace.into(), name: name.into(), held, held_bytes, sent, dropped })
+        let (namespace, name) = (namespace.into(), name.into());
+        let Status { held, held_bytes, sent, labelled, dropped } = status;
+        Some(Collected { namespace, name, held, held_bytes, sent, labelled, dropped })
     };
     Some(statuses.datasets.into_iter().filter_map(row).take(MOST).collect())
 }
@@ -74,7 +77,7 @@ fn rows(status: &str) -> Option<Vec<Collected>> {
 /// Any change after a while; a large one soon; at once that something is collected, and that the first sample has arrived.
 fn is_due(old: Option<&[Collected]>, new: &[Collected], since: Option<Duration>) -> bool {
     let (Some(old), Some(since)) = (old, since) else { return !new.is_empty() };
-    let numbers = |row: &Collected| [row.held, row.sent, row.dropped.values().sum()];
+    let numbers = |row: &Collected| [row.held, row.sent, row.labelled, row.dropped.values().sum()];
     let is_large = |old: &Collected, new: &Collected| {
         numbers(old).into_iter().zip(numbers(new)).any(|(old, new)| (new - old).abs() * 4 > old.max(8))
     };
@@ -89,14 +92,16 @@ mod tests {
     use super::*;
 
     const STATUS: &str = r#"{"schema":1,"datasets":{"vision/digits":{"held":3,"heldBytes":900,"kept":10,"duplicates":1,"sent":5,
-        "sentBytes":4000,"dropped":{"Full":2}}}}"#;
+        "labelled":4,"sentBytes":4000,"dropped":{"Full":2}}}}"#;
 
     #[test]
     fn what_the_collector_says_is_told() {
         let dropped = BTreeMap::from([("Full".into(), 2)]);
-        let row =
-            Collected { namespace: "vision".into(), name: "digits".into(), held: 3, held_bytes: 900, sent: 5, dropped };
-        assert_eq!(rows(STATUS), Some(vec![row]));
+        let (namespace, name) = ("vision".into(), "digits".into());
+        let row = Collected { namespace, name, held: 3, held_bytes: 900, sent: 5, labelled: 4, dropped };
+        assert_eq!(rows(STATUS), Some(vec![row.clone()]));
+        let older = STATUS.replace(r#""labelled":4,"#, "");
+        assert_eq!(rows(&older), Some(vec![Collected { labelled: 0, ..row }]));
         assert_eq!(rows("nonsense"), None);
     }
 

@@ -5,13 +5,14 @@ use crate::apply::{Target, Write};
 use crate::names;
 use crate::observe::{Key, NAME_LABEL, TRAINING_POD, World};
 use crate::render::{self, Kind, Run};
-use crate::status::{self, Hindrance};
+use crate::status::{self, Hindrance, Seen};
 use crate::training::Recipe;
+use crate::trigger::{self, Due, Known};
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use sconce_api::{EdgeFleet, EdgeTraining, Reason, RunState, Tier, TrainingRun};
+use sconce_api::{EdgeDataset, EdgeFleet, EdgeTraining, Reason, RunState, Tier, TrainingRun};
 
 /// A log is read no more often, and so a status is written no more often.
 const PACE: SignedDuration = SignedDuration::from_secs(30);
@@ -32,21 +33,41 @@ fn one(input: &Input<'_>, training: &EdgeTraining, steps: &mut Steps) {
     let world = input.world;
     let jobs = jobs(world, training);
     let runs = runs(input, training, &jobs, steps);
-    let recipe = Recipe::of(training);
+    let dataset = dataset(world, training);
+    let recipe = Recipe::of(training, dataset);
+    let labelled = dataset.and_then(|dataset| Some(dataset.status.as_ref()?.labelled));
+    let cursor = trigger::cursor(training.status.as_ref(), &runs, labelled);
     let newest = runs.first();
-    let goes_on = newest.is_some_and(|run| !run.state.is_over());
-    let due = newest.is_none_or(|run| run.recipe_hash != recipe.hash);
-    let mut hindrance = None;
-    if let Some(run) = newest.filter(|_| goes_on) {
+    let (mut due, mut hindrance) = (Due::Settled, None);
+    if let Some(run) = newest.filter(|run| !run.state.is_over()) {
         hold(training, run, &jobs, steps);
-    } else if due && !training.spec.suspend {
-        hindrance = begin(input, training, &recipe, newest, steps);
+    } else {
+        let new = (labelled.unwrap_or_default() - cursor.unwrap_or_default()).max(0);
+        due = trigger::due(training, &Known { recipe_hash: &recipe.hash, runs: &runs, new, now: world.now });
+        let missing = training.spec.dataset.reference.as_ref().filter(|_| dataset.is_none() && due != Due::Settled);
+        hindrance = missing.map(|missing| status::no_dataset(&missing.name));
+        match due {
+            Due::Now if !training.spec.suspend && missing.is_none() => {
+                let next = Next { recipe: &recipe, newest, labelled: dataset.and(labelled.or(Some(0))) };
+                hindrance = begin(input, training, &next, steps);
+            }
+            Due::At(time, _) => steps.look_at(Some(time)),
+            _ => {}
+        }
     }
     forget(training, &jobs, steps);
-    let new = status::edge_training(world, training, runs, due, hindrance.as_ref());
+    let new = Seen { runs, cursor, due: &due, hindrance: hindrance.as_ref() };
+    let new = status::edge_training(world, training, new);
     let old = conditions(&training.status, |status| &status.conditions);
     let news = news(training, &["Training", "Accepted", "Stalled"], old, &new.conditions);
     steps.status(Kind::EdgeTraining, training, training.status.as_ref(), &new, news);
+}
+
+/// What `spec.dataset.ref` names.
+fn dataset<'a>(world: &'a World, training: &EdgeTraining) -> Option<&'a EdgeDataset> {
+    let name = training.spec.dataset.reference.as_ref()?.name.clone();
+    let found = world.datasets.get(&(training.namespace().unwrap_or_default(), name))?;
+    Some(found.as_ref()).filter(|dataset| dataset.metadata.deletion_timestamp.is_none())
 }
 
 /// The training's Jobs, the newest first.
@@ -132,14 +153,16 @@ fn hold(training: &EdgeTraining, run: &TrainingRun, jobs: &[&Job], steps: &mut S
     }
 }
 
+/// The run that is to begin.
+struct Next<'a> {
+    recipe: &'a Recipe,
+    newest: Option<&'a TrainingRun>,
+    labelled: Option<i64>,
+}
+
 /// The next run; or what keeps it from beginning.
-fn begin(
-    input: &Input<'_>,
-    training: &EdgeTraining,
-    recipe: &Recipe,
-    newest: Option<&TrainingRun>,
-    steps: &mut Steps,
-) -> Option<Hindrance> {
+fn begin(input: &Input<'_>, training: &EdgeTraining, next: &Next<'_>, steps: &mut Steps) -> Option<Hindrance> {
+    let &Next { recipe, newest, labelled } = next;
     let tier = training.spec.run.as_ref().and_then(|run| run.tier).unwrap_or(Tier::Cloud);
     let has_nodes = |fleet: &&EdgeFleet| tier == Tier::Edge || fleet.spec.cloud.is_some();
     let stays = |fleet: &&EdgeFleet| fleet.metadata.deletion_timestamp.is_none();
@@ -152,7 +175,9 @@ fn begin(
     let before = newest.map(|run| run.name.as_str()).unwrap_or_default();
     let name = names::run(&training.name_any(), &uid, &recipe.hash, before);
     let (manifest, recipe_hash) = (&recipe.manifest, &*recipe.hash);
-    let run = Run { training, name: &name, recipe_hash, manifest, fleets: &fleets };
+    let request = trigger::request(training);
+    let request = request.as_deref();
+    let run = Run { training, name: &name, recipe_hash, manifest, labelled, request, fleets: &fleets };
     steps.apply(input.world, render::job(&run, input.settings));
     let key: Key = (training.namespace().unwrap_or_default(), name);
     let refusal = input.refusals.get(&(Kind::Job, key))?;

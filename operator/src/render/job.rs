@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 /// Annotation of a Job: hash of its recipe.
 pub const RECIPE: &str = "sconce.dev/recipe";
+/// Annotation of a Job: labelled samples that its EdgeDataset had when it began.
+pub const LABELLED: &str = "sconce.dev/labelled";
 /// Annotation of its pod: the manifest that the trainer reads.
 pub const MANIFEST: &str = "sconce.dev/manifest";
 
@@ -30,6 +32,10 @@ pub struct Run<'a> {
     pub name: &'a str,
     pub recipe_hash: &'a str,
     pub manifest: &'a Value,
+    /// Labelled samples that the EdgeDataset has, if it learns from one.
+    pub labelled: Option<i64>,
+    /// The request that it meets.
+    pub request: Option<&'a str>,
     /// Whose nodes it may run on.
     pub fleets: &'a [&'a EdgeFleet],
 }
@@ -42,6 +48,12 @@ pub fn job(run: &Run<'_>, settings: &Settings) -> Object {
     let mut metadata = metadata(training, &ours);
     let pod_labels = metadata["labels"].clone();
     metadata["annotations"] = json!({RECIPE: run.recipe_hash});
+    if let Some(labelled) = run.labelled {
+        metadata["annotations"][LABELLED] = json!(labelled.to_string());
+    }
+    if let Some(request) = run.request {
+        metadata["annotations"][labels::RUN_REQUESTED] = json!(request);
+    }
     if let Some(queue) = &of_run.queue_name {
         metadata["labels"]["kueue.x-k8s.io/queue-name"] = json!(queue);
     }
@@ -105,7 +117,7 @@ fn container(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Va
     for registry in &settings.insecure_registries {
         args.extend(["--insecure-registry", registry]);
     }
-    json!({
+    let mut container = json!({
         "name": "trainer",
         "image": settings.trainer_image,
         "imagePullPolicy": settings.pull_policy,
@@ -117,7 +129,11 @@ fn container(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Va
         // Of a crash the last lines of the log say why.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
-    })
+    });
+    if let Some(secret) = &run.training.spec.dataset.secret_ref {
+        container["envFrom"] = json!([{"secretRef": {"name": secret.name}}]);
+    }
+    container
 }
 
 fn volumes(run: &Run<'_>, of_run: &TrainingRunSpec) -> Value {
@@ -135,7 +151,7 @@ fn volumes(run: &Run<'_>, of_run: &TrainingRunSpec) -> Value {
 
 /// `pvc://CLAIM/FOLDER` is the claim and `/FOLDER`.
 fn claim(training: &EdgeTraining) -> Option<(&str, &str)> {
-    let address = training.spec.dataset.uri.strip_prefix("pvc://")?;
+    let address = training.spec.dataset.uri.as_ref()?.strip_prefix("pvc://")?;
     Some(address.find('/').map_or((address, ""), |slash| address.split_at(slash)))
 }
 

@@ -5,7 +5,7 @@ mod pods;
 #[cfg(test)]
 mod tests;
 
-pub use job::{MANIFEST, RECIPE, Run, job};
+pub use job::{LABELLED, MANIFEST, RECIPE, Run, job};
 pub(crate) use pods::address;
 pub use pods::{edge_deployment, pool_objects};
 

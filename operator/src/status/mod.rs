@@ -18,7 +18,7 @@ pub use placement::{Decided, Outcome, edge_placement};
 pub use pods::{is_pod_ready, trouble_of};
 pub use profiles::class_profiles;
 pub use run::{is_complete, run};
-pub use training::{Hindrance, edge_training, no_nodes};
+pub use training::{Hindrance, Seen, edge_training, no_dataset, no_nodes};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

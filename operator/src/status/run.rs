@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use sconce_api::{RunState, TrainingProgress, TrainingRun};
+use sconce_api::{RunData, RunState, TrainingProgress, TrainingRun, labels};
 
 /// `old` is what was said of it before, `progress` what its log tells.
 pub fn run(
@@ -16,10 +16,14 @@ pub fn run(
     old: Option<&TrainingRun>,
 ) -> TrainingRun {
     let status = job.status.clone().unwrap_or_default();
+    let annotation = |name: &str| job.annotations().get(name).cloned();
+    let labelled = annotation(crate::render::LABELLED).and_then(|labelled| labelled.parse().ok());
     let mut run = TrainingRun {
         name: job.name_any(),
-        recipe_hash: job.annotations().get(crate::render::RECIPE).cloned().unwrap_or_default(),
+        recipe_hash: annotation(crate::render::RECIPE).unwrap_or_default(),
         state: RunState::Waiting,
+        dataset: labelled.map(|samples| RunData { samples, digest: None }),
+        request: annotation(labels::RUN_REQUESTED),
         message: None,
         progress: progress.cloned().or_else(|| old.and_then(|old| old.progress.clone())),
         verdicts: Vec::new(),
@@ -74,6 +78,9 @@ fn ended_well(run: &mut TrainingRun, pod: Option<&Pod>, ended: Time) {
     let mut measured = |told: Told| {
         run.accuracy = told.accuracy;
         run.verdicts = told.verdicts;
+        if let Some(dataset) = run.dataset.as_mut() {
+            dataset.digest = told.digest;
+        }
     };
     match last_words.and_then(|ended| outcome(ended.message.as_deref()?)) {
         Some(Outcome::Published { artifact, told }) => {

@@ -2,6 +2,7 @@
 
 use super::{Claim, Truth, conditions, ready};
 use crate::observe::World;
+use crate::trigger::Due;
 use kube::ResourceExt;
 use sconce_api::{EdgeTraining, EdgeTrainingStatus, Reason, RunState, TrainingRun};
 
@@ -15,48 +16,75 @@ pub struct Hindrance {
     pub message: String,
 }
 
-/// `runs` are the newest first; `due` says that the newest is none of this recipe.
-pub fn edge_training(
-    world: &World,
-    training: &EdgeTraining,
-    runs: Vec<TrainingRun>,
-    due: bool,
-    hindrance: Option<&Hindrance>,
-) -> EdgeTrainingStatus {
+/// What is seen of a recipe.
+pub struct Seen<'a> {
+    /// The newest first.
+    pub runs: Vec<TrainingRun>,
+    pub cursor: Option<i64>,
+    /// Whether another is to begin, if none goes on.
+    pub due: &'a Due,
+    pub hindrance: Option<&'a Hindrance>,
+}
+
+pub fn edge_training(world: &World, training: &EdgeTraining, seen: Seen<'_>) -> EdgeTrainingStatus {
+    let Seen { runs, cursor, due, hindrance } = seen;
     let old = training.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let (generation, newest) = (training.metadata.generation, runs.first());
     let active = newest.filter(|run| !run.state.is_over());
-    let (training_now, accepted, published) = (going_on(active, newest, hindrance), accepted(&runs), published(&runs));
-    let suspended = training.spec.suspend && (due || active.is_some());
+    let training_now = going_on(active, newest, hindrance, due);
+    let (accepted, published) = (accepted(&runs), published(&runs));
+    let is_awaited = due.wait().filter(|wait| newest.is_none() || wait.reason == Reason::InvalidSpec);
+    let suspended = training.spec.suspend && (*due != Due::Settled || active.is_some());
     let (claim, busy) = if suspended {
         (Claim::new("Ready", false, Reason::Suspended, "spec.suspend is set: no run goes on"), false)
     } else if let Some(hindrance) = hindrance {
         (Claim::new("Ready", false, hindrance.reason, &*hindrance.message), true)
-    } else if due || active.is_some() {
+    } else if *due == Due::Now || active.is_some() {
         (Claim::new("Ready", Truth::Unknown, Reason::Progressing, &*training_now.message), true)
+    } else if let Some(wait) = is_awaited {
+        (Claim::new("Ready", false, wait.reason, &*wait.message), false)
     } else {
         (ready(&[&accepted, &published], &published.message), false)
     };
-    // The same recipe would fail again: only another one helps.
-    let in_vain = !due && newest.is_some_and(|run| matches!(run.state, RunState::Failed | RunState::Rejected));
     let reconciling = busy.then(|| Claim::new("Reconciling", true, Reason::Progressing, &*training_now.message));
-    let stalled =
-        (in_vain && !busy && !suspended).then(|| Claim { kind: "Stalled", truth: Truth::True, ..claim.clone() });
+    let stalled = (is_stuck(newest, due) && !busy && !suspended).then(|| Claim {
+        kind: "Stalled",
+        truth: Truth::True,
+        ..claim.clone()
+    });
     let claims = [claim, training_now, accepted, published].into_iter().chain(reconciling).chain(stalled).collect();
     EdgeTrainingStatus {
         observed_generation: generation,
         conditions: conditions(claims, old, generation, world.now),
         runs: kept(runs),
+        cursor,
     }
 }
 
-fn going_on(active: Option<&TrainingRun>, newest: Option<&TrainingRun>, hindrance: Option<&Hindrance>) -> Claim {
+/// Whether only a person helps: the same recipe with the same data would end as it did.
+fn is_stuck(newest: Option<&TrainingRun>, due: &Due) -> bool {
+    let in_vain = newest.is_some_and(|run| matches!(run.state, RunState::Failed | RunState::Rejected));
+    match due {
+        Due::Waiting(wait) if wait.reason == Reason::InvalidSpec => true,
+        Due::Waiting(wait) => in_vain && wait.reason == Reason::WaitingForRequest,
+        Due::Settled => in_vain,
+        Due::Now | Due::At(..) => false,
+    }
+}
+
+fn going_on(
+    active: Option<&TrainingRun>,
+    newest: Option<&TrainingRun>,
+    hindrance: Option<&Hindrance>,
+    due: &Due,
+) -> Claim {
     let say = |truth: bool, reason, message: String| Claim::new("Training", truth, reason, message);
     let Some(run) = active else {
-        return match (hindrance, newest) {
-            (Some(hindrance), _) => say(false, hindrance.reason, hindrance.message.clone()),
-            (None, Some(newest)) => say(false, Reason::Ended, format!("{} has ended", newest.name)),
-            (None, None) => say(false, Reason::Waiting, "the first run begins".into()),
+        return match (hindrance, due.wait(), newest) {
+            (Some(hindrance), ..) => say(false, hindrance.reason, hindrance.message.clone()),
+            (None, Some(wait), _) => say(false, wait.reason, wait.message.clone()),
+            (None, None, Some(newest)) => say(false, Reason::Ended, format!("{} has ended", newest.name)),
+            (None, None, None) => say(false, Reason::Waiting, "the first run begins".into()),
         };
     };
     let why = run.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
@@ -111,4 +139,10 @@ pub fn no_nodes(training: &EdgeTraining, tier: sconce_api::Tier) -> Hindrance {
     let field = if tier == sconce_api::Tier::Edge { "spec.sites.nodeSelector" } else { "spec.cloud.nodeSelector" };
     let message = format!("no EdgeFleet names {tier} nodes for {}: make one with {field}", training.name_any());
     Hindrance { reason: Reason::NoNodes, message }
+}
+
+/// What it is to learn from is not there.
+pub fn no_dataset(name: &str) -> Hindrance {
+    let message = format!("there is no EdgeDataset {name} in this namespace: make it, or correct spec.dataset.ref");
+    Hindrance { reason: Reason::DatasetNotFound, message }
 }

@@ -316,3 +316,90 @@ fn a_lost_status_is_told_again_by_the_jobs() {
     let pruned = settled(pruned);
     assert_eq!((status(&pruned).runs, pruned.jobs.len()), (before.runs, 0));
 }
+
+/// The dataset, with so many labelled samples.
+fn labelled(world: &mut World, samples: i64) {
+    put(
+        &mut world.datasets,
+        json!({"metadata": {"name": "digits", "namespace": "vision"}, "spec": {"fleetRef": {"name": "shops"},
+            "uri": "s3://lake/digits", "kind": "Image", "privacy": {"policy": "Raw"}}, "status": {"labelled": samples}}),
+    );
+}
+
+fn collected(trigger: Value) -> Value {
+    json!({"dataset": {"ref": {"name": "digits"}, "secretRef": {"name": "lake"}}, "trigger": trigger})
+}
+
+#[test]
+fn labelled_samples_begin_a_run_and_the_next_counts_from_there() {
+    let mut world = settled(scene("25ms"));
+    labelled(&mut world, 310);
+    recipe(&mut world, collected(json!({"samples": {"new": 500}})));
+    let mut world = settled(world);
+    assert!(world.jobs.is_empty());
+    let waits = "False/WaitingForSamples";
+    assert_eq!([said(&world, "Ready"), said(&world, "Training"), said(&world, "Stalled")], [waits, waits, "absent"]);
+    labelled(&mut world, 500);
+    let mut world = settled(world);
+    let job_of = |world: &World, name: &str| serde_json::to_value(world.jobs[&at(name)].as_ref()).unwrap();
+    let first = job_of(&world, &status(&world).runs[0].name);
+    let pod = &first["spec"]["template"];
+    let manifest: Value =
+        serde_json::from_str(pod["metadata"]["annotations"]["sconce.dev/manifest"].as_str().unwrap()).unwrap();
+    assert_eq!(manifest["spec"]["dataset"], json!({"uri": "s3://lake/digits", "format": "collected"}));
+    let trainer = &pod["spec"]["containers"][0];
+    assert_eq!(trainer["envFrom"], json!([{"secretRef": {"name": "lake"}}]));
+    assert!(!trainer["args"].as_array().unwrap().contains(&json!("--data")));
+    // What comes while it trains, it does not learn from.
+    labelled(&mut world, 700);
+    let mut world = ends(settled(world), &result(None, 0.1));
+    assert_eq!((states(&world), status(&world).cursor), (vec![RunState::Rejected], Some(500)));
+    assert_eq!(status(&world).runs[0].dataset.as_ref().unwrap().samples, 500);
+    assert_eq!([said(&world, "Training"), said(&world, "Stalled")], [waits, "absent"], "other samples may help");
+    labelled(&mut world, 1000);
+    let mut world = settled(world);
+    assert_eq!(states(&world), [RunState::Waiting, RunState::Rejected]);
+    job(&mut world, ended("Failed", "DeadlineExceeded"));
+    let mut world = settled(world);
+    assert_eq!((said(&world, "Training"), status(&world).cursor), ("False/BackingOff".into(), Some(500)));
+    let again: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+    assert_eq!(run(&world).look_at, Some(again));
+    world.now = again;
+    assert_eq!(states(&settled(world)), [RunState::Waiting, RunState::Failed, RunState::Rejected]);
+}
+
+#[test]
+fn who_asks_gets_one_run_and_a_lost_status_forgets_neither_that_nor_the_cursor() {
+    let mut world = settled(scene("25ms"));
+    labelled(&mut world, 20);
+    recipe(&mut world, collected(json!({"manual": {}})));
+    let mut world = settled(world);
+    assert_eq!((world.jobs.len(), said(&world, "Training")), (0, "False/WaitingForRequest".into()));
+    let ask = |world: &mut World| {
+        let mut live = serde_json::to_value(world.trainings[&at("digits")].as_ref()).unwrap();
+        live["metadata"]["annotations"] = json!({"sconce.dev/run-requested": "1"});
+        put(&mut world.trainings, live);
+    };
+    ask(&mut world);
+    let world = ends(settled(world), &result(Some(ARTIFACT), 0.98));
+    let before = status(&world);
+    assert_eq!((before.cursor, before.runs.len(), said(&world, "Ready")), (Some(20), 1, "True/Ready".into()));
+    let mut wiped = world;
+    wiped.trainings.clear();
+    recipe(&mut wiped, collected(json!({"manual": {}})));
+    ask(&mut wiped);
+    let wiped = settled(wiped);
+    assert_eq!((status(&wiped).cursor, status(&wiped).runs), (before.cursor, before.runs));
+}
+
+#[test]
+fn without_its_dataset_nothing_begins_and_it_says_so() {
+    let mut world = settled(scene("25ms"));
+    recipe(&mut world, collected(Value::Null));
+    let mut world = settled(world);
+    assert_eq!((world.jobs.len(), said(&world, "Ready")), (0, "False/DatasetNotFound".into()));
+    labelled(&mut world, 0);
+    let mut world = ends(settled(world), &result(Some(ARTIFACT), 0.98));
+    world.datasets.clear();
+    assert_eq!(said(&settled(world), "Ready"), "True/Ready", "nothing is due");
+}
