@@ -61,7 +61,7 @@ async fn registry_of(folder: &Path, moods: &[Mood], rename: fn(&str) -> String) 
         .collect();
     let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2}, "layers": layers});
-    let weights = files.iter().find(|file| file.path == "weights/f32/model.safetensors").unwrap().digest.clone();
+    let weights = files.iter().find(|file| file.path == "weights/f32/head.safetensors").unwrap().digest.clone();
     let blobs = files.into_iter().map(|file| (file.digest, file.bytes)).collect();
     let moods = moods.iter().rev().copied().collect::<Vec<_>>();
     let registry = Arc::new(Registry {
@@ -158,7 +158,7 @@ async fn what_is_fetched_can_be_served_and_is_not_fetched_twice() {
     // Nobody answers there: bytes that are there need no network.
     fetched("oci://127.0.0.1:1/vision/tiny", &registry.digest(), to.path(), MINUTE).await.unwrap();
     // A rotten file is fetched again, and only that one.
-    let weights = to.path().join("weights/f32/model.safetensors");
+    let weights = to.path().join("weights/f32/head.safetensors");
     std::fs::write(&weights, b"rotten").unwrap();
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
     assert_eq!(registry.asked.lock().unwrap().len(), 2);
@@ -193,7 +193,7 @@ async fn a_rotten_file_of_another_variant_holds_up_none() {
     // What is well stays.
     fetch("f32").await;
     load("int8").unwrap();
-    std::fs::write(to.path().join("weights/int8/model.safetensors"), b"rotten").unwrap();
+    std::fs::write(to.path().join("weights/int8/head.safetensors"), b"rotten").unwrap();
     assert!(load("f32").err().unwrap().to_string().ends_with("fetch it again"));
     fetch("f32").await;
     load("f32").unwrap();
@@ -213,8 +213,8 @@ async fn a_busy_registry_and_a_connection_that_is_cut_only_cost_time() {
 async fn wrong_bytes_never_get_their_name() {
     let (to, (registry, from)) = (folder(), registry(&[Mood::Wrong, Mood::Wrong, Mood::Wrong], same).await);
     let error = fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap_err().to_string();
-    assert!(error.starts_with("DigestMismatch: weights/f32/model.safetensors is sha256:"), "{error}");
-    assert!(!to.path().join("weights/f32/model.safetensors").exists());
+    assert!(error.starts_with("DigestMismatch: weights/f32/head.safetensors is sha256:"), "{error}");
+    assert!(!to.path().join("weights/f32/head.safetensors").exists());
     // The registry has been mended.
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
 }
