@@ -17,6 +17,7 @@ use sconce_model::digest::sha256;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -44,6 +45,8 @@ struct Registry {
     moods: Mutex<Vec<Mood>>,
     /// Ranges that were asked of the weights, and paths of everything.
     asked: Mutex<Vec<String>>,
+    /// Bytes that were given.
+    pulled: AtomicU64,
 }
 
 /// Starts a registry with the tiny model; `rename` may spoil the files' names.
@@ -70,6 +73,7 @@ async fn registry_of(folder: &Path, moods: &[Mood], rename: fn(&str) -> String) 
         weights,
         moods: moods.into(),
         asked: Mutex::default(),
+        pulled: AtomicU64::new(0),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let from = format!("oci://{}/vision/tiny", listener.local_addr().unwrap());
@@ -87,6 +91,7 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
     let digest = path.rsplit('/').next().unwrap();
     let named = path.strip_prefix("/v2/vision/tiny/manifests/");
     if named.is_some_and(|name| name == TAG || name == registry.digest()) {
+        registry.pulled.fetch_add(registry.manifest.len() as u64, Relaxed);
         return ([("content-type", "application/vnd.oci.image.manifest.v1+json")], registry.manifest.clone())
             .into_response();
     }
@@ -107,6 +112,7 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
         Some(Mood::Wrong) => blob[first..].iter().map(|byte| byte ^ 1).collect(),
         None => blob[first..].to_vec(),
     };
+    registry.pulled.fetch_add(bytes.len() as u64, Relaxed);
     let range = format!("bytes {first}-{}/{}", blob.len() - 1, blob.len());
     (StatusCode::PARTIAL_CONTENT, [("content-range", range)], bytes).into_response()
 }
@@ -114,6 +120,11 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
 impl Registry {
     fn digest(&self) -> String {
         sha256(&self.manifest)
+    }
+
+    /// Bytes of blobs and manifests that it has given.
+    fn pulled(&self) -> u64 {
+        self.pulled.load(Relaxed)
     }
 
     /// So often a path was asked that ends so.
@@ -427,6 +438,48 @@ async fn two_who_bring_the_same_fetch_it_once() {
     // The busy answer, and the file.
     assert_eq!(registry.from().len(), 2);
     loaded(&one.folder, &one.digest, "f32").unwrap();
+}
+
+/// A head-only update costs the node the head, and what describes the version.
+#[tokio::test]
+async fn of_an_update_of_the_head_a_store_fetches_the_head_alone() {
+    let (store, [base, update]) = (folder(), [folder(), folder()]);
+    let typed = serde_json::json!({"input": {"shape": [1, 28, 28]}, "layers": [{"flatten": {}},
+        {"dense": {"units": 256, "activation": "relu"}}, {"dense": {"units": 10, "activation": "softmax"}}]});
+    sconce_model::artifact::testing::write_drawn(base.path(), typed, 7).unwrap();
+    sconce_model::artifact::testing::write_update(update.path(), base.path(), 8).unwrap();
+    let store = Store::new(store.path().join("models"));
+    for variant in ["f32", "f16", "int8"] {
+        let mut pulled = Vec::new();
+        for version in [&base, &update] {
+            let (registry, from) = registry_of(version.path(), &[], same).await;
+            let source = Source::new(&format!("{from}:{TAG}"), &[]).unwrap();
+            let kept = store.bring(&source, None, variant, &Trust::default(), MINUTE).await.unwrap();
+            loaded(&kept.folder, &kept.digest, variant).unwrap();
+            pulled.push((registry.pulled(), kept));
+        }
+        let [(all, base), (after, kept)] = &pulled[..] else { panic!("two versions") };
+        let size = |part: &str| {
+            std::fs::metadata(update.path().join(format!("weights/{variant}/{part}.safetensors"))).unwrap().len()
+        };
+        println!(
+            "{variant}: {all} bytes pulled for the version, {after} for the update; its head has {}",
+            size("head")
+        );
+        assert!(*after <= size("head") + (64 << 10) && *after >= size("head"), "{after} of {}", size("head"));
+        assert!(size("backbone") > 3 * (64 << 10), "the backbone is no small part: {}", size("backbone"));
+        // What has rotted there is no use here: the registry is asked.
+        if variant == "f32" {
+            let [backbone, other] =
+                [&kept.folder, &base.folder].map(|version| version.join("weights/f32/backbone.safetensors"));
+            std::fs::remove_file(&backbone).unwrap();
+            std::fs::write(other, b"rotten").unwrap();
+            let (registry, from) = registry_of(update.path(), &[], same).await;
+            let source = Source::new(&format!("{from}:{TAG}"), &[]).unwrap();
+            store.bring(&source, None, variant, &Trust::default(), MINUTE).await.unwrap();
+            assert!(registry.pulled() >= size("backbone") && backbone.exists());
+        }
+    }
 }
 
 #[tokio::test]
