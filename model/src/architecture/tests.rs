@@ -431,7 +431,7 @@ fn a_network_gets_another_head() {
     let architecture: Architecture = serde_json::from_value(typed).unwrap();
     let head = architecture.graph().unwrap().head().unwrap().to_owned();
     assert_eq!(head, "separable_conv2d_1_pointwise");
-    let pool = serde_json::from_value(json!([{"globalAvgPool": {}}])).unwrap();
+    let pool = serde_json::from_value(json!({"globalAvgPool": {}})).unwrap();
     let (changed, first) = architecture.with_head(&head, std::slice::from_ref(&pool)).unwrap().unwrap();
     assert_eq!((changed.layers.len(), first.as_str()), (2, "global_avg_pool_1"));
 }

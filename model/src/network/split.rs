@@ -55,7 +55,7 @@ mod tests {
         let network = network(&json!([2, 4, 3]), &layers);
         let (backbone, head) = network.split("head").unwrap();
         let names: Vec<_> = head.variables().keys().collect();
-        assert_eq!(names, ["dense_1.bias", "dense_1.weight", "head.bias", "head.weight"]);
+        assert_eq!(names, ["dense_2.bias", "dense_2.weight", "head.bias", "head.weight"]);
         let xs: Vec<f32> = (0..48).map(|at| (at * 7 % 11) as f32 / 11.0).collect();
         let xs = Tensor::from_vec(xs, (2, 2, 4, 3), &Device::Cpu).unwrap();
         let gradients = |network: &Network, xs: &Tensor, frozen: &BTreeSet<String>| {
