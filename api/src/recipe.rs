@@ -26,6 +26,31 @@ pub struct NetworkInput {
     pub dtype: Option<InputType>,
 }
 
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Base {
+    /// A published model of ours, by digest: oci://HOST/REPOSITORY@sha256:…
+    #[schemars(
+        length(max = 512),
+        regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+@sha256:[0-9a-f]{64}$")
+    )]
+    pub uri: String,
+    /// Backbone: all layers before the head stay as they are, to the byte. None: all layers learn. Default: Backbone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<Freeze>,
+    /// Layers in the place of the model's own head, which is its last layer with weights that multiply, and all after it.
+    /// Absent = its own, initialised anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub head: Vec<Layer>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum Freeze {
+    Backbone,
+    None,
+}
+
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum InputType {

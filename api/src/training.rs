@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("has(self.architecture) != has(self.base)").message("need architecture or base, exactly one"),
     validation = Rule::new("self.output.uri == oldSelf.output.uri").message("output.uri is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.dataset.ref) || !has(self.dataset.ref) || self.dataset.ref.name == oldSelf.dataset.ref.name").message("dataset.ref is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(self.trigger) || !(has(self.trigger.samples) || has(self.trigger.minNew)) || has(self.dataset.ref)").message("trigger.samples and trigger.minNew count in an EdgeDataset: they need dataset.ref")
@@ -43,9 +44,13 @@ use serde::{Deserialize, Serialize};
 pub struct EdgeTrainingSpec {
     /// What is learned from.
     pub dataset: TrainingData,
-    /// The network, in Keras' words.
-    pub architecture: Architecture,
-    /// What is done to every sample, here and where the model serves, in this order.
+    /// The network, in Keras' words. Exactly one of architecture and base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
+    /// A trained model that the network begins from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
+    /// What is done to every sample, here and where the model serves, in this order. Absent = what the base does, if there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub preprocess: Vec<PreprocessStep>,

@@ -156,10 +156,10 @@ mod tests {
         assert_eq!((&json["variants"][0]["name"], &json["inputs"][0]["datatype"]), (&"f32".into(), &"FP32".into()));
         assert_eq!(json["isa"], IsaToken::detect().unwrap().name());
 
-        std::fs::remove_file(folder.path().join("weights/f32/model.safetensors")).unwrap();
+        std::fs::remove_file(folder.path().join("weights/f32/head.safetensors")).unwrap();
         assert!(inspect(folder.path(), None).unwrap().to_string().contains("\n  its files are not here\n"));
-        std::fs::write(folder.path().join("weights/f32/model.safetensors"), "none").unwrap();
+        std::fs::write(folder.path().join("weights/f32/head.safetensors"), "none").unwrap();
         let error = inspect(folder.path(), None).unwrap_err().to_string();
-        assert!(error.starts_with("weights/f32/model.safetensors is broken: "), "{error}");
+        assert!(error.starts_with("weights/f32/head.safetensors is broken: "), "{error}");
     }
 }

@@ -264,11 +264,11 @@ mod tests {
         let unlisted = loaded(folder.path(), &sha256(short.as_bytes())).err().unwrap().to_string();
         assert!(unlisted.starts_with("DigestMismatch: config.json is not in the manifest"), "{unlisted}");
         std::fs::write(folder.path().join(MANIFEST), &manifest).unwrap();
-        let weights = folder.path().join("weights/f32/model.safetensors");
+        let weights = folder.path().join("weights/f32/head.safetensors");
         let mut bytes = std::fs::read(&weights).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&weights, bytes).unwrap();
         let rotten = loaded(folder.path(), &digest).err().unwrap().to_string();
-        assert!(rotten.starts_with("DigestMismatch: weights/f32/model.safetensors is sha256:"), "{rotten}");
+        assert!(rotten.starts_with("DigestMismatch: weights/f32/head.safetensors is sha256:"), "{rotten}");
     }
 }

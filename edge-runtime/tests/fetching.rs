@@ -17,6 +17,7 @@ use sconce_model::digest::sha256;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -44,6 +45,8 @@ struct Registry {
     moods: Mutex<Vec<Mood>>,
     /// Ranges that were asked of the weights, and paths of everything.
     asked: Mutex<Vec<String>>,
+    /// Bytes that were given.
+    pulled: AtomicU64,
 }
 
 /// Starts a registry with the tiny model; `rename` may spoil the files' names.
@@ -61,7 +64,7 @@ async fn registry_of(folder: &Path, moods: &[Mood], rename: fn(&str) -> String) 
         .collect();
     let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2}, "layers": layers});
-    let weights = files.iter().find(|file| file.path == "weights/f32/model.safetensors").unwrap().digest.clone();
+    let weights = files.iter().find(|file| file.path == "weights/f32/head.safetensors").unwrap().digest.clone();
     let blobs = files.into_iter().map(|file| (file.digest, file.bytes)).collect();
     let moods = moods.iter().rev().copied().collect::<Vec<_>>();
     let registry = Arc::new(Registry {
@@ -70,6 +73,7 @@ async fn registry_of(folder: &Path, moods: &[Mood], rename: fn(&str) -> String) 
         weights,
         moods: moods.into(),
         asked: Mutex::default(),
+        pulled: AtomicU64::new(0),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let from = format!("oci://{}/vision/tiny", listener.local_addr().unwrap());
@@ -87,6 +91,7 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
     let digest = path.rsplit('/').next().unwrap();
     let named = path.strip_prefix("/v2/vision/tiny/manifests/");
     if named.is_some_and(|name| name == TAG || name == registry.digest()) {
+        registry.pulled.fetch_add(registry.manifest.len() as u64, Relaxed);
         return ([("content-type", "application/vnd.oci.image.manifest.v1+json")], registry.manifest.clone())
             .into_response();
     }
@@ -107,6 +112,7 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
         Some(Mood::Wrong) => blob[first..].iter().map(|byte| byte ^ 1).collect(),
         None => blob[first..].to_vec(),
     };
+    registry.pulled.fetch_add(bytes.len() as u64, Relaxed);
     let range = format!("bytes {first}-{}/{}", blob.len() - 1, blob.len());
     (StatusCode::PARTIAL_CONTENT, [("content-range", range)], bytes).into_response()
 }
@@ -114,6 +120,11 @@ async fn answer(State(registry): State<Arc<Registry>>, uri: Uri, headers: Header
 impl Registry {
     fn digest(&self) -> String {
         sha256(&self.manifest)
+    }
+
+    /// Bytes of blobs and manifests that it has given.
+    fn pulled(&self) -> u64 {
+        self.pulled.load(Relaxed)
     }
 
     /// So often a path was asked that ends so.
@@ -158,7 +169,7 @@ async fn what_is_fetched_can_be_served_and_is_not_fetched_twice() {
     // Nobody answers there: bytes that are there need no network.
     fetched("oci://127.0.0.1:1/vision/tiny", &registry.digest(), to.path(), MINUTE).await.unwrap();
     // A rotten file is fetched again, and only that one.
-    let weights = to.path().join("weights/f32/model.safetensors");
+    let weights = to.path().join("weights/f32/head.safetensors");
     std::fs::write(&weights, b"rotten").unwrap();
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
     assert_eq!(registry.asked.lock().unwrap().len(), 2);
@@ -193,7 +204,7 @@ async fn a_rotten_file_of_another_variant_holds_up_none() {
     // What is well stays.
     fetch("f32").await;
     load("int8").unwrap();
-    std::fs::write(to.path().join("weights/int8/model.safetensors"), b"rotten").unwrap();
+    std::fs::write(to.path().join("weights/int8/head.safetensors"), b"rotten").unwrap();
     assert!(load("f32").err().unwrap().to_string().ends_with("fetch it again"));
     fetch("f32").await;
     load("f32").unwrap();
@@ -213,8 +224,8 @@ async fn a_busy_registry_and_a_connection_that_is_cut_only_cost_time() {
 async fn wrong_bytes_never_get_their_name() {
     let (to, (registry, from)) = (folder(), registry(&[Mood::Wrong, Mood::Wrong, Mood::Wrong], same).await);
     let error = fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap_err().to_string();
-    assert!(error.starts_with("DigestMismatch: weights/f32/model.safetensors is sha256:"), "{error}");
-    assert!(!to.path().join("weights/f32/model.safetensors").exists());
+    assert!(error.starts_with("DigestMismatch: weights/f32/head.safetensors is sha256:"), "{error}");
+    assert!(!to.path().join("weights/f32/head.safetensors").exists());
     // The registry has been mended.
     fetched(&from, &registry.digest(), to.path(), MINUTE).await.unwrap();
 }
@@ -427,6 +438,48 @@ async fn two_who_bring_the_same_fetch_it_once() {
     // The busy answer, and the file.
     assert_eq!(registry.from().len(), 2);
     loaded(&one.folder, &one.digest, "f32").unwrap();
+}
+
+/// A head-only update costs the node the head, and what describes the version.
+#[tokio::test]
+async fn of_an_update_of_the_head_a_store_fetches_the_head_alone() {
+    let (store, [base, update]) = (folder(), [folder(), folder()]);
+    let typed = serde_json::json!({"input": {"shape": [1, 28, 28]}, "layers": [{"flatten": {}},
+        {"dense": {"units": 256, "activation": "relu"}}, {"dense": {"units": 10, "activation": "softmax"}}]});
+    sconce_model::artifact::testing::write_drawn(base.path(), typed, 7).unwrap();
+    sconce_model::artifact::testing::write_update(update.path(), base.path(), 8).unwrap();
+    let store = Store::new(store.path().join("models"));
+    for variant in ["f32", "f16", "int8"] {
+        let mut pulled = Vec::new();
+        for version in [&base, &update] {
+            let (registry, from) = registry_of(version.path(), &[], same).await;
+            let source = Source::new(&format!("{from}:{TAG}"), &[]).unwrap();
+            let kept = store.bring(&source, None, variant, &Trust::default(), MINUTE).await.unwrap();
+            loaded(&kept.folder, &kept.digest, variant).unwrap();
+            pulled.push((registry.pulled(), kept));
+        }
+        let [(all, base), (after, kept)] = &pulled[..] else { panic!("two versions") };
+        let size = |part: &str| {
+            std::fs::metadata(update.path().join(format!("weights/{variant}/{part}.safetensors"))).unwrap().len()
+        };
+        println!(
+            "{variant}: {all} bytes pulled for the version, {after} for the update; its head has {}",
+            size("head")
+        );
+        assert!(*after <= size("head") + (64 << 10) && *after >= size("head"), "{after} of {}", size("head"));
+        assert!(size("backbone") > 3 * (64 << 10), "the backbone is no small part: {}", size("backbone"));
+        // What has rotted there is no use here: the registry is asked.
+        if variant == "f32" {
+            let [backbone, other] =
+                [&kept.folder, &base.folder].map(|version| version.join("weights/f32/backbone.safetensors"));
+            std::fs::remove_file(&backbone).unwrap();
+            std::fs::write(other, b"rotten").unwrap();
+            let (registry, from) = registry_of(update.path(), &[], same).await;
+            let source = Source::new(&format!("{from}:{TAG}"), &[]).unwrap();
+            store.bring(&source, None, variant, &Trust::default(), MINUTE).await.unwrap();
+            assert!(registry.pulled() >= size("backbone") && backbone.exists());
+        }
+    }
 }
 
 #[tokio::test]

@@ -305,6 +305,17 @@ impl Graph {
         readers
     }
 
+    /// The node that the head begins with: the last one that multiplies what it reads with weights. What comes before it is the
+    /// backbone, which makes of an input what the head judges; all after it belongs to the head. None if no node has such weights.
+    pub fn head(&self) -> Option<&str> {
+        self.nodes.iter().rfind(|node| node.matrices().next().is_some()).map(|node| node.name.as_str())
+    }
+
+    /// The nodes before this one, in their order: the backbone of the head that begins with it. None if there is no such node.
+    pub fn before(&self, head: &str) -> Option<&[Node]> {
+        self.nodes.iter().position(|node| node.name == head).map(|head| &self.nodes[..head])
+    }
+
     /// Whether the network ends in a softmax: a classification, whose training works on logits.
     pub fn classifies(&self) -> bool {
         self.nodes.last().is_some_and(|node| node.op.activation() == Activation::Softmax)

@@ -4,6 +4,7 @@ mod draw;
 mod eval;
 mod lengths;
 mod plain;
+mod split;
 mod train;
 mod unlearned;
 
@@ -61,7 +62,8 @@ pub struct Training<'a> {
     pub seed: u64,
     pub epoch: usize,
     pub step: usize,
-    /// The graph's nodes, by name, that stay as they are: their weights get no gradient, their batch norms do as in evaluation.
+    /// The graph's nodes, by name, that stay as they are: their weights get no gradient, their batch norms and dropouts do
+    /// as in evaluation.
     pub frozen: &'a BTreeSet<String>,
 }
 

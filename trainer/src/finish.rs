@@ -1,5 +1,6 @@
 //! What follows training: compress, evaluate, gate, write.
 
+use crate::base::Base;
 use crate::compress::{Compressed, Course, compress};
 use crate::data::DataSet;
 use crate::evaluate::{Evaluated, evaluate, latencies};
@@ -8,6 +9,7 @@ use crate::gate::{Verdict, verdict, worst_class};
 use crate::manifest::{Compress, Spec, share};
 use crate::output::{self, OutputError};
 use crate::prepared::{Answer, Prepared};
+use sconce_model::architecture::Architecture;
 use sconce_model::artifact::{self, ArtifactError, Description, Evaluation, Measured};
 use sconce_model::network::Network;
 use sconce_model::preprocess::Preprocess;
@@ -33,6 +35,9 @@ pub struct Opened {
     /// The manifest's.
     pub name: String,
     pub spec: Spec,
+    /// As typed, or the base's.
+    pub architecture: Architecture,
+    pub base: Option<Base>,
     pub preprocess: Preprocess,
     pub data: DataSet,
     pub train: Prepared,
@@ -69,11 +74,12 @@ pub fn finish(
     folder: &Path,
     say: &dyn Fn(&str),
 ) -> Result<Finished, FinishError> {
-    let Opened { spec, preprocess, data, train, validation, .. } = opened;
+    let Opened { spec, architecture, base, preprocess, data, train, validation, .. } = opened;
+    let (architecture, base) = (&*architecture, base.as_ref());
+    let head = base.map(|base| base.head.as_str());
     let nothing = Compress::default();
     let settings = spec.compress.as_ref().unwrap_or(&nothing);
-    let architecture = &spec.architecture;
-    let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, say };
+    let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, base, say };
     let Compressed { mut variants, architectures, refused } = compress(network, &course);
     let Evaluated { mut evaluation, mut answers } = evaluate(&variants, data, preprocess)?;
     let latencies = latencies(&variants, &train.batch(&[0])?.0)?;
@@ -83,7 +89,7 @@ pub fn finish(
         let measured = evaluation.variants[&variant.name].clone();
         let answers = answers.remove(&variant.name).unwrap_or_default();
         let verdict = verdict(&variant.name, &measured, worst_class(&first, &answers), most);
-        Ok(Row { verdict, bytes: artifact::bytes(variant)?, latency, measured, answers })
+        Ok(Row { verdict, bytes: artifact::bytes(variant, head)?, latency, measured, answers })
     };
     let rows: Vec<Row> = variants.iter().zip(latencies).map(row).collect::<Result<_, _>>()?;
     let passed = |name: &str| rows.iter().any(|row| row.verdict.variant == name && row.verdict.passed);
@@ -94,6 +100,7 @@ pub fn finish(
         task: "classification",
         labels: (0..classes).map(|class| class.to_string()).collect(),
         architecture,
+        head,
         architectures: &architectures,
         preprocess,
         variants: &variants,

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod augment;
+pub mod base;
 pub mod calibration;
 pub mod compress;
 pub mod data;

@@ -11,10 +11,11 @@ use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
 use sconce_model::variant::F32;
 use sconce_trainer::args::{Args, Source, Train, Verb};
+use sconce_trainer::base::{self, Base, BaseError};
 use sconce_trainer::data::{self, DataError, DataSet, Wanted};
 use sconce_trainer::finish::{Opened, finish};
 use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
-use sconce_trainer::manifest::{Init, ManifestError, Spec, share};
+use sconce_trainer::manifest::{Freeze, Init, ManifestError, share};
 use sconce_trainer::prepared::Prepared;
 use sconce_trainer::progress::{Progress, table};
 use sconce_trainer::publish::Pack;
@@ -43,7 +44,7 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     match args.verb {
         Verb::Train(flags) => train(&flags, &args.insecure_registry).or_else(|error| in_vain(&flags, error)),
-        Verb::Compress { artifact, source } => compress(&artifact, &source),
+        Verb::Compress { artifact, source } => compress(&artifact, &source, &args.insecure_registry),
         Verb::Publish { artifact, uri, signing } => {
             let (target, key) = (publish::reference(&uri)?, signing.key()?);
             let address = publish_to(&artifact, &target, &args.insecure_registry, key.as_ref())?;
@@ -53,17 +54,29 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-fn open(source: &Source) -> Result<Opened> {
+/// `output` is where the artifact will lie.
+fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     let manifest = manifest::read(&source.manifest)?;
     let (name, spec) = (manifest.metadata.name, manifest.spec);
-    let graph = spec.architecture.graph()?;
+    let aside = output::beside(output, "base");
+    let base = spec.base.as_ref().map(|typed| base::open(typed, &aside, insecure)).transpose()?;
+    let architecture = match (&base, &spec.architecture) {
+        (Some(base), _) => spec.check_base(&base.architecture, &source.manifest).map(|()| base.architecture.clone())?,
+        (None, Some(architecture)) => architecture.clone(),
+        (None, None) => bail!("{}: spec: need architecture, or base", source.manifest.display()),
+    };
+    let graph = architecture.graph()?;
     if !graph.classifies() {
         bail!(
-            "{}: spec.architecture: the last layer has no softmax; only classification can be trained yet",
-            source.manifest.display()
+            "{}: spec.{}: the last layer has no softmax; only classification can be trained yet",
+            source.manifest.display(),
+            if base.is_some() { "base" } else { "architecture" }
         );
     }
-    let preprocess = Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() };
+    let preprocess = match &base {
+        Some(base) if spec.preprocess.is_empty() => base.preprocess.clone(),
+        _ => Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() },
+    };
     preprocess.check().with_context(|| format!("{}: spec.preprocess", source.manifest.display()))?;
     let wanted = Wanted { preprocess: &preprocess, input: &graph.input, classes: graph.units() };
     let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, wanted)?;
@@ -73,32 +86,37 @@ fn open(source: &Source) -> Result<Opened> {
         let why = format!("leaves none of {} samples to train on: let it be less", validation.len());
         bail!(ManifestError::Field { path: source.manifest.clone(), field: "spec.fit.validation".into(), why });
     }
+    if let Some(Base { digest, head, freeze, .. }) = &base {
+        let rest = if *freeze == Freeze::Backbone { "stays as it is" } else { "learns, too" };
+        println!("Base: {digest}; the head begins with {head}, what is before it {rest}");
+    }
     println!("Data: {} ({})", data.name, data.digest);
     data.notes.iter().for_each(|note| println!("  {note}"));
     println!("{} samples to train on, {} to validate, {} to test", train.len(), validation.len(), data.test.len());
     let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
-    Ok(Opened { name, spec, preprocess, data, train, validation })
+    Ok(Opened { name, spec, architecture, base, preprocess, data, train, validation })
 }
 
 fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     output::check(&flags.output)?;
     let target = flags.publish.as_deref().map(publish::reference).transpose()?;
     let key = flags.signing.key()?;
-    let mut opened = open(&flags.source)?;
+    let mut opened = open(&flags.source, &flags.output, insecure)?;
     if flags.held_out.is_some() && opened.data.train.images().is_none() {
         bail!("--held-out writes grey images of one size, and collected samples are not: leave it out");
     }
-    let Opened { spec, preprocess, data, train, validation, .. } = &opened;
-    let graph = Arc::new(spec.architecture.graph()?);
+    let Opened { spec, architecture, base, train, validation, .. } = &opened;
+    let graph = Arc::new(architecture.graph()?);
     print!("{}", table(&graph));
 
     let network = Network::initialise(graph.clone(), spec.fit.seed)?;
     if spec.fit.init == Init::Torch {
         as_torch(&network, spec.fit.seed)?;
     }
+    base.as_ref().map_or(Ok(()), |base| base.lend(&network))?;
     let mut progress = Progress::new(spec.fit.epochs);
-    let checkpoints = Checkpoints::new(output::beside(&flags.output, "checkpoints"), recipe(spec, preprocess, data));
+    let checkpoints = Checkpoints::new(output::beside(&flags.output, "checkpoints"), recipe(&opened));
     let stop = stop::on_signal()?;
     let lesson = Lesson {
         network: &network,
@@ -107,6 +125,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         recipe: &spec.fit,
         checkpoints: Some(&checkpoints),
         stop: &stop.asked,
+        learned_from: base.as_ref().and_then(Base::learned_from),
         teacher: None,
         rounding: None,
     };
@@ -175,12 +194,12 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
 }
 
 /// Makes the variants of a manifest anew, from the weights of an artifact.
-fn compress(folder: &Path, source: &Source) -> Result<ExitCode> {
+fn compress(folder: &Path, source: &Source, insecure: &[String]) -> Result<ExitCode> {
     let artifact = Artifact::open(folder)?;
-    let mut opened = open(source)?;
+    let mut opened = open(source, folder, insecure)?;
     output::check(folder)?;
-    let Opened { spec, preprocess, data, .. } = &mut opened;
-    if **artifact.graph() != spec.architecture.graph()? || artifact.preprocess() != preprocess {
+    let Opened { architecture, preprocess, data, .. } = &mut opened;
+    if **artifact.graph() != architecture.graph()? || artifact.preprocess() != preprocess {
         bail!(
             "{} is not what {} describes: name the manifest that it was trained by",
             folder.display(),
@@ -212,10 +231,12 @@ fn say(what: &str) {
 
 /// A wrong manifest is as wrong at the next try, and so is a wrong label.
 fn in_vain(flags: &Train, error: anyhow::Error) -> Result<ExitCode> {
-    let is_final = error.chain().any(|cause| {
-        let is_data = cause.downcast_ref::<DataError>().is_some_and(DataError::is_final);
-        is_data || cause.is::<ManifestError>() || cause.is::<PreprocessError>()
-    });
+    let is_wrong = |cause: &(dyn std::error::Error + 'static)| {
+        let base = cause.downcast_ref::<BaseError>().is_some_and(BaseError::is_wrong);
+        let data = cause.downcast_ref::<DataError>().is_some_and(DataError::is_final);
+        cause.is::<ManifestError>() || cause.is::<PreprocessError>() || base || data
+    };
+    let is_final = error.chain().any(is_wrong);
     let Some(file) = flags.result.as_ref().filter(|_| is_final) else { return Err(error) };
     eprintln!("Error: {error:#}");
     last_words(file, &json!({"result": {"error": format!("{error:#}")}}).to_string())?;
@@ -227,8 +248,10 @@ fn last_words(file: &Path, words: &str) -> Result<()> {
 }
 
 /// What is trained on what: whether a checkpoint is of this run.
-fn recipe(spec: &Spec, preprocess: &Preprocess, data: &DataSet) -> String {
-    let recipe = serde_json::json!([spec.architecture, preprocess, spec.fit, data.digest]);
+fn recipe(opened: &Opened) -> String {
+    let Opened { spec, architecture, base, preprocess, data, .. } = opened;
+    let base = base.as_ref().map(|base| (&base.digest, base.learned_from()));
+    let recipe = serde_json::json!([architecture, base, preprocess, spec.fit, data.digest]);
     sha256(recipe.to_string().as_bytes())
 }
 

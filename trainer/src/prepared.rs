@@ -140,19 +140,35 @@ impl Prepared {
     /// # Errors
     /// If the plan does not fit.
     pub fn answers(&self, plan: &Plan) -> candle_core::Result<Vec<Answer>> {
+        let mut answers = Vec::with_capacity(self.len());
+        self.inferred(plan, |row| {
+            let (label, class) = (self.labels[answers.len()] as usize, argmax(row));
+            answers.push(Answer { label, class, confidence: row[class], of_label: row[label] });
+        })?;
+        Ok(answers)
+    }
+
+    /// The samples as another network takes them, which reads what the plan gives. Chance cannot change them any more.
+    ///
+    /// # Errors
+    /// If the plan does not fit.
+    pub fn through(&self, plan: &Plan) -> candle_core::Result<Self> {
+        let mut xs = Vec::with_capacity(self.len() * plan.output().iter().product::<usize>());
+        self.inferred(plan, |row| xs.extend_from_slice(row))?;
+        Ok(Self { xs, labels: self.labels.clone(), shape: plan.output().into(), black: Vec::new(), white: Vec::new() })
+    }
+
+    /// What the plan gives for each sample, in their order.
+    fn inferred(&self, plan: &Plan, mut each: impl FnMut(&[f32])) -> candle_core::Result<()> {
         let isa = IsaToken::detect().map_err(candle_core::Error::wrap)?;
         let cpu = Cpu { isa, threads: &Threads::available()? };
         let mut scratch = plan.scratch(ANSWERED_AT_ONCE);
         let order: Vec<usize> = (0..self.len()).collect();
-        let mut answers = Vec::with_capacity(self.len());
         for indices in order.chunks(ANSWERED_AT_ONCE) {
-            let rows = plan.infer(cpu, &[&self.batch(indices)?.0], &mut scratch)?.remove(0).to_vec2::<f32>()?;
-            answers.extend(indices.iter().zip(rows).map(|(&index, row)| {
-                let (label, class) = (self.labels[index] as usize, argmax(&row));
-                Answer { label, class, confidence: row[class], of_label: row[label] }
-            }));
+            let rows = plan.infer(cpu, &[&self.batch(indices)?.0], &mut scratch)?.remove(0);
+            rows.flatten_from(1)?.to_vec2::<f32>()?.iter().for_each(|row| each(row));
         }
-        Ok(answers)
+        Ok(())
     }
 }
 

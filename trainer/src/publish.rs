@@ -12,8 +12,8 @@ use thiserror::Error;
 
 const ARTIFACT_TYPE: &str = "application/vnd.cncf.model.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.cncf.model.config.v1+json";
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-const PATH: &str = "org.cncf.model.filepath";
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const PATH: &str = "org.cncf.model.filepath";
 
 #[derive(Debug, Error)]
 pub enum PublishError {
@@ -137,7 +137,7 @@ pub async fn publish(folder: &Path, reference: &Reference, insecure: &[String]) 
     Ok(format!("oci://{registry}/{}@{identity}", reference.repository()))
 }
 
-fn client(registry: &str, insecure: &[String]) -> Result<Client, oci_client::errors::OciDistributionError> {
+pub(crate) fn client(registry: &str, insecure: &[String]) -> Result<Client, oci_client::errors::OciDistributionError> {
     let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
     let loopback = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
     let plain = loopback || insecure.iter().any(|known| known == registry);
@@ -165,7 +165,8 @@ mod tests {
         let types: Vec<_> = manifest["layers"].as_array().unwrap().iter().map(|layer| &layer["mediaType"]).collect();
         let [config, doc, weights] = ["weight.config.v1.raw", "doc.v1.raw", "weight.v1.raw"]
             .map(|kind| format!("application/vnd.cncf.model.{kind}"));
-        assert_eq!(types, [&config, &doc, &config, &config, &weights, &weights, &weights]);
+        assert_eq!(types[..4], [&config, &doc, &config, &config]);
+        assert_eq!(types[4..], [&weights; 6]);
         let config: Value = serde_json::from_slice(&a.config).unwrap();
         assert_eq!(config["config"]["format"], "safetensors");
         assert_eq!(config["config"]["paramSize"], "151");
@@ -179,9 +180,12 @@ mod tests {
                 "evaluation.json",
                 "preprocess.json",
                 "variants.json",
-                "weights/f16/model.safetensors",
-                "weights/f32/model.safetensors",
-                "weights/int8/model.safetensors"
+                "weights/f16/backbone.safetensors",
+                "weights/f16/head.safetensors",
+                "weights/f32/backbone.safetensors",
+                "weights/f32/head.safetensors",
+                "weights/int8/backbone.safetensors",
+                "weights/int8/head.safetensors"
             ]
         );
     }

@@ -163,7 +163,7 @@ fn a_trained_model_is_compressed_anew_beside_its_numbers_before() {
     let folder = folder("30%", "100%");
     let output = train(folder.path(), &["--output", "out"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let trained = std::fs::read(folder.path().join("out/weights/f32/model.safetensors")).unwrap();
+    let trained = std::fs::read(folder.path().join("out/weights/f32/head.safetensors")).unwrap();
     let compress = |forms: &str, drop: &str| {
         let manifest = MANIFEST.replace("FLOOR", "30%").replace("variants: [f16, int8]", forms).replace("DROP", drop);
         std::fs::write(folder.path().join("again.yaml"), manifest).unwrap();
@@ -182,7 +182,7 @@ fn a_trained_model_is_compressed_anew_beside_its_numbers_before() {
         let row = rows.iter().find(|row| row.first() == Some(&name)).unwrap_or_else(|| panic!("{name} in {said}"));
         assert!(row[1].parse::<u64>().is_ok() && row.iter().any(|word| word.starts_with("passed")), "{row:?}");
     }
-    assert_eq!(std::fs::read(folder.path().join("out/weights/f32/model.safetensors")).unwrap(), trained);
+    assert_eq!(std::fs::read(folder.path().join("out/weights/f32/head.safetensors")).unwrap(), trained);
     let artifact = Artifact::open(&folder.path().join("out")).unwrap();
     assert_eq!(artifact.variants().iter().map(|variant| variant.name.as_str()).collect::<Vec<_>>(), names);
     assert_eq!(artifact.evaluation().unwrap().test_reads, 2, "the run's own, and this one");

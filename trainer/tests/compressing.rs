@@ -53,6 +53,7 @@ fn trained(layers: serde_json::Value, data: DataSet, epochs: usize, learning_rat
         recipe: &recipe,
         checkpoints: None,
         stop: &AtomicBool::new(false),
+        learned_from: None,
         teacher: None,
         rounding: None,
     };
@@ -74,6 +75,7 @@ impl Trained {
             validation: &self.validation,
             fit: &self.recipe,
             compress: settings,
+            base: None,
             say: &|_| {},
         };
         let Compressed { variants, refused, .. } = compress(copy(&self.network), &course);
@@ -102,7 +104,7 @@ fn the_seed_cnn_loses_next_to_nothing_as_bytes_and_little_as_half_of_itself() {
     let variants = trained.compressed(&settings);
     let measured = trained.evaluated(&variants).variants;
     assert!(measured["f32"].value > 0.95, "{}", measured["f32"].value);
-    let sizes: Vec<f64> = variants.iter().map(|variant| bytes(variant).unwrap() as f64).collect();
+    let sizes: Vec<f64> = variants.iter().map(|variant| bytes(variant, None).unwrap() as f64).collect();
     let [f32, int8, pruned, pruned_int8] = sizes[..] else { panic!("{sizes:?}") };
     let lost = |name: &str| measured[name].paired.clone().unwrap().drop_upper95;
     assert!(int8 / f32 <= 0.26 && lost("int8") <= 0.002, "{} {}", int8 / f32, lost("int8"));

@@ -42,6 +42,7 @@ fn run(learning_rate: f32) -> Result<(Network, f64), FitError> {
         recipe: &recipe,
         checkpoints: None,
         stop: &AtomicBool::new(false),
+        learned_from: None,
         teacher: None,
         rounding: None,
     };

@@ -73,7 +73,8 @@ fn end_after_two_epochs(folder: &Path, signal: &str) -> (ExitStatus, String) {
 }
 
 fn weights(folder: &Path, output: &str) -> Vec<u8> {
-    std::fs::read(folder.join(output).join("weights/f32/model.safetensors")).unwrap()
+    let part = |part| std::fs::read(folder.join(output).join(format!("weights/f32/{part}.safetensors"))).unwrap();
+    [part("backbone"), part("head")].concat()
 }
 
 #[test]

@@ -46,9 +46,11 @@ async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result
     let bed = bed().await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
     // Whichever variant it will be.
-    let files = ["f32", "f16", "int8"].map(|variant| format!("weights/{variant}/model.safetensors"));
-    let weights = files.map(|file| std::fs::read(training().artifact.join(file)));
-    let weights = weights.into_iter().collect::<std::io::Result<Vec<_>>>()?;
+    let of_variant = |variant| {
+        ["backbone", "head"].map(|part| training().artifact.join(format!("weights/{variant}/{part}.safetensors")))
+    };
+    let weights = ["f32", "f16", "int8"].into_iter().flat_map(of_variant).map(std::fs::read);
+    let weights = weights.collect::<std::io::Result<Vec<_>>>()?;
     let spoils: [(_, Spoil, _); 2] = [("tampered", flipped, "DigestMismatch"), ("cut-off", half, "FetchFailed")];
     for (what, spoil, expected) in spoils {
         // A version of its own, so that nodes have to fetch: one class is renamed.

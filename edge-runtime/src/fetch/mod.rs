@@ -3,6 +3,7 @@
 //! Files that are there already with the right bytes cost no network: after a reboot an offline node fetches nothing.
 
 mod attempts;
+mod others;
 mod place;
 mod store;
 
@@ -18,6 +19,7 @@ use oci_client::client::BlobResponse;
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
+use others::Others;
 use sconce_model::artifact::media_type;
 use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
 use sconce_model::digest::{named, sha256};
@@ -68,7 +70,7 @@ impl FetchError {
 }
 
 /// Fetches the JSON files and the files of one variant into `folder`, if it is signed as `trust` asks. Those of others stay, where
-/// they are what they should be.
+/// they are what they should be. Nothing is taken from the folders beside it: a [`Store`] does that.
 ///
 /// # Errors
 /// [`FetchError`], once `patience` has passed without a byte from the registry; what was fetched well is kept for the next.
@@ -80,6 +82,18 @@ pub async fn fetch(
     trust: &Trust,
     patience: Duration,
 ) -> Result<(), FetchError> {
+    fetch_beside(source, digest, variant, folder, trust, patience, &Others::default()).await
+}
+
+async fn fetch_beside(
+    source: &Source,
+    digest: &str,
+    variant: &str,
+    folder: &Path,
+    trust: &Trust,
+    patience: Duration,
+    others: &Others,
+) -> Result<(), FetchError> {
     let source = &Attempts::new(source, patience);
     std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
     let manifest = source.retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
@@ -87,7 +101,7 @@ pub async fn fetch(
     let wanted = |path: &str| !path.contains('/');
     small_enough(source.source, "what describes it", layers.iter().filter(|(path, _)| wanted(path)))?;
     for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
-        fetch_file(source, layer, path, folder).await?;
+        fetch_file(source, layer, path, folder, others).await?;
     }
     if trust.asks() {
         let listed = layers.iter().map(|(path, layer)| (path.clone(), layer.digest.clone())).collect();
@@ -100,7 +114,7 @@ pub async fn fetch(
         let Some((_, layer)) = layers.iter().find(|(known, _)| known == path) else {
             return Err(FetchError::Artifact { why: format!("variants.json names {path}, the manifest does not") });
         };
-        fetch_file(source, layer, path, folder).await?;
+        fetch_file(source, layer, path, folder, others).await?;
     }
     for (path, layer) in layers.iter().filter(|(path, _)| !wanted(path) && !files.contains(path)) {
         remove_rotten(layer, &folder.join(path))?;
@@ -193,13 +207,22 @@ fn files_of(variant: &str, folder: &Path) -> Result<Vec<String>, FetchError> {
     }
 }
 
-async fn fetch_file(source: &Attempts<'_>, layer: &Layer, path: &str, folder: &Path) -> Result<(), FetchError> {
+async fn fetch_file(
+    source: &Attempts<'_>,
+    layer: &Layer,
+    path: &str,
+    folder: &Path,
+    others: &Others,
+) -> Result<(), FetchError> {
     let target = folder.join(path);
     if digest_of(&target).is_ok_and(|got| got == layer.digest) {
         return Ok(());
     }
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).map_err(|source| FetchError::Write { path: parent.into(), source })?;
+    }
+    if others.give(&layer.digest, &target) {
+        return Ok(());
     }
     source.retried(path, || download(source, layer, path, &target)).await
 }

@@ -1,6 +1,7 @@
 //! Artifacts that are kept on this machine, each in the folder of its digest: what is there is not fetched again.
 
-use super::{FetchError, Source, fetch, resolve};
+use super::others::Others;
+use super::{FetchError, Source, fetch_beside, resolve};
 use sconce_model::artifact::signature::Trust;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ impl Store {
         Self { folder }
     }
 
-    /// Brings one variant of what the source names, as far as it is not here. Without a digest the registry is asked, once, which
+    /// Brings one variant of what the source names, as far as it is not here, nor in another version that is. Without a digest the registry is asked, once, which
     /// one its tag stands for.
     ///
     /// # Errors
@@ -43,7 +44,8 @@ impl Store {
         };
         let folder = self.folder.join(digest.replace(':', "-"));
         let _one = locked(&folder).await?;
-        fetch(source, &digest, variant, &folder, trust, patience).await?;
+        let others = Others::beside(&folder);
+        fetch_beside(source, &digest, variant, &folder, trust, patience, &others).await?;
         Ok(Kept { digest, folder })
     }
 

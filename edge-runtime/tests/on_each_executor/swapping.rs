@@ -117,7 +117,7 @@ async fn what_cannot_be_loaded_changes_nothing_and_says_why() {
     let server = server(folder.path(), Control::Explicit).await;
     let mut client = server.client().await;
     let before = answer(&mut client, request(1)).await.unwrap();
-    let weights = folder.path().join(MODEL).join("1/weights/f32/model.safetensors");
+    let weights = folder.path().join(MODEL).join("1/weights/f32/head.safetensors");
     let whole = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
     write_version(folder.path(), 2);
@@ -129,7 +129,7 @@ async fn what_cannot_be_loaded_changes_nothing_and_says_why() {
     assert_eq!(answer(&mut client, request(1)).await.unwrap(), before);
     let [first, second] = &index(&mut client).await[..] else { panic!("two are known") };
     assert_eq!((first.1.as_str(), first.2.as_str()), ("1", "READY"));
-    assert!(first.3.contains("model.safetensors") && refused.message().starts_with(&first.3), "{first:?} {refused}");
+    assert!(first.3.contains("head.safetensors") && refused.message().starts_with(&first.3), "{first:?} {refused}");
     assert_eq!((second.1.as_str(), second.2.as_str()), ("2", "UNAVAILABLE"));
     assert!(second.3.contains("config.json"), "{second:?}");
     let refused = answer(&mut client, version("2")).await.unwrap_err();

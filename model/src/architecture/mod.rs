@@ -54,7 +54,23 @@ impl Architecture {
     /// # Errors
     /// Names the first layer that does not fit what comes before it.
     pub fn graph(&self) -> Result<Graph, ArchitectureError> {
-        wire::graph(self)
+        wire::graph(self).map(|(graph, _)| graph)
+    }
+
+    /// The network with other layers in the place of those from node `head` on, and the node that they begin with. A layer that
+    /// becomes several nodes is replaced as a whole.
+    ///
+    /// # Errors
+    /// Names the first layer that does not fit; there is none if the network has no such node.
+    pub fn with_head(&self, head: &str, layers: &[Layer]) -> Result<Option<(Self, String)>, ArchitectureError> {
+        let (graph, origins) = wire::graph(self)?;
+        let Some(backbone) = graph.before(head) else { return Ok(None) };
+        let kept = origins[backbone.len()];
+        let layers = self.layers[..kept].iter().chain(layers).cloned().collect();
+        let changed = Self { layers, ..self.clone() };
+        let (graph, origins) = wire::graph(&changed)?;
+        let first = origins.iter().position(|origin| *origin >= kept);
+        Ok(first.map(|first| (changed, graph.nodes[first].name.clone())))
     }
 }
 

@@ -394,3 +394,44 @@ proptest! {
         prop_assert_eq!(&typed.graph().unwrap().nodes[0].shape, &[2, size.div_ceil(stride), size.div_ceil(stride)]);
     }
 }
+
+/// What is before the head stays as it is, with the names that its layers have.
+#[test]
+fn a_network_gets_another_head() {
+    let check = |layers: serde_json::Value, head: &str, expected: &[&str]| {
+        let typed = json!({"input": {"shape": [1, 8, 8]}, "layers": layers});
+        let architecture: Architecture = serde_json::from_value(typed).unwrap();
+        let graph = architecture.graph().unwrap();
+        assert_eq!(graph.head(), Some(head));
+        let new =
+            json!([{"dropout": {"rate": 0.5}}, {"dense": {"units": 9, "activation": "relu"}}, {"dense": {"units": 4}}]);
+        let new: Vec<crate::architecture::Layer> = serde_json::from_value(new).unwrap();
+        let (changed, first) = architecture.with_head(head, &new).unwrap().unwrap();
+        let changed = changed.graph().unwrap();
+        let names: Vec<_> = changed.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!((names, first.as_str()), (expected.to_vec(), "dropout_1"));
+        let kept = changed.before(&first).unwrap();
+        assert_eq!(kept, &graph.nodes[..kept.len()]);
+        assert!(architecture.with_head("nobody", &new).unwrap().is_none());
+    };
+    let conv = json!({"conv2d": {"filters": 2, "kernel": 3, "batchNorm": true}});
+    check(
+        json!([conv, {"flatten": {}}, {"dense": {"units": 8}}, {"dense": {"units": 10}}, {"activation": "softmax"}]),
+        "dense_2",
+        &["conv2d_1", "conv2d_1_bn", "flatten_1", "dense_1", "dropout_1", "dense_2", "dense_3"],
+    );
+    check(
+        json!([conv, {"globalAvgPool": {}, "name": "means"}, {"dense": {"units": 8}}]),
+        "dense_1",
+        &["conv2d_1", "conv2d_1_bn", "means", "dropout_1", "dense_1", "dense_2"],
+    );
+    // The last weights are in the middle of what was typed as one layer, which is replaced as a whole.
+    let separable = json!({"separableConv2d": {"filters": 4, "kernel": 3}});
+    let typed = json!({"input": {"shape": [1, 8, 8]}, "layers": [conv, separable]});
+    let architecture: Architecture = serde_json::from_value(typed).unwrap();
+    let head = architecture.graph().unwrap().head().unwrap().to_owned();
+    assert_eq!(head, "separable_conv2d_1_pointwise");
+    let pool = serde_json::from_value(json!({"globalAvgPool": {}})).unwrap();
+    let (changed, first) = architecture.with_head(&head, std::slice::from_ref(&pool)).unwrap().unwrap();
+    assert_eq!((changed.layers.len(), first.as_str()), (2, "global_avg_pool_1"));
+}

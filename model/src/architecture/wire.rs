@@ -12,7 +12,8 @@ const MAX_PARAMETERS: usize = 1 << 28;
 /// The name by which a layer reads the network's input.
 const INPUT: &str = "input";
 
-pub(super) fn graph(architecture: &Architecture) -> Result<Graph, Error> {
+/// The graph, and of which typed layer each node is.
+pub(super) fn graph(architecture: &Architecture) -> Result<(Graph, Vec<usize>), Error> {
     let input = architecture.input.shape.clone();
     if input.is_empty() || input.len() > 4 || input.contains(&0) {
         return Err(Error::Input { got: input });
@@ -54,6 +55,8 @@ pub(super) fn graph(architecture: &Architecture) -> Result<Graph, Error> {
 /// The nodes so far.
 pub(super) struct Wiring {
     graph: Graph,
+    /// Of which typed layer each node is.
+    origins: Vec<usize>,
     names: BTreeSet<String>,
     /// What each typed layer gives.
     layers: BTreeMap<String, Source>,
@@ -66,6 +69,7 @@ impl Wiring {
     fn new(input: Vec<usize>) -> Self {
         Self {
             graph: Graph { input, nodes: Vec::new() },
+            origins: Vec::new(),
             names: BTreeSet::new(),
             layers: BTreeMap::from([(INPUT.into(), Source::Input)]),
             before: Source::Input,
@@ -150,15 +154,16 @@ impl Wiring {
             return Err(Error::TooLarge { index, name, what: "parameters", limit: MAX_PARAMETERS });
         }
         self.graph.nodes.push(Node { inputs, ..node });
+        self.origins.push(index);
         Ok(Source::Node(self.graph.nodes.len() - 1))
     }
 
-    fn finish(self) -> Result<Graph, Error> {
+    fn finish(self) -> Result<(Graph, Vec<usize>), Error> {
         let readers = self.graph.readers();
         let inner = self.graph.nodes.len() - 1;
         match readers.iter().take(inner).position(Vec::is_empty) {
             Some(unused) => Err(Error::Unused { name: self.graph.nodes[unused].name.clone() }),
-            None => Ok(self.graph),
+            None => Ok((self.graph, self.origins)),
         }
     }
 }

@@ -15,6 +15,10 @@ pub struct Config {
     pub outputs: Vec<TensorSpec>,
     /// As typed: read strictly by whoever builds the network.
     pub architecture: serde_json::Value,
+    /// The node that the head begins with: what comes before it can be what another version has, byte for byte. Artifacts whose
+    /// variants are one file each do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
 }
 
 /// A tensor on the wire.

@@ -47,6 +47,8 @@ pub struct Description<'a> {
     pub task: &'a str,
     pub labels: Vec<String>,
     pub architecture: &'a Architecture,
+    /// The node that the head begins with; [`Graph::head`] if it is not said.
+    pub head: Option<&'a str>,
     /// Of variants that are networks of their own, by their names.
     pub architectures: &'a BTreeMap<String, Architecture>,
     pub preprocess: &'a Preprocess,
@@ -122,6 +124,11 @@ impl Artifact {
 
     pub fn variants(&self) -> &[VariantEntry] {
         &self.variants
+    }
+
+    /// The node that the head begins with.
+    pub fn head(&self) -> Option<&str> {
+        self.config.head.as_deref().or(self.graph.head())
     }
 
     pub fn evaluation(&self) -> Option<&Evaluation> {
@@ -226,16 +233,16 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
         outputs: vec![output_spec(graph)],
         architecture: serde_json::to_value(description.architecture)
             .map_err(|error| ArtifactError::Broken { file: CONFIG.into(), why: error.to_string() })?,
+        head: description.head.or(graph.head()).map(str::to_owned),
     };
     let mut variants = Vec::with_capacity(description.variants.len());
     for variant in description.variants {
-        let file = format!("weights/{}/model.safetensors", variant.name);
-        let bytes = weights::encode(variant, &file)?;
-        write_file(folder, &file, &bytes)?;
+        let parts = weights::encode(variant, description.head)?;
+        parts.iter().try_for_each(|(file, bytes)| write_file(folder, file, bytes))?;
         let architecture = description.architectures.get(&variant.name).map(serde_json::to_value).transpose();
         let architecture =
             architecture.map_err(|error| ArtifactError::Broken { file: VARIANTS.into(), why: error.to_string() })?;
-        variants.push(VariantEntry { architecture, ..entry(variant, file, bytes.len() as u64)? });
+        variants.push(VariantEntry { architecture, ..entry(variant, &parts)? });
     }
     write_json(folder, CONFIG, &config)?;
     write_json(folder, PREPROCESS, description.preprocess)?;
@@ -243,15 +250,16 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
     write_json(folder, EVALUATION, description.evaluation)
 }
 
-/// How large a variant's weights are as a file.
+/// How large a variant's weights are as files; `head` as in [`Description`].
 ///
 /// # Errors
 /// [`ArtifactError`] if a weight cannot be read.
-pub fn bytes(variant: &Variant) -> Result<u64, ArtifactError> {
-    Ok(weights::encode(variant, &variant.name)?.len() as u64)
+pub fn bytes(variant: &Variant, head: Option<&str>) -> Result<u64, ArtifactError> {
+    Ok(weights::size(&weights::encode(variant, head)?))
 }
 
-fn entry(variant: &Variant, file: String, bytes: u64) -> Result<VariantEntry, ArtifactError> {
+fn entry(variant: &Variant, parts: &[weights::Part]) -> Result<VariantEntry, ArtifactError> {
+    let bytes = weights::size(parts);
     let scratch = variant.plan().map_err(|source| ArtifactError::Network { source })?.scratch_bytes();
     let quantisation = match &variant.arithmetic {
         Arithmetic::F32 | Arithmetic::F16 => None,
@@ -266,7 +274,7 @@ fn entry(variant: &Variant, file: String, bytes: u64) -> Result<VariantEntry, Ar
         name: variant.name.clone(),
         arithmetic: variant.arithmetic.name().into(),
         architecture: None,
-        files: vec![file],
+        files: parts.iter().map(|(file, _)| file.clone()).collect(),
         bytes,
         // With what a full batch of 16 needs meanwhile.
         memory_bytes: bytes + 16 * scratch as u64,

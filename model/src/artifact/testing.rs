@@ -1,10 +1,10 @@
 //! Versions for the tests and benchmarks of other rooms: seeded, never trained.
 
-use super::{ArtifactError, DataSet, Description, Evaluation, Measured, write};
+use super::{Artifact, ArtifactError, DataSet, Description, Evaluation, Measured, write};
 use crate::architecture::Architecture;
 use crate::network::Network;
 use crate::preprocess::{Material, Preprocess, Step};
-use crate::variant::{Variant, quantisable};
+use crate::variant::{F32, Variant, quantisable};
 use sconce_kernels::quantise::Scaling;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,8 +37,32 @@ pub fn write_drawn(folder: &Path, typed: serde_json::Value, seed: u64) -> Result
     let unknown = |why: String| ArtifactError::UnknownArchitecture { why };
     let architecture: Architecture = serde_json::from_value(typed).map_err(|error| unknown(error.to_string()))?;
     let graph = architecture.graph().map_err(|error| unknown(error.to_string()))?;
-    let classes = graph.units();
     let network = Network::initialise(Arc::new(graph), seed).map_err(|source| ArtifactError::Network { source })?;
+    write_network(folder, &architecture, network)
+}
+
+/// Writes what another version becomes if its head is learned anew: all but the head is the same.
+///
+/// # Errors
+/// As [`write`], and those of reading the other version.
+pub fn write_update(folder: &Path, of: &Path, seed: u64) -> Result<(), ArtifactError> {
+    let tensor = |source| ArtifactError::Network { source };
+    let before = Artifact::open(of)?;
+    let architecture: Architecture = serde_json::from_value(before.config().architecture.clone())
+        .map_err(|error| ArtifactError::UnknownArchitecture { why: error.to_string() })?;
+    let network = before.variant(F32)?.network;
+    let drawn = Network::initialise(network.graph().clone(), seed).map_err(tensor)?;
+    let backbone = before.head().and_then(|head| network.graph().before(head)).unwrap_or_default();
+    for node in &network.graph().nodes[backbone.len()..] {
+        for name in node.parameters.iter().map(|parameter| &parameter.name) {
+            network.variables()[name].set(&drawn.variables()[name]).map_err(tensor)?;
+        }
+    }
+    write_network(folder, &architecture, network)
+}
+
+fn write_network(folder: &Path, architecture: &Architecture, network: Network) -> Result<(), ArtifactError> {
+    let classes = network.graph().units();
     let inputs = quantisable(network.graph()).map(|node| (node.name.clone(), Scaling { scale: 0.02, zero_point: 100 }));
     let inputs = inputs.collect();
     let (f16, int8) = (Variant::f16(&network)?, Variant::int8(&network, &inputs)?);
@@ -65,7 +89,8 @@ pub fn write_drawn(folder: &Path, typed: serde_json::Value, seed: u64) -> Result
         &Description {
             task: "classification",
             labels,
-            architecture: &architecture,
+            architecture,
+            head: None,
             architectures: &BTreeMap::new(),
             preprocess: &preprocess,
             variants: &variants,

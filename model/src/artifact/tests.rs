@@ -7,7 +7,7 @@ use proptest::sample::Index;
 use std::collections::BTreeSet;
 use tempfile::TempDir;
 
-const WEIGHTS: &str = "weights/f32/model.safetensors";
+const WEIGHTS: &str = "weights/f32/head.safetensors";
 
 fn tiny() -> TempDir {
     let folder = TempDir::new().unwrap();
@@ -43,6 +43,33 @@ fn training_and_reference_say_the_same() {
     }
 }
 
+/// An artifact of before there were parts.
+#[test]
+fn weights_in_one_file_are_read_alike() {
+    let folder = tiny();
+    let values = |artifact: &Artifact| {
+        let network = artifact.variant(INT8).unwrap().network;
+        let of = |variable: &Tensor| variable.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        network.variables().iter().map(|(name, variable)| (name.clone(), of(variable))).collect::<BTreeMap<_, _>>()
+    };
+    let before = values(&Artifact::open(folder.path()).unwrap());
+    let [backbone, head] = ["backbone", "head"].map(|part| format!("weights/int8/{part}.safetensors"));
+    let [first, second] = [&backbone, &head].map(|file| std::fs::read(folder.path().join(file)).unwrap());
+    let parts = [&first, &second].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    let all = parts.iter().flat_map(safetensors::SafeTensors::tensors);
+    let whole = safetensors::serialize(all, None).unwrap();
+    std::fs::write(folder.path().join("weights/int8/model.safetensors"), whole).unwrap();
+    [backbone, head].iter().for_each(|file| std::fs::remove_file(folder.path().join(file)).unwrap());
+    let mut variants: serde_json::Value = read_json(folder.path(), VARIANTS).unwrap();
+    variants["variants"][2]["files"] = serde_json::json!(["weights/int8/model.safetensors"]);
+    write_json(folder.path(), VARIANTS, &variants).unwrap();
+    let mut config: serde_json::Value = read_json(folder.path(), CONFIG).unwrap();
+    assert_eq!(config.as_object_mut().unwrap().remove("head"), Some("dense_1".into()));
+    write_json(folder.path(), CONFIG, &config).unwrap();
+    let artifact = Artifact::open(folder.path()).unwrap();
+    assert_eq!((values(&artifact), artifact.head()), (before, Some("dense_1")));
+}
+
 #[test]
 fn same_content_has_the_same_bytes() {
     assert_eq!(files(tiny().path()).unwrap(), files(tiny().path()).unwrap());
@@ -56,9 +83,12 @@ fn same_content_has_the_same_bytes() {
             "evaluation.json",
             "preprocess.json",
             "variants.json",
-            "weights/f16/model.safetensors",
-            "weights/f32/model.safetensors",
-            "weights/int8/model.safetensors"
+            "weights/f16/backbone.safetensors",
+            "weights/f16/head.safetensors",
+            "weights/f32/backbone.safetensors",
+            "weights/f32/head.safetensors",
+            "weights/int8/backbone.safetensors",
+            "weights/int8/head.safetensors"
         ]
     );
 }
@@ -79,7 +109,9 @@ fn weights_of_every_kind_come_back_as_they_were_rounded() {
         let smaller = [Variant::f16(&network).unwrap(), Variant::int8(&network, &inputs).unwrap()];
         for variant in smaller.into_iter().chain([Variant::f32(network)]) {
             let mut stored = weights::Stored::default();
-            stored.read("file", &weights::encode(&variant, "file").unwrap()).unwrap();
+            for (file, bytes) in weights::encode(&variant, None).unwrap() {
+                stored.read(&file, &bytes).unwrap();
+            }
             let stored = stored.dequantise().unwrap().tensors;
             let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let got: Vec<_> = stored.iter().map(|(name, tensor)| (name.clone(), flat(tensor))).collect();
@@ -140,7 +172,7 @@ fn broken_artifacts_say_what_is_broken() {
     check(&edit(EVALUATION, "\"schema\": 1", "\"schema\": 3"), "evaluation.json: schema 3; this build knows 1");
     check(
         &edit(VARIANTS, "weights/f32/", "weights/../../"),
-        "variants.json is broken: \"weights/../../model.safetensors\" is no path inside the artifact",
+        "variants.json is broken: \"weights/../../backbone.safetensors\" is no path inside the artifact",
     );
     check(
         &edit(VARIANTS, "\"name\": \"f32\"", "\"name\": \"f64\""),
@@ -176,7 +208,7 @@ fn broken_artifacts_say_what_is_broken() {
             let bytes = std::fs::read(folder.join(WEIGHTS)).unwrap();
             std::fs::write(folder.join(WEIGHTS), &bytes[..bytes.len() / 2]).unwrap();
         },
-        "weights/f32/model.safetensors is broken",
+        "weights/f32/head.safetensors is broken",
     );
 }
 
@@ -211,7 +243,7 @@ fn broken_bytes_of_weights_are_refused() {
         assert!(error.contains(expected), "{error}");
     };
     // Keys and values of the same length, so that the offsets in the file stay right.
-    let file = "weights/int8/model.safetensors";
+    let file = "weights/int8/backbone.safetensors";
     let edit = |from: &'static [u8], to: &'static [u8]| {
         move |folder: &Path| {
             let mut bytes = std::fs::read(folder.join(file)).unwrap();
@@ -253,7 +285,7 @@ proptest! {
     /// Whatever was done to a file, the version is refused with a sentence, or is served: nothing panics.
     #[test]
     fn spoilt_files_are_refused_or_sound(
-        file in prop::sample::select(vec![CONFIG, PREPROCESS, VARIANTS, EVALUATION, WEIGHTS, "weights/int8/model.safetensors"]),
+        file in prop::sample::select(vec![CONFIG, PREPROCESS, VARIANTS, EVALUATION, WEIGHTS, "weights/int8/backbone.safetensors"]),
         spoils in prop::collection::vec((any::<Index>(), prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\",:0918-e.".to_vec())]), 1..6),
         cut in prop::option::weighted(0.2, any::<Index>()),
     ) {

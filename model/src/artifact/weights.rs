@@ -1,6 +1,7 @@
 //! Weights in safetensors files: as f32, as f16, or as bytes beside the scales of their outputs.
 
 use super::ArtifactError;
+use crate::graph::Node;
 use crate::ops::values;
 use crate::variant::{Arithmetic, Variant, dequantised};
 use candle_core::{Device, Tensor};
@@ -8,7 +9,7 @@ use safetensors::{Dtype, SafeTensors, View};
 use sconce_kernels::half::{f16_to_f32, f32_to_f16};
 use sconce_kernels::pack::byte;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// `conv2d_1.weight_scale` holds the scales of `conv2d_1.weight`, one per output.
 const SCALE: &str = "_scale";
@@ -105,14 +106,36 @@ impl View for &Encoded {
     }
 }
 
-/// The bytes of the file that holds a variant's weights.
-pub(super) fn encode(variant: &Variant, file: &str) -> Result<Vec<u8>, ArtifactError> {
-    let broken = |why: String| ArtifactError::Broken { file: file.into(), why };
+/// A file of weights: its path in the artifact, and its bytes.
+pub(super) type Part = (String, Vec<u8>);
+
+pub(super) fn size(parts: &[Part]) -> u64 {
+    parts.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+}
+
+/// The files that hold a variant's weights: those of the backbone, if it has some, then those of the head. The same weights are
+/// the same bytes whatever stands in the other file. `head` is the node that the head begins with; [`crate::graph::Graph::head`] where it is not
+/// said, or this graph has no such node.
+pub(super) fn encode(variant: &Variant, head: Option<&str>) -> Result<Vec<Part>, ArtifactError> {
     let graph = variant.network.graph();
-    let matrices: BTreeSet<&String> =
-        graph.parameters().filter(|parameter| parameter.is_matrix()).map(|parameter| &parameter.name).collect();
+    let backbone = head.and_then(|head| graph.before(head)).or_else(|| graph.before(graph.head()?)).unwrap_or_default();
+    let (before, after) = graph.nodes.split_at(backbone.len());
+    let parts = [("backbone", before), ("head", after)].map(|(part, nodes)| {
+        let file = format!("weights/{}/{part}.safetensors", variant.name);
+        encode_part(variant, nodes, &file).map(|bytes| bytes.map(|bytes| (file, bytes)))
+    });
+    parts.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// None of nodes without weights.
+fn encode_part(variant: &Variant, nodes: &[Node], file: &str) -> Result<Option<Vec<u8>>, ArtifactError> {
+    let broken = |why: String| ArtifactError::Broken { file: file.into(), why };
     let mut tensors = BTreeMap::new();
-    for (name, variable) in variant.network.variables() {
+    for parameter in nodes.iter().flat_map(|node| &node.parameters) {
+        let name = &parameter.name;
+        let Some(variable) = variant.network.variables().get(name) else {
+            return Err(broken(format!("tensor \"{name}\" is missing")));
+        };
         let (shape, values) = (variable.dims().to_vec(), values(variable).map_err(|error| broken(error.to_string()))?);
         let scales = match &variant.arithmetic {
             Arithmetic::I8(quantisation) => quantisation.weights.get(name),
@@ -128,14 +151,17 @@ pub(super) fn encode(variant: &Variant, file: &str) -> Result<Vec<u8>, ArtifactE
                 tensors.insert(format!("{name}{SCALE}"), scale);
                 (Dtype::I8, data)
             }
-            (None, Arithmetic::F16) if matrices.contains(name) => {
+            (None, Arithmetic::F16) if parameter.is_matrix() => {
                 (Dtype::F16, values.iter().flat_map(|value| f32_to_f16(*value).to_le_bytes()).collect())
             }
             _ => (Dtype::F32, little_endian(&values)),
         };
         tensors.insert(name.clone(), Encoded { dtype, shape, data });
     }
-    safetensors::serialize(&tensors, None).map_err(|error| broken(error.to_string()))
+    if tensors.is_empty() {
+        return Ok(None);
+    }
+    safetensors::serialize(&tensors, None).map(Some).map_err(|error| broken(error.to_string()))
 }
 
 fn little_endian(values: &[f32]) -> Vec<u8> {

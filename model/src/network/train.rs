@@ -67,6 +67,7 @@ impl Network {
             }
             &Op::LayerNorm { epsilon } => ops::layer_norm(xs, &learned("weight")?, &learned("bias")?, epsilon),
             Op::Dense { .. } => ops::dense(xs, &learned("weight")?, &bias()?, activation),
+            Op::Dropout { .. } if training.frozen.contains(&node.name) => Ok(xs.clone()),
             &Op::Dropout { rate } => dropped(xs, rate, &node.name, training),
             Op::Recurrent(recurrent) => self.train_recurrent(node, recurrent, xs, lengths, training),
             Op::Embedding { padding } => ops::embedding(xs, &learned("weight")?, Some(*padding)),
@@ -90,7 +91,7 @@ impl Network {
         let (batch, time, _) = xs.dims3()?;
         let mut ys = xs.clone();
         for layer in 0..recurrent.layers {
-            if layer > 0 && recurrent.dropout > 0.0 {
+            if layer > 0 && recurrent.dropout > 0.0 && !training.frozen.contains(&node.name) {
                 ys = dropped(&ys, recurrent.dropout, &format!("{} {layer}", node.name), training)?;
             }
             let is_last = layer + 1 == recurrent.layers && !recurrent.return_sequences;

@@ -3,6 +3,7 @@
 mod calibrate;
 mod prune;
 
+use crate::base::Base;
 use crate::evaluate::paired;
 use crate::fit::{Epoch, FitError, Lesson, Observer, Rounding, Teacher, fit};
 use crate::gate::Verdict;
@@ -10,6 +11,7 @@ use crate::manifest::{Compress, Fit, Form, Optimizer, Schedule, share};
 use crate::prepared::{Answer, Prepared};
 use calibrate::calibrate;
 use prune::prune;
+use sconce_kernels::quantise::Scaling;
 use sconce_model::architecture::Architecture;
 use sconce_model::network::{Network, WeightsError};
 use sconce_model::variant::{Variant, VariantError};
@@ -42,6 +44,8 @@ pub struct Course<'a> {
     pub validation: &'a Prepared,
     pub fit: &'a Fit,
     pub compress: &'a Compress,
+    /// What the network began from.
+    pub base: Option<&'a Base>,
     /// Told what is being made.
     pub say: &'a dyn Fn(&str),
 }
@@ -90,7 +94,8 @@ pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
         let variant = match form {
             Form::F16 => Variant::f16(of).map_err(CompressError::from),
             Form::Pruned | Form::Distilled => copy(of).map(Variant::f32),
-            Form::Int8 | Form::PrunedInt8 | Form::DistilledInt8 => course.int8(of),
+            Form::Int8 => course.int8(of, course.base),
+            Form::PrunedInt8 | Form::DistilledInt8 => course.int8(of, None),
         };
         match variant {
             Ok(variant) => made.variants.push(Variant { name: form.name().into(), ..variant }),
@@ -111,7 +116,7 @@ impl Course<'_> {
         let pruned = prune(self.architecture, network, weakest)?.ok_or(CompressError::NothingToPrune)?;
         let (architecture, network) = pruned;
         let epochs = self.compress.prune.epochs.unwrap_or_else(|| self.few());
-        self.learn(&network, &self.again(epochs, 1.0), None, None)?;
+        self.learn(&network, &self.again(epochs, 1.0), None, None, None)?;
         Ok(Smaller { architecture, network })
     }
 
@@ -126,15 +131,20 @@ impl Course<'_> {
         let network = Network::initialise(Arc::new(graph), self.fit.seed)?;
         let of_teacher = share(&distill.share).unwrap_or_default();
         let teacher = Teacher { network: teacher, temperature: distill.temperature, share: of_teacher };
-        self.learn(&network, &self.again(distill.epochs.unwrap_or(self.fit.epochs), 1.0), Some(teacher), None)?;
+        self.learn(&network, &self.again(distill.epochs.unwrap_or(self.fit.epochs), 1.0), Some(teacher), None, None)?;
         Ok(Smaller { architecture, network })
     }
 
     /// Bytes, with ranges found on training samples. Where too much is lost on the validation split, the weights learn to be
-    /// rounded; the better of both is kept.
-    fn int8(&self, network: &Network) -> Result<Variant, CompressError> {
+    /// rounded; the better of both is kept. The frozen backbone of a base has the base's bytes.
+    fn int8(&self, network: &Network, base: Option<&Base>) -> Result<Variant, CompressError> {
         let inputs = calibrate(network, self.train, self.fit.seed)?;
-        let plain = Variant::int8(network, &inputs)?;
+        let bytes = |network: &Network, inputs: &BTreeMap<String, Scaling>| -> Result<Variant, CompressError> {
+            let mut variant = Variant::int8(network, inputs)?;
+            base.map_or(Ok(()), |base| base.lend_bytes(&mut variant))?;
+            Ok(variant)
+        };
+        let plain = bytes(network, &inputs)?;
         if self.validation.is_empty() {
             return Ok(plain);
         }
@@ -144,8 +154,8 @@ impl Course<'_> {
             return Ok(plain);
         }
         let rounded = copy(network)?;
-        self.learn(&rounded, &self.again(self.few(), 0.1), None, Some(&inputs))?;
-        let learned = Variant::int8(&rounded, &calibrate(&rounded, self.train, self.fit.seed)?)?;
+        self.learn(&rounded, &self.again(self.few(), 0.1), None, Some(&inputs), base.and_then(Base::learned_from))?;
+        let learned = bytes(&rounded, &calibrate(&rounded, self.train, self.fit.seed)?)?;
         Ok(if self.lost(&before, &learned)? < lost { learned } else { plain })
     }
 
@@ -177,6 +187,7 @@ impl Course<'_> {
         recipe: &Fit,
         teacher: Option<Teacher<'_>>,
         rounding: Option<Rounding<'_>>,
+        learned_from: Option<&str>,
     ) -> Result<(), FitError> {
         let lesson = Lesson {
             network,
@@ -185,6 +196,7 @@ impl Course<'_> {
             recipe,
             checkpoints: None,
             stop: &AtomicBool::new(false),
+            learned_from,
             teacher,
             rounding,
         };

@@ -4,6 +4,7 @@
 //! a checkpoint to the same bits.
 
 mod checkpoint;
+mod features;
 mod init;
 mod optimise;
 mod schedule;
@@ -18,6 +19,7 @@ use crate::manifest::{Fit, Metric};
 use crate::prepared::{Answer, Chance, Prepared, PreparedError, accuracy};
 use candle_core::Tensor;
 use checkpoint::{Snapshot, State, Tensors, restore, weights};
+use features::Features;
 use optimise::Optimise;
 use schedule::{Place, ends, factor};
 use sconce_kernels::quantise::Scaling;
@@ -82,6 +84,8 @@ pub struct Lesson<'a> {
     pub checkpoints: Option<&'a Checkpoints>,
     /// Set from outside: keep a checkpoint and end.
     pub stop: &'a AtomicBool,
+    /// The node from which on the network learns: those before it stay as they are. Absent: all learn.
+    pub learned_from: Option<&'a str>,
     /// Beside the labels.
     pub teacher: Option<Teacher<'a>>,
     /// With the weights that its int8 variant would have, each step moves the exact ones.
@@ -104,6 +108,17 @@ pub struct Teacher<'a> {
 /// # Errors
 /// [`FitError`] if a variable gets no gradient, the loss is no number, or it was asked to stop.
 pub fn fit(lesson: &Lesson<'_>, observer: &mut impl Observer) -> Result<usize, FitError> {
+    match Features::of(lesson)? {
+        Some(Features { head, train, validation }) => {
+            let alone =
+                Lesson { network: &head, train: &train, validation: &validation, learned_from: None, ..*lesson };
+            learn(&alone, observer)
+        }
+        None => learn(lesson, observer),
+    }
+}
+
+fn learn(lesson: &Lesson<'_>, observer: &mut impl Observer) -> Result<usize, FitError> {
     let mut run = Run::begin(lesson)?;
     if run.state != State::fresh() {
         observer.resumed(&run.state.epochs, run.state.epoch, run.state.batch);
@@ -138,6 +153,8 @@ impl State {
 struct Run<'a> {
     lesson: &'a Lesson<'a>,
     loss: Loss,
+    /// Nodes that stay as they are.
+    frozen: BTreeSet<String>,
     optimise: Optimise,
     state: State,
     /// Weights of the best epoch.
@@ -149,15 +166,17 @@ impl<'a> Run<'a> {
     fn begin(lesson: &'a Lesson<'a>) -> Result<Self, FitError> {
         let Lesson { network, train, recipe, .. } = *lesson;
         let loss = weighing::loss(recipe, train, network.graph().units());
+        let before = lesson.learned_from.and_then(|from| network.graph().before(from)).unwrap_or_default();
+        let frozen = before.iter().map(|node| node.name.clone()).collect();
         let Some(Snapshot { mut state, weights, moments, best }) = lesson.checkpoints.and_then(Checkpoints::newest)
         else {
             let optimise = Optimise::new(recipe.optimizer, network);
-            return Ok(Self { lesson, loss, optimise, state: State::fresh(), best: None });
+            return Ok(Self { lesson, loss, frozen, optimise, state: State::fresh(), best: None });
         };
         restore(network, &weights)?;
         let optimise = Optimise::resume(recipe.optimizer, network, state.steps, &moments)?;
         state.recipe.clear();
-        Ok(Self { lesson, loss, optimise, state, best })
+        Ok(Self { lesson, loss, frozen, optimise, state, best })
     }
 
     /// What is left of the epoch.
@@ -185,8 +204,7 @@ impl<'a> Run<'a> {
         let Lesson { network, train, recipe, .. } = *self.lesson;
         let State { epoch, batch, .. } = self.state;
         let (xs, labels) = train.augmented(indices, Chance { steps: &recipe.augment, seed: recipe.seed, epoch })?;
-        let frozen = BTreeSet::new();
-        let training = Training { seed: recipe.seed, epoch, step: batch, frozen: &frozen };
+        let training = Training { seed: recipe.seed, epoch, step: batch, frozen: &self.frozen };
         // Straight through: gradients are those at the rounded weights, and move the exact ones.
         let exact = self.round()?;
         let logits = network.forward_t(&xs, None, Mode::Train(training))?;
@@ -203,7 +221,7 @@ impl<'a> Run<'a> {
             network.weights().try_for_each(|(name, variable)| variable.set(&exact[name]))?;
         }
         if (epoch, batch) == (1, 0) && loss > LEARNED {
-            let unlearned = network.unlearned(&gradients, &frozen)?;
+            let unlearned = network.unlearned(&gradients, &self.frozen)?;
             unlearned.map_or(Ok(()), |Unlearned { variable, fault }| Err(FitError::Gradient { variable, fault }))?;
         }
         let place = Place { step: self.optimise.steps(), of_epoch: of_epoch as u64, epochs: recipe.epochs as u64 };

@@ -1,8 +1,10 @@
 //! The `EdgeTraining` manifest, as far as the trainer reads it: strictly.
 
+mod base;
 mod compress;
 mod fit;
 
+pub use base::{Base, Freeze};
 pub use compress::{Compress, Distill, Form, Prune};
 pub use fit::{Augment, Axis, Checkpoint, ClassWeights, EarlyStopping, Fit, Init, Loss, Metric, Optimizer, Schedule};
 
@@ -53,7 +55,11 @@ pub struct Metadata {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     pub dataset: DataSource,
-    pub architecture: Architecture,
+    /// Or a base, exactly one.
+    #[serde(default)]
+    pub architecture: Option<Architecture>,
+    #[serde(default)]
+    pub base: Option<Base>,
     #[serde(default)]
     pub preprocess: Vec<Step>,
     #[serde(default)]
@@ -69,6 +75,8 @@ pub struct Spec {
     pub run: IgnoredAny,
     #[serde(default)]
     pub suspend: IgnoredAny,
+    #[serde(default)]
+    pub trigger: IgnoredAny,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -127,17 +135,41 @@ fn check(manifest: &EdgeTraining) -> Result<(), Fault> {
     {
         return fault("spec.accept.minAccuracy", format!("{}; need a percentage, such as 97%", accept.min_accuracy));
     }
-    let in_architecture = |why: String| Fault::new("spec.architecture", why);
-    let graph = manifest.spec.architecture.graph().map_err(|error| in_architecture(error.to_string()))?;
-    graph.trainable().map_err(|error| in_architecture(error.to_string()))?;
-    if let Some(compress) = &manifest.spec.compress {
-        compress.check(&manifest.spec.architecture)?;
+    match (&manifest.spec.architecture, &manifest.spec.base) {
+        (Some(architecture), None) => manifest.spec.check_network(architecture, "spec.architecture"),
+        // What it is, is known once it is there.
+        (None, Some(base)) => base.check(),
+        _ => fault("spec", "need architecture, or base, exactly one".into()),
     }
-    if !manifest.spec.fit.augment.is_empty() && graph.input.len() != 3 {
-        let why = format!("it changes images, and the network reads {:?}; leave it out", graph.input);
-        return fault("spec.fit.augment", why);
+}
+
+impl Spec {
+    /// Whether a network can be trained and compressed as asked; `field` is where it was typed.
+    fn check_network(&self, architecture: &Architecture, field: &str) -> Result<(), Fault> {
+        let in_architecture = |why: String| Fault::new(field, why);
+        let graph = architecture.graph().map_err(|error| in_architecture(error.to_string()))?;
+        graph.trainable().map_err(|error| in_architecture(error.to_string()))?;
+        if let Some(compress) = &self.compress {
+            compress.check(architecture)?;
+        }
+        if !self.fit.augment.is_empty() && graph.input.len() != 3 {
+            let why = format!("it changes images, and the network reads {:?}; leave it out", graph.input);
+            return Err(Fault::new("spec.fit.augment", why));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Whether the network that a base gives can be trained and compressed as asked.
+    ///
+    /// # Errors
+    /// [`ManifestError`] names the file, the field and what it needs.
+    pub fn check_base(&self, architecture: &Architecture, path: &Path) -> Result<(), ManifestError> {
+        self.check_network(architecture, "spec.base").map_err(|Fault { field, why }| ManifestError::Field {
+            path: path.into(),
+            field,
+            why,
+        })
+    }
 }
 
 /// `97%` is 0.97.

@@ -62,7 +62,8 @@ def export(architecture, weights, classes):
 def main():
     artifact, to = map(pathlib.Path, sys.argv[1:])
     config = json.loads((artifact / "config.json").read_text())
-    weights = load_file(artifact / "weights/f32/model.safetensors")
+    files = sorted((artifact / "weights/f32").glob("*.safetensors"))
+    weights = {name: values for file in files for name, values in load_file(file).items()}
     onnx.save(export(config["architecture"], weights, len(config["labels"])), to)
 
 

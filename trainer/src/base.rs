@@ -1,0 +1,203 @@
+//! The model that a network begins from: read out of its folder, or brought from a registry, by digest.
+
+use crate::manifest::{self, Freeze};
+use crate::publish::{self, MANIFEST_TYPE, PATH, Pack, PublishError};
+use candle_core::Result as Computed;
+use oci_client::manifest::OciDescriptor;
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Reference, errors::OciDistributionError};
+use sconce_model::architecture::{Architecture, ArchitectureError};
+use sconce_model::artifact::{Artifact, ArtifactError};
+use sconce_model::digest::sha256;
+use sconce_model::network::Network;
+use sconce_model::preprocess::Preprocess;
+use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum BaseError {
+    #[error("spec.base.uri: {uri}")]
+    Artifact { uri: String, source: Box<ArtifactError> },
+    #[error("spec.base.uri: {uri}")]
+    Pack { uri: String, source: Box<PublishError> },
+    #[error("spec.base.uri: {uri} has no layer with weights: name a trained model")]
+    NoHead { uri: String },
+    #[error("spec.base.head: {0}")]
+    Head(#[from] ArchitectureError),
+    #[error("spec.base.uri: cannot fetch {what} of {uri}; does the registry run, and is the digest right?")]
+    Registry { what: String, uri: String, source: Box<OciDistributionError> },
+    #[error("spec.base.uri: {what} of {uri} is {got}: the registry or the way to it spoils bytes; push it again")]
+    Digest { what: String, uri: String, got: String },
+    #[error("spec.base.uri: {uri} is no model of ours: {why}")]
+    Manifest { uri: String, why: String },
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+impl BaseError {
+    /// Whether what is asked for can never be: it is as wrong at the next try.
+    pub fn is_wrong(&self) -> bool {
+        matches!(self, Self::NoHead { .. } | Self::Head(_) | Self::Manifest { .. })
+    }
+}
+
+/// What is taken over from a model.
+pub struct Base {
+    /// Of the whole model.
+    pub digest: String,
+    /// With the head that is asked for.
+    pub architecture: Architecture,
+    /// The node that the head begins with; those before it are the backbone.
+    pub head: String,
+    pub freeze: Freeze,
+    pub preprocess: Preprocess,
+    network: Network,
+    /// If it has one.
+    int8: Option<Variant>,
+}
+
+/// Reads a model. `aside` is where one from a registry lies meanwhile.
+///
+/// # Errors
+/// [`BaseError`] names the field.
+pub fn open(typed: &manifest::Base, aside: &Path, insecure: &[String]) -> Result<Base, BaseError> {
+    let uri = || typed.uri.clone();
+    match typed.uri.strip_prefix("oci://").map(str::parse::<Reference>) {
+        None => read(typed, Path::new(&typed.uri)),
+        Some(Err(error)) => Err(BaseError::Manifest { uri: uri(), why: error.to_string() }),
+        Some(Ok(reference)) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|source| BaseError::Write { path: aside.into(), source })?;
+            remove(aside)?;
+            runtime.block_on(fetch(&typed.uri, &reference, aside, insecure))?;
+            let base = read(typed, aside);
+            remove(aside)?;
+            base
+        }
+    }
+}
+
+fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
+    let uri = || typed.uri.clone();
+    let artifact =
+        Artifact::open(folder).map_err(|source| BaseError::Artifact { uri: uri(), source: Box::new(source) })?;
+    let variant = |name: &str| {
+        artifact.variant(name).map_err(|source| BaseError::Artifact { uri: uri(), source: Box::new(source) })
+    };
+    let architecture: Architecture = serde_json::from_value(artifact.config().architecture.clone())
+        .map_err(|error| BaseError::Manifest { uri: uri(), why: error.to_string() })?;
+    let own = artifact.head().ok_or_else(|| BaseError::NoHead { uri: uri() })?;
+    let (architecture, head) = match &typed.head[..] {
+        [] => (architecture, own.to_owned()),
+        layers => architecture.with_head(own, layers)?.ok_or_else(|| BaseError::NoHead { uri: uri() })?,
+    };
+    let has_int8 = artifact.variants().iter().any(|variant| variant.name == INT8);
+    Ok(Base {
+        digest: Pack::new(folder).map_err(|source| BaseError::Pack { uri: uri(), source: Box::new(source) })?.digest(),
+        architecture,
+        head,
+        freeze: typed.freeze,
+        preprocess: artifact.preprocess().clone(),
+        network: variant(F32)?.network,
+        int8: has_int8.then(|| variant(INT8)).transpose()?,
+    })
+}
+
+impl Base {
+    /// The node from which on all is learned; none if that is all.
+    pub fn learned_from(&self) -> Option<&str> {
+        (self.freeze == Freeze::Backbone).then_some(self.head.as_str())
+    }
+
+    /// Gives a network the backbone's weights.
+    ///
+    /// # Errors
+    /// None but candle's own.
+    pub fn lend(&self, network: &Network) -> Computed<()> {
+        take(network, &self.network, &self.head)
+    }
+
+    /// Where the backbone is frozen, an int8 variant has its bytes, also if they learned to be rounded.
+    ///
+    /// # Errors
+    /// None but candle's own.
+    pub fn lend_bytes(&self, variant: &mut Variant) -> Computed<()> {
+        let (Some(head), Some(base)) = (self.learned_from(), &self.int8) else { return Ok(()) };
+        let (Arithmetic::I8(ours), Arithmetic::I8(theirs)) = (&mut variant.arithmetic, &base.arithmetic) else {
+            return Ok(());
+        };
+        let nodes = variant.network.graph().before(head).unwrap_or_default();
+        let matrices: BTreeSet<&String> =
+            nodes.iter().flat_map(|node| node.matrices().map(|matrix| &matrix.name)).collect();
+        let of = |scales: &BTreeMap<String, Vec<f32>>| -> BTreeSet<String> {
+            scales.keys().filter(|name| matrices.contains(name)).cloned().collect()
+        };
+        // Those of another build may have left other layers as they were.
+        if of(&ours.weights) != of(&theirs.weights) {
+            return Ok(());
+        }
+        for name in of(&theirs.weights) {
+            let scales = theirs.weights[&name].clone();
+            ours.weights.insert(name, scales);
+        }
+        take(&variant.network, &base.network, head)
+    }
+}
+
+/// All that is before the head.
+fn take(network: &Network, from: &Network, head: &str) -> Computed<()> {
+    let nodes = network.graph().before(head).unwrap_or_default();
+    nodes.iter().flat_map(|node| &node.parameters).try_for_each(|parameter| {
+        match from.variables().get(&parameter.name) {
+            Some(values) => network.variables()[&parameter.name].set(values),
+            None => candle_core::bail!("the base has no {}", parameter.name),
+        }
+    })
+}
+
+/// All files of the model, each as its digest says.
+async fn fetch(uri: &str, reference: &Reference, to: &Path, insecure: &[String]) -> Result<(), BaseError> {
+    let failed =
+        |what: &str, source| BaseError::Registry { what: what.into(), uri: uri.into(), source: Box::new(source) };
+    let strange = |why: &str| BaseError::Manifest { uri: uri.into(), why: why.into() };
+    let is = |what: &str, bytes: &[u8], need: &str| match sha256(bytes) {
+        got if got == need => Ok(()),
+        got => Err(BaseError::Digest { what: what.into(), uri: uri.into(), got }),
+    };
+    let client = publish::client(reference.registry(), insecure).map_err(|error| failed("a client", error))?;
+    let pulled = client.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &[MANIFEST_TYPE]).await;
+    let (bytes, _) = pulled.map_err(|error| failed("the manifest", error))?;
+    is("the manifest", &bytes, reference.digest().unwrap_or_default())?;
+    let manifest: Value = serde_json::from_slice(&bytes).map_err(|error| strange(&error.to_string()))?;
+    for layer in manifest["layers"].as_array().ok_or_else(|| strange("it has no layers"))? {
+        let (Some(digest), Some(path)) = (layer["digest"].as_str(), layer["annotations"][PATH].as_str()) else {
+            return Err(strange("a layer names no file"));
+        };
+        if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(strange(&format!("it names the file \"{path}\"")));
+        }
+        let mut bytes = Vec::new();
+        let descriptor = OciDescriptor { digest: digest.into(), ..OciDescriptor::default() };
+        client.pull_blob(reference, &descriptor, &mut bytes).await.map_err(|error| failed(path, error))?;
+        is(path, &bytes, digest)?;
+        write(&to.join(path), &bytes)?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), BaseError> {
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(path, bytes));
+    made.map_err(|source| BaseError::Write { path: path.into(), source })
+}
+
+fn remove(folder: &Path) -> Result<(), BaseError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(BaseError::Write { path: folder.into(), source })
+        }
+        _ => Ok(()),
+    }
+}
