@@ -102,6 +102,19 @@ pub struct TrainingData {
     /// the trainer gets as its environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<NameRef>,
+    /// Learned and tested beside it, such as what the model knew before: a site's samples alone would let it forget that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
+    pub mix: Vec<MixedData>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MixedData {
+    /// Such as synthetic:digits, drawn by the trainer.
+    #[schemars(length(max = 512), regex(pattern = r"^synthetic:[a-z0-9-]{1,63}$"))]
+    pub uri: String,
+    pub format: DataFormat,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]

@@ -27,7 +27,11 @@ impl Recipe {
         }
         let hash = short_hash(&spec.to_string(), 16);
         if let Some(dataset) = dataset {
+            let mix = spec["dataset"].get_mut("mix").map(Value::take);
             spec["dataset"] = json!({"uri": dataset.spec.uri, "format": "collected"});
+            if let Some(mix) = mix {
+                spec["dataset"]["mix"] = mix;
+            }
         }
         let manifest = json!({
             "apiVersion": EdgeTraining::api_version(&()), "kind": EdgeTraining::kind(&()),
@@ -171,6 +175,7 @@ mod tests {
     fn what_was_collected_is_read_where_its_dataset_says() {
         let of = |dataset: Value, trigger: Value| training(json!({"dataset": dataset, "trigger": trigger}));
         let nightly = of(json!({"ref": {"name": "digits"}}), json!({"schedule": {"cron": "0 3 * * *"}}));
+        let mix = json!([{"uri": "synthetic:digits", "format": "idx"}]);
         let opened = json!({"ref": {"name": "digits"}, "secretRef": {"name": "lake"}});
         let by_hand = of(opened, json!({"manual": {}}));
         let dataset = |uri: &str| -> EdgeDataset {
@@ -180,6 +185,9 @@ mod tests {
             )
             .unwrap()
         };
+        let mixed = of(json!({"ref": {"name": "digits"}, "mix": mix}), json!({"manual": {}}));
+        let manifest = Recipe::of(&mixed, Some(&dataset("s3://lake/digits"))).manifest;
+        assert_eq!(manifest["spec"]["dataset"]["mix"], mix);
         let recipe = Recipe::of(&nightly, Some(&dataset("s3://lake/digits")));
         assert_eq!(recipe.manifest["spec"]["dataset"], json!({"uri": "s3://lake/digits", "format": "collected"}));
         assert_eq!(recipe.manifest["spec"].get("trigger"), None);

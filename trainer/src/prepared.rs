@@ -155,7 +155,8 @@ impl Prepared {
     pub fn through(&self, plan: &Plan) -> candle_core::Result<Self> {
         let mut xs = Vec::with_capacity(self.len() * plan.output().iter().product::<usize>());
         self.inferred(plan, |row| xs.extend_from_slice(row))?;
-        Ok(Self { xs, labels: self.labels.clone(), shape: plan.output().into(), black: Vec::new(), white: Vec::new() })
+        let (labels, weights) = (self.labels.clone(), self.weights.clone());
+        Ok(Self { xs, labels, weights, shape: plan.output().into(), black: Vec::new(), white: Vec::new() })
     }
 
     /// What the plan gives for each sample, in their order.

@@ -40,20 +40,21 @@ fn manifest(network: &str, fit: &str) -> String {
 fn leave(folder: &Path, train: &Samples, test: &Samples) {
     std::fs::create_dir_all(folder).unwrap();
     for (name, samples) in [("train", train), ("t10k", test)] {
-        std::fs::write(folder.join(format!("{name}-images-idx3-ubyte")), write_images(&samples.images)).unwrap();
+        std::fs::write(folder.join(format!("{name}-images-idx3-ubyte")), write_images(samples.images().unwrap()))
+            .unwrap();
         std::fs::write(folder.join(format!("{name}-labels-idx1-ubyte")), write_labels(&samples.labels)).unwrap();
     }
 }
 
 /// The site's world: less contrast, another light, and the picture mirrored.
 fn shifted(samples: &Samples) -> Samples {
-    let Images { count, height, width, .. } = samples.images;
-    let mut pixels = samples.images.pixels.clone();
+    let &Images { count, height, width, ref pixels } = samples.images().unwrap();
+    let mut pixels = pixels.clone();
     for row in pixels.chunks_exact_mut(width) {
         row.reverse();
         row.iter_mut().for_each(|pixel| *pixel = 60 + *pixel / 2);
     }
-    Samples { images: Images { count, height, width, pixels }, labels: samples.labels.clone() }
+    Samples::grey(Images { count, height, width, pixels }, samples.labels.clone())
 }
 
 /// What the program says.

@@ -48,6 +48,8 @@ async fn try_out(bed: &Bed, command: &str) -> Result<()> {
             bed.helm().args(["template", name]).arg(root().join(chart)).args(rest).output().await?
         }
         ["helm", rest @ ..] => bed.helm().args(rest).output().await?,
+        // A bucket and what came into it: collector/tests/loop.rs goes all round.
+        ["sconce", "data", verb, ..] => bed.sconce()?.args(["data", verb, "--help"]).output().await?,
         ["sconce", rest @ ..] => bed.sconce()?.args(rest.iter().map(example)).output().await?,
         ["sconce-trainer", "train", _, rest @ ..] => {
             // The suite's own recipe: as the example's, with fewer samples.

@@ -23,6 +23,7 @@ pub fn sample(content: &[u8], group: &str, second: i64) -> Sample {
         answer: None,
         label: None,
         policy: "Raw".into(),
+        mask: None,
         redactions: vec![],
     }
 }
@@ -34,9 +35,9 @@ pub fn labelled(sample: Sample, value: &str, author: &str) -> Sample {
 
 /// With what a model said.
 pub fn answered(sample: Sample, prediction: u64, margin: f64) -> Sample {
-    let model = "digits.vision".into();
-    let answer =
-        Answer { model, version: "1".into(), tier: "edge".into(), prediction, score: 0.5 + margin / 2.0, margin };
+    let (model, score) = ("digits.vision".into(), Some(0.5 + margin / 2.0));
+    let (prediction, margin) = (Some(prediction), Some(margin));
+    let answer = Answer { model, version: "1".into(), tier: "edge".into(), prediction, score, margin };
     Sample { answer: Some(answer), ..sample }
 }
 
