@@ -204,7 +204,7 @@ mod tests {
             "format: idx, mix: [{uri: a, format: idx, mix: [{uri: b, format: idx}]}]}",
             "spec.dataset.mix: one of them is a mix, too; name all data sets side by side",
         );
-        check("format: idx}", "format: csv}", "unknown variant `csv`, expected `idx` or `collected`");
+        check("format: idx}", "format: csv}", "unknown variant `csv`, expected one of idx, collected");
         check("epochs: 10", "epochs: 0", "spec.fit.epochs: 0; need 1 to 10,000");
         check("epochs: 10", "epoch: 10", "unknown field `epoch`");
         check(
