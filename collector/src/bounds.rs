@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt as _, LengthLimitError};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +23,8 @@ use tokio::time::{sleep, timeout};
 const CONNECTIONS: usize = 256;
 /// Who says nothing for so long has nothing to say, and is closed.
 pub const HEAD: Duration = Duration::from_secs(30);
+/// Of a body that is refused, so much is heard out.
+const DROPPED: usize = 16 * LARGEST;
 /// What a request takes beside its body.
 const BESIDE: usize = 16 << 10;
 /// After this the accepting of connections is tried again, as when too many files are open.
@@ -51,11 +53,15 @@ pub async fn bounded(State(bounds): State<Bounds>, request: Request, next: Next)
     let said = head.headers.get(CONTENT_LENGTH).and_then(|said| said.to_str().ok()?.parse().ok());
     let bytes: usize = said.unwrap_or(LARGEST);
     if bytes > LARGEST {
+        drop_whole(body, bounds.body).await;
         return too_large();
     }
     let room = timeout(bounds.patience, bounds.room.acquire_many((bytes + BESIDE) as u32)).await;
     // Nobody closes it. What is let in has its room until it is answered.
-    let Ok(Ok(_room)) = room else { return busy() };
+    let Ok(Ok(_room)) = room else {
+        drop_whole(body, bounds.body).await;
+        return busy();
+    };
     let content = match timeout(bounds.body, to_bytes(body, LARGEST)).await {
         Ok(Ok(content)) => content,
         Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => return too_large(),
@@ -66,6 +72,20 @@ pub async fn bounded(State(bounds): State<Bounds>, request: Request, next: Next)
         }
     };
     next.run(Request::from_parts(head, Body::from(content))).await
+}
+
+/// What is refused is read and dropped, for so long and up to a point: who is cut off while he still sends hears no answer.
+async fn drop_whole(mut body: Body, within: Duration) {
+    let dropping = async {
+        let mut left = DROPPED;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    timeout(within, dropping).await.ok();
 }
 
 /// Serves connections for ever; one that does not say what it wants within `head` is closed.
@@ -146,7 +166,8 @@ mod tests {
         while !other().await.starts_with("HTTP/1.1 429 ") {}
         drop(slow);
         while !other().await.ends_with("hi") {}
-        let large = heard(say(address, &format!("{ASKED}content-length: {}\r\n\r\n", LARGEST + 1)).await).await;
+        let (length, body) = (LARGEST + 1, "x".repeat(LARGEST + 1));
+        let large = heard(say(address, &format!("{ASKED}content-length: {length}\r\n\r\n{body}")).await).await;
         assert!(large.starts_with("HTTP/1.1 413 "), "{large}");
     }
 }
