@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
 
 /// A program that says nothing for so long never will.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -14,6 +15,12 @@ pub struct Command {
     inner: tokio::process::Command,
     line: String,
     input: Option<String>,
+}
+
+/// A program that goes on. Its output is kept open: who writes to nobody is ended.
+pub struct Running {
+    _child: Child,
+    _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Command {
@@ -73,13 +80,14 @@ impl Command {
         Ok((output.status.success(), text(output.stdout), text(output.stderr)))
     }
 
-    /// Runs a program that goes on until it is dropped; returns it once it has said something.
-    pub async fn begin(mut self) -> Result<(tokio::process::Child, String)> {
+    /// Runs a program that goes on until it is dropped; returns once it has said something.
+    pub async fn begin(mut self) -> Result<Running> {
         let cannot = format!("cannot run `{}`", self.line);
         let mut child = self.inner.stdout(Stdio::piped()).spawn().context(cannot)?;
-        let mut lines = BufReader::new(child.stdout.take().context("its output is ours")?).lines();
-        let said = tokio::time::timeout(LIMIT, lines.next_line()).await??;
-        Ok((child, said.with_context(|| format!("`{}` ended and said nothing", self.line))?))
+        let mut output = BufReader::new(child.stdout.take().context("its output is ours")?).lines();
+        let said = tokio::time::timeout(LIMIT, output.next_line()).await??;
+        said.with_context(|| format!("`{}` ended and said nothing", self.line))?;
+        Ok(Running { _child: child, _output: output })
     }
 
     pub async fn output(self) -> Result<String> {

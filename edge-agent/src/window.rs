@@ -13,14 +13,25 @@ pub const P99_FROM: usize = 500;
 /// So many of the last samples tell how the link is now: three bursts.
 const RECENT: usize = 60;
 
+/// So many samples, a burst, are judged together.
+const CHUNK: usize = 20;
+
 /// Medians that are less apart are of one link: a busy node, or the next cell of a radio.
 const ANOTHER_BY: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Default)]
 pub struct Window {
     samples: VecDeque<Duration>,
-    /// Samples since the link was noticed to be another.
-    anew: Option<usize>,
+    anew: Option<Anew>,
+}
+
+/// How far the measuring of a link that has become another is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Anew {
+    /// Samples that are of the new link.
+    samples: usize,
+    /// All that were taken since.
+    taken: usize,
 }
 
 /// What a window says. Not rounded.
@@ -44,24 +55,43 @@ impl Window {
             self.samples.pop_front();
         }
         self.samples.push_back(round_trip);
-        if let Some(anew) = &mut self.anew {
-            *anew += 1;
-            if *anew >= P99_FROM {
-                self.samples.drain(..self.samples.len() - *anew);
-                self.anew = None;
-            }
+        let Some(Anew { samples, taken }) =
+            self.anew.map(|anew| Anew { samples: anew.samples + 1, taken: anew.taken + 1 })
+        else {
+            return;
+        };
+        self.anew = Some(Anew { samples, taken });
+        if samples >= P99_FROM {
+            self.samples.drain(..self.samples.len() - samples);
+            let samples = self.without_another(taken);
+            self.anew = (samples < P99_FROM).then_some(Anew { samples, taken });
         }
+    }
+
+    /// It may have changed again meanwhile: leaves out what comes first and is of another link than the last; how many are left. Of a
+    /// link that never rests, what there is counts.
+    fn without_another(&mut self, taken: usize) -> usize {
+        let now = median(&sorted(self.samples.range(self.samples.len() - RECENT..)));
+        // So that fewer than a hundredth are left of it.
+        let is_another = |window: &Self| {
+            let first = sorted(window.samples.range(..CHUNK));
+            [20, 80].into_iter().filter_map(|percent| quantile(&first, percent)).any(|then| are_apart(then, now))
+        };
+        while taken < 2 * P99_FROM && self.samples.len() > RECENT + CHUNK && is_another(self) {
+            self.samples.drain(..CHUNK);
+        }
+        self.samples.len()
     }
 
     /// Samples that are wanted before the next pause: at least a `burst`, and as many as tell the tail of a link that is new.
     pub fn wanted(&self, burst: usize) -> usize {
-        P99_FROM.saturating_sub(self.anew.unwrap_or(self.samples.len())).max(burst)
+        P99_FROM.saturating_sub(self.anew.map_or(self.samples.len(), |anew| anew.samples)).max(burst)
     }
 
     /// The link has become another: until [`P99_FROM`] samples of the new one are there, the tail is that of both, and then the old
     /// one's are forgotten.
     pub fn begin_anew(&mut self) {
-        self.anew = Some(0);
+        self.anew = Some(Anew::default());
     }
 
     pub fn len(&self) -> usize {
@@ -87,11 +117,19 @@ impl Window {
         let Some(before) = self.samples.len().checked_sub(RECENT).filter(|before| *before >= RECENT) else {
             return false;
         };
-        let median = |samples: &[Duration]| quantile(samples, 50).unwrap_or_default();
         let then = median(&sorted(self.samples.range(..before)));
         let now = median(&sorted(self.samples.range(before..)));
-        (now >= then * 2 || now * 2 <= then) && now.abs_diff(then) >= ANOTHER_BY
+        are_apart(then, now)
     }
+}
+
+/// Whether two medians are of two links.
+fn are_apart(then: Duration, now: Duration) -> bool {
+    (now >= then * 2 || now * 2 <= then) && now.abs_diff(then) >= ANOTHER_BY
+}
+
+fn median(sorted: &[Duration]) -> Duration {
+    quantile(sorted, 50).unwrap_or_default()
 }
 
 fn sorted<'a>(samples: impl Iterator<Item = &'a Duration>) -> Vec<Duration> {
@@ -158,6 +196,34 @@ mod tests {
         assert_eq!((window.wanted(20), window.summary().unwrap().p99), (20, Some(Duration::from_millis(120))));
         window.push(Duration::from_millis(6));
         assert_eq!((window.len(), window.summary().unwrap().p99), (P99_FROM, Some(Duration::from_millis(6))));
+    }
+
+    #[test]
+    fn a_link_that_changes_again_while_it_is_measured_leaves_nothing_either() {
+        for slow in [1, 4, 7, 20, 25, 27, 33, 60, 200] {
+            let mut window = window((0..600).map(|_| 6_000).chain((0..60).map(|_| 200_000)));
+            window.begin_anew();
+            (0..slow).for_each(|_| window.push(Duration::from_millis(200)));
+            let mut taken = slow;
+            while window.anew.is_some() {
+                window.push(Duration::from_millis(6));
+                taken += 1;
+            }
+            assert!(taken <= P99_FROM + slow + 2 * CHUNK, "{taken} for {slow}");
+            let told = window.summary().unwrap();
+            assert_eq!(told.p99, Some(Duration::from_millis(6)), "{slow}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_never_rests_is_told_all_the_same() {
+        let mut window = window((0..600).map(|_| 6_000));
+        window.begin_anew();
+        for taken in 0..3 * P99_FROM {
+            window.push(Duration::from_millis(if taken / 40 % 2 == 0 { 200 } else { 6 }));
+        }
+        assert!(window.anew.is_none());
+        assert_eq!(window.summary().unwrap().p99, Some(Duration::from_millis(200)));
     }
 
     #[test]

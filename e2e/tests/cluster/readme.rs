@@ -3,7 +3,7 @@
 use crate::suite::{bed, training};
 use anyhow::{Context as _, Result, bail, ensure};
 use sconce_e2e::{Bed, Command, program, root};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 /// The indented commands, without prompts, comments and line ends.
@@ -75,13 +75,19 @@ async fn try_out(bed: &Bed, command: &str) -> Result<()> {
 
 /// What the operator's page begins with, asked while its port is forwarded.
 async fn page(forward: Command, port: &str) -> Result<String> {
-    let (_forwarding, _) = forward.begin().await?;
+    let _forwarding = forward.begin().await?;
     let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).await?;
-    stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    ensure!(answer.contains("200 OK") && answer.contains("<!doctype html>"), "no page: {answer}");
-    Ok(answer)
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+    let mut answer = BufReader::new(stream).lines();
+    let mut said = Vec::new();
+    while let Some(line) = answer.next_line().await.with_context(|| format!("the page broke off: {said:#?}"))? {
+        said.push(line);
+        if said.iter().any(|line| line == "<!doctype html>") {
+            ensure!(said[0].ends_with("200 OK"), "no page: {said:#?}");
+            return Ok(said.join("\n"));
+        }
+    }
+    bail!("no page: {said:#?}")
 }
 
 #[tokio::test]
