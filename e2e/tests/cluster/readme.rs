@@ -47,6 +47,10 @@ async fn try_out(bed: &Bed, command: &str) -> Result<()> {
         ["helm", "install", name, chart, rest @ ..] => {
             bed.helm().args(["template", name]).arg(root().join(chart)).args(rest).output().await?
         }
+        ["helm", "upgrade", name, chart, rest @ ..] => {
+            let upgrade = bed.helm().args(["upgrade", name]).arg(root().join(chart)).args(rest);
+            upgrade.arg("--dry-run=server").output().await?
+        }
         ["helm", rest @ ..] => bed.helm().args(rest).output().await?,
         // A bucket and what came into it: collector/tests/loop.rs goes all round.
         ["sconce", "data", verb, ..] => bed.sconce()?.args(["data", verb, "--help"]).output().await?,
