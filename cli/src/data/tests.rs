@@ -133,7 +133,8 @@ async fn labels_are_counted_onto_what_others_have_counted() {
         assert!(uri.path().ends_with("/namespaces/vision/edgedatasets/digits/status"), "{uri}");
         let patch: Value = serde_json::from_str(&body).unwrap();
         state.2.push(patch.clone());
-        if patch["metadata"]["resourceVersion"] != state.0.to_string() {
+        let version = state.0.to_string();
+        if patch["metadata"]["resourceVersion"] != json!(version) {
             let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict",
                 "code": 409, "message": "the object has been modified"});
             return (StatusCode::CONFLICT, status.to_string());
