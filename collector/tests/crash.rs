@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
+#[path = "common/samples.rs"]
+mod samples;
+
 use bytes::Bytes;
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::RowAccessor as _;
@@ -27,21 +30,9 @@ fn sample(number: u64) -> (Sample, Bytes) {
     let mut content = number.to_string().into_bytes();
     // Now and then a large one.
     content.resize(content.len() + (number * number % 40_000) as usize, b' ');
-    let sample = Sample {
-        id: Id::of(&content),
-        media: if number.is_multiple_of(3) { Media::Png } else { Media::Json },
-        source: "test".into(),
-        group: "door".into(),
-        taken: Now::read(),
-        why: Why::Uniform,
-        probability: 1.0,
-        answer: None,
-        label: None,
-        policy: "Raw".into(),
-        mask: None,
-        redactions: Vec::new(),
-    };
-    (sample, content.into())
+    let media = if number.is_multiple_of(3) { Media::Png } else { Media::Json };
+    let (sample, content) = samples::sample(&content, Why::Uniform);
+    (Sample { media, taken: Now::read(), ..sample }, content)
 }
 
 fn open(folder: &Path) -> Store {

@@ -172,19 +172,13 @@ fn what_a_site_sends_is_labelled_and_learned_and_random_labels_publish_nothing()
 #[test]
 #[cfg(feature = "strangers")]
 fn so_it_is_in_a_bucket() {
-    use common::strangers::{bucket, free_port, interpreter, moto};
+    use common::strangers::{access, bucket, free_port, interpreter, moto};
     let Some(interpreter) = interpreter() else { return };
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let _s3 = moto(&interpreter, port);
     let endpoint = format!("http://127.0.0.1:{port}");
-    let variables = [
-        ("AWS_ENDPOINT_URL", endpoint.as_str()),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("AWS_REGION", "us-east-1"),
-    ];
+    let variables = access(&endpoint);
     bucket(&interpreter, &variables);
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     Site { folder: folder.path().into(), uri: "s3://lake/digits".into(), variables }.goes_round();

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::strangers::{Server, answers, bucket, free_port, interpreter, moto, untried};
+use common::strangers::{Server, access, answers, bucket, free_port, interpreter, moto, untried};
 use common::{Collector, png, until};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -75,13 +75,7 @@ fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
     let folder = tempfile::tempdir().unwrap();
     let (s3, broker) = (free_port(), free_port());
     let endpoint = format!("http://127.0.0.1:{s3}");
-    let variables = [
-        ("AWS_ENDPOINT_URL", endpoint.as_str()),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("AWS_REGION", "us-east-1"),
-    ];
+    let variables = access(&endpoint);
     let _broker = mosquitto(broker, folder.path());
     let datasets = json!({"vision/digits": {
         "uri": "s3://lake/digits",

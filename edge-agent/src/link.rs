@@ -1,7 +1,7 @@
 //! The round trip to the cloud tier, and to the router beside us, probed by gRPC health checks over one kept connection.
 
 use crate::metrics::Metrics;
-use crate::window::{P99_FROM, Summary, Window};
+use crate::window::{BURST, P99_FROM, Summary, Window};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,6 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Probes per burst.
-const BURST: usize = 20;
 /// Longer than any link that serves inference; a probe that takes longer means that the link is lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
@@ -121,7 +119,7 @@ async fn bursts(
         if let Err(lost) = round_trip(&mut client, String::new()).await {
             return lost;
         }
-        for done in 1..=window.wanted(BURST) {
+        for done in 1..=window.wanted() {
             match round_trip(&mut client, String::new()).await {
                 Ok(round_trip) => window.push(round_trip),
                 Err(lost) => return lost,

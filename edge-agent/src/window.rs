@@ -13,8 +13,8 @@ pub const P99_FROM: usize = 500;
 /// So many of the last samples tell how the link is now: three bursts.
 const RECENT: usize = 60;
 
-/// So many samples, a burst, are judged together.
-const CHUNK: usize = 20;
+/// So many samples are taken at once, and judged together.
+pub const BURST: usize = 20;
 
 /// Medians that are less apart are of one link: a busy node, or the next cell of a radio.
 const ANOTHER_BY: Duration = Duration::from_millis(2);
@@ -55,12 +55,10 @@ impl Window {
             self.samples.pop_front();
         }
         self.samples.push_back(round_trip);
-        let Some(Anew { samples, taken }) =
-            self.anew.map(|anew| Anew { samples: anew.samples + 1, taken: anew.taken + 1 })
-        else {
-            return;
-        };
-        self.anew = Some(Anew { samples, taken });
+        let Some(anew) = &mut self.anew else { return };
+        anew.samples += 1;
+        anew.taken += 1;
+        let Anew { samples, taken } = *anew;
         if samples >= P99_FROM {
             self.samples.drain(..self.samples.len() - samples);
             let samples = self.without_another(taken);
@@ -74,18 +72,18 @@ impl Window {
         let now = median(&sorted(self.samples.range(self.samples.len() - RECENT..)));
         // So that fewer than a hundredth are left of it.
         let is_another = |window: &Self| {
-            let first = sorted(window.samples.range(..CHUNK));
+            let first = sorted(window.samples.range(..BURST));
             [20, 80].into_iter().filter_map(|percent| quantile(&first, percent)).any(|then| are_apart(then, now))
         };
-        while taken < 2 * P99_FROM && self.samples.len() > RECENT + CHUNK && is_another(self) {
-            self.samples.drain(..CHUNK);
+        while taken < 2 * P99_FROM && self.samples.len() > RECENT + BURST && is_another(self) {
+            self.samples.drain(..BURST);
         }
         self.samples.len()
     }
 
-    /// Samples that are wanted before the next pause: at least a `burst`, and as many as tell the tail of a link that is new.
-    pub fn wanted(&self, burst: usize) -> usize {
-        P99_FROM.saturating_sub(self.anew.map_or(self.samples.len(), |anew| anew.samples)).max(burst)
+    /// Samples that are wanted before the next pause: at least a burst, and as many as tell the tail of a link that is new.
+    pub fn wanted(&self) -> usize {
+        P99_FROM.saturating_sub(self.anew.map_or(self.samples.len(), |anew| anew.samples)).max(BURST)
     }
 
     /// The link has become another: until [`P99_FROM`] samples of the new one are there, the tail is that of both, and then the old
@@ -190,10 +188,10 @@ mod tests {
         let mut window = window((0..600).map(|_| 120_000).chain((0..31).map(|_| 6_000)));
         assert!(window.tells_of_another_link());
         window.begin_anew();
-        assert_eq!(window.wanted(20), P99_FROM);
+        assert_eq!(window.wanted(), P99_FROM);
         (0..P99_FROM - 1).for_each(|_| window.push(Duration::from_millis(6)));
         assert!(!window.tells_of_another_link(), "it is being measured");
-        assert_eq!((window.wanted(20), window.summary().unwrap().p99), (20, Some(Duration::from_millis(120))));
+        assert_eq!((window.wanted(), window.summary().unwrap().p99), (20, Some(Duration::from_millis(120))));
         window.push(Duration::from_millis(6));
         assert_eq!((window.len(), window.summary().unwrap().p99), (P99_FROM, Some(Duration::from_millis(6))));
     }
@@ -209,7 +207,7 @@ mod tests {
                 window.push(Duration::from_millis(6));
                 taken += 1;
             }
-            assert!(taken <= P99_FROM + slow + 2 * CHUNK, "{taken} for {slow}");
+            assert!(taken <= P99_FROM + slow + 2 * BURST, "{taken} for {slow}");
             let told = window.summary().unwrap();
             assert_eq!(told.p99, Some(Duration::from_millis(6)), "{slow}");
         }

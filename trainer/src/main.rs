@@ -100,6 +100,9 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
 
 fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     output::check(&flags.output)?;
+    if let Some(page) = flags.report.as_ref().filter(|path| path.with_extension("html") == **path) {
+        bail!("--report names the JSON; the page comes beside it, as {}", page.display());
+    }
     let target = flags.publish.as_deref().map(publish::reference).transpose()?;
     let key = flags.signing.key()?;
     let mut opened = open(&flags.source, &flags.output, insecure)?;
@@ -163,12 +166,8 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         published: address,
     };
     if let (Some(path), Ok(_)) = (&flags.report, &published) {
-        let page_file = path.with_extension("html");
-        if page_file == *path {
-            bail!("--report names the JSON; the page comes beside it, as {}", page_file.display());
-        }
         write(path, &format!("{:#}\n", report(&run)))?;
-        write(&page_file, &page(&run))?;
+        write(&path.with_extension("html"), &page(&run))?;
     }
     if let Some(address) = address {
         println!("published {address}");
@@ -196,8 +195,8 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
 /// Makes the variants of a manifest anew, from the weights of an artifact.
 fn compress(folder: &Path, source: &Source, insecure: &[String]) -> Result<ExitCode> {
     let artifact = Artifact::open(folder)?;
-    let mut opened = open(source, folder, insecure)?;
     output::check(folder)?;
+    let mut opened = open(source, folder, insecure)?;
     let Opened { architecture, preprocess, data, .. } = &mut opened;
     if **artifact.graph() != architecture.graph()? || artifact.preprocess() != preprocess {
         bail!(

@@ -69,6 +69,23 @@ fn train(folder: &Path, manifest: &str, data: &str, output: &str) -> String {
     said
 }
 
+/// What the artifact says, of other weights.
+fn write_like(artifact: &Artifact, folder: &Path, variants: &[Variant]) {
+    let mut evaluation = artifact.evaluation().unwrap().clone();
+    evaluation.variants.retain(|name, _| variants.iter().any(|variant| variant.name == *name));
+    let description = Description {
+        task: "classification",
+        labels: artifact.config().labels.clone(),
+        architecture: &serde_json::from_value(artifact.config().architecture.clone()).unwrap(),
+        head: None,
+        architectures: &BTreeMap::new(),
+        preprocess: artifact.preprocess(),
+        variants,
+        evaluation: &evaluation,
+    };
+    write(folder, &description).unwrap();
+}
+
 /// A folder with two data sets, `home` and `site`, and a model of the first in `base`.
 fn based() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -151,19 +168,7 @@ fn bytes_of_a_base_that_learned_to_be_rounded_stay() {
     let moved = network.variables().iter().map(|(name, weight)| (name.clone(), (weight.as_tensor() * 1.02).unwrap()));
     let moved = Network::load(network.graph().clone(), &moved.collect()).unwrap();
     let int8 = Variant::int8(&moved, &quantisation.inputs).unwrap();
-    let mut evaluation = artifact.evaluation().unwrap().clone();
-    evaluation.variants.remove("f16");
-    let description = Description {
-        task: "classification",
-        labels: artifact.config().labels.clone(),
-        architecture: &serde_json::from_value(artifact.config().architecture.clone()).unwrap(),
-        head: None,
-        architectures: &BTreeMap::new(),
-        preprocess: artifact.preprocess(),
-        variants: &[Variant::f32(network), int8],
-        evaluation: &evaluation,
-    };
-    write(&folder.path().join("rounded"), &description).unwrap();
+    write_like(&artifact, &folder.path().join("rounded"), &[Variant::f32(network), int8]);
     train(folder.path(), &manifest("base: {uri: rounded}", "epochs: 1"), "site", "update");
     let bytes = |artifact: &str| part(folder.path(), artifact, "int8", "backbone");
     assert!(bytes("update") == bytes("rounded") && bytes("update") != bytes("base"));
@@ -178,19 +183,7 @@ fn a_head_whose_features_say_nothing_is_named() {
     // Below zero for whatever is read.
     let bias = &network.variables()["dense_1.bias"];
     bias.set(&(bias.ones_like().unwrap() * -1e6).unwrap()).unwrap();
-    let mut evaluation = artifact.evaluation().unwrap().clone();
-    evaluation.variants.retain(|name, _| name == F32);
-    let description = Description {
-        task: "classification",
-        labels: artifact.config().labels.clone(),
-        architecture: &serde_json::from_value(artifact.config().architecture.clone()).unwrap(),
-        head: None,
-        architectures: &BTreeMap::new(),
-        preprocess: artifact.preprocess(),
-        variants: &[Variant::f32(network)],
-        evaluation: &evaluation,
-    };
-    write(&folder.path().join("dead"), &description).unwrap();
+    write_like(&artifact, &folder.path().join("dead"), &[Variant::f32(network)]);
     let file = folder.path().join("training.yaml");
     for fit in ["epochs: 1", "epochs: 1, augment: [{flip: {}}]"] {
         std::fs::write(&file, manifest("base: {uri: dead}", fit)).unwrap();

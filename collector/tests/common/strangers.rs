@@ -63,6 +63,17 @@ pub fn moto(interpreter: &Path, port: u16) -> Server {
     server
 }
 
+/// What opens a bucket of that server.
+pub fn access(endpoint: &str) -> [(&'static str, &str); 5] {
+    [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "us-east-1"),
+    ]
+}
+
 pub fn bucket(interpreter: &Path, variables: &[(&str, &str)]) {
     let script = "import boto3,os; boto3.client('s3',endpoint_url=os.environ['AWS_ENDPOINT_URL'],region_name='us-east-1').create_bucket(Bucket='lake')";
     let made = Command::new(interpreter).args(["-c", script]).envs(variables.iter().copied()).status().unwrap();
