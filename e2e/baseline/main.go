@@ -26,7 +26,7 @@ func main() {
 	image := flags.String("runtime-image", "", "image of the pods")
 	health := flags.String("health", ":8081", "address of /readyz")
 	metrics := flags.String("metrics", ":8080", "address of /metrics")
-	for _, unused := range []string{"namespace", "insecure-registry"} {
+	for _, unused := range []string{"trainer-image", "namespace", "insecure-registry"} {
 		flags.String(unused, "", "not used")
 	}
 	if len(os.Args) < 2 || os.Args[1] != "run" {

@@ -22,6 +22,7 @@ pub mod shape;
 mod sums;
 pub mod threads;
 mod tile;
+mod wide;
 
 pub use aligned::Aligned;
 pub use epilogue::{Activation, Epilogue};
@@ -30,6 +31,7 @@ pub use matmul::{Matrix, matmul};
 pub use out::Out;
 pub use shape::{Image, Window};
 pub use threads::Threads;
+pub use wide::wide;
 
 /// What runs a kernel: an instruction set that the CPU has, and the threads that may help.
 #[derive(Clone, Copy)]

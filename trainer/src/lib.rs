@@ -1,5 +1,6 @@
 //! Learns: read → preprocess → fit → compress → evaluate → gate → publish.
 
+pub mod alone;
 pub mod args;
 pub mod augment;
 pub mod base;

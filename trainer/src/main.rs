@@ -10,6 +10,7 @@ use sconce_model::idx;
 use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
 use sconce_model::variant::F32;
+use sconce_trainer::alone::alone;
 use sconce_trainer::args::{Args, Source, Train, Verb};
 use sconce_trainer::base::{self, Base, BaseError};
 use sconce_trainer::data::{self, DataError, DataSet, Wanted};
@@ -40,6 +41,7 @@ const NOT_ACCEPTED: u8 = 3;
 const STOPPED: u8 = 143;
 
 fn main() -> Result<ExitCode> {
+    alone()?;
     // An error would say that one is installed already.
     rustls::crypto::ring::default_provider().install_default().ok();
     let args = Args::parse();

@@ -6,6 +6,7 @@ use crate::architecture::Activation::{HardSwish, LeakyRelu, None, Relu, Relu6, S
 use candle_core::{Result, Tensor};
 use sconce_kernels::IsaToken;
 use sconce_kernels::gates::{Function, map};
+use sconce_kernels::wide;
 use std::sync::OnceLock;
 
 /// What is left of a value below zero, as in PyTorch.
@@ -83,13 +84,19 @@ pub(super) fn slope_of_output(activation: Activation, y: f32) -> f32 {
 }
 
 /// The gradient before a rectifier, given that behind it.
-pub(super) fn through(activation: Activation, gradient: &[f32], ys: &[f32], into: &mut [f32]) {
-    let values = into.iter_mut().zip(gradient.iter().zip(ys));
-    match activation {
-        None => into.copy_from_slice(gradient),
-        Relu => values.for_each(|(into, (g, y))| *into = if *y > 0.0 { *g } else { 0.0 }),
-        _ => values.for_each(|(into, (g, y))| *into = g * slope(activation, 0.0, *y)),
-    }
+pub(super) fn through(activation: Activation, gradient: &[f32], ys: &[f32]) -> Result<Vec<f32>> {
+    Ok(match activation {
+        None => gradient.to_vec(),
+        Relu => wide(isa()?, where_positive, (gradient, ys)),
+        _ => gradient.iter().zip(ys).map(|(g, y)| g * slope(activation, 0.0, *y)).collect(),
+    })
+}
+
+/// Bits, not a branch: which of them is positive is chance.
+#[inline(always)]
+fn where_positive((gradient, ys): (&[f32], &[f32])) -> Vec<f32> {
+    let keep = |y: f32| u32::from(y > 0.0).wrapping_neg();
+    gradient.iter().zip(ys).map(|(g, y)| f32::from_bits(g.to_bits() & keep(*y))).collect()
 }
 
 /// What functions are computed with: found out once.

@@ -1,7 +1,9 @@
 //! Adam, in place: one pass over weight, gradient and both moments. No weight decay, as in Keras and PyTorch.
 
+use super::activation::isa;
 use super::slice;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var};
+use sconce_kernels::wide;
 use std::sync::{Mutex, PoisonError};
 
 const BETA1: f32 = 0.9;
@@ -62,11 +64,19 @@ impl InplaceOp2 for Adam {
         let Moments { means, squares } = &mut *moments;
         let rate = self.learning_rate / (1.0 - BETA1.powi(self.step));
         let scale = 1.0 / (1.0 - BETA2.powi(self.step));
-        for (((w, g), m), v) in weight[start..end].iter_mut().zip(gradient).zip(means).zip(squares) {
-            *m = BETA1 * *m + (1.0 - BETA1) * g;
-            *v = BETA2 * *v + (1.0 - BETA2) * g * g;
-            *w -= rate * *m / ((*v * scale).sqrt() + EPSILON);
-        }
+        wide(isa()?, step, (&mut weight[start..end], gradient, (&mut means[..], &mut squares[..]), (rate, scale)));
         Ok(())
+    }
+}
+
+/// Weights, gradient and both moments side by side.
+type Sides<'a> = (&'a mut [f32], &'a [f32], (&'a mut [f32], &'a mut [f32]), (f32, f32));
+
+#[inline(always)]
+fn step((weights, gradient, (means, squares), (rate, scale)): Sides<'_>) {
+    for (((w, g), m), v) in weights.iter_mut().zip(gradient).zip(means).zip(squares) {
+        *m = BETA1 * *m + (1.0 - BETA1) * g;
+        *v = BETA2 * *v + (1.0 - BETA2) * g * g;
+        *w -= rate * *m / ((*v * scale).sqrt() + EPSILON);
     }
 }

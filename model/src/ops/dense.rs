@@ -1,10 +1,10 @@
 //! `ys = xs · Wᵀ + b`, optionally rectified.
 
-use super::activation::{self, activate, is_rectifier, through};
+use super::activation::{self, activate, is_rectifier, isa, through};
 use super::record::{elements, learns, like, record};
 use crate::architecture::Activation;
 use candle_core::{Result, Tensor};
-use sconce_kernels::{Matrix, matmul};
+use sconce_kernels::{Matrix, matmul, wide};
 
 /// `xs` is `(batch, .., in)`, `weight` `(out, in)`, `bias` `(out)`; returns `(batch, .., out)`.
 pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
@@ -23,8 +23,7 @@ pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation
     let mut shape = xs.dims().to_vec();
     *shape.last_mut().expect("an input has a last axis") = outputs;
     let ys = record("dense", [&xs, &weight, bias], ys, shape, move |[xs, weight, bias], ys, gradient| {
-        let mut before = vec![0.0; rows * outputs];
-        through(fused, &elements(gradient)?, &elements(ys)?, &mut before);
+        let before = through(fused, &elements(gradient)?, &elements(ys)?)?;
         let gradient = Matrix::new(&before, rows, outputs);
         let product = |a, b, of: &Tensor| {
             let mut out = vec![0.0; of.elem_count()];
@@ -35,14 +34,19 @@ pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation
         let dx = learns(xs).then(|| product(gradient, Matrix::new(&weights, outputs, inputs), xs)).transpose()?;
         let dw =
             learns(weight).then(|| product(gradient.t(), Matrix::new(&values, rows, inputs), weight)).transpose()?;
-        let db = learns(bias).then(|| like(column_sums(&before, outputs), bias)).transpose()?;
+        let db = learns(bias).then(|| like(column_sums(&before, outputs)?, bias)).transpose()?;
         Ok([dx.flatten(), dw.flatten(), db.flatten()])
     })?;
     activate(&ys, if fused == activation { Activation::None } else { activation })
 }
 
 /// Of rows that lie one after the other.
-pub(super) fn column_sums(rows: &[f32], columns: usize) -> Vec<f32> {
+pub(super) fn column_sums(rows: &[f32], columns: usize) -> Result<Vec<f32>> {
+    Ok(wide(isa()?, summed, (rows, columns)))
+}
+
+#[inline(always)]
+fn summed((rows, columns): (&[f32], usize)) -> Vec<f32> {
     let mut sums = vec![0.0; columns];
     for row in rows.chunks_exact(columns.max(1)) {
         sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);

@@ -149,8 +149,7 @@ pub fn batch_norm(
     activation::apply(fused, &mut ys)?;
     let ys = record("batch-norm", [&xs, weight, bias], ys, xs.shape(), move |[xs, weight, bias], ys, gradient| {
         let (values, weights) = (elements(xs)?, elements(weight)?);
-        let mut before = vec![0.0; values.len()];
-        through(fused, &elements(gradient)?, &elements(ys)?, &mut before);
+        let mut before = through(fused, &elements(gradient)?, &elements(ys)?)?;
         valid.clear_rest(&mut before, channels.count);
         let (sums, products) = channels.sums(&values, &before, &valid, |channel, x, g| (g, g * (x - mean[channel])));
         let of = |sums: &[f64]| sums.iter().map(|sum| *sum as f32).collect::<Vec<f32>>();

@@ -1,8 +1,10 @@
 //! Pools of windows. A maximum's gradient goes to the first of its window, whole: candle's divides it by the window's area.
 
+use super::activation::isa;
 use super::record::{elements, like, record};
 use crate::graph::Pad;
 use candle_core::{Result, Tensor};
+use sconce_kernels::wide;
 use std::ops::Range;
 
 /// Windows over the planes of images; padding is never the greatest, and not counted in a mean.
@@ -41,16 +43,16 @@ pub fn max_pool2d(xs: &Tensor, pooling: Pooling) -> Result<Tensor> {
     // Index of each window's maximum in its plane, kept for the backward pass.
     let (mut ys, mut winners) = (vec![f32::NEG_INFINITY; count], vec![0_u32; count]);
     {
-        let values = elements(&xs)?;
+        let (isa, values) = (isa()?, elements(&xs)?);
         let outputs = ys.chunks_exact_mut(out.0 * out.1).zip(winners.chunks_exact_mut(out.0 * out.1));
         for (plane, (ys, winners)) in values.chunks_exact(height * width).zip(outputs) {
+            if pooling.is_of_four() {
+                wide(isa, halve, (plane, width, ys, winners));
+                continue;
+            }
             let rows = ys.chunks_exact_mut(out.1).zip(winners.chunks_exact_mut(out.1));
             for (oy, (ys, winners)) in rows.enumerate() {
-                if pooling.is_of_four() {
-                    halve(plane, 2 * oy * width, width, ys, winners);
-                } else {
-                    greatest(pooling, plane, (oy, height, width), ys, winners);
-                }
+                greatest(pooling, plane, (oy, height, width), ys, winners);
             }
         }
     }
@@ -85,20 +87,29 @@ fn greatest(
     }
 }
 
-/// [`greatest`] as most networks have it: windows of 2×2, side by side.
-fn halve(plane: &[f32], top: usize, width: usize, ys: &mut [f32], winners: &mut [u32]) {
-    let (upper, lower) = plane[top..top + 2 * width].split_at(width);
-    let windows = upper.chunks_exact(2).zip(lower.chunks_exact(2));
-    for ((upper, lower), (at, (y, winner))) in windows.zip((top..).step_by(2).zip(ys.iter_mut().zip(winners))) {
-        let above = larger((upper[0], at as u32), (upper[1], at as u32 + 1));
-        let below = (at + width) as u32;
-        (*y, *winner) = larger(larger(above, (lower[0], below)), (lower[1], below + 1));
+/// [`greatest`] of a whole plane as most networks have it: windows of 2×2, side by side.
+#[inline(always)]
+fn halve((plane, width, ys, winners): (&[f32], usize, &mut [f32], &mut [u32])) {
+    let out = width / 2;
+    let rows = ys.chunks_exact_mut(out).zip(winners.chunks_exact_mut(out));
+    for (lines, (top, (ys, winners))) in plane.chunks_exact(2 * width).zip((0..).step_by(2 * width).zip(rows)) {
+        let (upper, lower) = lines.split_at(width);
+        let windows = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
+        for ((upper, lower), (at, (y, winner))) in
+            windows.zip((top as u32..).step_by(2).zip(ys.iter_mut().zip(winners)))
+        {
+            let above = larger((upper[0], at), (upper[1], at + 1));
+            let below = at + width as u32;
+            (*y, *winner) = larger(larger(above, (lower[0], below)), (lower[1], below + 1));
+        }
     }
 }
 
-/// The first among equals; a NaN wins, and stays.
+/// The first among equals; a NaN wins, and stays. Without a branch: which is the larger is chance.
+#[inline(always)]
 fn larger(best: (f32, u32), other: (f32, u32)) -> (f32, u32) {
-    if other.0 > best.0 || other.0.is_nan() { other } else { best }
+    let is_other = (other.0 > best.0) | other.0.is_nan();
+    (if is_other { other.0 } else { best.0 }, if is_other { other.1 } else { best.1 })
 }
 
 /// `xs` is `(batch, channels, height, width)`.

@@ -19,8 +19,7 @@ pub fn add(xs: &[Tensor], activation: Activation) -> Result<Tensor> {
         let before = if fused == Activation::None {
             gradient.clone()
         } else {
-            let mut before = vec![0.0; ys.elem_count()];
-            through(fused, &elements(gradient)?, &elements(ys)?, &mut before);
+            let before = through(fused, &elements(gradient)?, &elements(ys)?)?;
             Tensor::from_vec(before, ys.shape(), ys.device())?
         };
         Ok([left, right].map(|of| learns(of).then(|| before.clone())))

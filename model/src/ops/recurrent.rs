@@ -43,7 +43,7 @@ pub fn recurrent(xs: &Tensor, weight: &Tensor, bias: &Tensor, reading: Reading) 
         let slopes = through_time(&size, &weights, &states, &kept, &gradient, &reading);
         let dx = learns(xs).then(|| size.input_gradient(&weights, &slopes)).map_or(Ok(None), |dx| like(dx, xs))?;
         let dw = like(size.weight_gradient(&of_xs, &states, &slopes, reading.reverse), weight)?;
-        let sums = [column_sums(&slopes.input, gates), column_sums(slopes.recurrent(), gates)];
+        let sums = [column_sums(&slopes.input, gates)?, column_sums(slopes.recurrent(), gates)?];
         Ok([dx, dw, like(sums.concat(), bias)?])
     })
 }

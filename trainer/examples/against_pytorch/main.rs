@@ -16,6 +16,7 @@ use sconce_kernels::IsaToken;
 use sconce_model::architecture::Architecture;
 use sconce_model::network::{Mode, Network, Training, generator, unit};
 use sconce_model::ops::{Adam, Loss, Targets};
+use sconce_trainer::alone::alone;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -63,6 +64,7 @@ struct Round {
 }
 
 fn main() -> Result<()> {
+    alone()?;
     let rounds = std::env::args().nth(1).map_or(Ok(9), |word| word.parse::<usize>())?.max(1);
     let only = std::env::args().nth(2);
     let known: Vec<&str> = NETWORKS.iter().map(|(name, _)| *name).collect();

@@ -5,13 +5,15 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-/// The log, read up to here.
+/// The log, read up to here. When a file of it is full, the API server gives it another name, and begins the next.
 pub struct Audit {
-    file: PathBuf,
+    folder: PathBuf,
     user: &'static str,
-    read: u64,
+    /// Of each file, by its number on the disk, what of it is read.
+    read: BTreeMap<u64, u64>,
 }
 
 /// Requests by verb and resource.
@@ -39,19 +41,30 @@ struct Object {
 }
 
 impl Audit {
-    pub fn new(file: PathBuf, user: &'static str) -> Self {
-        Self { file, user, read: 0 }
+    /// The folder holds `audit.log`, and `audit-….log` that are full.
+    pub fn new(folder: PathBuf, user: &'static str) -> Self {
+        Self { folder, user, read: BTreeMap::new() }
     }
 
     /// What was asked since the last call. A line that is not whole yet waits for the next one.
     pub fn since(&mut self) -> Result<Requests> {
-        let mut file = std::fs::File::open(&self.file).with_context(|| format!("reading {}", self.file.display()))?;
-        file.seek(SeekFrom::Start(self.read))?;
-        let (mut lines, mut line, mut requests) = (BufReader::new(file), String::new(), Requests::default());
-        while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
-            self.read += u64::try_from(line.len())?;
-            requests.add(&line, self.user)?;
-            line.clear();
+        let mut requests = Requests::default();
+        for entry in self.folder.read_dir().with_context(|| format!("reading {}", self.folder.display()))? {
+            let file = entry?.path();
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            if !name.starts_with("audit") || !name.ends_with(".log") {
+                continue;
+            }
+            // One that gets another name just now is read next time.
+            let Ok(mut file) = std::fs::File::open(&file) else { continue };
+            let read = self.read.entry(file.metadata()?.ino()).or_default();
+            file.seek(SeekFrom::Start(*read))?;
+            let (mut lines, mut line) = (BufReader::new(file), String::new());
+            while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
+                *read += u64::try_from(line.len())?;
+                requests.add(&line, self.user)?;
+                line.clear();
+            }
         }
         Ok(requests)
     }
@@ -122,15 +135,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_being_written_waits() {
+    fn a_line_that_is_being_written_waits_and_a_file_that_is_full_is_read_to_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("audit.log");
         let whole = line("patch", "me", "pods");
         std::fs::write(&file, format!("{whole}\n{}", &whole[..9])).unwrap();
-        let mut audit = Audit::new(file.clone(), "me");
+        let mut audit = Audit::new(folder.path().into(), "me");
         assert_eq!(audit.since().unwrap().writes(), 1);
         std::fs::write(&file, format!("{whole}\n{whole}\n")).unwrap();
         assert_eq!(audit.since().unwrap().writes(), 1);
         assert_eq!(audit.since().unwrap(), Requests::default());
+        let full = folder.path().join("audit-2026-11-29T03-00-00.000.log");
+        std::fs::rename(&file, &full).unwrap();
+        std::fs::write(&full, format!("{whole}\n{whole}\n{whole}\n")).unwrap();
+        std::fs::write(&file, format!("{whole}\n")).unwrap();
+        assert_eq!(audit.since().unwrap().writes(), 2);
     }
 }

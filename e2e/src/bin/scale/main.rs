@@ -87,7 +87,7 @@ async fn measure(args: &Args) -> Result<()> {
 
     let mut bench = Bench {
         args,
-        audit: Audit::new(CLUSTER.folder().join("cp/audit.log"), USER),
+        audit: Audit::new(CLUSTER.folder().join("cp"), USER),
         operator: start(args, &bed, &kubeconfig, scratch.path()).await?,
         before: Taken::default(),
     };

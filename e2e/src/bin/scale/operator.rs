@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-const HEALTH: &str = "127.0.0.1:38081";
+const HEALTH: &str = "127.0.0.1:28081";
 
 pub struct Operator {
     process: Child,
@@ -29,8 +29,15 @@ impl Operator {
         let said = fs::OpenOptions::new().create(true).append(true).open(log)?;
         let began = Instant::now();
         let mut process = Command::new(program)
-            .args(["run", "--runtime-image=runtime:none", "--namespace=sconce-system", "--insecure-registry", registry])
-            .args(["--health", HEALTH, "--metrics", "127.0.0.1:38080"])
+            .args([
+                "run",
+                "--runtime-image=runtime:none",
+                "--trainer-image=trainer:none",
+                "--namespace=sconce-system",
+                "--insecure-registry",
+                registry,
+            ])
+            .args(["--health", HEALTH, "--metrics", "127.0.0.1:28080"])
             .env("KUBECONFIG", kubeconfig)
             .stderr(said)
             .kill_on_drop(true)

@@ -40,8 +40,7 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, activ
     activation::apply(fused, &mut ys)?;
     let shape = (batch, geometry.filters, geometry.out.0, geometry.out.1);
     let ys = record("conv2d", [&xs, &weight, bias], ys, shape, move |[xs, weight, bias], ys, gradient| {
-        let mut before = vec![0.0; ys.elem_count()];
-        through(fused, &elements(gradient)?, &elements(ys)?, &mut before);
+        let before = through(fused, &elements(gradient)?, &elements(ys)?)?;
         let space = |of: &Tensor| learns(of).then(|| vec![0.0; of.elem_count()]);
         let (mut dx, mut dw) = (space(xs), space(weight));
         geometry.backward(&elements(xs)?, &elements(weight)?, &before, (dx.as_deref_mut(), dw.as_deref_mut()));
@@ -101,7 +100,7 @@ impl Geometry {
     }
 
     fn is_direct(&self) -> bool {
-        self.patch() <= DIRECT && !self.is_pointwise()
+        self.patch() <= DIRECT && self.share() < 4 && !self.is_pointwise()
     }
 
     /// Adds to `ys`, which are the biases.
