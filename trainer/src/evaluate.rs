@@ -7,6 +7,7 @@ use crate::prepared::{Answer, Prepared, accuracy};
 use candle_core::Tensor;
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::artifact::{Evaluation, Measured, Paired};
+use sconce_model::drift::Reference;
 use sconce_model::metrics::{confusion, drop_upper95, wilson95};
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::Variant;
@@ -20,6 +21,8 @@ const ROUNDS: usize = 101;
 pub struct Evaluated {
     pub evaluation: Evaluation,
     pub answers: BTreeMap<String, Vec<Answer>>,
+    /// What each is held against where it serves, if there are enough samples to tell.
+    pub references: BTreeMap<String, Reference>,
 }
 
 /// Every variant on the same samples; the first is the one that the others are held against.
@@ -27,12 +30,14 @@ pub struct Evaluated {
 /// # Errors
 /// [`FitError`] if preprocessing does not fit.
 pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preprocess) -> Result<Evaluated, FitError> {
-    let (mut measured, mut said) = (BTreeMap::new(), BTreeMap::new());
+    let (mut measured, mut said, mut references) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let samples = data.test.read();
     let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
         let graph = variant.network.graph();
-        let answers = Prepared::new(samples, preprocess, &graph.input)?.answers(&variant.plan()?)?;
+        let prepared = Prepared::new(samples, preprocess, &graph.input)?;
+        let answers = prepared.answers(&variant.plan()?)?;
+        references.extend(Some(variant.name.clone()).zip(reference(&prepared, &answers)));
         let right = answers.iter().filter(|answer| answer.right()).count();
         let measure = Measured {
             path: variant.arithmetic.name().into(),
@@ -49,7 +54,14 @@ pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preproces
     }
     let evaluation =
         Evaluation { schema: 1, dataset: data.described(), test_reads: data.test.reads(), variants: measured };
-    Ok(Evaluated { evaluation, answers: said })
+    Ok(Evaluated { evaluation, answers: said, references })
+}
+
+/// Samples that are there for being hard count by the inverse of their probability, as they come where the model serves.
+fn reference(samples: &Prepared, answers: &[Answer]) -> Option<Reference> {
+    let order: Vec<usize> = (0..answers.len()).collect();
+    let weights = samples.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);
+    Reference::of(answers.iter().zip(weights).map(|(answer, weight)| (answer.class, answer.confidence, weight)))
 }
 
 pub fn paired(against: &str, before: &[Answer], after: &[Answer]) -> Paired {
