@@ -318,10 +318,6 @@ pub struct Collected {
     pub dropped: std::collections::BTreeMap<String, i64>,
 }
 
-fn is_zero(count: &i64) -> bool {
-    *count == 0
-}
-
 fn counts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",

@@ -5,6 +5,7 @@ use super::peek::{PeekError, model_name};
 use super::watch::Table;
 use crate::deadline::deadline;
 use crate::metrics::seconds;
+use crate::server::DRIFTS;
 use crate::tap::{Answered, Tap};
 use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
@@ -60,6 +61,7 @@ struct Outcome {
 
 pub struct RouterMetrics {
     waited: Family<Place, Histogram>,
+    drifts: Family<Place, Counter>,
     requests: Family<Outcome, Counter>,
     failovers: Counter,
 }
@@ -68,6 +70,7 @@ impl RouterMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             waited: Family::new_with_constructor(seconds as fn() -> Histogram),
+            drifts: Family::default(),
             requests: Family::default(),
             failovers: Counter::default(),
         };
@@ -83,6 +86,11 @@ impl RouterMetrics {
             metrics.requests.clone(),
         );
         registry.register(
+            "sconce_router_requests_drifted",
+            "Answers of models that say of late something else than they said of held-out samples",
+            metrics.drifts.clone(),
+        );
+        registry.register(
             "sconce_router_failovers",
             "Attempts that failed and went elsewhere",
             metrics.failovers.clone(),
@@ -90,13 +98,17 @@ impl RouterMetrics {
         metrics
     }
 
-    fn answered(&self, model: &str, tier: &str, code: Code, waited: Duration) {
+    fn answered(&self, model: &str, tier: &str, (code, drifts): (Code, bool), waited: Duration) {
         let (model, tier) = (model.to_owned(), tier.to_owned());
         self.requests
             .get_or_create(&Outcome { model: model.clone(), tier: tier.clone(), code: format!("{code:?}") })
             .inc();
         if code == Code::Ok {
-            self.waited.get_or_create(&Place { model, tier }).observe(waited.as_secs_f64());
+            let place = Place { model, tier };
+            self.waited.get_or_create(&place).observe(waited.as_secs_f64());
+            if drifts {
+                self.drifts.get_or_create(&place).inc();
+            }
         }
     }
 }
@@ -160,7 +172,8 @@ impl Router {
         match answered {
             Ok((answer, tier)) => {
                 if is_counted {
-                    self.metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
+                    let said = (code(&answer), answer.headers().contains_key(DRIFTS));
+                    self.metrics.answered(&name, &tier, said, arrived.elapsed());
                     if code(&answer) == Code::Ok && self.tap.wants(&name) {
                         return Ok(tapped(&self.tap, name, tier, body, answer));
                     }
@@ -171,7 +184,7 @@ impl Router {
                 // Names that nobody routes are the clients' invention: they make no series.
                 let name = if status.code() == Code::NotFound { "unknown" } else { &name };
                 if is_counted {
-                    self.metrics.answered(name, "none", status.code(), arrived.elapsed());
+                    self.metrics.answered(name, "none", (status.code(), false), arrived.elapsed());
                 }
                 Err(status)
             }
