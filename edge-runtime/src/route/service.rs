@@ -6,9 +6,10 @@ use super::watch::Table;
 use crate::deadline::deadline;
 use crate::metrics::seconds;
 use crate::server::DRIFTS;
-use crate::tap::{Answered, Tap};
+use crate::tap::{Answered, CONSENT, Tap};
 use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt as _, Full, Limited};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -175,7 +176,8 @@ impl Router {
                     let said = (code(&answer), answer.headers().contains_key(DRIFTS));
                     self.metrics.answered(&name, &tier, said, arrived.elapsed());
                     if code(&answer) == Code::Ok && self.tap.wants(&name) {
-                        return Ok(tapped(&self.tap, name, tier, body, answer));
+                        let consent = head.headers.get(CONSENT).cloned();
+                        return Ok(tapped(&self.tap, (name, tier, consent), body, answer));
                     }
                 }
                 Ok(passed_on(answer))
@@ -271,11 +273,16 @@ fn passed_on(answer: Answer) -> http::Response<Body> {
 }
 
 /// As it was passed on; the tap gets another reference to the same bytes.
-fn tapped(tap: &Tap, model: String, tier: String, request: Bytes, answer: Answer) -> http::Response<Body> {
+fn tapped(
+    tap: &Tap,
+    (model, tier, consent): (String, String, Option<HeaderValue>),
+    request: Bytes,
+    answer: Answer,
+) -> http::Response<Body> {
     let (head, body) = answer.into_parts();
     let trailers = body.trailers().cloned();
     let answer = body.to_bytes();
-    tap.offer(Answered { model, tier, request, answer: answer.clone() });
+    tap.offer(Answered { model, tier, consent, request, answer: answer.clone() });
     let body = Full::new(answer).with_trailers(async { trailers.map(Ok) });
     http::Response::from_parts(head, Body::new(body))
 }
