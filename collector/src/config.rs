@@ -191,7 +191,9 @@ impl Dataset {
         }
         let is_mute = |source: &&Source| matches!(source.from, From::Mjpeg { .. } | From::Microphone { .. });
         if self.consent && self.sources.iter().any(|source| is_mute(&source)) {
-            return Err("a camera and a microphone cannot tell of consent, which this dataset needs: leave them out".into());
+            return Err(
+                "a camera and a microphone cannot tell of consent, which this dataset needs: leave them out".into()
+            );
         }
         if let Privacy::Masked { mask } = &self.privacy
             && (mask.blocks == Some(0) || (mask.zones.is_empty() && mask.blocks.is_none()))

@@ -132,10 +132,7 @@ impl Collector {
                 "the policy is another now: what was held under the old one is dropped"
             );
         }
-        let open = Arc::new(Open {
-            intake: Intake::new(keeper, &dataset),
-            dataset: dataset.clone(),
-        });
+        let open = Arc::new(Open { intake: Intake::new(keeper, &dataset), dataset: dataset.clone() });
         let mut tasks = JoinSet::new();
         let (of, node, forwarded) = (name.to_owned(), self.args.node_name.clone(), open.clone());
         tasks.spawn(async move { forward(&of, &node, &forwarded.dataset, &forwarded.intake).await });

@@ -148,7 +148,8 @@ fn without_consent_nothing_is_kept_where_it_is_needed_and_what_is_held_without_g
     configure(folder.path(), &needed(0));
     collector.sent("vision/digits", 3);
     let lake = files(&folder.path().join("lake"));
-    let holds = |words: &str| lake.iter().any(|(_, content)| content.windows(words.len()).any(|at| at == words.as_bytes()));
+    let holds =
+        |words: &str| lake.iter().any(|(_, content)| content.windows(words.len()).any(|at| at == words.as_bytes()));
     assert!(holds("form 12, 2026-11-03") && holds("form 13"), "it goes along");
 }
 

@@ -44,7 +44,8 @@ impl Counted {
         let before = |index: usize| old.within.get(index).map_or(0, |(_, count)| *count);
         let later = self.within.iter().enumerate();
         let within = later.map(|(index, (le, count))| (*le, count.saturating_sub(before(index)))).collect();
-        let [errors, drifted] = [(self.errors, old.errors), (self.drifted, old.drifted)].map(|(new, old)| new.saturating_sub(old));
+        let [errors, drifted] =
+            [(self.errors, old.errors), (self.drifted, old.drifted)].map(|(new, old)| new.saturating_sub(old));
         Self { within, errors, drifted }
     }
 
@@ -214,7 +215,11 @@ mod tests {
     impl Router {
         fn new() -> Self {
             let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(20e-6, 1.4, 40));
-            Self { drifted: Family::default(), requests: Family::default(), waited: Family::new_with_constructor(histogram) }
+            Self {
+                drifted: Family::default(),
+                requests: Family::default(),
+                waited: Family::new_with_constructor(histogram),
+            }
         }
 
         fn answers(&self, tier: &'static str, ms: impl IntoIterator<Item = u32>) {

@@ -168,7 +168,10 @@ async fn answers_of_a_model_that_drifts_say_so_and_are_counted() {
     let calm = Server::start(Executor::Inline, 4, 64).await;
     let mut calm = calm.client().await;
     for _ in 0..20 {
-        assert!(!calm.model_infer(request(1)).await.unwrap().metadata().contains_key("sconce-drifts"), "nothing is known");
+        assert!(
+            !calm.model_infer(request(1)).await.unwrap().metadata().contains_key("sconce-drifts"),
+            "nothing is known"
+        );
     }
 }
 

@@ -111,9 +111,8 @@ fn limit<const N: usize>(counts: &[u64; N], generator: &mut ChaCha8Rng) -> f64 {
     let mut farthest: Vec<f64> = (0..TRIALS)
         .map(|_| {
             let reference = drawn(counts, held_out, generator);
-            let distances: Vec<f64> = (0..SILENT)
-                .map(|_| distance(&reference, &windows[generator.next_u32() as usize % DRAWN]))
-                .collect();
+            let distances: Vec<f64> =
+                (0..SILENT).map(|_| distance(&reference, &windows[generator.next_u32() as usize % DRAWN])).collect();
             let in_a_row = distances.windows(IN_A_ROW as usize).map(|row| row.iter().copied().fold(1.0, f64::min));
             in_a_row.fold(0.0, f64::max)
         })
@@ -265,7 +264,10 @@ mod tests {
 
     #[test]
     fn a_distance_is_between_that_of_the_same_and_that_of_strangers() {
-        assert_eq!((distance(&[1, 3], &[2, 6]), distance(&[1, 0], &[0, 7]), distance(&[0, 0], &[1, 1])), (0.0, 1.0, 0.0));
+        assert_eq!(
+            (distance(&[1, 3], &[2, 6]), distance(&[1, 0], &[0, 7]), distance(&[0, 0], &[1, 1])),
+            (0.0, 1.0, 0.0)
+        );
         // Of (1/2, 1/2) and (1, 0), by hand.
         assert!((distance(&[1, 1], &[1, 0]).powi(2) - 0.311_278).abs() < 1e-6);
     }

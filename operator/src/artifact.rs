@@ -249,7 +249,9 @@ fn evaluated(variant: Variant, evaluation: &Evaluation) -> VariantFacts {
         accuracy: score.map(|score| percent(score.value)),
         interval: interval.map(|(low, high)| AccuracyInterval { low: percent(low), high: percent(high) }),
         samples: score.and(evaluation.dataset.as_ref()).map(|dataset| dataset.n),
-        reference: variant.reference.map(|reference| reference.confidence.counts.iter().copied().fold(0, i64::saturating_add)),
+        reference: variant
+            .reference
+            .map(|reference| reference.confidence.counts.iter().copied().fold(0, i64::saturating_add)),
     }
 }
 

@@ -6,7 +6,9 @@ use crate::intake::{Chosen, Intake, Taken, Took};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, Publish};
-use rumqttc::{AckMode, AsyncClient, BrokerSessionResumePolicy, Event, IncomingPacketSizeLimit, MqttOptions, Transport};
+use rumqttc::{
+    AckMode, AsyncClient, BrokerSessionResumePolicy, Event, IncomingPacketSizeLimit, MqttOptions, Transport,
+};
 use std::time::Duration;
 
 const KEEP_ALIVE_SECONDS: u16 = 15;

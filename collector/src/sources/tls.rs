@@ -15,8 +15,8 @@ const KEY: &str = "SCONCE_MQTT_KEY";
 /// # Errors
 /// In words: what is missing, or cannot be used.
 pub fn configuration(variable: impl Fn(&str) -> Option<String>) -> Result<ClientConfig, String> {
-    let authorities =
-        variable(CA).ok_or_else(|| format!("mqtts needs the certificate of the broker's authority, in PEM, in {CA}"))?;
+    let authorities = variable(CA)
+        .ok_or_else(|| format!("mqtts needs the certificate of the broker's authority, in PEM, in {CA}"))?;
     let mut roots = RootCertStore::empty();
     for authority in certificates(CA, &authorities)? {
         roots.add(authority).map_err(|error| format!("{CA} cannot be used: {error}"))?;

@@ -13,7 +13,9 @@ const FORMATS: [u16; 3] = [1, 3, 0xfffe];
 pub enum BadWav {
     #[error("it is no WAV: {0}; have it sent as PCM in WAV, such as by ffmpeg's -f wav")]
     Head(&'static str),
-    #[error("{bytes} bytes of sound are more than a sample may have: take less at a time, or of fewer channels and hertz")]
+    #[error(
+        "{bytes} bytes of sound are more than a sample may have: take less at a time, or of fewer channels and hertz"
+    )]
     Large { bytes: u64 },
 }
 
@@ -115,7 +117,8 @@ impl Parts {
 
     fn format(&self, chunk: &[u8]) -> Result<Format, BadWav> {
         let word = |at: usize| chunk.get(at..at + 2).map(|word| u16::from_le_bytes([word[0], word[1]]));
-        let [Some(code), Some(channels), Some(low), Some(high), Some(block), Some(bits)] = [0, 2, 4, 6, 12, 14].map(word)
+        let [Some(code), Some(channels), Some(low), Some(high), Some(block), Some(bits)] =
+            [0, 2, 4, 6, 12, 14].map(word)
         else {
             return Err(BadWav::Head("its format is cut off"));
         };
@@ -158,7 +161,8 @@ mod tests {
 
     fn stream(format: &[u8], length: u32, sound: &[u8]) -> Vec<u8> {
         let list = [b"LIST".as_slice(), &3_u32.to_le_bytes(), b"abc\0"].concat();
-        let head = [b"RIFF\xff\xff\xff\xffWAVE".as_slice(), &list, b"fmt ", &(format.len() as u32).to_le_bytes(), format];
+        let head =
+            [b"RIFF\xff\xff\xff\xffWAVE".as_slice(), &list, b"fmt ", &(format.len() as u32).to_le_bytes(), format];
         [&head.concat(), b"data".as_slice(), &length.to_le_bytes(), sound].concat()
     }
 

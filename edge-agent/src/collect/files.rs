@@ -1,8 +1,8 @@
 //! The collector's file and the taps file of the router, from objects. Pure.
 
 use sconce_api::{
-    Amount, Consent, DatasetPrivacy, DatasetSource, DurationText, EdgeDataset, EdgeModel, EdgeSite, ModelCollect, Percent,
-    PrivacyPolicy,
+    Amount, Consent, DatasetPrivacy, DatasetSource, DurationText, EdgeDataset, EdgeModel, EdgeSite, ModelCollect,
+    Percent, PrivacyPolicy,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -220,7 +220,13 @@ mod tests {
 
     fn answered(request: Bytes, answer: usize) -> Answered {
         let consent = Some(HeaderValue::from_static("form 7"));
-        Answered { model: "street.vision".into(), tier: "Edge".into(), consent, request, answer: vec![0; answer].into() }
+        Answered {
+            model: "street.vision".into(),
+            tier: "Edge".into(),
+            consent,
+            request,
+            answer: vec![0; answer].into(),
+        }
     }
 
     fn of_a_file(file: &'static [u8]) -> Bytes {

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 const NAMED: usize = 3;
 
 pub fn drift(world: &World, training: &EdgeTraining) -> Drift {
-    let models: Vec<&EdgeModel> = world.models.values().map(AsRef::as_ref).filter(|model| is_of(model, training)).collect();
+    let models: Vec<&EdgeModel> =
+        world.models.values().map(AsRef::as_ref).filter(|model| is_of(model, training)).collect();
     let names: BTreeSet<String> = models.iter().map(|model| model.name_any()).collect();
     let listed = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.is_empty() {

@@ -157,7 +157,8 @@ fn runs_are_apart_by_the_cooldown_and_failed_ones_further_each_time() {
     assert_eq!(waits(&asked(&trained, &ran(&[failed; 3]), 1, HOUR)), backing(95));
     assert_eq!(waits(&asked(&trained, &ran(&[failed; 6]), 1, HOUR)), backing(375));
     // Another recipe need not wait for the failures of this one; who asks need not, either.
-    let another = Known { recipe_hash: "another", runs: &ran(&[failed; 3]), new: 1, drift: &Drift::default(), now: at(HOUR) };
+    let another =
+        Known { recipe_hash: "another", runs: &ran(&[failed; 3]), new: 1, drift: &Drift::default(), now: at(HOUR) };
     assert_eq!(due(&trained, &another), Due::Now);
     trained.annotations_mut().insert(labels::RUN_REQUESTED.into(), "now".into());
     assert_eq!(asked(&trained, &ran(&[failed; 3]), 0, HOUR), Due::Now);
