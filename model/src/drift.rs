@@ -90,7 +90,7 @@ fn bin(sure: f32) -> usize {
 
 /// Jensen and Shannon's distance of two histograms, from 0 to 1; an empty one is like any.
 fn distance(one: &[u64], other: &[u64]) -> f64 {
-    let [of_one, of_other] = [one, other].map(|counts| counts.iter().sum::<u64>() as f64);
+    let [of_one, of_other] = [one, other].map(|counts| counts.iter().map(|&count| count as f64).sum::<f64>());
     if of_one == 0.0 || of_other == 0.0 {
         return 0.0;
     }
