@@ -69,6 +69,11 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// A folder for what people are shown afterwards.
+pub fn figures(of: &str) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join(of)
+}
+
 /// A program of ours, beside this one.
 pub fn program(name: &str) -> Result<PathBuf> {
     let me = std::env::current_exe()?;

@@ -1,6 +1,7 @@
 //! What the client pods report: requests sent from inside a site to its node's router.
 
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// One measured run of `digits-client run`, as it prints it with `-o json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct ClientRun {
     pub count: Option<u64>,
     pub rate: Option<u64>,
     pub duration: Option<String>,
+    /// Only these of the client's images.
+    pub images: Option<Range<usize>>,
+    pub brighter: u8,
 }
 
 impl ClientRun {
@@ -46,12 +50,22 @@ impl ClientRun {
         Self { duration: Some(duration.into()), ..self }
     }
 
+    pub fn images(self, images: Range<usize>) -> Self {
+        Self { images: Some(images), ..self }
+    }
+
+    pub fn brighter(self, brighter: u8) -> Self {
+        Self { brighter, ..self }
+    }
+
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = ["run", "-o", "json", "--model", &self.model].map(String::from).into();
         let optional = [
             ("--count", self.count.map(|count| count.to_string())),
             ("--rate", self.rate.map(|rate| rate.to_string())),
             ("--duration", self.duration.clone()),
+            ("--images", self.images.as_ref().map(|images| format!("{}..{}", images.start, images.end))),
+            ("--brighter", (self.brighter > 0).then(|| self.brighter.to_string())),
         ];
         for (flag, value) in optional {
             arguments.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));

@@ -5,7 +5,7 @@ mod client;
 mod command;
 mod placements;
 
-pub use bed::{Bed, Spec, Training, placement_name, program, root, tool};
+pub use bed::{Bed, Spec, Training, figures, placement_name, program, root, tool};
 pub use client::{Answers, ClientRun};
 pub use command::Command;
 pub use placements::{NAMESPACE, serves_from, stands, tier};

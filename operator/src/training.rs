@@ -84,6 +84,8 @@ pub struct Told {
     pub verdicts: Vec<VariantVerdict>,
     /// Of what was read.
     pub digest: Option<String>,
+    /// Why it is not good enough.
+    pub why: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +100,7 @@ struct Result {
     #[serde(default)]
     verdicts: Vec<VariantVerdict>,
     dataset: Option<Read>,
+    why: Option<String>,
     error: Option<String>,
 }
 
@@ -119,7 +122,8 @@ pub fn outcome(words: &str) -> Option<Outcome> {
         verdict.reason = verdict.reason.take().map(|reason| shortened(&reason, 256));
     }
     let digest = result.dataset.and_then(|read| Some(shortened(&read.digest?, 128)));
-    let told = Told { accuracy: result.accuracy.map(percent), verdicts, digest };
+    let why = result.why.map(|why| shortened(&why, 384));
+    let told = Told { accuracy: result.accuracy.map(percent), verdicts, digest, why };
     Some(match result.published {
         Some(artifact) => Outcome::Published { artifact, told },
         None => Outcome::NotAccepted(told),
@@ -215,13 +219,15 @@ mod tests {
         let words = |result: Value| outcome(&format!("lines before\n{}\n", json!({ "result": result })));
         let verdict = VariantVerdict { variant: "f32".into(), passed: true, reason: Some("accuracy 0.98".into()) };
         let digest = Some("sha256:11".into());
-        let told = Told { accuracy: Some("98.1%".into()), verdicts: vec![verdict.clone()], digest };
+        let told = Told { accuracy: Some("98.1%".into()), verdicts: vec![verdict.clone()], digest, why: None };
         let said = json!({"dataset": {"samples": 3, "digest": "sha256:11"}, "digest": "sha256:00", "published": "oci://r/m@sha256:00", "accepted": true, "accuracy": 0.981, "verdicts": [verdict]});
         let artifact = "oci://r/m@sha256:00".to_owned();
         assert_eq!(words(said.clone()), Some(Outcome::Published { artifact, told: told.clone() }));
         let mut worse = said;
         worse["published"] = Value::Null;
-        assert_eq!(words(worse), Some(Outcome::NotAccepted(told)));
+        worse["why"] = json!("test accuracy 0.981 is below spec.accept.minAccuracy 99%");
+        let why = worse["why"].as_str().map(str::to_owned);
+        assert_eq!(words(worse), Some(Outcome::NotAccepted(Told { why, ..told })));
         assert_eq!(words(json!({"error": "no such field"})), Some(Outcome::Refused("no such field".into())));
         assert_eq!(outcome("error: the disk is full"), None);
     }

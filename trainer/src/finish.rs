@@ -2,10 +2,10 @@
 
 use crate::base::Base;
 use crate::compress::{Compressed, Course, compress};
-use crate::data::DataSet;
+use crate::data::{DataSet, Part};
 use crate::evaluate::{Evaluated, evaluate, latencies};
 use crate::fit::FitError;
-use crate::gate::{Verdict, verdict, worst_class};
+use crate::gate::{PartAccuracy, Verdict, verdict, worst_class};
 use crate::manifest::{Compress, Spec, share};
 use crate::output::{self, OutputError};
 use crate::prepared::{Answer, Prepared};
@@ -60,6 +60,8 @@ pub struct Finished {
     pub rows: Vec<Row>,
     /// Of the forms that could not be made.
     pub refused: Vec<Verdict>,
+    /// The trained network on each data set of a mix alone; none where there is one.
+    pub parts: Vec<PartAccuracy>,
     /// Of the variants that passed: the artifact's.
     pub evaluation: Evaluation,
 }
@@ -85,6 +87,7 @@ pub fn finish(
     let latencies = latencies(&variants, &train.batch(&[0])?.0)?;
     let most = share(&settings.max_accuracy_drop).unwrap_or_default();
     let first = variants.first().and_then(|variant| answers.get(&variant.name)).cloned().unwrap_or_default();
+    let parts = by_part(data.test.parts(), &first);
     let row = |(variant, latency): (&Variant, Duration)| -> Result<Row, FinishError> {
         let measured = evaluation.variants[&variant.name].clone();
         let answers = answers.remove(&variant.name).unwrap_or_default();
@@ -108,7 +111,17 @@ pub fn finish(
         evaluation: &evaluation,
     };
     output::write(folder, &description)?;
-    Ok(Finished { rows, refused, evaluation })
+    Ok(Finished { rows, refused, parts, evaluation })
+}
+
+/// The answers stand as the parts' samples do, one part after the other.
+fn by_part(parts: &[Part], answers: &[Answer]) -> Vec<PartAccuracy> {
+    let mut rest = answers.iter();
+    let of = |part: &Part| {
+        let right = rest.by_ref().take(part.count).filter(|answer| answer.right()).count();
+        PartAccuracy { name: part.name.clone(), right, count: part.count }
+    };
+    parts.iter().map(of).collect()
 }
 
 impl Finished {

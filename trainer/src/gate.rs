@@ -4,6 +4,20 @@ use crate::evaluate::turned;
 use crate::prepared::Answer;
 use sconce_model::artifact::{Measured, Paired};
 
+/// What a network reaches on one of the data sets that are mixed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartAccuracy {
+    pub name: String,
+    pub right: usize,
+    pub count: usize,
+}
+
+impl PartAccuracy {
+    pub fn accuracy(&self) -> f64 {
+        self.right as f64 / self.count.max(1) as f64
+    }
+}
+
 /// A class may have lost so many times as much as all of them.
 const WORST_CLASS: f64 = 3.0;
 
@@ -21,6 +35,17 @@ impl Verdict {
     pub fn line(&self) -> String {
         format!("{:>5}  {}", self.variant, self.reason)
     }
+}
+
+/// Why a network is not to be published that must reach `floor`: on all test samples, and on those of each data set of a mix alone, for what
+/// is mixed in is often the most, and would hide that nothing was learned of the rest.
+pub fn below(accuracy: f64, parts: &[PartAccuracy], floor: f64) -> Option<String> {
+    if accuracy < floor {
+        return Some(format!("test accuracy {accuracy:.4} is below"));
+    }
+    let poor = parts.iter().find(|part| part.count > 0 && part.accuracy() < floor)?;
+    let PartAccuracy { name, count, .. } = poor;
+    Some(format!("test accuracy is {accuracy:.4}, but {:.4} on the {count} samples of {name}, below", poor.accuracy()))
 }
 
 /// The class that lost most for sure.
@@ -102,6 +127,17 @@ mod tests {
         let worst = |drop_lower95| Some(WorstClass { class: 4, drop_lower95 });
         check("int8", &int8, worst(0.002_9), 0.001, true, line);
         check("int8", &int8, worst(0.004), 0.001, false, &format!("{line}, but class 4 lost 0.40 or more: left out"));
+    }
+
+    #[test]
+    fn what_is_mixed_in_hides_nothing() {
+        let part = |name: &str, right, count| PartAccuracy { name: name.into(), right, count };
+        let [known, site, none] = [part("known", 1990, 2000), part("site", 12, 60), part("none", 0, 0)];
+        assert_eq!(below(0.95, &[], 0.95), None);
+        assert_eq!(below(0.9499, &[], 0.95).unwrap(), "test accuracy 0.9499 is below");
+        assert_eq!(below(0.97, &[known.clone(), none.clone()], 0.95), None);
+        let told = "test accuracy is 0.9718, but 0.2000 on the 60 samples of site, below";
+        assert_eq!(below(0.9718, &[site, known, none], 0.95).unwrap(), told);
     }
 
     const N: usize = 10_000;

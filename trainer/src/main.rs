@@ -15,6 +15,7 @@ use sconce_trainer::base::{self, Base, BaseError};
 use sconce_trainer::data::{self, DataError, DataSet, Wanted};
 use sconce_trainer::finish::{Opened, finish};
 use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
+use sconce_trainer::gate::below;
 use sconce_trainer::manifest::{Freeze, Init, ManifestError, share};
 use sconce_trainer::prepared::Prepared;
 use sconce_trainer::progress::{Progress, table};
@@ -151,8 +152,9 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let accuracy = finished.evaluation.variants[F32].value;
     let Opened { name, spec, data, train, validation, .. } = &opened;
     let floor = spec.accept.as_ref().map(|accept| accept.min_accuracy.as_str());
-    let accepted = floor.and_then(share).is_none_or(|floor| accuracy >= floor);
-    let target = target.filter(|_| accepted);
+    let asked = |typed: &str| Some((below(accuracy, &finished.parts, share(typed)?)?, typed.to_owned()));
+    let refusal = floor.and_then(asked).map(|(below, typed)| format!("{below} spec.accept.minAccuracy {typed}"));
+    let target = target.filter(|_| refusal.is_none());
     let published = target.map(|target| publish_to(&flags.output, &target, insecure, key.as_ref())).transpose();
     let address = published.as_ref().ok().and_then(|published| published.as_deref());
     let run = Run {
@@ -162,7 +164,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         validation: validation.len(),
         epochs: &progress.seen,
         finished: &finished,
-        accepted,
+        refusal: refusal.as_deref(),
         published: address,
     };
     if let (Some(path), Ok(_)) = (&flags.report, &published) {
@@ -174,6 +176,9 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     }
     println!("On {} test samples, {}:", finished.evaluation.dataset.n, data.name);
     finished.verdicts().for_each(|verdict| println!("{}", verdict.line()));
+    for part in &finished.parts {
+        println!("  {:.4} on the {} samples of {}", part.accuracy(), part.count, part.name);
+    }
     let told = result(&Pack::new(&flags.output)?.digest(), &run).to_string();
     if !std::io::stdout().is_terminal() {
         println!("{told}");
@@ -185,8 +190,8 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     if let Some(file) = &flags.result {
         last_words(file, &told)?;
     }
-    if let Some(floor) = floor.filter(|_| !accepted) {
-        eprintln!("Not accepted: test accuracy {accuracy:.4} is below spec.accept.minAccuracy {floor}");
+    if let Some(why) = refusal {
+        eprintln!("Not accepted: {why}");
         return Ok(if flags.result.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NOT_ACCEPTED) });
     }
     Ok(ExitCode::SUCCESS)

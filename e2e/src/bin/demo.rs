@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, ListParams};
 use sconce_api::{EdgeModel, EdgePlacement, Tier};
-use sconce_e2e::{Answers, Bed, ClientRun, NAMESPACE, Spec, Training, program, root, serves_from, stands};
+use sconce_e2e::{Answers, Bed, ClientRun, NAMESPACE, Spec, Training, figures, program, root, serves_from, stands};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ const STEPS: usize = 7;
 
 /// Folder of what the demo leaves: the artifact and the report.
 fn folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("demo")
+    figures("demo")
 }
 
 struct Demo {

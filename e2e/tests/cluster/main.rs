@@ -9,6 +9,8 @@ mod asking;
 mod collecting;
 mod crashes;
 mod faults;
+mod lake;
+mod learning;
 mod placing;
 mod readme;
 mod stable;

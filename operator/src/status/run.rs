@@ -89,9 +89,10 @@ fn ended_well(run: &mut TrainingRun, pod: Option<&Pod>, ended: Time) {
             run.artifact = Some(artifact);
         }
         Some(Outcome::NotAccepted(told)) => {
+            let why = told.why.clone().unwrap_or_else(|| "it is below spec.accept".into());
             measured(told);
             run.state = RunState::Rejected;
-            run.message = Some("trained, but below spec.accept: nothing was published".into());
+            run.message = Some(format!("nothing was published: {why}"));
         }
         Some(Outcome::Refused(why)) => {
             run.state = RunState::Failed;

@@ -1,6 +1,6 @@
 //! Several data sets as one: learned from and tested on together.
 
-use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted};
+use super::{DataError, DataSet, Inputs, Part, Samples, TestSplit, Wanted};
 use sconce_model::digest;
 use sha2::{Digest as _, Sha256};
 
@@ -9,16 +9,17 @@ use sha2::{Digest as _, Sha256};
 pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
     let mut hasher = Sha256::new();
     let (mut train, mut test) = (empty(), empty());
-    let (mut names, mut notes) = (Vec::new(), Vec::new());
+    let (mut parts, mut notes) = (Vec::new(), Vec::new());
     for mut set in sets {
         hasher.update(&set.digest);
+        parts.push(Part { name: set.name, count: set.test.len() });
         add(&mut train, set.train, &format!("{} train", set.digest), wanted)?;
         add(&mut test, std::mem::replace(&mut set.test.samples, empty()), &format!("{} test", set.digest), wanted)?;
-        names.push(set.name);
         notes.extend(set.notes);
     }
+    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
     let (name, digest) = (names.join(" + "), digest::named(hasher));
-    Ok(DataSet { name, digest, notes, train, test: TestSplit::new(test) })
+    Ok(DataSet { name, digest, notes, train, test: TestSplit { parts, ..TestSplit::new(test) } })
 }
 
 fn empty() -> Samples {
@@ -63,7 +64,9 @@ mod tests {
         other.train.weights = vec![2.0; 40];
         let pixel = other.train.images().unwrap().pixels[30];
         let (labels, digest) = (other.test.samples.labels.clone(), one.digest.clone());
+        let names = [&one, &other].map(|set| set.name.clone());
         let mixed = together(vec![one, other], wanted).unwrap();
+        assert_eq!(mixed.test.parts, names.map(|name| Part { name, count: 10 }));
         assert_eq!((mixed.train.len(), mixed.test.len()), (80, 20));
         assert_ne!(mixed.digest, digest);
         let Inputs::Ready(xs) = &mixed.train.inputs else { panic!("they are ready") };

@@ -50,7 +50,16 @@ pub struct Wanted<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestSplit {
     samples: Samples,
+    /// Of a mix: each data set's samples, one after the other. None = they are all of one.
+    parts: Vec<Part>,
     reads: u32,
+}
+
+/// The test samples of a data set that is mixed with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub name: String,
+    pub count: usize,
 }
 
 /// A data set, split.
@@ -144,7 +153,11 @@ fn one(source: &DataSource, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, Da
 
 impl TestSplit {
     pub fn new(samples: Samples) -> Self {
-        Self { samples, reads: 0 }
+        Self { samples, parts: vec![], reads: 0 }
+    }
+
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     pub fn len(&self) -> usize {

@@ -4,7 +4,7 @@ use super::Run;
 use super::svg::{Series, lines, reliability, scatter};
 use crate::calibration::{ece, reliability as bins};
 use crate::finish::Row;
-use crate::gate::Verdict;
+use crate::gate::{PartAccuracy, Verdict};
 use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("style.css");
@@ -24,7 +24,7 @@ pub fn page(run: &Run<'_>) -> String {
             page,
             "<p class=\"large\">Test accuracy: <b>{accuracy:.4}</b> <span>95 % interval {low:.4} to {high:.4}, {} samples</span></p>\n<p>{}{}</p>\n",
             evaluation.dataset.n,
-            if run.accepted { "Accepted" } else { "Below <code>spec.accept</code>: not published" },
+            run.refusal.map_or_else(|| "Accepted".into(), |why| format!("Not published: {}", escaped(why))),
             run.published.map(|address| format!(", published as <code>{}</code>", escaped(address))).unwrap_or_default(),
         )
         .ok();
@@ -55,8 +55,13 @@ fn facts(run: &Run<'_>) -> String {
         ("Network", format!("{} parameters, {:.2} MFLOP", run.graph.parameter_count(), run.graph.flops() as f64 / 1e6)),
         ("Machine", super::isa().into()),
     ];
-    let row = |(name, value): &(&str, String)| format!("<tr><th>{name}</th><td>{value}</td></tr>");
-    format!("<table class=\"facts\">{}</table>\n", rows.iter().map(row).collect::<String>())
+    let part = |part: &PartAccuracy| {
+        let PartAccuracy { name, count, .. } = part;
+        ("Accuracy", format!("{:.4} on the {count} test samples of {}", part.accuracy(), escaped(name)))
+    };
+    let rows = rows.into_iter().chain(run.finished.parts.iter().map(part));
+    let row = |(name, value): (&str, String)| format!("<tr><th>{name}</th><td>{value}</td></tr>");
+    format!("<table class=\"facts\">{}</table>\n", rows.map(row).collect::<String>())
 }
 
 fn epochs(run: &Run<'_>) -> String {

@@ -9,7 +9,7 @@ pub use html::page;
 use crate::calibration::{Bin, ece, reliability};
 use crate::finish::{Finished, Row};
 use crate::fit::Epoch;
-use crate::gate::Verdict;
+use crate::gate::{PartAccuracy, Verdict};
 use sconce_model::graph::Graph;
 use serde_json::{Value, json};
 
@@ -22,7 +22,8 @@ pub struct Run<'a> {
     pub validation: usize,
     pub epochs: &'a [Epoch],
     pub finished: &'a Finished,
-    pub accepted: bool,
+    /// Why it is not good enough, if it is not.
+    pub refusal: Option<&'a str>,
     /// Address by digest.
     pub published: Option<&'a str>,
 }
@@ -32,7 +33,8 @@ pub fn report(run: &Run<'_>) -> Value {
         json!({"number": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy, "validation": epoch.validation,
                "validationLoss": epoch.validation_loss, "seconds": epoch.took.as_secs_f64()})
     };
-    let Finished { rows, refused, evaluation } = run.finished;
+    let Finished { rows, refused, parts, evaluation } = run.finished;
+    let part = |part: &PartAccuracy| json!({"name": part.name, "test": part.count, "accuracy": part.accuracy()});
     let variant = |row: &Row| {
         json!({"name": row.verdict.variant, "bytes": row.bytes, "latencyMicros": row.latency.as_secs_f64() * 1e6,
                "accuracy": row.measured.value, "wilson95": row.measured.wilson95, "passed": row.verdict.passed, "reason": row.verdict.reason})
@@ -52,7 +54,8 @@ pub fn report(run: &Run<'_>) -> Value {
         "evaluation": evaluation,
         "variants": rows.iter().map(variant).chain(refused.iter().map(unmade)).collect::<Vec<_>>(),
         "calibration": calibration,
-        "accepted": run.accepted,
+        "parts": parts.iter().map(part).collect::<Vec<_>>(),
+        "accepted": run.refusal.is_none(),
         "published": run.published,
     })
 }
@@ -64,7 +67,9 @@ pub fn result(digest: &str, run: &Run<'_>) -> Value {
     json!({"result": {
         "digest": digest,
         "published": run.published,
-        "accepted": run.accepted,
+        "accepted": run.refusal.is_none(),
+        "why": run.refusal,
+        "dataset": {"digest": run.finished.evaluation.dataset.digest},
         "accuracy": run.finished.rows.first().map(|row| row.measured.value),
         "verdicts": run.finished.verdicts().map(verdict).collect::<Vec<_>>(),
     }})

@@ -68,12 +68,19 @@ func (a *api) do(method, path, contentType string, body []byte) ([]byte, error) 
 	return answer, err
 }
 
+// description is what a node says of itself as a merge patch. Without labels it leaves those that the kubelet has set: null
+// would remove them, the host's name among them.
+func description(n Node) map[string]any {
+	patch := map[string]any{"spec": map[string]any{"podCIDR": n.PodCIDR, "podCIDRs": []string{n.PodCIDR}}}
+	if len(n.Labels) > 0 {
+		patch["metadata"] = map[string]any{"labels": n.Labels}
+	}
+	return patch
+}
+
 // describe gives a registered node its labels and pod range. The administrator may set labels that a kubelet may not.
 func (a *api) describe(n Node) error {
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"labels": n.Labels},
-		"spec":     map[string]any{"podCIDR": n.PodCIDR, "podCIDRs": []string{n.PodCIDR}},
-	})
+	patch, err := json.Marshal(description(n))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -55,5 +56,16 @@ func TestNodesHaveDistinctAddresses(t *testing.T) {
 	c := named("a", "b")
 	if a, b := c.Nodes[0], c.Nodes[1]; a.IP != "10.89.0.11" || b.IP != "10.89.0.12" || a.PodCIDR == b.PodCIDR || a.port() == b.port() {
 		t.Errorf("got %+v", c.Nodes)
+	}
+}
+
+func TestANodeWithoutLabelsKeepsThoseOfItsKubelet(t *testing.T) {
+	bare, err := json.Marshal(description(Node{PodCIDR: "10.244.1.0/24"}))
+	if err != nil || strings.Contains(string(bare), "labels") {
+		t.Errorf("%s, %v", bare, err)
+	}
+	labelled, err := json.Marshal(description(Node{Node: config.Node{Labels: map[string]string{"sconce.dev/tier": "edge"}}}))
+	if err != nil || !strings.Contains(string(labelled), `"labels":{"sconce.dev/tier":"edge"}`) {
+		t.Errorf("%s, %v", labelled, err)
 	}
 }

@@ -23,7 +23,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const CLUSTER: Spec = Spec { name: "sconce-scale", api_port: 36443, registry_port: 35000, grace: 40 };
+const CLUSTER: Spec = Spec { name: "sconce-scale", api_port: 29443, registry_port: 29000, grace: 40 };
 const USER: &str = "system:serviceaccount:sconce-system:sconce-operator";
 
 /// Measures the operator on an embedded Kubernetes with hollow nodes, one per site and two in the cloud.

@@ -10,6 +10,7 @@ use ask::{Ask, Comparison, Summary};
 use clap::{Parser, Subcommand, ValueEnum};
 use samples::Samples;
 use sconce_edge_runtime::{args::seconds, stop};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,6 +33,17 @@ struct Args {
     /// Folder with images.idx3, labels.idx1 and preprocess.json.
     #[arg(long, global = true, default_value = "/data")]
     data: PathBuf,
+    /// Only these of the images, such as 0..300.
+    #[arg(long, global = true, value_name = "FROM..TO", value_parser = range)]
+    images: Option<Range<usize>>,
+    /// Brighter by so much, as under another light: added to each pixel of 0 to 255.
+    #[arg(long, global = true, default_value = "0", value_name = "LEVELS")]
+    brighter: u8,
+}
+
+fn range(text: &str) -> Result<Range<usize>, String> {
+    let bounds = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    bounds.filter(|range| !range.is_empty()).ok_or_else(|| "need FROM..TO, such as 0..300".into())
 }
 
 #[derive(Subcommand)]
@@ -85,7 +97,7 @@ async fn main() -> ExitCode {
 
 /// Whether every request was answered.
 async fn run(args: Args) -> Result<bool> {
-    let samples = Samples::read(&args.data)?;
+    let samples = Samples::read(&args.data, args.images, args.brighter)?;
     match args.verb {
         Verb::Run { count, rate, duration, compare, output } => {
             let models = std::iter::once(args.model).chain(compare).collect();

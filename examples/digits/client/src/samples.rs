@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use sconce_model::idx;
 use sconce_model::preprocess::{Image, Preprocess};
+use std::ops::Range;
 use std::path::Path;
 
 pub struct Samples {
@@ -14,7 +15,8 @@ pub struct Samples {
 }
 
 impl Samples {
-    pub fn read(folder: &Path) -> Result<Self> {
+    /// Those in `only`, as they look in a light that is brighter by so many levels.
+    pub fn read(folder: &Path, only: Option<Range<usize>>, brighter: u8) -> Result<Self> {
         let read = |file: &str| {
             std::fs::read(folder.join(file)).with_context(|| format!("cannot read {}", folder.join(file).display()))
         };
@@ -27,8 +29,14 @@ impl Samples {
             labels.len()
         );
         let preprocess: Preprocess = serde_json::from_slice(&read("preprocess.json")?).context("preprocess.json")?;
-        let apply = |index| preprocess.apply(Image::grey(images.image(index), images.height, images.width)?);
-        let prepared = (0..images.count).map(apply).collect::<Result<Vec<_>, _>>()?;
+        let only = only.unwrap_or(0..images.count);
+        ensure!(only.end <= images.count, "--images {only:?}: there are {} images", images.count);
+        let apply = |index| {
+            let pixels: Vec<u8> = images.image(index).iter().map(|pixel| pixel.saturating_add(brighter)).collect();
+            preprocess.apply(Image::grey(&pixels, images.height, images.width)?)
+        };
+        let prepared = only.clone().map(apply).collect::<Result<Vec<_>, _>>()?;
+        let labels = labels[only].to_vec();
         // Cropping leaves a square of what it was given.
         let side = (prepared[0].len() as f64).sqrt() as i64;
         let (height, width) = if prepared[0].len() == images.pixels.len() / images.count {

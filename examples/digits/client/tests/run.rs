@@ -97,6 +97,15 @@ async fn a_run_says_what_it_measured_in_one_object() {
     let (code, told) = run(&["--count", "5", "--compare", "other.test"]).await;
     assert_eq!((code, &told["failed"], &told["compare"]["failed"]), (Some(1), &0.into(), &5.into()));
 
+    let (code, told) = run(&["--images", "1..3", "--brighter", "90", "--count", "2"]).await;
+    assert_eq!((code, &told["sent"]), (Some(0), &2.into()), "{told}");
+    for (images, why) in [("2..4", "--images 2..4: there are 3 images"), ("2..2", "need FROM..TO, such as 0..300")] {
+        let refused =
+            client(folder.path(), &address, &["run", "--images", images]).stderr(Stdio::piped()).output().await;
+        let said = String::from_utf8(refused.unwrap().stderr).unwrap();
+        assert!(said.contains(why), "{said}");
+    }
+
     let (code, told) = run(&["--rate", "50", "--duration", "500ms"]).await;
     let sent = told["sent"].as_u64().unwrap();
     assert!(code == Some(0) && (10..=26).contains(&sent), "{told}");

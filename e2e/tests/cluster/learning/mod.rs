@@ -1,0 +1,236 @@
+//! The loop: a site's light changes, its answers get worse, people label what it sent, a run learns from that, and its answers are good
+//! again. And labels by lot, from which nothing is deployed. What was seen is in `target/e2e`: `loop.json` and `loop.svg`.
+
+mod story;
+mod truth;
+
+use crate::lake::{Lake, VARIABLES};
+use crate::suite::{bed, training};
+use anyhow::{Context as _, Result, bail, ensure};
+use kube::api::Api;
+use sconce_api::{EdgeModel, EdgeTraining, RunState, Tier, TrainingRun, condition};
+use sconce_e2e::{Bed, ClientRun, NAMESPACE, Training, figures, placement_name};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+use story::Story;
+use truth::{Truth, lot};
+
+const NAME: &str = "daylight";
+const SITE: &str = "site-b";
+const NODE: &str = "site-b-1";
+const LIMIT: Duration = Duration::from_secs(300);
+/// What is added to each pixel when the sun is up.
+const DAY: u8 = 120;
+/// Share of right answers that is good enough.
+const FLOOR: f64 = 0.9;
+/// Of the client's images: what people label truly, what somebody labels by lot, and what the answers are judged by, of which no
+/// run learns.
+const TRUE: Range<usize> = 0..250;
+const BY_LOT: Range<usize> = 250..375;
+const JUDGED: Range<usize> = 375..500;
+
+fn dataset() -> String {
+    format!(
+        "apiVersion: v1
+kind: Secret
+metadata: {{name: lake, namespace: {NAMESPACE}}}
+stringData: {}
+---
+apiVersion: sconce.dev/v1alpha1
+kind: EdgeDataset
+metadata: {{name: {NAME}, namespace: {NAMESPACE}}}
+spec:
+  fleetRef: {{name: shops}}
+  uri: 's3://lake/{NAME}'
+  kind: Image
+  privacy: {{policy: Raw}}
+  upload: {{delay: 1s}}
+",
+        Value::from_iter(VARIABLES)
+    )
+}
+
+fn recipe(base: &str) -> String {
+    format!(
+        "apiVersion: sconce.dev/v1alpha1
+kind: EdgeTraining
+metadata: {{name: {NAME}, namespace: {NAMESPACE}}}
+spec:
+  dataset:
+    ref: {{name: {NAME}}}
+    secretRef: {{name: lake}}
+    mix: [{{uri: 'synthetic:digits', format: idx}}]
+  base: {{uri: '{base}', freeze: None}}
+  fit: {{epochs: 4, batchSize: 32, optimizer: {{adam: {{learningRate: 0.001}}}}, seed: 7}}
+  compress: {{variants: [f16, int8], maxAccuracyDrop: 2%}}
+  accept: {{minAccuracy: 90%}}
+  trigger: {{samples: {{new: 120}}}}
+  output: {{uri: 'oci://10.89.0.1:5000/models/{NAME}'}}
+  run: {{resources: {{cpu: '1', memory: 1Gi}}}}
+"
+    )
+}
+
+fn model(source: &Value) -> String {
+    json!({
+        "apiVersion": "sconce.dev/v1alpha1", "kind": "EdgeModel", "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {
+            "fleetRef": {"name": "shops"}, "model": source, "latencyBudget": "3s", "accuracyFloor": "90%",
+            "placement": {"tier": "Edge"}, "collect": {"datasetRef": {"name": NAME}, "share": "100%"},
+        },
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_model_learns_the_light_of_its_site_and_nothing_from_labels_by_lot() -> Result<()> {
+    let bed = bed().await?;
+    let Some(lake) = Lake::open(&bed).await? else { return Ok(()) };
+    let story = Story::begin(FLOOR);
+    let outcome = tokio::select! {
+        asked = asked_for_ever(&bed, &story) => asked,
+        told = from_day_to_night(&bed, &lake, &story) => told,
+    };
+    bed.kubectl().args(["delete", "em,et,ed", NAME, "-n", NAMESPACE, "--ignore-not-found"]).output().await?;
+    bed.kubectl().args(["delete", "secret", "lake", "-n", NAMESPACE]).output().await?;
+    let folder = figures("e2e");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("loop.json"), format!("{:#}\n", story.json()))?;
+    std::fs::write(folder.join("loop.svg"), story.svg())?;
+    outcome
+}
+
+/// The site's client, while all this happens.
+async fn asked_for_ever(bed: &Bed, story: &Story) -> Result<()> {
+    story.begun().await;
+    loop {
+        let light = story.light();
+        let run = ClientRun::of(&asked()).images(JUDGED).brighter(light).rate(60).count(JUDGED.len() as u64);
+        let answers = bed.ask(NODE, &run).await?;
+        ensure!(answers.failed == 0, "{answers:?}");
+        story.judged(light, answers.accuracy);
+    }
+}
+
+fn asked() -> String {
+    format!("{NAME}.{NAMESPACE}")
+}
+
+async fn from_day_to_night(bed: &Bed, lake: &Lake, story: &Story) -> Result<()> {
+    let Training { artifact, held_out } = training();
+    let first = bed.publish(&artifact, &format!("models/{NAME}:1.0.0")).await?;
+    let base = format!("{}@{first}", Bed::model_uri(&format!("models/{NAME}")));
+    bed.apply_text(&dataset()).await?;
+    bed.apply_text(&model(&json!({"uri": base}))).await?;
+    bed.until_served(NAME, SITE, Tier::Edge).await?;
+    bed.apply_text(&recipe(&base)).await?;
+    // From now on what its training publishes; until there is something, what it has.
+    bed.apply_text(&model(&json!({"trainingRef": {"name": NAME}, "promotion": "Automatic"}))).await?;
+    story.happens("the model is served");
+    let before = story.until("the answers are good at first", |right| right >= FLOOR).await?;
+
+    story.turns(DAY, "the light changes");
+    let shifted = story.until("the answers get worse", |right| right < FLOOR).await?;
+    let seen = ClientRun::of(&asked()).images(0..BY_LOT.end).brighter(DAY).rate(60).count(BY_LOT.end as u64);
+    ensure!(bed.ask(NODE, &seen).await?.failed == 0);
+    let folder = tempfile::tempdir()?;
+    let samples = exported(bed, lake, &Truth::read(&held_out, DAY)?, folder.path()).await?;
+    story.happens("samples have arrived");
+
+    let table = folder.path().join("labels.csv");
+    let of = |images: Range<usize>| samples.iter().filter(move |(_, image, _)| images.contains(image));
+    truth::table(&table, of(TRUE).map(|(id, _, digit)| (id, *digit)))?;
+    import(bed, lake, &table, "ann", TRUE.len()).await?;
+    story.happens("true labels by CSV");
+    let run = until_run(bed, "a run learns from them", 0, |run| run.state == RunState::Running).await?;
+    story.happens("a run begins");
+    let learned = until_run(bed, "it has learned", 0, |run| run.state.is_over()).await?;
+    ensure!(learned.state == RunState::Succeeded && learned.name == run.name, "{learned:?}");
+    story.happens("accepted, published");
+    let published = learned.artifact.clone().context("what succeeded is published")?;
+    let after = story.until("the answers are good again", |right| right >= FLOOR).await?;
+    until_serves(bed, &published).await?;
+    let placed = version(bed).await?;
+    story.happens("right again");
+
+    truth::table(&table, of(BY_LOT).map(|(id, image, digit)| (id, lot(*image, *digit))))?;
+    import(bed, lake, &table, "carl", BY_LOT.len()).await?;
+    story.happens("labels by lot");
+    let refused = until_run(bed, "a run has learned from these", 1, |run| run.state.is_over()).await?;
+    ensure!(refused.state == RunState::Rejected && refused.artifact.is_none(), "{refused:?}");
+    story.happens("not accepted");
+    println!("{:?}", refused.message);
+    until_serves(bed, &published).await?;
+    ensure!(version(bed).await? == placed, "another version is placed than {placed}");
+    let still = story.until("the answers stay good", |right| right >= FLOOR).await?;
+
+    println!(
+        "right at the site: {before:.3}, in another light {shifted:.3}, learned {after:.3}, after labels by lot {still:.3}"
+    );
+    let shares = json!({"before": before, "inAnotherLight": shifted, "learned": after, "afterLabelsByLot": still});
+    story.ends(json!({"right": shares, "runs": [learned, refused]}));
+    Ok(())
+}
+
+async fn data(bed: &Bed, lake: &Lake, args: &[&Path]) -> Result<String> {
+    lake.sconce(bed)?.arg("data").args(args).args(["-n", NAMESPACE]).output().await
+}
+
+/// What has arrived, once each image that is to be labelled is there: id, number of the image, digit.
+async fn exported(bed: &Bed, lake: &Lake, truth: &Truth, folder: &Path) -> Result<Vec<(String, usize, u8)>> {
+    lake.rows_until(NAME, |rows| !rows.is_empty()).await?;
+    let all: BTreeSet<usize> = (0..BY_LOT.end).collect();
+    let exporting = async {
+        for number in 0.. {
+            let to = folder.join(format!("out-{number}"));
+            let told = data(bed, lake, &["export".as_ref(), NAME.as_ref(), "--to".as_ref(), &to]).await?;
+            let shown = truth.shown(&to)?;
+            if all.is_subset(&shown.iter().map(|(_, image, _)| *image).collect()) {
+                println!("{told}");
+                return Ok(shown);
+            }
+        }
+        bail!("they are numbered for ever")
+    };
+    tokio::time::timeout(LIMIT, exporting).await.context("not all samples have arrived")?
+}
+
+/// Each of them is new, and the dataset counts it.
+async fn import(bed: &Bed, lake: &Lake, labels: &Path, by: &str, count: usize) -> Result<()> {
+    let told = data(bed, lake, &["import".as_ref(), NAME.as_ref(), labels, "--by".as_ref(), by.as_ref()]).await?;
+    println!("{told}");
+    let kept = format!("{count} labels are kept in ");
+    ensure!(told.starts_with(&kept) && told.contains(&format!(", {count} of them of samples that had none")), "{told}");
+    Ok(())
+}
+
+/// Waits for the newest run, of more than `before`, to be as wanted.
+async fn until_run(bed: &Bed, what: &str, before: usize, holds: impl Fn(&TrainingRun) -> bool) -> Result<TrainingRun> {
+    let newest = |found: Option<&EdgeTraining>| {
+        let runs = found.and_then(|training| training.status.as_ref()).map(|status| status.runs.as_slice())?;
+        runs.first().filter(|_| runs.len() > before).cloned()
+    };
+    let trainings: Api<EdgeTraining> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let is_so = |found: Option<&EdgeTraining>| newest(found).is_some_and(|run| holds(&run));
+    let found = bed.until(&trainings, NAME, what, LIMIT, is_so).await?;
+    newest(found.as_ref()).context("it was just there")
+}
+
+async fn until_serves(bed: &Bed, artifact: &str) -> Result<()> {
+    let models: Api<EdgeModel> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let is_so = |found: Option<&EdgeModel>| {
+        found.and_then(|model| model.status.as_ref()).is_some_and(|status| {
+            status.desired.as_ref().is_some_and(|desired| artifact.ends_with(&desired.digest))
+                && condition(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
+        })
+    };
+    bed.until(&models, NAME, "the model serves what was published", LIMIT, is_so).await.map(drop)
+}
+
+/// The version that is placed at the site.
+async fn version(bed: &Bed) -> Result<String> {
+    Ok(bed.placements().get(&placement_name(NAME, SITE)).await?.spec.version_ref.name)
+}
