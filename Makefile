@@ -47,7 +47,7 @@ test: ## Run all tests: units, integration, and the e2e suite on its own Kuberne
 	@e2e/test.sh
 
 .PHONY: test-strangers
-test-strangers: ## Servers, clients and readers that others wrote, from PyPI and Debian alone: part of `make test`, too
+test-strangers: build kubernetes ## Servers, clients and readers that others wrote, from PyPI and Debian, and the embedded Kubernetes' registry: part of `make test`, too
 	@e2e/setup.sh strangers
 	@cargo test --release --workspace --features sconce-edge-runtime/strangers,sconce-collector/strangers --test strangers --test readers
 

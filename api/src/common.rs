@@ -388,6 +388,10 @@ pub struct Waited {
     pub rps: Amount,
 }
 
+pub(crate) fn is_zero(count: &i64) -> bool {
+    *count == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,7 +35,8 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.kind == oldSelf.kind").message("kind is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.uri == oldSelf.uri").message("uri is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.privacy.policy != 'Masked' || self.kind == 'Image'").message("Masked covers images alone: for Audio and Sensor choose Raw or StatisticsOnly"),
-    validation = Rule::new("self.kind == 'Image' || !has(self.sources) || self.sources.all(source, !has(source.mjpeg))").message("a source mjpeg gives images: let kind be Image")
+    validation = Rule::new("!has(self.sources) || self.sources.all(source, (self.kind == 'Image' || !has(source.mjpeg)) && (self.kind == 'Audio' || !has(source.microphone)))").message("a source mjpeg gives images: let kind be Image; microphone gives sound: let kind be Audio"),
+    validation = Rule::new("!has(self.sources) || !has(self.privacy.consent) || self.privacy.consent == 'None' || self.sources.all(source, !has(source.mjpeg) && !has(source.microphone))").message("mjpeg and microphone cannot tell of consent: leave them out, or let consent be None")
 )]
 pub struct EdgeDatasetSpec {
     /// The fleet whose sites collect. Immutable.
@@ -72,10 +73,10 @@ pub enum SampleKind {
     Sensor,
 }
 
-/// One of http, directory, mqtt and mjpeg.
+/// One of http, directory, mqtt, mjpeg and microphone.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.http), has(self.directory), has(self.mqtt), has(self.mjpeg)].filter(one, one).size() == 1").message("a source is exactly one of http, directory, mqtt and mjpeg"))]
+#[x_kube(validation = Rule::new("[has(self.http), has(self.directory), has(self.mqtt), has(self.mjpeg), has(self.microphone)].filter(one, one).size() == 1").message("a source is exactly one of http, directory, mqtt, mjpeg and microphone"))]
 pub struct DatasetSource {
     /// Share of samples that is taken, by lot; absent = all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +94,9 @@ pub struct DatasetSource {
     /// Pictures of a camera that answers with JPEG after JPEG.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mjpeg: Option<MjpegSource>,
+    /// Sound of a microphone that answers with WAV without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub microphone: Option<MicrophoneSource>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
@@ -109,8 +113,8 @@ pub struct DirectorySource {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MqttSource {
-    /// mqtt://HOST:PORT, as the node reaches it.
-    #[schemars(length(max = 253), regex(pattern = r"^mqtt://[A-Za-z0-9.-]+(:[0-9]{1,5})?$"))]
+    /// mqtt://HOST:PORT, as the node reaches it, or mqtts:// for TLS: the collectors know the broker's authority.
+    #[schemars(length(max = 253), regex(pattern = r"^mqtts?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$"))]
     pub broker: String,
     /// Topic filter, such as door/+/image.
     #[schemars(length(min = 1, max = 253))]
@@ -130,16 +134,42 @@ pub struct MjpegSource {
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.window) <= duration(self.every)").message("window is at most as long as every"))]
+pub struct MicrophoneSource {
+    /// Address of the microphone, as the node reaches it.
+    #[schemars(length(max = 512), regex(pattern = r"^https?://[^\s@]+$"))]
+    pub url: String,
+    /// A sample is so long, between 1s and 30s.
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('30s')").message("window must be between 1s and 30s"))]
+    pub window: DurationText,
+    /// One is taken this often, between 1s and 24h.
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("every must be between 1s and 24h"))]
+    pub every: DurationText,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("(self.policy == 'Masked') == has(self.mask)").message("Masked needs a mask, and no other policy has one"),
+    validation = Rule::new("!has(oldSelf.consent) || oldSelf.consent == 'None' || (has(self.consent) && self.consent == 'Required')").message("consent that is required stays so: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.policy == oldSelf.policy || oldSelf.policy == 'Raw' || self.policy == 'StatisticsOnly'").message("privacy may only get stricter: for a looser policy make a new EdgeDataset").reason(Reason::FieldValueForbidden)
 )]
 pub struct DatasetPrivacy {
     /// From the loosest to the strictest; it may only get stricter. Of a mask that is edited nobody judges whether it is.
     pub policy: PrivacyPolicy,
+    /// Required: a sample whose sender tells of none is dropped, by the header x-sconce-consent, a message's user property consent, or
+    /// a folder's file .consent. Default: None.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<Consent>,
     /// With Masked: what is covered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<DatasetMask>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum Consent {
+    None,
+    Required,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
@@ -316,10 +346,6 @@ pub struct Collected {
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     #[schemars(schema_with = "counts")]
     pub dropped: std::collections::BTreeMap<String, i64>,
-}
-
-fn is_zero(count: &i64) -> bool {
-    *count == 0
 }
 
 fn counts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

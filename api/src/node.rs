@@ -140,4 +140,8 @@ pub struct ObservedModel {
     pub tier: Option<Tier>,
     #[serde(flatten)]
     pub waited: Waited,
+    /// Answers of variants that say of late something else than they said of held-out samples.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub drifted: i64,
 }

@@ -158,6 +158,8 @@ reasons! {
     DatasetNotFound,
     /// A run begins when enough labelled samples are new.
     WaitingForSamples,
+    /// A run begins when a model drifts.
+    WaitingForDrift,
     /// A run begins at a time of the clock.
     WaitingForSchedule,
     /// A run begins when somebody asks for it.

@@ -1,16 +1,16 @@
-//! When a recipe runs again: by a person, by the clock, or by what has been labelled since.
+//! When a recipe runs again: by a person, by the clock, by what has been labelled since, or when the world is another.
 
 use crate::common::*;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Exactly one of manual, schedule and samples.
+/// Exactly one of manual, schedule, samples and drift.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.manual), has(self.schedule), has(self.samples)].filter(one, one).size() == 1").message("a trigger is exactly one of manual, schedule and samples"),
-    validation = Rule::new("!has(self.minNew) || has(self.schedule)").message("minNew goes with schedule: samples has its own number")
+    validation = Rule::new("[has(self.manual), has(self.schedule), has(self.samples), has(self.drift)].filter(one, one).size() == 1").message("a trigger is exactly one of manual, schedule, samples and drift"),
+    validation = Rule::new("!has(self.minNew) || has(self.schedule) || has(self.drift)").message("minNew goes with schedule and drift: samples has its own number")
 )]
 pub struct TrainingTrigger {
     /// Only when somebody sets the annotation sconce.dev/run-requested to a new value; that begins a run with any trigger.
@@ -22,7 +22,11 @@ pub struct TrainingTrigger {
     /// When so many labelled samples are new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<SamplesTrigger>,
-    /// A scheduled run waits until so many labelled samples are new.
+    /// When a model of the recipe, or one that is collected for its dataset, says something else than it said of held-out samples:
+    /// which classes, and how surely, in three windows in a row of 500 answers and 10 minutes at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftTrigger>,
+    /// A run by schedule, or by drift, waits until so many labelled samples are new. Default: none by schedule, 1 by drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub min_new: Option<i64>,
@@ -33,6 +37,9 @@ pub struct TrainingTrigger {
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub struct ManualTrigger {}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub struct DriftTrigger {}
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]

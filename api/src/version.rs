@@ -106,6 +106,9 @@ pub struct VariantFacts {
     /// 95 % interval of `accuracy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<AccuracyInterval>,
+    /// Held-out answers that its answers are held against where it serves; absent = whether it drifts cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<i64>,
     /// Held-out samples that `accuracy` was measured on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<i64>,

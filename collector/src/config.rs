@@ -26,6 +26,9 @@ pub struct Dataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
     pub privacy: Privacy,
+    /// Samples without a mark of consent are dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub consent: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
     #[serde(default)]
@@ -54,6 +57,9 @@ pub enum From {
     /// Messages of a broker, MQTT 5.
     #[serde(rename_all = "camelCase")]
     Mqtt { broker: String, topic: String },
+    /// Parts of what a microphone sends as WAV without end: so many seconds, once in so many.
+    #[serde(rename_all = "camelCase")]
+    Microphone { url: String, window_seconds: u64, every_seconds: u64 },
     /// Pictures of a camera that sends JPEG after JPEG.
     #[serde(rename_all = "camelCase")]
     Mjpeg { url: String, every_seconds: u64 },
@@ -183,6 +189,12 @@ impl Dataset {
         if let Some(source) = self.sources.iter().find(|source| !(0.0..=1.0).contains(&source.share)) {
             return Err(format!("a share is between 0 and 1, not {}", source.share));
         }
+        let is_mute = |source: &&Source| matches!(source.from, From::Mjpeg { .. } | From::Microphone { .. });
+        if self.consent && self.sources.iter().any(|source| is_mute(&source)) {
+            return Err(
+                "a camera and a microphone cannot tell of consent, which this dataset needs: leave them out".into()
+            );
+        }
         if let Privacy::Masked { mask } = &self.privacy
             && (mask.blocks == Some(0) || (mask.zones.is_empty() && mask.blocks.is_none()))
         {
@@ -221,6 +233,7 @@ mod tests {
         assert_eq!(refused, Refused::new());
         let digits = &config.datasets["vision/digits"];
         assert_eq!((digits.kind, digits.sources.len(), digits.sources[0].share), (Some(Kind::Image), 4, 0.5));
+        assert!(!digits.consent && config.datasets["vision/voices"].consent);
         assert_eq!(digits.upload.bytes_per_second, Some(200_000));
     }
 
@@ -245,6 +258,10 @@ mod tests {
         };
         check(r#"{"uri": "s3://l", "privacy": {"policy": "Masked", "mask": {}}}"#, "would cover nothing");
         check(r#"{"uri": "s3://l", "privacy": {"policy": "FeaturesOnly"}}"#, "FeaturesOnly");
+        check(
+            r#"{"uri": "s3://l", "privacy": {"policy": "Raw"}, "consent": true, "sources": [{"mjpeg": {"url": "http://c", "everySeconds": 1}}]}"#,
+            "cannot tell of consent",
+        );
         check(r#"{"uri": "s3://l", "privacy": {"policy": "Raw"}, "buffer": {"maxBytes": 7}}"#, "too small");
         check(
             r#"{"uri": "s3://l", "privacy": {"policy": "Raw"}, "sources": [{"http": {}, "share": 2}]}"#,

@@ -18,6 +18,8 @@ pub enum Drop {
     TooLarge,
     /// The privacy policy could not be honoured with it.
     Private,
+    /// The dataset needs consent, and nobody had told of any.
+    NoConsent,
     /// It is not of the dataset's kind.
     Strange,
     /// It was held, and a broken disk has lost it.
@@ -27,13 +29,14 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Full,
         Self::Expired,
         Self::DiskFull,
         Self::Busy,
         Self::TooLarge,
         Self::Private,
+        Self::NoConsent,
         Self::Strange,
         Self::Corrupt,
         Self::Forgotten,
@@ -52,6 +55,7 @@ impl Drop {
             Self::Busy => "Busy",
             Self::TooLarge => "TooLarge",
             Self::Private => "Private",
+            Self::NoConsent => "NoConsent",
             Self::Strange => "Strange",
             Self::Corrupt => "Corrupt",
             Self::Forgotten => "Forgotten",

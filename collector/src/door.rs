@@ -28,7 +28,7 @@ pub const LARGEST: usize = 4 << 20;
 const PUBLIC_BYTES: usize = 32 << 20;
 const PRIVATE_BYTES: usize = 16 << 20;
 /// Of what a sender says of a sample.
-const LONGEST: usize = 256;
+pub const LONGEST: usize = 256;
 
 /// A dataset that is collected now.
 pub struct Open {
@@ -148,6 +148,7 @@ async fn post_sample(
         camera,
         group: header(&headers, "x-sconce-group")?,
         label: label.map(|value| Label { value, author, source: "http".into(), time: Now::read().wall }),
+        consent: header(&headers, "x-sconce-consent")?,
         chosen: Chosen::Share(share),
     };
     Ok(answer(open.intake.take(taken).await))
@@ -179,6 +180,7 @@ async fn post_answer(
         camera: given.model.clone(),
         group: None,
         label: None,
+        consent: header(&headers, "x-sconce-consent")?,
         chosen: Chosen::Answered { answer: given, why, probability },
     };
     Ok(answer(open.intake.take(taken).await))

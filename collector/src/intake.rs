@@ -1,6 +1,7 @@
 //! The way in, the same for every source: by lot, then by policy, and only then to the queue.
 
 use crate::clock::Now;
+use crate::config::Dataset;
 use crate::counts::Drop;
 use crate::keeper::Keeper;
 use crate::privacy::{Left, Measured, Privacy, Refusal, Statistics};
@@ -9,6 +10,9 @@ use crate::store::Outcome;
 use bytes::Bytes;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
+
+/// Source of what is told over all samples.
+pub const STATISTICS: &str = "statistics";
 
 /// What a source has taken.
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ pub struct Taken {
     /// Absent = the camera's hour.
     pub group: Option<String>,
     pub label: Option<Label>,
+    /// What the sender says of consent: by whom, or where that is written down.
+    pub consent: Option<String>,
     pub chosen: Chosen,
 }
 
@@ -53,22 +59,30 @@ impl Took {
 pub struct Intake {
     pub keeper: Keeper,
     privacy: Privacy,
+    /// Whether a sample needs a mark of it.
+    consent: bool,
     kind: Option<Kind>,
     statistics: Mutex<Statistics>,
 }
 
 impl Intake {
-    pub fn new(keeper: Keeper, privacy: Privacy, kind: Option<Kind>) -> Self {
-        Self { keeper, privacy, kind, statistics: Mutex::default() }
+    /// As a dataset has it.
+    pub fn new(keeper: Keeper, dataset: &Dataset) -> Self {
+        let Dataset { privacy, consent, kind, .. } = dataset;
+        Self { keeper, privacy: privacy.clone(), consent: *consent, kind: *kind, statistics: Mutex::default() }
     }
 
     pub async fn take(&self, taken: Taken) -> Took {
-        let Taken { content, source, camera, group, label, chosen } = taken;
+        let Taken { content, source, camera, group, label, consent, chosen } = taken;
         let (answer, why, probability) = match chosen {
             Chosen::Share(share) if !is_chosen(&content, share) => return Took::NotChosen,
             Chosen::Share(share) => (None, Why::Uniform, share),
             Chosen::Answered { answer, why, probability } => (Some(answer), why, probability),
         };
+        let consent = consent.filter(|said| !said.trim().is_empty());
+        if self.consent && consent.is_none() {
+            return self.refuse(Refusal::NoConsent).await;
+        }
         if let (Some(kind), Some(media)) = (self.kind, Media::of(&content))
             && !kind.holds(media)
         {
@@ -104,6 +118,7 @@ impl Intake {
             probability,
             answer: self.privacy.answer(answer),
             label,
+            consent,
             policy: self.privacy.name().into(),
             mask: self.privacy.mask(),
             redactions,
@@ -131,13 +146,14 @@ impl Intake {
         let sample = Sample {
             id: Id::of(&content),
             media: Media::Json,
-            source: "statistics".into(),
+            source: STATISTICS.into(),
             group: String::new(),
             taken: now,
             why: Why::Uniform,
             probability: 1.0,
             answer: None,
             label: None,
+            consent: None,
             policy: self.privacy.name().into(),
             mask: None,
             redactions: vec!["every sample".into()],

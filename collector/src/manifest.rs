@@ -58,6 +58,7 @@ const COLUMNS: &[(&str, Column)] = &[
     ("label_author", Column::Text(|row| Some(label(row)?.author))),
     ("label_source", Column::Text(|row| Some(label(row)?.source))),
     ("label_time", Column::Time(|row| Some(label(row)?.time.as_millisecond()))),
+    ("consent", Column::Text(|row| row.sample.consent.clone())),
     ("policy", Column::Text(|row| Some(row.sample.policy.clone()))),
     ("redactions", Column::Text(|row| Some(row.sample.redactions.join("; ")))),
     ("content", Column::Text(|row| row.content.map(|content| String::from_utf8_lossy(content).into_owned()))),

@@ -122,8 +122,8 @@ impl Collector {
 
     async fn begin(&mut self, name: &str, dataset: Dataset) -> Result<(), StoreError> {
         let keeper = self.keeper(name, &dataset).await?;
-        let privacy = dataset.privacy.clone();
-        let tighten = move |store: &mut Store| store.tighten(privacy, &Now::read());
+        let (privacy, consent) = (dataset.privacy.clone(), dataset.consent);
+        let tighten = move |store: &mut Store| store.tighten(privacy, consent, &Now::read());
         let forgotten = keeper.with(tighten).await.map_err(std::io::Error::other).map_err(StoreError::Write)??;
         if forgotten > 0 {
             tracing::warn!(
@@ -132,10 +132,7 @@ impl Collector {
                 "the policy is another now: what was held under the old one is dropped"
             );
         }
-        let open = Arc::new(Open {
-            intake: Intake::new(keeper, dataset.privacy.clone(), dataset.kind),
-            dataset: dataset.clone(),
-        });
+        let open = Arc::new(Open { intake: Intake::new(keeper, &dataset), dataset: dataset.clone() });
         let mut tasks = JoinSet::new();
         let (of, node, forwarded) = (name.to_owned(), self.args.node_name.clone(), open.clone());
         tasks.spawn(async move { forward(&of, &node, &forwarded.dataset, &forwarded.intake).await });

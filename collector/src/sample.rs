@@ -177,6 +177,9 @@ pub struct Sample {
     pub answer: Option<Answer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<Label>,
+    /// What its sender said of consent, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<String>,
     /// The policy that was enforced before it was queued, and what that took away.
     pub policy: String,
     /// Which mask covered it: the first digits of the mask's SHA-256.

@@ -5,10 +5,11 @@
 
 mod common;
 
-use common::{Collector, files, png, until};
+use common::{Collector, files, microphone, png, until};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 /// In sound, in a file's comment, in texts: bytes that nothing else says.
 const WORDS: &str = "canary-7f3a9c-do-not-tell";
@@ -114,6 +115,42 @@ fn run(privacy: Value) -> (BTreeSet<&'static str>, Value) {
         }
     }
     (found, status)
+}
+
+/// What a microphone under a policy gives away, once so many seconds were heard and `is_enough` was counted.
+fn heard(privacy: Value, least: u64, is_enough: impl Fn(&Value) -> bool) -> BTreeSet<&'static str> {
+    let (url, seconds) = microphone(WORDS);
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    let datasets = json!({"vision/street": {
+        "uri": format!("file://{}", lake.display()),
+        "privacy": privacy,
+        "sources": [{"microphone": {"url": url, "windowSeconds": 2, "everySeconds": 3}}],
+        "upload": {"delaySeconds": 0},
+    }});
+    let collector = Collector::start(folder.path(), &datasets, &[]);
+    until("enough is heard", || {
+        seconds.load(Ordering::Relaxed) >= least && is_enough(&collector.status()["datasets"]["vision/street"])
+    });
+    let told = collector.metrics() + &collector.status().to_string() + &collector.log.lock().unwrap();
+    collector.kill();
+    let mut found = canaries(told.as_bytes());
+    for (path, content) in files(folder.path()) {
+        if !path.ends_with("collect.json") {
+            found.extend(canaries(&content));
+        }
+    }
+    found
+}
+
+#[test]
+fn sound_of_a_microphone_leaves_under_no_policy_but_raw() {
+    let is_sent = |status: &Value| status["sent"].as_u64() > Some(3);
+    assert_eq!(heard(json!({"policy": "Raw"}), 0, is_sent), BTreeSet::from(["words"]), "the search itself is proved");
+    let is_refused = |status: &Value| status["dropped"]["Private"].as_u64() > Some(3);
+    assert_eq!(heard(json!({"policy": "Masked", "mask": {"blocks": 4}}), 0, is_refused), BTreeSet::new());
+    // More than lies in the sockets.
+    assert_eq!(heard(json!({"policy": "StatisticsOnly"}), 3_000, |status| status["kept"] == 0), BTreeSet::new());
 }
 
 #[test]

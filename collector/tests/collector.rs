@@ -118,6 +118,42 @@ fn what_is_not_of_the_datasets_kind_is_refused() {
 }
 
 #[test]
+fn without_consent_nothing_is_kept_where_it_is_needed_and_what_is_held_without_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (inbox, signed) = (folder.path().join("inbox"), folder.path().join("inbox/signed"));
+    std::fs::create_dir_all(&signed).unwrap();
+    let sources = json!([{"http": {}}, {"directory": {"path": inbox}}]);
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, json!({"sources": sources})), &[]);
+    assert_eq!(collector.post(SAMPLES, &[], picture(1)).0, 201);
+    let consent = [("x-sconce-consent", "form 12, 2026-11-03")];
+    assert_eq!(collector.post(SAMPLES, &consent, picture(2)).0, 201);
+    let needed = |delay| digits(folder.path(), delay, json!({"sources": sources, "consent": true}));
+    configure(folder.path(), &needed(3600));
+    let count = |what: &str| collector.status()["datasets"]["vision/digits"]["dropped"][what].clone();
+    until("what is held without is dropped", || count("Forgotten") == 1);
+    let (status, told) = collector.post(SAMPLES, &[("x-sconce-consent", " ")], picture(3));
+    assert_eq!((status, &told["reason"], count("NoConsent")), (422, &json!("NoConsent"), json!(1)), "{told}");
+    let said = json!({"model": "a.b", "why": "Uniform", "probability": 1.0}).to_string();
+    let answer = |headers: &[(&str, &str)], number| {
+        let headers = [&[("x-sconce-answer", said.as_str())], headers].concat();
+        collector.post("/v1/answers/vision/digits", &headers, picture(number)).0
+    };
+    assert_eq!((answer(&[], 4), answer(&consent, 4)), (422, 201), "of a model's requests, too");
+    std::fs::write(signed.join(".consent"), "form 13\n").unwrap();
+    std::fs::write(signed.join("a.png"), picture(5)).unwrap();
+    std::fs::write(inbox.join("b.png"), picture(6)).unwrap();
+    until("that of a folder holds for its files", || !signed.join("a.png").exists());
+    until("another file is put aside", || inbox.join(".refused/b.png").exists() && signed.join(".consent").exists());
+    assert_eq!(count("NoConsent"), 3);
+    configure(folder.path(), &needed(0));
+    collector.sent("vision/digits", 3);
+    let lake = files(&folder.path().join("lake"));
+    let holds =
+        |words: &str| lake.iter().any(|(_, content)| content.windows(words.len()).any(|at| at == words.as_bytes()));
+    assert!(holds("form 12, 2026-11-03") && holds("form 13"), "it goes along");
+}
+
+#[test]
 fn files_that_come_into_a_folder_are_samples_and_go() {
     let folder = tempfile::tempdir().unwrap();
     let inbox = folder.path().join("inbox");

@@ -27,9 +27,9 @@ fn has_mosquitto() -> bool {
     ["mosquitto", "mosquitto_pub"].iter().all(is_there)
 }
 
-fn mosquitto(port: u16, folder: &Path) -> Server {
+fn mosquitto(port: u16, folder: &Path, more: &str) -> Server {
     let config = folder.join("mosquitto.conf");
-    std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
+    std::fs::write(&config, format!("listener {port} 127.0.0.1\n{more}\n")).unwrap();
     let server = Command::new("mosquitto")
         .env("PATH", mosquitto_path())
         .arg("-c")
@@ -42,14 +42,93 @@ fn mosquitto(port: u16, folder: &Path) -> Server {
     server
 }
 
-fn publish(port: u16, topic: &str, content: &[u8]) {
+fn publish(port: u16, topic: &str, content: &[u8], more: &[&str]) {
     let mut client = Command::new("mosquitto_pub")
+        .args(more)
         .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", topic, "-s"])
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
     client.stdin.take().unwrap().write_all(content).unwrap();
     assert!(client.wait().unwrap().success());
+}
+
+/// An authority, and what it has certified for `localhost` and `127.0.0.1`: certificate and key, in PEM.
+struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let (mut parameters, key) = (rcgen::CertificateParams::default(), rcgen::KeyPair::generate().unwrap());
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "authority");
+        let pem = parameters.self_signed(&key).unwrap().pem();
+        Self { issuer: rcgen::Issuer::new(parameters, key), pem }
+    }
+
+    fn certifies(&self, who: &str) -> (String, String) {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut parameters = rcgen::CertificateParams::new(names).unwrap();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, who);
+        let key = rcgen::KeyPair::generate().unwrap();
+        (parameters.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// The broker asks for certificates, and lets in whom its authority has certified alone.
+#[test]
+fn a_broker_is_heard_through_tls_and_one_of_another_authority_is_not() {
+    if !has_mosquitto() {
+        return untried("mosquitto is missing; Debian: apt-get install mosquitto mosquitto-clients")
+            .unwrap_or_default();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, another) = (Authority::new(), Authority::new());
+    let leave = |name: &str, pem: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, pem).unwrap();
+        file.display().to_string()
+    };
+    let ((certificate, key), (our_certificate, our_key)) = (ours.certifies("broker"), ours.certifies("node-a"));
+    let ca = leave("ca.pem", &ours.pem);
+    let settings = format!(
+        "user root\ncafile {ca}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nuse_identity_as_username true",
+        leave("broker.pem", &certificate),
+        leave("broker.key", &key)
+    );
+    let port = free_port();
+    let _broker = mosquitto(port, folder.path(), &settings);
+    let who = ["--cafile", &ca, "--cert", &leave("us.pem", &our_certificate), "--key", &leave("us.key", &our_key)];
+    let datasets = json!({"vision/doors": {
+        "uri": format!("file://{}", folder.path().join("lake").display()),
+        "privacy": {"policy": "Raw"},
+        "consent": true,
+        "sources": [{"mqtt": {"broker": format!("mqtts://127.0.0.1:{port}"), "topic": "door/+/state"}}],
+    }});
+    let variables = [("SCONCE_MQTT_CERTIFICATE", our_certificate.as_str()), ("SCONCE_MQTT_KEY", &our_key)];
+    let with = |authority: &str, name: &str| {
+        let folder = folder.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        Collector::start(&folder, &datasets, &[&[("SCONCE_MQTT_CA", authority)], &variables[..]].concat())
+    };
+    let deceived = with(&another.pem, "deceived");
+    until("it is refused", || deceived.log.lock().unwrap().contains("the broker is gone"));
+    assert!(!deceived.log.lock().unwrap().contains("subscribing"));
+    let collector = with(&ours.pem, "trusting");
+    until("the collector subscribes", || collector.log.lock().unwrap().contains("subscribing"));
+    let consent = [&who[..], &["-V", "mqttv5", "-D", "PUBLISH", "user-property", "consent", "form 7"]].concat();
+    until("messages come through", || {
+        publish(port, "door/7/state", br#"{"open": 0}"#, &consent);
+        collector.status()["datasets"]["vision/doors"]["held"] == 1
+    });
+    publish(port, "door/7/state", br#"{"open": 1}"#, &who);
+    until("without consent it is dropped", || {
+        collector.status()["datasets"]["vision/doors"]["dropped"]["NoConsent"] == 1
+    });
+    let log = collector.log.lock().unwrap().clone();
+    assert!(!log.contains("PRIVATE KEY"), "{log}");
 }
 
 fn read(interpreter: &Path, folder: &Path, variables: &[(&str, &str)]) -> Value {
@@ -76,7 +155,7 @@ fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
     let (s3, broker) = (free_port(), free_port());
     let endpoint = format!("http://127.0.0.1:{s3}");
     let variables = access(&endpoint);
-    let _broker = mosquitto(broker, folder.path());
+    let _broker = mosquitto(broker, folder.path(), "allow_anonymous true");
     let datasets = json!({"vision/digits": {
         "uri": "s3://lake/digits",
         "privacy": {"policy": "Raw"},
@@ -98,14 +177,14 @@ fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
     until("the collector subscribes", || collector.log.lock().unwrap().contains("subscribing"));
     until("messages come through", || {
         // Until the broker has the subscription, what is published is lost: the same message again is the same sample.
-        publish(broker, "door/7/state", br#"{"open": 0}"#);
+        publish(broker, "door/7/state", br#"{"open": 0}"#, &[]);
         collector.status()["datasets"]["vision/digits"]["held"].as_u64() > Some(20)
     });
-    publish(broker, "door/7/state", br#"{"open": 1}"#);
+    publish(broker, "door/7/state", br#"{"open": 1}"#, &[]);
     until("both are held", || collector.status()["datasets"]["vision/digits"]["held"] == 22);
     collector.kill();
     // While nobody collects, the broker keeps what comes.
-    publish(broker, "door/8/state", br#"{"open": 2}"#);
+    publish(broker, "door/8/state", br#"{"open": 2}"#, &[]);
     let collector = Collector::start(folder.path(), &datasets, &variables);
     until("it is told", || collector.log.lock().unwrap().contains("not sent; it is held"));
     until("the broker has sent it", || collector.status()["datasets"]["vision/digits"]["held"] == 23);

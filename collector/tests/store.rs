@@ -189,7 +189,7 @@ fn what_comes_late_under_a_looser_policy_is_not_kept() {
         (Sample { policy: policy.into(), mask, ..sample }, bytes)
     };
     store.add(&[under(b"1", "Raw"), under(b"2", "Masked")], &now(1));
-    assert_eq!(store.tighten(masked.clone(), &now(2)).unwrap(), 1);
+    assert_eq!(store.tighten(masked.clone(), false, &now(2)).unwrap(), 1);
     let outcomes = store.add(&[under(b"3", "Raw"), under(b"4", "Masked"), under(b"1", "Raw")], &now(3));
     let private = Outcome::Dropped(Drop::Private);
     assert_eq!(outcomes, [private, Outcome::Kept, private]);
@@ -208,10 +208,10 @@ fn what_another_mask_has_covered_or_cannot_be_read_is_dropped() {
         let (sample, bytes) = sample(content, Why::Uniform);
         (Sample { policy: "Masked".into(), mask: privacy.mask(), ..sample }, bytes)
     };
-    assert_eq!(store.tighten(mask(8), &now(1)).unwrap(), 0);
+    assert_eq!(store.tighten(mask(8), false, &now(1)).unwrap(), 0);
     assert_eq!(store.add(&[under(b"1", &mask(8)), under(b"2", &mask(8))], &now(1)), [Outcome::Kept; 2]);
-    assert_eq!(store.tighten(mask(8), &now(2)).unwrap(), 0, "the same mask");
-    assert_eq!(store.tighten(mask(4), &now(3)).unwrap(), 2);
+    assert_eq!(store.tighten(mask(8), false, &now(2)).unwrap(), 0, "the same mask");
+    assert_eq!(store.tighten(mask(4), false, &now(3)).unwrap(), 2);
     assert_eq!(store.add(&[under(b"3", &mask(8))], &now(4)), [Outcome::Dropped(Drop::Private)]);
     assert_eq!(store.add(&[under(b"4", &mask(4))], &now(4)), [Outcome::Kept]);
     for file in std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()) {
@@ -220,7 +220,7 @@ fn what_another_mask_has_covered_or_cannot_be_read_is_dropped() {
             std::fs::write(file, vec![0; length]).unwrap();
         }
     }
-    assert_eq!(store.tighten(mask(4), &now(5)).unwrap(), 1);
+    assert_eq!(store.tighten(mask(4), false, &now(5)).unwrap(), 1);
     assert_eq!((store.holds().0, store.counts().dropped[&Drop::Corrupt]), (0, 1));
     assert!(is_balanced(&store));
 }

@@ -235,7 +235,8 @@ fn waits_moved(old: &[ObservedModel], new: &[ObservedModel]) -> bool {
             || counts.into_iter().any(|(old, new)| count_moved(old.unsigned_abs(), new.unsigned_abs()))
     };
     let is_new = |row: &ObservedModel| {
-        old.iter().find(|old| is_same(old, row)).is_none_or(|old| differs(&old.waited, &row.waited))
+        let turned = |old: &ObservedModel| (old.drifted > 0) != (row.drifted > 0);
+        old.iter().find(|old| is_same(old, row)).is_none_or(|old| turned(old) || differs(&old.waited, &row.waited))
     };
     old.len() != new.len() || new.iter().any(is_new)
 }
@@ -367,6 +368,7 @@ mod tests {
             name: "digits".into(),
             tier: Some(sconce_api::Tier::Edge),
             waited: Waited { p50: Some("2ms".into()), p99: Some(p99.into()), count, errors: 0, rps: "5".into() },
+            drifted: 0,
         };
         let write = |old: &EdgeNodeStatus, rows: Option<Vec<ObservedModel>>, is_whole| {
             let waits = rows.map(|rows| crate::router::Waited { rows, is_whole });

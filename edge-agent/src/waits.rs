@@ -16,6 +16,7 @@ const MOST: usize = 64;
 const LONGEST_NAME: usize = 63;
 
 const WAITED: &str = "sconce_router_request_seconds";
+const DRIFTED: &str = "sconce_router_requests_drifted_total";
 const REQUESTS: &str = "sconce_router_requests_total";
 /// What a client is not to blame for, by gRPC's codes.
 const FAULTS: [&str; 5] = ["Unknown", "DeadlineExceeded", "Internal", "Unavailable", "DataLoss"];
@@ -29,6 +30,7 @@ struct Counted {
     /// Seconds, and how many were answered within them; in order.
     within: Vec<(f64, u64)>,
     errors: u64,
+    drifted: u64,
 }
 
 impl Counted {
@@ -42,7 +44,9 @@ impl Counted {
         let before = |index: usize| old.within.get(index).map_or(0, |(_, count)| *count);
         let later = self.within.iter().enumerate();
         let within = later.map(|(index, (le, count))| (*le, count.saturating_sub(before(index)))).collect();
-        Self { within, errors: self.errors.saturating_sub(old.errors) }
+        let [errors, drifted] =
+            [(self.errors, old.errors), (self.drifted, old.drifted)].map(|(new, old)| new.saturating_sub(old));
+        Self { within, errors, drifted }
     }
 
     /// By linear interpolation within its bucket, as Prometheus has it.
@@ -84,6 +88,9 @@ impl Counters {
                         buckets.iter().map(|bucket| (bucket.less_than, bucket.count as u64)).collect();
                     within.sort_by(|one, other| one.0.total_cmp(&other.0));
                     counters.entry(series).or_default().within = within;
+                }
+                (DRIFTED, Value::Untyped(count) | Value::Counter(count)) => {
+                    counters.entry(series).or_default().drifted += *count as u64;
                 }
                 (REQUESTS, Value::Untyped(count) | Value::Counter(count)) if FAULTS.contains(&label("code")) => {
                     counters.entry(series).or_default().errors += *count as u64;
@@ -146,8 +153,8 @@ impl Readings {
                 // Until routes are loaded clients' inventions are counted, too.
                 let (name, namespace) = names.filter(|(one, other)| one.len().max(other.len()) <= LONGEST_NAME)?;
                 let (name, namespace, tier) = (name.to_owned(), namespace.to_owned(), series.1);
-                let waited = told(&counted, requests as f64 / seconds);
-                Some((requests, ObservedModel { namespace, name, tier, waited }))
+                let (waited, drifted) = (told(&counted, requests as f64 / seconds), whole(counted.drifted));
+                Some((requests, ObservedModel { namespace, name, tier, waited, drifted }))
             })
             .collect();
         rows.sort_by_key(|(requests, _)| std::cmp::Reverse(*requests));
@@ -157,7 +164,6 @@ impl Readings {
 
 fn told(counted: &Counted, per_second: f64) -> Waited {
     let answered = counted.answered();
-    let whole = |count| i64::try_from(two_digits(count)).unwrap_or(i64::MAX);
     Waited {
         p50: counted.quantile(50).map(duration_text),
         p99: counted.quantile(99).filter(|_| answered >= P99_FROM).map(duration_text),
@@ -165,6 +171,11 @@ fn told(counted: &Counted, per_second: f64) -> Waited {
         errors: whole(counted.errors),
         rps: rate(per_second),
     }
+}
+
+/// Two digits.
+fn whole(count: u64) -> i64 {
+    i64::try_from(two_digits(count)).unwrap_or(i64::MAX)
 }
 
 /// Two digits, down to a hundredth.
@@ -196,6 +207,7 @@ mod tests {
 
     /// As the router counts.
     struct Router {
+        drifted: Family<Place, Counter>,
         requests: Family<Outcome, Counter>,
         waited: Family<Place, Histogram, fn() -> Histogram>,
     }
@@ -203,7 +215,11 @@ mod tests {
     impl Router {
         fn new() -> Self {
             let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(20e-6, 1.4, 40));
-            Self { requests: Family::default(), waited: Family::new_with_constructor(histogram) }
+            Self {
+                drifted: Family::default(),
+                requests: Family::default(),
+                waited: Family::new_with_constructor(histogram),
+            }
         }
 
         fn answers(&self, tier: &'static str, ms: impl IntoIterator<Item = u32>) {
@@ -219,9 +235,24 @@ mod tests {
             let mut registry = Registry::default();
             registry.register_with_unit("sconce_router_request", "waits", Unit::Seconds, self.waited.clone());
             registry.register("sconce_router_requests", "requests", self.requests.clone());
+            registry.register("sconce_router_requests_drifted", "drifts", self.drifted.clone());
             let mut text = String::new();
             encode(&mut text, &registry).unwrap();
             Counters::read(&text)
+        }
+    }
+
+    #[test]
+    fn answers_of_a_model_that_drifts_are_told_for_as_long_as_they_come() {
+        let (router, start, mut readings) = (Router::new(), Instant::now(), Readings::default());
+        readings.push(start, router.counters());
+        let drifted = router.drifted.get_or_create(&Place { model: "digits.vision", tier: "Edge" });
+        for minute in 1..=12 {
+            router.answers("Edge", [2; 100]);
+            drifted.inc_by(if minute <= 3 { 50 } else { 0 });
+            readings.push(after(start, 60 * minute), router.counters());
+            let told = readings.waited().unwrap().remove(0).drifted;
+            assert_eq!(told > 0, minute <= 7, "minute {minute}: {told}");
         }
     }
 

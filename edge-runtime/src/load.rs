@@ -7,6 +7,7 @@ use sconce_kernels::{Cpu, IsaError, IsaToken, Threads};
 use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
 use sconce_model::artifact::{self, Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS, VariantEntry};
 use sconce_model::digest::{named, sha256};
+use sconce_model::drift::Reference;
 use sconce_model::plan::Plan;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -89,6 +90,8 @@ pub struct Loaded {
     pub digest: String,
     /// What one row takes on one thread, once warm.
     pub one_row: Duration,
+    /// What it said of held-out samples, where that is known.
+    pub reference: Option<Reference>,
 }
 
 /// Compiles a variant and warms it up.
@@ -111,7 +114,8 @@ pub fn load(opened: &Opened, variant: &str, max_batch_size: usize, threads: usiz
     let runner = Runner { plan, isa: IsaToken::detect()?, threads: Threads::new(threads).map_err(LoadError::Threads)? };
     let one_row = warm_up(&runner, max_batch_size)?;
     let digest = opened.verified.as_ref().map(|verified| verified.digest.clone()).unwrap_or_default();
-    Ok(Loaded { runner, signature, digest, one_row })
+    let reference = artifact.reference(variant).cloned();
+    Ok(Loaded { runner, signature, digest, one_row, reference })
 }
 
 /// An artifact, before anything of it is built.

@@ -83,6 +83,8 @@ pub struct Answer {
     pub id: String,
     /// In the order in which they were asked for.
     pub outputs: Vec<Answered>,
+    /// What the model says of late is spread otherwise than it was on held-out samples.
+    pub drifts: bool,
 }
 
 /// One output of an answer.

@@ -6,9 +6,10 @@ mod common;
 
 use axum::body::HttpBody as _;
 use bytes::Bytes;
-use common::{Client, MODEL, Server, client, request};
+use common::{Client, LIMITS as SERVERS, LOOPBACK, MODEL, Server, client, request, settings, start, tiny};
 use http_body_util::Full;
 use prost::Message as _;
+use sconce_edge_runtime::catalogue::{Control, Source, Sources};
 use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::route::{self, Files, Limits};
 use sconce_edge_runtime::wire::{ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ServerLiveRequest};
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 use tonic::body::Body;
 use tonic::transport::Channel;
@@ -29,6 +31,7 @@ const LIMITS: Limits = Limits { max_message_bytes: 1 << 20, attempt_timeout: Dur
 struct Router {
     folder: TempDir,
     address: SocketAddr,
+    metrics: SocketAddr,
 }
 
 impl Router {
@@ -41,13 +44,13 @@ impl Router {
         let folder = tempfile::tempdir().unwrap();
         let (grpc, metrics) =
             (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
-        let address = grpc.local_addr().unwrap();
+        let (address, told) = (grpc.local_addr().unwrap(), metrics.local_addr().unwrap());
         let (routes, taps) = (folder.path().join("routes.json"), folder.path().join("taps.json"));
         tokio::spawn(async move {
             let files = Files { routes: &routes, taps: Some(&taps), collector: &collector };
             route::run(grpc, metrics, files, LIMITS, std::future::pending::<()>().shared()).await
         });
-        Self { folder, address }
+        Self { folder, address, metrics: told }
     }
 
     /// As the agent writes: beside the file, then in its place.
@@ -62,6 +65,15 @@ impl Router {
 
     async fn client(&self) -> Client {
         client(self.address).await
+    }
+
+    /// Lines of its metrics that say so.
+    async fn counted(&self, what: &str) -> Vec<String> {
+        let mut stream = TcpStream::connect(self.metrics).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text.lines().filter(|line| line.starts_with(what)).map(str::to_owned).collect()
     }
 }
 
@@ -122,6 +134,45 @@ async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_
     let (score, margin) = (said["score"].as_f64().unwrap(), said["margin"].as_f64().unwrap());
     assert!((0.0..=1.0).contains(&score) && (0.0..=score).contains(&margin), "{said}");
     assert!(content.starts_with(b"\x93NUMPY\x01\x00"), "{content:?}");
+}
+
+/// A server of a model of three classes, of which a fourth was answered on held-out samples; a window is five answers.
+async fn drifting() -> Server {
+    let folder = tiny(7);
+    let file = folder.path().join("variants.json");
+    let mut variants: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let (mut classes, mut confidence) = ([0; 32], [0; 10]);
+    (classes[3], confidence[0]) = (1000, 1000);
+    variants["variants"][0]["reference"] = serde_json::json!({"answers": 5, "seconds": 0,
+        "classes": {"counts": classes, "limit": 0.9}, "confidence": {"counts": confidence, "limit": 1}});
+    std::fs::write(&file, variants.to_string()).unwrap();
+    let source = Source { version: None, folder: folder.path().into(), digest: None };
+    let sources = Sources::new([(MODEL.into(), source)], None).unwrap();
+    let catalogue = start(sources, Control::None, settings(Executor::Inline)).await;
+    Server::of(catalogue, TcpListener::bind(LOOPBACK).await.unwrap(), None, SERVERS).await
+}
+
+#[tokio::test]
+async fn answers_of_a_model_that_drifts_say_so_and_are_counted() {
+    let (server, router) = (drifting().await, Router::start().await);
+    router.routes(&[("Edge", server.address)]);
+    let mut client = router.client().await;
+    let mut said = Vec::new();
+    for rows in [1, 1, 3].into_iter().cycle().take(12) {
+        said.push(client.model_infer(request(rows)).await.unwrap().metadata().contains_key("sconce-drifts"));
+    }
+    let since = said.iter().position(|drifts| *drifts);
+    assert_eq!((since, said[9..].contains(&false)), (Some(8), false), "the third window ends with the ninth: {said:?}");
+    let counted = router.counted("sconce_router_requests_drifted_total{").await;
+    assert_eq!(counted, [format!("sconce_router_requests_drifted_total{{model=\"{MODEL}\",tier=\"Edge\"}} 4")]);
+    let calm = Server::start(Executor::Inline, 4, 64).await;
+    let mut calm = calm.client().await;
+    for _ in 0..20 {
+        assert!(
+            !calm.model_infer(request(1)).await.unwrap().metadata().contains_key("sconce-drifts"),
+            "nothing is known"
+        );
+    }
 }
 
 #[tokio::test]

@@ -17,8 +17,9 @@ use sconce_model::artifact::files;
 use sconce_model::artifact::signature::{PrivateKey, SIGNATURE, Trust, sign};
 use serde_json::json;
 use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 const REQUIREMENTS: &str = include_str!("strangers/requirements.txt");
@@ -146,6 +147,73 @@ fn signatures_are_those_of_model_signing() {
     let (verified, told) = run("verify", &theirs, "--public_key");
     assert!(!verified && told.contains("config.json"), "{told}");
     assert!(load::open(model, None, &trust).is_err());
+}
+
+/// A registry that others wrote (go-containerregistry's), ended with its test.
+struct Registry {
+    child: Child,
+    address: String,
+}
+
+impl Registry {
+    /// The one that kubebox holds for its clusters; blobs lie in a folder.
+    fn start(folder: &Path) -> Self {
+        let programs = std::env::var_os("KUBEBOX_BIN").expect("KUBEBOX_BIN is not set: run by make");
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut serving = Command::new(Path::new(&programs).join("kubebox"));
+        let child = serving.args(["registry", &address]).arg(folder).stderr(Stdio::null()).spawn();
+        let mut registry = Self { child: child.expect("kubebox is built by make"), address };
+        while TcpStream::connect(&registry.address).is_err() {
+            assert_eq!(registry.child.try_wait().unwrap(), None, "the registry has ended");
+            std::thread::yield_now();
+        }
+        registry
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// All files under a folder, with their digests.
+fn held(folder: &Path) -> Vec<(String, String)> {
+    files(folder).unwrap().into_iter().map(|file| (file.path, file.digest)).collect()
+}
+
+/// Theirs pulls what we publish, file by file the same, and we serve what theirs has pulled.
+#[test]
+fn what_is_published_is_a_modelpack_to_the_client_of_modelpack() {
+    let Some(interpreter) = interpreter() else { return };
+    let (model, scratch) = (tiny(), tempfile::tempdir().unwrap());
+    let registry = Registry::start(scratch.path());
+    let trainer = Path::new(env!("CARGO_BIN_EXE_edge-runtime")).with_file_name("sconce-trainer");
+    assert!(trainer.exists(), "{} is not built: cargo build --release --workspace --bins", trainer.display());
+    let reference = format!("{}/models/tiny:1.0.0", registry.address);
+    let run = |command: &mut Command| {
+        let ended = output(command);
+        let told = [ended.stdout, ended.stderr].map(|told| String::from_utf8_lossy(&told).into_owned()).concat();
+        assert!(ended.status.success(), "{told}");
+        told
+    };
+    let key = file_of("fetching", "key.pem");
+    let publish = ["--signing-key", &key, &format!("oci://{reference}")];
+    let told = run(Command::new(trainer).arg("publish").arg(model.path()).args(publish));
+    let digest = told.trim().rsplit('@').next().unwrap();
+    let (by_tag, by_digest) = (scratch.path().join("by-tag"), scratch.path().join("by-digest"));
+    let pull = |reference: &str, to: &Path| {
+        run(Command::new(interpreter).args(["-m", "modelpack_client", "--insecure", "pull", reference]).arg(to));
+    };
+    pull(&reference, &by_tag);
+    pull(&format!("{}/models/tiny@{digest}", registry.address), &by_digest);
+    // With the signature.
+    let published = held(model.path());
+    assert_eq!((held(&by_tag), held(&by_digest)), (published.clone(), published));
+    assert_eq!(std::fs::read(by_tag.join(SIGNATURE)).unwrap(), std::fs::read(model.path().join(SIGNATURE)).unwrap());
+    let trust = Trust::from_pem(&std::fs::read_to_string(file_of("fetching", "key.pub")).unwrap()).unwrap();
+    load::open(&by_digest, None, &trust).unwrap().plan("int8").unwrap();
 }
 
 /// schemathesis draws requests, good and bad ones, and holds each answer against the description.

@@ -3,6 +3,7 @@
 pub mod architecture;
 pub mod artifact;
 pub mod digest;
+pub mod drift;
 pub mod graph;
 pub mod idx;
 pub mod metrics;

@@ -118,6 +118,19 @@ struct Variant {
     bytes: i64,
     memory_bytes: i64,
     flops: i64,
+    #[serde(default)]
+    reference: Option<Reference>,
+}
+
+/// What the variant said of held-out samples.
+#[derive(Deserialize)]
+struct Reference {
+    confidence: Counts,
+}
+
+#[derive(Deserialize)]
+struct Counts {
+    counts: Vec<i64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -236,6 +249,9 @@ fn evaluated(variant: Variant, evaluation: &Evaluation) -> VariantFacts {
         accuracy: score.map(|score| percent(score.value)),
         interval: interval.map(|(low, high)| AccuracyInterval { low: percent(low), high: percent(high) }),
         samples: score.and(evaluation.dataset.as_ref()).map(|dataset| dataset.n),
+        reference: variant
+            .reference
+            .map(|reference| reference.confidence.counts.iter().copied().fold(0, i64::saturating_add)),
     }
 }
 
@@ -256,7 +272,8 @@ mod tests {
             "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 28, 28]}],
             "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 10]}],
             "architecture": {"input": {"shape": [1, 28, 28]}, "layers": layers}});
-        let variants = json!({"variants": [{"name": "f32", "files": ["f32.safetensors"], "bytes": 2_800_000, "memoryBytes": 9_000_000, "flops": 1_700_000}]});
+        let variants = json!({"variants": [{"name": "f32", "files": ["f32.safetensors"], "bytes": 2_800_000, "memoryBytes": 9_000_000, "flops": 1_700_000,
+            "reference": {"answers": 500, "seconds": 600, "classes": {"counts": [6000, 4000], "limit": 0.1}, "confidence": {"counts": [1000, 9000], "limit": 0.1}}}]});
         let evaluation = json!({"dataset": {"n": 10_000}, "variants": {"f32": {"metric": "accuracy", "value": 0.9846, "wilson95": [0.98199, 0.9868]}}});
         [("config.json", config), ("variants.json", variants), ("evaluation.json", evaluation)]
             .map(|(name, value)| (name.to_owned(), value.to_string().into_bytes()))
@@ -279,6 +296,7 @@ mod tests {
             accuracy: Some("98.46%".into()),
             interval: Some(AccuracyInterval { low: "98.19%".into(), high: "98.68%".into() }),
             samples: Some(10_000),
+            reference: Some(10_000),
         };
         assert_eq!(artifact.variants, [expected]);
     }

@@ -59,7 +59,17 @@ pub struct Known<'a> {
     pub runs: &'a [TrainingRun],
     /// Labelled samples that are not learned from yet.
     pub new: i64,
+    pub drift: &'a Drift,
     pub now: Timestamp,
+}
+
+/// What is known of the models that the recipe may mend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// One of them says something else than it said of held-out samples.
+    pub drifts: bool,
+    /// Which, and by whom; or why it is not known.
+    pub message: String,
 }
 
 pub fn due(training: &EdgeTraining, known: &Known<'_>) -> Due {
@@ -82,6 +92,16 @@ fn wanted(training: &EdgeTraining, trigger: &TrainingTrigger, known: &Known<'_>)
     let lacks = |most: i64| (known.new < most).then(|| format!("{} of {most} new labelled samples", known.new));
     if let Some(samples) = &trigger.samples {
         return lacks(samples.new).map_or(Due::Now, |lack| Due::waiting(Reason::WaitingForSamples, lack));
+    }
+    if trigger.drift.is_some() {
+        let Drift { drifts, message } = known.drift;
+        if !drifts {
+            return Due::waiting(Reason::WaitingForDrift, message.clone());
+        }
+        // Without anything new it would learn what it has learned.
+        let lack = lacks(trigger.min_new.unwrap_or(1));
+        let wait = |lack| Due::waiting(Reason::WaitingForSamples, format!("{message}: {lack}"));
+        return lack.map_or(Due::Now, wait);
     }
     let Some(schedule) = &trigger.schedule else {
         let message = format!("set the annotation {} to a new value to begin a run", labels::RUN_REQUESTED);

@@ -7,6 +7,7 @@ use crate::prepared::{Answer, Prepared, accuracy};
 use candle_core::Tensor;
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::artifact::{Evaluation, Measured, Paired};
+use sconce_model::drift::Reference;
 use sconce_model::metrics::{confusion, drop_upper95, wilson95};
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::Variant;
@@ -20,6 +21,8 @@ const ROUNDS: usize = 101;
 pub struct Evaluated {
     pub evaluation: Evaluation,
     pub answers: BTreeMap<String, Vec<Answer>>,
+    /// What each is held against where it serves, if there are enough samples to tell.
+    pub references: BTreeMap<String, Reference>,
 }
 
 /// Every variant on the same samples; the first is the one that the others are held against.
@@ -27,12 +30,17 @@ pub struct Evaluated {
 /// # Errors
 /// [`FitError`] if preprocessing does not fit.
 pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preprocess) -> Result<Evaluated, FitError> {
-    let (mut measured, mut said) = (BTreeMap::new(), BTreeMap::new());
+    let (mut measured, mut said, mut references) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let own = data.test.parts().first().map(|part| part.count);
     let samples = data.test.read();
     let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
         let graph = variant.network.graph();
-        let answers = Prepared::new(samples, preprocess, &graph.input)?.answers(&variant.plan()?)?;
+        let prepared = Prepared::new(samples, preprocess, &graph.input)?;
+        let answers = prepared.answers(&variant.plan()?)?;
+        let order: Vec<usize> = (0..answers.len()).collect();
+        let weights = prepared.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);
+        references.extend(Some(variant.name.clone()).zip(reference(&answers, &weights, own)));
         let right = answers.iter().filter(|answer| answer.right()).count();
         let measure = Measured {
             path: variant.arithmetic.name().into(),
@@ -49,7 +57,17 @@ pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preproces
     }
     let evaluation =
         Evaluation { schema: 1, dataset: data.described(), test_reads: data.test.reads(), variants: measured };
-    Ok(Evaluated { evaluation, answers: said })
+    Ok(Evaluated { evaluation, answers: said, references })
+}
+
+/// What is to be expected where the model serves. Samples that are there for being hard count by the inverse of their probability; of
+/// a mix the `own` first ones alone, if they are enough: the rest is there so that nothing is forgotten, and does not come.
+fn reference(answers: &[Answer], weights: &[f32], own: Option<usize>) -> Option<Reference> {
+    let of = |count: usize| {
+        let first = answers.iter().zip(weights).take(count);
+        Reference::of(first.map(|(answer, weight)| (answer.class, answer.confidence, *weight)))
+    };
+    own.and_then(of).or_else(|| of(answers.len()))
 }
 
 pub fn paired(against: &str, before: &[Answer], after: &[Answer]) -> Paired {
@@ -89,4 +107,25 @@ pub fn latencies(variants: &[Variant], xs: &Tensor) -> candle_core::Result<Vec<D
         took[ROUNDS / 2]
     };
     Ok(plans.into_iter().map(median).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mixed_in_is_not_expected_where_the_model_serves() {
+        let answer = |class| Answer { label: class, class, confidence: 0.9, of_label: 0.9 };
+        let answers: Vec<Answer> = [vec![answer(1); 150], vec![answer(2); 450]].concat();
+        let told = |weights: &[f32], own| {
+            let reference = reference(&answers, weights, own).unwrap();
+            (reference.classes.counts[1], reference.classes.counts[2])
+        };
+        let alike = [1.0; 600];
+        assert_eq!((told(&alike, Some(150)), told(&alike, None)), ((150, 0), (150, 450)));
+        assert_eq!(told(&alike, Some(99)), (150, 450), "too few tell nothing");
+        let mut rare = alike;
+        rare[..75].fill(0.0);
+        assert_eq!(told(&rare, Some(150)), (75, 450), "those that count are too few");
+    }
 }

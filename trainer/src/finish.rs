@@ -83,7 +83,7 @@ pub fn finish(
     let settings = spec.compress.as_ref().unwrap_or(&nothing);
     let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, base, say };
     let Compressed { mut variants, architectures, refused } = compress(network, &course);
-    let Evaluated { mut evaluation, mut answers } = evaluate(&variants, data, preprocess)?;
+    let Evaluated { mut evaluation, mut answers, references } = evaluate(&variants, data, preprocess)?;
     let latencies = latencies(&variants, &train.batch(&[0])?.0)?;
     let most = share(&settings.max_accuracy_drop).unwrap_or_default();
     let first = variants.first().and_then(|variant| answers.get(&variant.name)).cloned().unwrap_or_default();
@@ -107,6 +107,7 @@ pub fn finish(
         architectures: &architectures,
         preprocess,
         variants: &variants,
+        references: &references,
         evaluation: &evaluation,
     };
     output::write(folder, &description)?;

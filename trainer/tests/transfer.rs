@@ -81,6 +81,7 @@ fn write_like(artifact: &Artifact, folder: &Path, variants: &[Variant]) {
         architectures: &BTreeMap::new(),
         preprocess: artifact.preprocess(),
         variants,
+        references: &BTreeMap::new(),
         evaluation: &evaluation,
     };
     write(folder, &description).unwrap();

@@ -48,6 +48,10 @@ pub enum Refusal {
     Image(String),
     #[error("the mask has no zones for the camera \"{0}\" and none for all: what it shows would leave uncovered")]
     NoZones(String),
+    #[error(
+        "this dataset needs consent, and the sample has no mark of it: header x-sconce-consent, user property consent, file .consent"
+    )]
+    NoConsent,
     #[error("this dataset is of the kind {0:?}, and this is {1}")]
     Strange(Kind, &'static str),
 }
@@ -56,6 +60,7 @@ impl Refusal {
     pub fn why(&self) -> Drop {
         match self {
             Self::Strange(..) => Drop::Strange,
+            Self::NoConsent => Drop::NoConsent,
             Self::Unknown | Self::NoImage(_) | Self::Image(_) | Self::NoZones(_) => Drop::Private,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::clock::Now;
 use crate::counts::Drop;
-use crate::door::LARGEST;
+use crate::door::{LARGEST, LONGEST};
 use crate::intake::{Chosen, Intake, Taken, Took};
 use crate::sample::Label;
 use crate::store::Outcome;
@@ -21,6 +21,8 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// Where files go that may not be kept; nobody looks into it.
 const REFUSED: &str = ".refused";
 const LABELS: &str = "labels.csv";
+/// Says of consent what holds for all files beside it, and in the folders there.
+const CONSENT: &str = ".consent";
 
 pub async fn run(folder: &Path, share: f64, intake: &Intake) {
     let mut changes = Changes::of(folder, RecursiveMode::Recursive);
@@ -77,6 +79,7 @@ async fn take(folder: &Path, path: &Path, share: f64, intake: &Intake) {
         camera,
         group: None,
         label: label(folder, name),
+        consent: consent(folder, path),
         chosen: Chosen::Share(share),
     };
     let took = intake.take(taken).await;
@@ -145,6 +148,15 @@ fn away(path: &Path, seen: &Seen, how: impl FnOnce() -> io::Result<()>) {
     if is_the_same && let Err(error) = how() {
         tracing::error!(file = %path.display(), %error, "a file that was taken stays; it is taken once");
     }
+}
+
+/// What the mark beside a file says, or that of the whole folder.
+fn consent(folder: &Path, path: &Path) -> Option<String> {
+    let beside = path.parent().unwrap_or(folder);
+    [beside, folder].into_iter().find_map(|folder| match read(&folder.join(CONSENT), LONGEST) {
+        Ok(Read::Whole(said, _)) => String::from_utf8(said).ok().map(|said| said.trim().to_owned()),
+        Ok(Read::TooLarge(_)) | Err(_) => None,
+    })
 }
 
 /// By a row `FILE,LABEL,AUTHOR` of the folder's labels.csv, or by the name of the folder that it is in.

@@ -48,6 +48,7 @@ async fn follow(url: &str, every: Duration, share: f64, intake: &Intake, seen: &
                 camera: camera.clone(),
                 group: None,
                 label: None,
+                consent: None,
                 chosen: Chosen::Share(share),
             };
             intake.take(taken).await;

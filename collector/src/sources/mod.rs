@@ -1,8 +1,11 @@
 //! Sources that this collector asks or watches by itself. Who posts, comes by the door.
 
 mod directory;
+mod microphone;
 mod mjpeg;
 mod mqtt;
+mod tls;
+mod wav;
 
 use crate::config::{From, Source};
 use crate::intake::Intake;
@@ -14,6 +17,9 @@ pub async fn run(source: Source, intake: &Intake, client: &str) {
         From::Http {} => {}
         From::Directory { path } => directory::run(&path, share, intake).await,
         From::Mqtt { broker, topic } => mqtt::run(&broker, &topic, share, intake, client).await,
+        From::Microphone { url, window_seconds, every_seconds } => {
+            microphone::run(&url, window_seconds, every_seconds, share, intake).await;
+        }
         From::Mjpeg { url, every_seconds } => mjpeg::run(&url, every_seconds, share, intake).await,
     }
 }

@@ -1,11 +1,14 @@
 //! Messages of an MQTT 5 broker, each a sample. A message is acknowledged once it is kept, or refused for good: the broker sends it
 //! again to whoever crashed before, and the sample's name tells that it is the same.
 
+use crate::door::LONGEST;
 use crate::intake::{Chosen, Intake, Taken, Took};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, Publish};
-use rumqttc::{AckMode, AsyncClient, BrokerSessionResumePolicy, Event, IncomingPacketSizeLimit, MqttOptions};
+use rumqttc::{
+    AckMode, AsyncClient, BrokerSessionResumePolicy, Event, IncomingPacketSizeLimit, MqttOptions, Transport,
+};
 use std::time::Duration;
 
 const KEEP_ALIVE_SECONDS: u16 = 15;
@@ -22,7 +25,7 @@ const USER: &str = "SCONCE_MQTT_USERNAME";
 const PASSWORD: &str = "SCONCE_MQTT_PASSWORD";
 
 pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_id: &str) {
-    let (host, port) = match address(broker) {
+    let (host, port, tls) = match address(broker) {
         Ok(address) => address,
         Err(why) => return tracing::error!(broker, why, "no source of samples"),
     };
@@ -35,6 +38,12 @@ pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_
         .set_receive_maximum(Some(AT_ONCE))
         .set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(crate::door::LARGEST as u32))
         .set_ack_mode(AckMode::Manual);
+    if tls {
+        match super::tls::configuration(|name| std::env::var(name).ok()) {
+            Ok(config) => drop(options.set_transport(Transport::tls_with_config(config.into()))),
+            Err(why) => return tracing::error!(broker, why, "no source of samples"),
+        }
+    }
     if let Ok(user) = std::env::var(USER) {
         options.set_credentials(user, std::env::var(PASSWORD).unwrap_or_default());
     }
@@ -77,6 +86,7 @@ async fn take(message: Publish, share: f64, intake: &Intake) -> Publish {
         camera: topic,
         group: None,
         label: None,
+        consent: consent(&message),
         chosen: Chosen::Share(share),
     };
     loop {
@@ -92,11 +102,24 @@ async fn take(message: Publish, share: f64, intake: &Intake) -> Publish {
     }
 }
 
-fn address(broker: &str) -> Result<(String, u16), &'static str> {
-    let address = broker.strip_prefix("mqtt://").ok_or("a broker is mqtt://HOST:PORT; TLS is not served yet")?;
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, "1883"));
+/// What the message's user property `consent` says.
+fn consent(message: &Publish) -> Option<String> {
+    let properties = message.properties.iter().flat_map(|properties| &properties.user_properties);
+    let said = properties.filter(|(name, _)| name == "consent").map(|(_, value)| value).next();
+    said.filter(|value| value.len() <= LONGEST).cloned()
+}
+
+/// Host, port, and whether TLS is spoken there.
+fn address(broker: &str) -> Result<(String, u16, bool), &'static str> {
+    let (scheme, address) = broker.split_once("://").ok_or("a broker is mqtt://HOST:PORT, or mqtts://")?;
+    let (tls, usual) = match scheme {
+        "mqtt" => (false, "1883"),
+        "mqtts" => (true, "8883"),
+        _ => return Err("a broker is mqtt://HOST:PORT, or mqtts://"),
+    };
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, usual));
     let port = port.parse().map_err(|_| "the broker's port is no number")?;
-    Ok((host.to_owned(), port))
+    Ok((host.to_owned(), port, tls))
 }
 
 #[cfg(test)]
@@ -105,9 +128,10 @@ mod tests {
 
     #[test]
     fn a_broker_has_a_host_and_perhaps_a_port() {
-        assert_eq!(address("mqtt://door.local"), Ok(("door.local".into(), 1883)));
-        assert_eq!(address("mqtt://10.0.0.7:1884"), Ok(("10.0.0.7".into(), 1884)));
-        assert!(address("mqtts://door.local").is_err());
+        assert_eq!(address("mqtt://door.local"), Ok(("door.local".into(), 1883, false)));
+        assert_eq!(address("mqtt://10.0.0.7:1884"), Ok(("10.0.0.7".into(), 1884, false)));
+        assert_eq!(address("mqtts://door.local"), Ok(("door.local".into(), 8883, true)));
+        assert!(address("http://door.local").is_err() && address("door.local").is_err());
         assert!(address("mqtt://door.local:x").is_err());
     }
 }

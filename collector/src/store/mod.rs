@@ -13,6 +13,7 @@ pub use state::Planned;
 
 use crate::clock::{Mark, Now};
 use crate::counts::{Counts, Drop};
+use crate::intake::STATISTICS;
 use crate::privacy::Privacy;
 use crate::sample::{Id, Label, Rank, Sample};
 use crate::segment;
@@ -75,6 +76,7 @@ pub struct Store {
     mark: Mark,
     /// What is taken under a looser one is not kept, however late it comes.
     privacy: Privacy,
+    consent: bool,
 }
 
 impl Store {
@@ -89,7 +91,7 @@ impl Store {
         let name = Id::of(format!("{}{}{}", now.boot, now.wall.as_nanosecond(), folder.display()).as_bytes());
         let state = State::named(&name.to_string()[..12]);
         let (counts, mark) = (Counts::default(), Mark::first(now.clone()));
-        let mut store = Self { files, limits, state, counts, mark, privacy: Privacy::Raw };
+        let mut store = Self { files, limits, state, counts, mark, privacy: Privacy::Raw, consent: false };
         for number in store.files.numbers() {
             let end = store.replay(number).map_err(opened)?;
             store.files.seal(number, end).map_err(opened)?;
@@ -342,16 +344,19 @@ impl Store {
     }
 
     fn allows(&self, sample: &Sample) -> bool {
-        self.privacy.allows(&sample.policy, sample.mask.as_deref())
+        // What is told over all samples is nobody's.
+        let is_agreed = !self.consent || sample.consent.is_some() || sample.source == STATISTICS;
+        is_agreed && self.privacy.allows(&sample.policy, sample.mask.as_deref())
     }
 
-    /// Another policy from now on: drops what is held of a looser one, of another mask, or of one that cannot be read, and keeps no
+    /// Another policy from now on: drops what is held of a looser one, of another mask, without the consent that is needed now, or
+    /// of one that cannot be read, and keeps no
     /// more of it, though it be on its way here already. Returns how many samples are dropped.
     ///
     /// # Errors
     /// If the disk does not take it.
-    pub fn tighten(&mut self, privacy: Privacy, now: &Now) -> Result<u64, StoreError> {
-        self.privacy = privacy;
+    pub fn tighten(&mut self, privacy: Privacy, consent: bool, now: &Now) -> Result<u64, StoreError> {
+        (self.privacy, self.consent) = (privacy, consent);
         let (mut looser, mut lost) = (Vec::new(), Vec::new());
         for id in self.ids() {
             match self.read(&id) {

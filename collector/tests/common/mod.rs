@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -145,4 +146,34 @@ pub fn files(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         }
     }
     found
+}
+
+/// Sound that is heard at an address without end: words, over and over, as PCM of 8 bits and 8,000 hertz; and how many seconds of it
+/// have been.
+pub fn microphone(words: &'static str) -> (String, Arc<AtomicU64>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/sound", listener.local_addr().unwrap());
+    let format: Vec<u8> = [1_u16, 1, 8000, 0, 8000, 0, 1, 8].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let head = [b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0".as_slice(), &format, b"data\xff\xff\xff\xff"].concat();
+    let heard = Arc::new(AtomicU64::new(0));
+    let seconds = heard.clone();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.read(&mut [0; 1024]);
+            let answered = b"HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\n\r\n";
+            let mut sent = stream.write_all(answered).and_then(|()| stream.write_all(&head));
+            for number in 0_u64.. {
+                if sent.is_err() {
+                    break;
+                }
+                // No second is like another.
+                let mut second = [&number.to_le_bytes(), words.repeat(7000 / words.len()).as_bytes()].concat();
+                second.resize(8000, 128);
+                sent = stream.write_all(&second);
+                seconds.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    (url, heard)
 }

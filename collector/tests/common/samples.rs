@@ -26,6 +26,7 @@ pub fn sample(content: &[u8], why: Why) -> (Sample, Bytes) {
         probability: 1.0,
         answer: None,
         label: None,
+        consent: None,
         policy: "Raw".into(),
         mask: None,
         redactions: Vec::new(),

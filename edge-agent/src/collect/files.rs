@@ -1,8 +1,8 @@
 //! The collector's file and the taps file of the router, from objects. Pure.
 
 use sconce_api::{
-    Amount, DatasetPrivacy, DatasetSource, DurationText, EdgeDataset, EdgeModel, EdgeSite, ModelCollect, Percent,
-    PrivacyPolicy,
+    Amount, Consent, DatasetPrivacy, DatasetSource, DurationText, EdgeDataset, EdgeModel, EdgeSite, ModelCollect,
+    Percent, PrivacyPolicy,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -59,14 +59,19 @@ fn dataset(found: &EdgeDataset) -> Value {
     if let Some(window) = &upload.window {
         sending.insert("window".into(), json!(window));
     }
-    json!({
+    let mut written = json!({
         "uri": spec.uri,
         "kind": spec.kind,
         "privacy": privacy(&spec.privacy),
         "sources": spec.sources.iter().filter_map(source).collect::<Vec<_>>(),
         "buffer": {"maxBytes": buffer.max_size.units(), "maxAgeSeconds": seconds(&buffer.max_age)},
         "upload": sending,
-    })
+    });
+    // A collector that knows no consent refuses the dataset, then.
+    if spec.privacy.consent == Some(Consent::Required) {
+        written["consent"] = json!(true);
+    }
+    written
 }
 
 fn privacy(privacy: &DatasetPrivacy) -> Value {
@@ -98,6 +103,10 @@ fn source(source: &DatasetSource) -> Option<Value> {
         }
         DatasetSource { mjpeg: Some(camera), .. } => {
             json!({"share": share, "mjpeg": {"url": camera.url, "everySeconds": seconds(&camera.every)}})
+        }
+        DatasetSource { microphone: Some(microphone), .. } => {
+            let (window, every) = (seconds(&microphone.window), seconds(&microphone.every));
+            json!({"share": share, "microphone": {"url": microphone.url, "windowSeconds": window, "everySeconds": every}})
         }
         _ => return None,
     })
@@ -166,7 +175,7 @@ mod tests {
             "shops",
             json!({
                 "sources": [{"http": {}, "share": "50%"}, {"directory": {"name": "scanner"}},
-                    {"mqtt": {"broker": "mqtt://door:1883", "topic": "door/+/image"}},
+                    {"mqtt": {"broker": "mqtts://door:8883", "topic": "door/+/image"}},
                     {"mjpeg": {"url": "http://camera/stream", "every": "10s"}}],
                 "privacy": {"policy": "Masked", "mask": {"blocks": 64,
                     "zones": [{"camera": "*", "left": 0, "top": 50, "width": 100, "height": 50}]}},
@@ -175,7 +184,13 @@ mod tests {
                     "window": {"start": "22:00", "end": "05:00", "timeZone": "Europe/Berlin"}},
             }),
         );
-        let written = files(&site(json!({})), [&full], []).collect;
+        let of_sound = |name, privacy: Value, source: Value| {
+            dataset(name, "shops", json!({"kind": "Audio", "privacy": privacy, "sources": [source]}))
+        };
+        let microphone = json!({"microphone": {"url": "http://door/sound", "window": "2s", "every": "1m"}});
+        let voices = of_sound("voices", json!({"policy": "Raw", "consent": "Required"}), json!({"http": {}}));
+        let sounds = of_sound("sounds", json!({"policy": "StatisticsOnly", "consent": "None"}), microphone);
+        let written = files(&site(json!({})), [&full, &voices, &sounds], []).collect;
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../collector/tests/agents.json");
         let known: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         assert_eq!(written, known);

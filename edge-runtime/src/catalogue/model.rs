@@ -10,7 +10,8 @@ use crate::load::{LoadError, load, open};
 use crate::metrics::{Metrics, OfModel, Served};
 use sconce_model::artifact::TensorSpec;
 use sconce_model::artifact::signature::Trust;
-use std::sync::Arc;
+use sconce_model::drift::Monitor;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Whoever holds it can ask it; its owners end when nobody does.
@@ -32,6 +33,20 @@ pub enum Kind {
 pub struct Network {
     pub signature: Signature,
     pub engine: Engine,
+    /// Where it is known what the variant said of held-out samples.
+    drift: Option<Mutex<Monitor>>,
+}
+
+impl Network {
+    /// Whether what it says is spread otherwise than it was on held-out samples, `rows` of answers seen; they are read where that is
+    /// known.
+    pub fn drifts<E>(&self, rows: impl FnOnce() -> Result<Vec<Vec<f32>>, E>, now: Instant) -> Result<bool, E> {
+        let Some(drift) = &self.drift else { return Ok(false) };
+        let rows = rows()?;
+        let mut drift = drift.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().for_each(|row| drift.observe(row, now));
+        Ok(drift.has_drifted())
+    }
 }
 
 impl Model {
@@ -135,7 +150,8 @@ impl Settings {
         let engine = engine.map_err(LoadError::Threads)?;
         tracing::info!(model = name, version, isa, executor = executor.name(), one_row = ?loaded.one_row, took = ?began.elapsed(), "loaded");
         let identity = Identity { name: name.into(), version };
-        let network = Network { signature: loaded.signature, engine };
+        let drift = loaded.reference.map(|reference| Mutex::new(Monitor::new(reference)));
+        let network = Network { signature: loaded.signature, engine, drift };
         Ok(Model { identity, kind: Kind::Network(Box::new(network)), metrics })
     }
 }

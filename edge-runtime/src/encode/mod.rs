@@ -26,6 +26,16 @@ pub struct Identity {
     pub version: String,
 }
 
+impl Output {
+    /// Row by row.
+    ///
+    /// # Errors
+    /// If the tensor is no `f32`.
+    pub fn rows(&self) -> candle_core::Result<Vec<Vec<f32>>> {
+        self.ys.flatten_from(1)?.to_vec2()
+    }
+}
+
 /// The output in the form that each of `wanted` has.
 ///
 /// # Errors

@@ -5,9 +5,11 @@ use super::peek::{PeekError, model_name};
 use super::watch::Table;
 use crate::deadline::deadline;
 use crate::metrics::seconds;
-use crate::tap::{Answered, Tap};
+use crate::server::DRIFTS;
+use crate::tap::{Answered, CONSENT, Tap};
 use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt as _, Full, Limited};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -60,6 +62,7 @@ struct Outcome {
 
 pub struct RouterMetrics {
     waited: Family<Place, Histogram>,
+    drifts: Family<Place, Counter>,
     requests: Family<Outcome, Counter>,
     failovers: Counter,
 }
@@ -68,6 +71,7 @@ impl RouterMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             waited: Family::new_with_constructor(seconds as fn() -> Histogram),
+            drifts: Family::default(),
             requests: Family::default(),
             failovers: Counter::default(),
         };
@@ -83,6 +87,11 @@ impl RouterMetrics {
             metrics.requests.clone(),
         );
         registry.register(
+            "sconce_router_requests_drifted",
+            "Answers of models that say of late something else than they said of held-out samples",
+            metrics.drifts.clone(),
+        );
+        registry.register(
             "sconce_router_failovers",
             "Attempts that failed and went elsewhere",
             metrics.failovers.clone(),
@@ -90,13 +99,17 @@ impl RouterMetrics {
         metrics
     }
 
-    fn answered(&self, model: &str, tier: &str, code: Code, waited: Duration) {
+    fn answered(&self, model: &str, tier: &str, (code, drifts): (Code, bool), waited: Duration) {
         let (model, tier) = (model.to_owned(), tier.to_owned());
         self.requests
             .get_or_create(&Outcome { model: model.clone(), tier: tier.clone(), code: format!("{code:?}") })
             .inc();
         if code == Code::Ok {
-            self.waited.get_or_create(&Place { model, tier }).observe(waited.as_secs_f64());
+            let place = Place { model, tier };
+            self.waited.get_or_create(&place).observe(waited.as_secs_f64());
+            if drifts {
+                self.drifts.get_or_create(&place).inc();
+            }
         }
     }
 }
@@ -160,9 +173,11 @@ impl Router {
         match answered {
             Ok((answer, tier)) => {
                 if is_counted {
-                    self.metrics.answered(&name, &tier, code(&answer), arrived.elapsed());
+                    let said = (code(&answer), answer.headers().contains_key(DRIFTS));
+                    self.metrics.answered(&name, &tier, said, arrived.elapsed());
                     if code(&answer) == Code::Ok && self.tap.wants(&name) {
-                        return Ok(tapped(&self.tap, name, tier, body, answer));
+                        let consent = head.headers.get(CONSENT).cloned();
+                        return Ok(tapped(&self.tap, (name, tier, consent), body, answer));
                     }
                 }
                 Ok(passed_on(answer))
@@ -171,7 +186,7 @@ impl Router {
                 // Names that nobody routes are the clients' invention: they make no series.
                 let name = if status.code() == Code::NotFound { "unknown" } else { &name };
                 if is_counted {
-                    self.metrics.answered(name, "none", status.code(), arrived.elapsed());
+                    self.metrics.answered(name, "none", (status.code(), false), arrived.elapsed());
                 }
                 Err(status)
             }
@@ -258,11 +273,16 @@ fn passed_on(answer: Answer) -> http::Response<Body> {
 }
 
 /// As it was passed on; the tap gets another reference to the same bytes.
-fn tapped(tap: &Tap, model: String, tier: String, request: Bytes, answer: Answer) -> http::Response<Body> {
+fn tapped(
+    tap: &Tap,
+    (model, tier, consent): (String, String, Option<HeaderValue>),
+    request: Bytes,
+    answer: Answer,
+) -> http::Response<Body> {
     let (head, body) = answer.into_parts();
     let trailers = body.trailers().cloned();
     let answer = body.to_bytes();
-    tap.offer(Answered { model, tier, request, answer: answer.clone() });
+    tap.offer(Answered { model, tier, consent, request, answer: answer.clone() });
     let body = Full::new(answer).with_trailers(async { trailers.map(Ok) });
     http::Response::from_parts(head, Body::new(body))
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -111,6 +111,9 @@ impl Told {
     }
 }
 
+/// Said with an answer: what the model says of late is spread otherwise than it was on held-out samples. Routers count it.
+pub const DRIFTS: &str = "sconce-drifts";
+
 struct Door(Arc<Service>);
 
 fn deadline_of(metadata: &MetadataMap, arrived: Instant) -> Option<Instant> {
@@ -123,11 +126,12 @@ impl Service {
         mut message: ModelInferRequest,
         arrived: Instant,
         deadline: Option<Instant>,
-    ) -> Result<ModelInferResponse, Refusal> {
+    ) -> Result<(ModelInferResponse, bool), Refusal> {
         let (name, version) = (std::mem::take(&mut message.model_name), std::mem::take(&mut message.model_version));
         let model = self.asked(&name, &version)?;
         let answer = self.infer(&model, (arrived, deadline), || decode::grpc(message)).await?;
-        Ok(encode::grpc(answer))
+        let drifts = answer.drifts;
+        Ok((encode::grpc(answer), drifts))
     }
 
     /// Answers in the order of the requests; as many as make a batch are under way at once. One that is refused is told so in
@@ -144,7 +148,7 @@ impl Service {
                 let message = message?;
                 let id = message.id.clone();
                 Ok(match service.infer_message(message, Instant::now(), deadline).await {
-                    Ok(answer) => {
+                    Ok((answer, _)) => {
                         ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) }
                     }
                     Err(refusal) => ModelStreamInferResponse {
@@ -191,7 +195,12 @@ impl GrpcInferenceService for Door {
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
         let arrived = Instant::now();
         let deadline = deadline_of(request.metadata(), arrived);
-        Ok(Response::new(self.0.infer_message(request.into_inner(), arrived, deadline).await?))
+        let (answer, drifts) = self.0.infer_message(request.into_inner(), arrived, deadline).await?;
+        let mut answer = Response::new(answer);
+        if drifts {
+            answer.metadata_mut().insert(DRIFTS, MetadataValue::from_static("true"));
+        }
+        Ok(answer)
     }
 
     type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;

@@ -8,6 +8,7 @@ mod preparing;
 mod refusal;
 mod rest;
 
+pub use grpc::DRIFTS;
 pub use refusal::Refusal;
 
 use crate::batch::level;
@@ -184,21 +185,22 @@ impl Service {
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
         let terms = Terms { deadline, expires, level: level(priority) };
         let asked = Asked { inputs, outputs, form, arrived };
-        let outputs = match &model.kind {
+        let (outputs, drifts) = match &model.kind {
             Kind::Network(network) => self.inferred(network, &model.metrics, asked, terms).await?,
-            Kind::Builtin(builtin) => calculated(*builtin, &model.metrics, asked)?,
+            Kind::Builtin(builtin) => (calculated(*builtin, &model.metrics, asked)?, false),
         };
         let Identity { name: model, version } = model.identity.clone();
-        Ok(Answer { model, version, id, outputs })
+        Ok(Answer { model, version, id, outputs, drifts })
     }
 
     async fn inferred(
         &self,
-        Network { signature, engine }: &Network,
+        network: &Network,
         metrics: &OfModel,
         Asked { inputs, outputs, form, arrived }: Asked,
         terms: Terms,
-    ) -> Result<Vec<Answered>, Refusal> {
+    ) -> Result<(Vec<Answered>, bool), Refusal> {
+        let Network { signature, engine, .. } = network;
         let input = match check(inputs, &outputs, signature)? {
             Checked::Tensor(input) => input,
             Checked::Images(images, encoded) => self.preparing.input(images, encoded, terms).await?,
@@ -209,12 +211,13 @@ impl Service {
         let encoded = Instant::now();
         let whole = || vec![Wanted { name: signature.output.name.clone(), classes: None, form }];
         let wanted = if outputs.is_empty() { whole() } else { outputs };
-        let outputs = answered(&output, wanted, signature)
-            .map_err(|error| Refusal::Encode { why: format!("it is no tensor of the model's: {error}") })?;
+        let foreign = |error| Refusal::Encode { why: format!("it is no tensor of the model's: {error}") };
+        let drifts = network.drifts(|| output.rows(), encoded).map_err(foreign)?;
+        let outputs = answered(&output, wanted, signature).map_err(foreign)?;
         let encoding = encoded.elapsed();
         metrics.stage(Stage::Encode, encoding);
         metrics.statistics.succeeded(arrived.elapsed(), decoding, encoding);
-        Ok(outputs)
+        Ok((outputs, drifts))
     }
 }
 

@@ -11,7 +11,7 @@ pub use file::{Taps, TapsError, Wish, parse};
 use bytes::Bytes;
 use choose::is_looked_into;
 use content::{Scores, answer, content};
-use http::{Request, Uri};
+use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -44,9 +44,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Answered {
     pub model: String,
     pub tier: String,
+    /// What the client says of consent.
+    pub consent: Option<HeaderValue>,
     pub request: Bytes,
     pub answer: Bytes,
 }
+
+/// Of a request, and of what is handed over of it.
+pub const CONSENT: &str = "x-sconce-consent";
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
@@ -70,6 +75,7 @@ struct Sample {
     model: String,
     dataset: String,
     said: String,
+    consent: Option<HeaderValue>,
     content: Bytes,
     _room: OwnedSemaphorePermit,
 }
@@ -155,9 +161,12 @@ async fn look(mut answers: mpsc::UnboundedReceiver<Queued>, collector: Uri, coun
         let (client, collector, counts) = (client.clone(), collector.clone(), counts.clone());
         under_way.spawn(async move {
             let request = Request::post(format!("{collector}v1/answers/{}", sample.dataset))
-                .header("x-sconce-answer", &sample.said)
-                .body(Full::new(sample.content.clone()));
-            let outcome = match request {
+                .header("x-sconce-answer", &sample.said);
+            let request = match &sample.consent {
+                Some(consent) => request.header(CONSENT, consent),
+                None => request,
+            };
+            let outcome = match request.body(Full::new(sample.content.clone())) {
                 Ok(request) => timeout(PATIENCE, hand_over(&client, request)).await.unwrap_or("unreachable"),
                 Err(_) => "strange",
             };
@@ -170,7 +179,7 @@ async fn look(mut answers: mpsc::UnboundedReceiver<Queued>, collector: Uri, coun
 /// # Errors
 /// What becomes of one that is none.
 fn chosen(chooser: &mut Chooser, queued: Queued) -> Result<Sample, &'static str> {
-    let Queued { answered: Answered { model, tier, request, answer: frame }, wish, lot, room } = queued;
+    let Queued { answered: Answered { model, tier, consent, request, answer: frame }, wish, lot, room } = queued;
     let scores = answer(&frame);
     let choice = chooser.choose(&wish, scores.as_ref(), lot, SystemTime::now());
     let Choice { why, probability } = choice.ok_or("passed")?;
@@ -181,7 +190,7 @@ fn chosen(chooser: &mut Chooser, queued: Queued) -> Result<Sample, &'static str>
         let of_class = json!({"version": version, "prediction": class, "score": best, "margin": margin});
         said.extend(of_class.as_object().cloned().unwrap_or_default());
     }
-    Ok(Sample { model, dataset: wish.dataset, said: said.to_string(), content, _room: room })
+    Ok(Sample { model, dataset: wish.dataset, said: said.to_string(), consent, content, _room: room })
 }
 
 /// To the collector; returns what it made of it.
@@ -210,7 +219,14 @@ mod tests {
     }
 
     fn answered(request: Bytes, answer: usize) -> Answered {
-        Answered { model: "street.vision".into(), tier: "Edge".into(), request, answer: vec![0; answer].into() }
+        let consent = Some(HeaderValue::from_static("form 7"));
+        Answered {
+            model: "street.vision".into(),
+            tier: "Edge".into(),
+            consent,
+            request,
+            answer: vec![0; answer].into(),
+        }
     }
 
     fn of_a_file(file: &'static [u8]) -> Bytes {
@@ -251,6 +267,7 @@ mod tests {
         let (all, (told, mut said)) = (Arc::new(Barrier::new(AT_ONCE)), mpsc::unbounded_channel());
         let gather = async move |headers: http::HeaderMap| {
             all.wait().await;
+            assert_eq!(headers[CONSENT], "form 7");
             told.send(headers["x-sconce-answer"].to_str().unwrap().to_owned()).unwrap();
         };
         tokio::spawn(

@@ -22,6 +22,7 @@ pub fn sample(content: &[u8], group: &str, second: i64) -> Sample {
         probability: 1.0,
         answer: None,
         label: None,
+        consent: None,
         policy: "Raw".into(),
         mask: None,
         redactions: vec![],

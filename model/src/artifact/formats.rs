@@ -1,5 +1,6 @@
 //! The JSON files of an artifact.
 
+use crate::drift::Reference;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -58,6 +59,9 @@ pub struct VariantEntry {
     /// Of products that are computed with bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantisation: Option<QuantisationEntry>,
+    /// What it said of held-out samples: who serves it holds what it says there against that. Artifacts of before do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

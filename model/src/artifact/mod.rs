@@ -15,6 +15,7 @@ pub use files::{File, files, media_type};
 pub use formats::{Config, DataSet, Evaluation, Paired, Result as Measured, TensorSpec, VariantEntry};
 
 use crate::architecture::Architecture;
+use crate::drift::Reference;
 use crate::graph::Graph;
 use crate::network::Network;
 use crate::preprocess::Preprocess;
@@ -53,6 +54,8 @@ pub struct Description<'a> {
     pub architectures: &'a BTreeMap<String, Architecture>,
     pub preprocess: &'a Preprocess,
     pub variants: &'a [Variant],
+    /// What variants said of held-out samples, by their names.
+    pub references: &'a BTreeMap<String, Reference>,
     pub evaluation: &'a Evaluation,
 }
 
@@ -124,6 +127,11 @@ impl Artifact {
 
     pub fn variants(&self) -> &[VariantEntry] {
         &self.variants
+    }
+
+    /// What a variant said of held-out samples, where that is known.
+    pub fn reference(&self, variant: &str) -> Option<&Reference> {
+        self.variants.iter().find(|entry| entry.name == variant)?.reference.as_ref()
     }
 
     /// The node that the head begins with.
@@ -242,7 +250,8 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
         let architecture = description.architectures.get(&variant.name).map(serde_json::to_value).transpose();
         let architecture =
             architecture.map_err(|error| ArtifactError::Broken { file: VARIANTS.into(), why: error.to_string() })?;
-        variants.push(VariantEntry { architecture, ..entry(variant, &parts)? });
+        let reference = description.references.get(&variant.name).cloned();
+        variants.push(VariantEntry { architecture, reference, ..entry(variant, &parts)? });
     }
     write_json(folder, CONFIG, &config)?;
     write_json(folder, PREPROCESS, description.preprocess)?;
@@ -280,6 +289,7 @@ fn entry(variant: &Variant, parts: &[weights::Part]) -> Result<VariantEntry, Art
         memory_bytes: bytes + 16 * scratch as u64,
         flops: variant.network.graph().flops(),
         quantisation,
+        reference: None,
     })
 }
 

@@ -94,6 +94,7 @@ fn write_network(folder: &Path, architecture: &Architecture, network: Network) -
             architectures: &BTreeMap::new(),
             preprocess: &preprocess,
             variants: &variants,
+            references: &BTreeMap::new(),
             evaluation: &evaluation,
         },
     )

@@ -1,5 +1,6 @@
 //! One pass: from all that is seen to all that is to be written. Pure, so that what happens can be tested without a cluster.
 
+mod drift;
 mod limits;
 mod model;
 mod prune;

@@ -1,5 +1,6 @@
 //! Trainings: which run begins, goes on, stops or is forgotten, and what is said of them.
 
+use super::drift::drift;
 use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Target, Write};
 use crate::names;
@@ -7,7 +8,7 @@ use crate::observe::{Key, NAME_LABEL, TRAINING_POD, World};
 use crate::render::{self, Kind, Run};
 use crate::status::{self, Hindrance, Seen};
 use crate::training::Recipe;
-use crate::trigger::{self, Due, Known};
+use crate::trigger::{self, Drift, Due, Known};
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -43,7 +44,10 @@ fn one(input: &Input<'_>, training: &EdgeTraining, steps: &mut Steps) {
         hold(training, run, &jobs, steps);
     } else {
         let new = (labelled.unwrap_or_default() - cursor.unwrap_or_default()).max(0);
-        due = trigger::due(training, &Known { recipe_hash: &recipe.hash, runs: &runs, new, now: world.now });
+        let is_asked = training.spec.trigger.as_ref().is_some_and(|trigger| trigger.drift.is_some());
+        let drift = if is_asked { drift(world, training) } else { Drift::default() };
+        let known = Known { recipe_hash: &recipe.hash, runs: &runs, new, drift: &drift, now: world.now };
+        due = trigger::due(training, &known);
         let missing = training.spec.dataset.reference.as_ref().filter(|_| dataset.is_none() && due != Due::Settled);
         hindrance = missing.map(|missing| status::no_dataset(&missing.name));
         match due {

@@ -38,7 +38,12 @@ fn run(number: usize, state: RunState, start: i64, end: i64, samples: i64) -> Tr
 }
 
 fn asked(training: &EdgeTraining, runs: &[TrainingRun], new: i64, now: i64) -> Due {
-    due(training, &Known { recipe_hash: "recipe", runs, new, now: at(now) })
+    asked_while(training, runs, new, now, false)
+}
+
+fn asked_while(training: &EdgeTraining, runs: &[TrainingRun], new: i64, now: i64, drifts: bool) -> Due {
+    let drift = Drift { drifts, message: "digits drifts".into() };
+    due(training, &Known { recipe_hash: "recipe", runs, new, drift: &drift, now: at(now) })
 }
 
 /// The time, if there is one, and the reason.
@@ -95,12 +100,34 @@ fn a_schedule_is_kept_in_its_time_zone_and_made_up_for_once() {
 }
 
 #[test]
+fn drift_begins_a_run_once_there_is_something_new_to_learn() {
+    let drifting = training(json!({"drift": {}, "minNew": 50, "cooldown": "24h"}));
+    assert_eq!(waits(&asked(&drifting, &[], 900, 0)), (None, Some(Reason::WaitingForDrift)), "labels alone begin none");
+    let Due::Waiting(wait) = asked_while(&drifting, &[], 12, 0, true) else { panic!("12 are not enough") };
+    assert_eq!(
+        (wait.reason, &*wait.message),
+        (Reason::WaitingForSamples, "digits drifts: 12 of 50 new labelled samples")
+    );
+    assert_eq!(asked_while(&drifting, &[], 50, 0, true), Due::Now);
+    let ran = [run(1, RunState::Rejected, 0, HOUR, 0)];
+    assert_eq!(
+        waits(&asked_while(&drifting, &ran, 50, 2 * HOUR, true)),
+        (Some(24 * HOUR), Some(Reason::CoolingDown)),
+        "it drifts on, and the last run has mended nothing"
+    );
+    let plain = training(json!({"drift": {}}));
+    assert_eq!(waits(&asked_while(&plain, &[], 0, 0, true)).1, Some(Reason::WaitingForSamples));
+    assert_eq!(asked_while(&plain, &[], 1, 0, true), Due::Now);
+}
+
+#[test]
 fn a_request_begins_one_run_with_any_trigger() {
     for trigger in [
         Value::Null,
         json!({"manual": {}}),
         json!({"samples": {"new": 500}}),
         json!({"schedule": {"cron": "0 3 * * *"}}),
+        json!({"drift": {}}),
     ] {
         let mut asked_for = training(trigger);
         let mut ran = [run(1, RunState::Succeeded, 0, MINUTE, 0)];
@@ -130,7 +157,8 @@ fn runs_are_apart_by_the_cooldown_and_failed_ones_further_each_time() {
     assert_eq!(waits(&asked(&trained, &ran(&[failed; 3]), 1, HOUR)), backing(95));
     assert_eq!(waits(&asked(&trained, &ran(&[failed; 6]), 1, HOUR)), backing(375));
     // Another recipe need not wait for the failures of this one; who asks need not, either.
-    let another = Known { recipe_hash: "another", runs: &ran(&[failed; 3]), new: 1, now: at(HOUR) };
+    let another =
+        Known { recipe_hash: "another", runs: &ran(&[failed; 3]), new: 1, drift: &Drift::default(), now: at(HOUR) };
     assert_eq!(due(&trained, &another), Due::Now);
     trained.annotations_mut().insert(labels::RUN_REQUESTED.into(), "now".into());
     assert_eq!(asked(&trained, &ran(&[failed; 3]), 0, HOUR), Due::Now);
@@ -160,6 +188,7 @@ enum Step {
     Pass { minutes: i64 },
     Label { samples: i64 },
     Lose { samples: i64 },
+    Drift(bool),
     Ask,
     End(RunState),
 }
@@ -169,6 +198,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1_i64..400).prop_map(|minutes| Step::Pass { minutes }),
         3 => (1_i64..60).prop_map(|samples| Step::Label { samples }),
         1 => (1_i64..60).prop_map(|samples| Step::Lose { samples }),
+        1 => any::<bool>().prop_map(Step::Drift),
         1 => Just(Step::Ask),
         3 => prop_oneof![Just(RunState::Succeeded), Just(RunState::Rejected), Just(RunState::Failed)].prop_map(Step::End),
     ]
@@ -180,6 +210,7 @@ fn triggers() -> impl Strategy<Value = Value> {
         (0_i64..24).prop_map(|hour| json!({"schedule": {"cron": format!("15 {hour} * * *")}})),
         (1_i64..80).prop_map(|new| json!({"schedule": {"cron": "*/7 * * * *"}, "minNew": new})),
         Just(json!({"manual": {}})),
+        (1_i64..80).prop_map(|new| json!({"drift": {}, "minNew": new})),
     ]
 }
 
@@ -198,7 +229,7 @@ proptest! {
         }
         let mut recipe = training(trigger.clone());
         let least = trigger["samples"]["new"].as_i64().or(trigger["minNew"].as_i64()).unwrap_or(0);
-        let (mut now, mut labelled, mut requests, mut number) = (0, 0, 0, 0);
+        let (mut now, mut labelled, mut requests, mut number, mut drifts) = (0, 0, 0, 0, false);
         let mut status = EdgeTrainingStatus::default();
         let mut going_on: Option<TrainingRun> = None;
         for step in steps {
@@ -206,6 +237,7 @@ proptest! {
                 Step::Pass { minutes } => now += minutes * MINUTE,
                 Step::Label { samples } => labelled += samples,
                 Step::Lose { samples } => labelled = (labelled - samples).max(0),
+                Step::Drift(to) => drifts = to,
                 Step::Ask => {
                     requests += 1;
                     recipe.annotations_mut().insert(labels::RUN_REQUESTED.into(), requests.to_string());
@@ -235,10 +267,10 @@ proptest! {
                 continue;
             }
             let new = (labelled - status.cursor.unwrap_or(0)).max(0);
-            let due = asked(&recipe, &status.runs, new, now);
+            let due = asked_while(&recipe, &status.runs, new, now, drifts);
             if let Due::At(time, _) = &due {
                 prop_assert!(*time > at(now));
-                if let Due::At(later, _) = asked(&recipe, &status.runs, new, time.as_second() - START) {
+                if let Due::At(later, _) = asked_while(&recipe, &status.runs, new, time.as_second() - START, drifts) {
                     prop_assert!(later > *time, "it waits for a time that has come");
                 }
             }
@@ -249,6 +281,7 @@ proptest! {
             let request = request(&recipe);
             let is_asked_for = request.is_some() && newest.is_none_or(|run| run.request != request);
             prop_assert!(new >= least || is_asked_for);
+            prop_assert!(drifts || is_asked_for || trigger.get("drift").is_none());
             if let Some(before) = newest {
                 let since = at(now).duration_since(began(before).unwrap());
                 prop_assert!(since >= SignedDuration::from_mins(cooldown.unwrap_or(0)));

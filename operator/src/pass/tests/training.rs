@@ -368,6 +368,54 @@ fn labelled_samples_begin_a_run_and_the_next_counts_from_there() {
     assert_eq!(states(&settled(world)), [RunState::Waiting, RunState::Failed, RunState::Rejected]);
 }
 
+/// A model of the recipe's dataset, and what a node tells of it.
+fn drifting(world: &mut World, drifted: i64) {
+    let mut model = serde_json::to_value(world.models[&at("digits")].as_ref()).unwrap();
+    model["spec"]["collect"] = json!({"datasetRef": {"name": "digits"}, "share": "1%"});
+    put(&mut world.models, model);
+    let mut node = serde_json::to_value(world.edge_nodes[&(String::new(), "a-1".into())].as_ref()).unwrap();
+    node["status"]["models"] = json!([{"namespace": "vision", "name": "digits", "tier": "Edge", "count": 900, "errors": 0,
+        "rps": "3", "drifted": drifted}]);
+    put(&mut world.edge_nodes, node);
+}
+
+fn says(world: &World) -> String {
+    let conditions = &status(world).conditions;
+    conditions.iter().find(|condition| condition.type_ == "Training").unwrap().message.clone()
+}
+
+/// A round is over when it has learned: that the model drifts on begins none before more is labelled.
+#[test]
+fn drift_and_what_is_labelled_since_begin_a_run_and_neither_does_alone() {
+    let mut world = settled(scene("25ms"));
+    labelled(&mut world, 500);
+    recipe(&mut world, collected(json!({"drift": {}, "minNew": 100})));
+    let mut world = settled(world);
+    assert_eq!((world.jobs.len(), said(&world, "Training")), (0, "False/WaitingForDrift".into()));
+    assert!(says(&world).starts_with("no EdgeModel has it"), "{}", says(&world));
+    drifting(&mut world, 0);
+    let mut world = settled(world);
+    assert!(says(&world).starts_with("digits: no version that serves says"), "{}", says(&world));
+    let mut version = serde_json::to_value(world.versions.values().next().unwrap().as_ref()).unwrap();
+    version["status"]["variants"][0]["reference"] = json!(2000);
+    put(&mut world.versions, version);
+    let mut world = settled(world);
+    assert_eq!(says(&world), "no node tells that digits drifts");
+    drifting(&mut world, 310);
+    let world = settled(world);
+    assert_eq!(states(&world), [RunState::Waiting]);
+    let mut world = ends(world, &result(None, 0.1));
+    assert_eq!((states(&world), status(&world).cursor), (vec![RunState::Rejected], Some(500)));
+    assert_eq!(said(&world, "Training"), "False/WaitingForSamples");
+    assert_eq!(says(&world), "digits drifts, as told by a-1: 0 of 100 new labelled samples");
+    labelled(&mut world, 600);
+    let mut away = world.clone();
+    assert_eq!(states(&settled(world)), [RunState::Waiting, RunState::Rejected]);
+    node(&mut away, "a-1", json!({"tier": "edge", "zone": "site-a"}), false);
+    drifting(&mut away, 310);
+    assert_eq!(said(&settled(away), "Training"), "False/WaitingForDrift", "what it told is old");
+}
+
 #[test]
 fn who_asks_gets_one_run_and_a_lost_status_forgets_neither_that_nor_the_cursor() {
     let mut world = settled(scene("25ms"));

@@ -1,0 +1,282 @@
+//! Drift: whether what a model says is spread otherwise than on held-out samples. Needs no label. Pure: the time is an argument.
+//!
+//! Two histograms tell it: which classes are answered, and how surely. Answers are gathered to windows, and each window's histograms
+//! are held against the held-out ones by the Jensen–Shannon distance. Each has its own limit, which chance alone exceeds three
+//! windows in a row once in a hundred times that 500 windows come; more than that in a row is the alarm.
+
+use crate::metrics::argmax;
+use crate::network::{generator, unit};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng as _;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// Classes beyond are counted with those before them: that can hide drift, and never make it.
+const CLASSES: usize = 32;
+/// Upper ends of all bins of confidence but the last: finer where good models are.
+const SURE: [f32; 9] = [0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999];
+const BINS: usize = SURE.len() + 1;
+/// A window has so many answers, and lasts so long, at least.
+const ANSWERS: u64 = 500;
+const SECONDS: u64 = 600;
+/// So many windows beyond the same limit, one after the other, are an alarm.
+pub const IN_A_ROW: u32 = 3;
+/// Fewer held-out answers say too little of what is to be expected.
+const LEAST_HELD_OUT: u64 = 100;
+
+/// What the limits are derived from: windows that must pass without an alarm, how often that is tried, and how often it may fail.
+const SILENT: usize = 500;
+const TRIALS: usize = 200;
+const FAILURES: usize = 2;
+/// Windows that are drawn; each trial takes its own of them.
+const DRAWN: usize = 1000;
+
+/// What a variant said of held-out samples, and how far from it is too far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The windows that the limits are for.
+    pub answers: u64,
+    pub seconds: u64,
+    pub classes: Expected<CLASSES>,
+    pub confidence: Expected<BINS>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(bound(serialize = "[u64; N]: Serialize", deserialize = "[u64; N]: Deserialize<'de>"))]
+pub struct Expected<const N: usize> {
+    pub counts: [u64; N],
+    /// Distance, from 0 to 1.
+    pub limit: f64,
+}
+
+impl Reference {
+    /// Of held-out samples' classes, confidences and weights; `None` of too few.
+    pub fn of(answers: impl IntoIterator<Item = (usize, f32, f32)>) -> Option<Self> {
+        let (mut classes, mut confidence) = ([0.0; CLASSES], [0.0; BINS]);
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for (class, sure, weight) in answers {
+            let weight = f64::from(weight);
+            classes[class % CLASSES] += weight;
+            confidence[bin(sure)] += weight;
+            (sum, squares) = (sum + weight, squares + weight * weight);
+        }
+        // As many as, all alike, would scatter as much.
+        let worth = if squares > 0.0 { sum * sum / squares } else { 0.0 };
+        let counts = |weights: f64| (weights / sum * worth).round() as u64;
+        (worth >= LEAST_HELD_OUT as f64).then(|| Self {
+            answers: ANSWERS,
+            seconds: SECONDS,
+            classes: Expected::of(classes.map(counts), "classes"),
+            confidence: Expected::of(confidence.map(counts), "confidence"),
+        })
+    }
+
+    /// Held-out answers.
+    pub fn held_out(&self) -> u64 {
+        self.confidence.counts.iter().sum()
+    }
+}
+
+impl<const N: usize> Expected<N> {
+    fn of(counts: [u64; N], what: &str) -> Self {
+        let mut generator = generator(0, what);
+        Self { limit: limit(&counts, &mut generator), counts }
+    }
+}
+
+fn bin(sure: f32) -> usize {
+    SURE.partition_point(|end| sure >= *end)
+}
+
+/// Jensen and Shannon's distance of two histograms, from 0 to 1; an empty one is like any.
+fn distance(one: &[u64], other: &[u64]) -> f64 {
+    let [of_one, of_other] = [one, other].map(|counts| counts.iter().map(|&count| count as f64).sum::<f64>());
+    if of_one == 0.0 || of_other == 0.0 {
+        return 0.0;
+    }
+    let apart = |share: f64, mean: f64| if share > 0.0 { share * (share / mean).log2() } else { 0.0 };
+    let bins = one.iter().zip(other).map(|(&one, &other)| {
+        let (one, other) = (one as f64 / of_one, other as f64 / of_other);
+        let mean = f64::midpoint(one, other);
+        f64::midpoint(apart(one, mean), apart(other, mean))
+    });
+    bins.sum::<f64>().clamp(0.0, 1.0).sqrt()
+}
+
+/// By bootstrap: held-out answers and windows are drawn anew from what was counted, and of each trial the farthest that three windows
+/// in a row were is taken. A bad draw of held-out answers shifts all windows alike: it is part of a trial.
+fn limit<const N: usize>(counts: &[u64; N], generator: &mut ChaCha8Rng) -> f64 {
+    let windows: Vec<[u64; N]> = (0..DRAWN).map(|_| drawn(counts, ANSWERS, generator)).collect();
+    let held_out = counts.iter().sum();
+    let mut farthest: Vec<f64> = (0..TRIALS)
+        .map(|_| {
+            let reference = drawn(counts, held_out, generator);
+            let distances: Vec<f64> =
+                (0..SILENT).map(|_| distance(&reference, &windows[generator.next_u32() as usize % DRAWN])).collect();
+            let in_a_row = distances.windows(IN_A_ROW as usize).map(|row| row.iter().copied().fold(1.0, f64::min));
+            in_a_row.fold(0.0, f64::max)
+        })
+        .collect();
+    farthest.sort_by(f64::total_cmp);
+    farthest[TRIALS - 1 - FAILURES]
+}
+
+/// As many answers as asked for, spread by chance as these were.
+fn drawn<const N: usize>(counts: &[u64; N], answers: u64, generator: &mut ChaCha8Rng) -> [u64; N] {
+    let mut below = [0; N];
+    let mut sum = 0;
+    for (below, count) in below.iter_mut().zip(counts) {
+        sum += count;
+        *below = sum;
+    }
+    let mut drawn = [0; N];
+    for _ in 0..answers {
+        let lot = (f64::from(unit(generator)) * sum as f64) as u64;
+        drawn[below.partition_point(|below| *below <= lot).min(N - 1)] += 1;
+    }
+    drawn
+}
+
+/// Follows what one variant says while it serves.
+#[derive(Debug)]
+pub struct Monitor {
+    reference: Reference,
+    classes: [u64; CLASSES],
+    confidence: [u64; BINS],
+    answers: u64,
+    since: Option<Instant>,
+    /// Windows in a row beyond the limits.
+    beyond: [u32; 2],
+}
+
+impl Monitor {
+    pub fn new(reference: Reference) -> Self {
+        Self { reference, classes: [0; CLASSES], confidence: [0; BINS], answers: 0, since: None, beyond: [0; 2] }
+    }
+
+    /// `row` is one answer: a probability for each class.
+    pub fn observe(&mut self, row: &[f32], now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let class = argmax(row);
+        self.classes[class % CLASSES] += 1;
+        self.confidence[bin(row.get(class).copied().unwrap_or_default())] += 1;
+        self.answers += 1;
+        let Reference { answers, seconds, classes, confidence } = &self.reference;
+        if self.answers < *answers || now.saturating_duration_since(since) < Duration::from_secs(*seconds) {
+            return;
+        }
+        let is_beyond = [
+            distance(&classes.counts, &self.classes) > classes.limit,
+            distance(&confidence.counts, &self.confidence) > confidence.limit,
+        ];
+        for (beyond, is_beyond) in self.beyond.iter_mut().zip(is_beyond) {
+            *beyond = if is_beyond { beyond.saturating_add(1) } else { 0 };
+        }
+        (self.classes, self.confidence, self.answers, self.since) = ([0; CLASSES], [0; BINS], 0, None);
+    }
+
+    /// Windows in a row beyond one limit.
+    pub fn in_a_row(&self) -> u32 {
+        self.beyond[0].max(self.beyond[1])
+    }
+
+    pub fn has_drifted(&self) -> bool {
+        self.in_a_row() >= IN_A_ROW
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers of a model of ten classes: surer the smaller `doubt` is, and the class 0 so often more.
+    fn answers(count: usize, doubt: f32, more: f32, generator: &mut ChaCha8Rng) -> Vec<(usize, f32, f32)> {
+        let answer = |_| {
+            let class = if unit(generator) < more { 0 } else { (unit(generator) * 10.0) as usize };
+            (class, 1.0 - doubt * unit(generator).powi(4), 1.0)
+        };
+        (0..count).map(answer).collect()
+    }
+
+    fn row(class: usize, sure: f32) -> [f32; 10] {
+        std::array::from_fn(|at| if at == class { sure } else { (1.0 - sure) / 9.0 })
+    }
+
+    /// After how many windows there is an alarm.
+    fn alarm(monitor: &mut Monitor, windows: usize, mut next: impl FnMut() -> (usize, f32, f32)) -> Option<usize> {
+        let start = Instant::now();
+        (1..=windows).find(|window| {
+            for at in 0..ANSWERS {
+                let (class, sure, _) = next();
+                let seconds = *window as u64 * 2 * SECONDS + at * 2;
+                monitor.observe(&row(class, sure), start + Duration::from_secs(seconds));
+            }
+            monitor.has_drifted()
+        })
+    }
+
+    #[test]
+    fn five_hundred_windows_like_the_held_out_answers_are_silent() {
+        let mut alarms = Vec::new();
+        for (trial, held_out) in [150, 500, 2000, 10_000].into_iter().cycle().take(24).enumerate() {
+            let mut generator = generator(trial as u64, "silent");
+            let reference = Reference::of(answers(held_out, 0.6, 0.1, &mut generator)).unwrap();
+            let mut next = || answers(1, 0.6, 0.1, &mut generator).remove(0);
+            alarms.extend(alarm(&mut Monitor::new(reference), SILENT, &mut next).map(|_| held_out));
+        }
+        assert!(alarms.len() <= 1, "{alarms:?}");
+    }
+
+    #[test]
+    fn the_third_window_that_is_otherwise_is_an_alarm_and_one_as_before_ends_it() {
+        let mut generator = generator(1, "otherwise");
+        let reference = Reference::of(answers(2000, 0.6, 0.1, &mut generator)).unwrap();
+        for (doubt, more) in [(0.8, 0.1), (0.3, 0.1), (0.6, 0.3)] {
+            let mut monitor = Monitor::new(reference.clone());
+            let mut next = || answers(1, doubt, more, &mut generator).remove(0);
+            assert_eq!(alarm(&mut monitor, 9, &mut next), Some(3), "{doubt} {more}");
+            let mut next = || answers(1, 0.6, 0.1, &mut generator).remove(0);
+            assert_eq!(alarm(&mut monitor, 1, &mut next), None);
+        }
+    }
+
+    #[test]
+    fn a_window_has_its_answers_and_its_time() {
+        let reference = Reference::of(answers(2000, 0.1, 0.1, &mut generator(2, "window"))).unwrap();
+        let (mut monitor, start) = (Monitor::new(reference), Instant::now());
+        (0..5000).for_each(|_| monitor.observe(&row(0, 0.4), start));
+        assert_eq!(monitor.in_a_row(), 0, "no time has passed");
+        monitor.observe(&row(0, 0.4), start + Duration::from_secs(SECONDS));
+        assert_eq!(monitor.in_a_row(), 1);
+        monitor.observe(&row(0, 0.4), start + Duration::from_secs(4 * SECONDS));
+        monitor.observe(&row(0, 0.4), start + Duration::from_secs(9 * SECONDS));
+        assert_eq!(monitor.in_a_row(), 1, "two answers are no window");
+    }
+
+    #[test]
+    fn few_held_out_answers_or_few_that_count_are_no_reference() {
+        let of = |count: usize, weight: f32| {
+            let all = (0..count).map(|at| (at % 10, 0.9, if at == 0 { weight } else { 1.0 }));
+            Reference::of(all).map(|reference| reference.held_out())
+        };
+        assert_eq!((of(99, 1.0), of(400, 400.0), of(400, 1.0), of(0, 1.0)), (None, None, Some(400), None));
+    }
+
+    #[test]
+    fn a_distance_is_between_that_of_the_same_and_that_of_strangers() {
+        assert_eq!(
+            (distance(&[1, 3], &[2, 6]), distance(&[1, 0], &[0, 7]), distance(&[0, 0], &[1, 1])),
+            (0.0, 1.0, 0.0)
+        );
+        // Of (1/2, 1/2) and (1, 0), by hand.
+        assert!((distance(&[1, 1], &[1, 0]).powi(2) - 0.311_278).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_reference_is_read_as_it_is_written() {
+        let reference = Reference::of(answers(200, 0.6, 0.1, &mut generator(3, "json"))).unwrap();
+        let text = serde_json::to_string(&reference).unwrap();
+        assert_eq!(serde_json::from_str::<Reference>(&text).unwrap(), reference);
+        assert!(serde_json::from_str::<Reference>(&text.replacen("[", "[1,", 1)).is_err(), "33 classes");
+    }
+}
