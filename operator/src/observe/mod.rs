@@ -11,7 +11,8 @@ pub use snapshot::{fleet_snapshot, model_name, site_snapshot, speed_of};
 pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
-use crate::plan::Ratios;
+use crate::plan::{DataStays, Ratios};
+use crate::render::{RETIRE_AT, tier_label};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -22,7 +23,7 @@ use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::Store;
 use sconce_api::{
     EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining,
-    PrivacyPolicy, labels,
+    PrivacyPolicy, Tier, labels,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -118,11 +119,28 @@ impl World {
     }
 
     /// Why requests of the model must not leave their site: what is collected of them must not leave it as it is.
-    pub fn data_stays(&self, model: &EdgeModel) -> Option<String> {
+    pub fn data_stays(&self, model: &EdgeModel) -> Option<DataStays> {
         let name = &model.spec.collect.as_ref()?.dataset_ref.name;
-        let dataset = self.datasets.get(&(model.namespace().unwrap_or_default(), name.clone()))?;
-        let policy = dataset.spec.privacy.policy;
-        (policy != PrivacyPolicy::Raw).then(|| format!("the dataset {name} that it is collected for is {policy:?}"))
+        match self.datasets.get(&(model.namespace().unwrap_or_default(), name.clone())) {
+            None => Some(DataStays::Unknown(format!("the dataset {name} that it is collected for is not found"))),
+            Some(dataset) => {
+                let policy = dataset.spec.privacy.policy;
+                let told = || DataStays::Always(format!("the dataset {name} that it is collected for is {policy:?}"));
+                (policy != PrivacyPolicy::Raw).then(told)
+            }
+        }
+    }
+
+    /// Whether the model is served from the cloud, and is to be.
+    pub fn has_pool(&self, model: &EdgeModel) -> bool {
+        let (namespace, name) = key(model);
+        let is_pool = |pool: &Deployment| {
+            pool.labels().get(labels::TIER).map(String::as_str) == Some(tier_label(Tier::Cloud))
+                && owner_model(pool).as_ref() == Some(&name)
+                && !pool.annotations().contains_key(RETIRE_AT)
+        };
+        let from = (namespace.clone(), String::new());
+        self.deployments.range(from..).take_while(|((at, _), _)| *at == namespace).any(|(_, live)| is_pool(live))
     }
 
     /// What `spec.model` resolved to, once the version's facts are there.

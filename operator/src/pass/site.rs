@@ -6,7 +6,7 @@ use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, owner_model, site_snapshot};
-use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
+use crate::plan::{self, DataStays, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods, RETIRE_AT};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView, answers};
@@ -280,6 +280,11 @@ fn at_site(
         Decided::Unplaced(_) => None,
     };
     let kept = placement.filter(|placement| placement.predicted.is_none());
+    // An edge that nobody knows whether it may send on is told of no pool that it was not told of before.
+    let is_closed = placement.is_some_and(|placement| placement.tier == Tier::Edge)
+        && matches!(world.data_stays(model), Some(DataStays::Unknown(_)))
+        && !told_endpoints(world, model, &key.1).iter().any(|endpoint| endpoint.tier == Tier::Cloud);
+    let pools = if is_closed { &[] } else { pools };
     let mut place = status::places(world, placement, &key, pools, input.drain);
     wanted.insert((Kind::EdgePlacement, key.1.clone()));
     if kept.is_some_and(|kept| kept.tier == Tier::Edge || kept.reason == Reason::KeptUnreachable) {

@@ -1,6 +1,7 @@
 //! Scenes: a world as the stores show it, and what one pass writes.
 
 mod calm;
+mod data;
 mod held;
 mod measured;
 mod scenes;
@@ -146,9 +147,10 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
     }
     for write in &steps.farewells {
         match write {
-            Write::Retire { target, at: Some(at) } => {
+            Write::Retire { target, at } => {
                 let mut live = world.deployments[&(target.namespace.clone(), target.name.clone())].as_ref().clone();
-                live.annotations_mut().insert(RETIRE_AT.into(), at.to_string());
+                live.annotations_mut().remove(RETIRE_AT);
+                live.annotations_mut().extend(at.map(|at| (RETIRE_AT.into(), at.to_string())));
                 world.deployments.insert(key(&live), Arc::new(live));
             }
             Write::Delete(target) => {
