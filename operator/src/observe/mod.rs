@@ -25,7 +25,7 @@ use sconce_api::{
     EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining,
     PrivacyPolicy, Tier, labels,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Namespace and name; the namespace is empty in the cluster's scope.
@@ -131,16 +131,14 @@ impl World {
         }
     }
 
-    /// Whether the model is served from the cloud, and is to be.
-    pub fn has_pool(&self, model: &EdgeModel) -> bool {
-        let (namespace, name) = key(model);
-        let is_pool = |pool: &Deployment| {
-            pool.labels().get(labels::TIER).map(String::as_str) == Some(tier_label(Tier::Cloud))
-                && owner_model(pool).as_ref() == Some(&name)
-                && !pool.annotations().contains_key(RETIRE_AT)
+    /// Models that have a pool which is not about to go.
+    pub fn with_pools(&self) -> BTreeSet<Key> {
+        let is_pool = |live: &&Arc<Deployment>| {
+            live.labels().get(labels::TIER).map(String::as_str) == Some(tier_label(Tier::Cloud))
+                && !live.annotations().contains_key(RETIRE_AT)
         };
-        let from = (namespace.clone(), String::new());
-        self.deployments.range(from..).take_while(|((at, _), _)| *at == namespace).any(|(_, live)| is_pool(live))
+        let owner = |live: &Arc<Deployment>| Some((live.namespace()?, owner_model(live.as_ref())?));
+        self.deployments.values().filter(is_pool).filter_map(owner).collect()
     }
 
     /// What `spec.model` resolved to, once the version's facts are there.

@@ -31,6 +31,7 @@ pub fn fleet_snapshot(
     models: &[Resolved<'_>],
     cloud_load: &BTreeMap<plan::ModelName, BTreeMap<String, u64>>,
 ) -> plan::FleetSnapshot {
+    let with_pools = world.with_pools();
     let models = models.iter().map(|(model, version)| {
         let name = model_name(model);
         let load = model.spec.load.clone().unwrap_or_default();
@@ -38,7 +39,7 @@ pub fn fleet_snapshot(
             version: version.name_any(),
             tier: widest_tier(&model.spec),
             data_stays: world.data_stays(model),
-            has_pool: world.has_pool(model),
+            has_pool: with_pools.contains(&super::key(*model)),
             require: model.spec.hardware.clone().unwrap_or_default().require,
             peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),
             max_batch_size: count(model.spec.serving.clone().unwrap_or_default().max_batch_size),

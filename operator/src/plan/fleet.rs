@@ -2,10 +2,12 @@
 
 use super::predict::{Load, Service};
 use super::{
-    CloudOffer, DataStays, FleetModel, FleetPlan, FleetSnapshot, Node, Pool, Resources, Speed, Variant, predict, text,
+    CloudOffer, DataStays, FleetModel, FleetPlan, FleetSnapshot, ModelName, Node, Pool, Resources, Speed, Variant,
+    predict, text,
 };
 use sconce_api::{Reason, Requirement, TierChoice};
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 pub(super) fn plan(snapshot: &FleetSnapshot) -> FleetPlan {
     let mut plan = FleetPlan::default();
@@ -45,6 +47,14 @@ fn offer(nodes: &[Node], model: &FleetModel) -> CloudOffer {
         Some(speed) => CloudOffer::Pool(speed.clone()),
         None => none(Reason::NoProfile, "no agent of a cloud node has reported its speed yet".into()),
     }
+}
+
+/// Models that would lose their last pool although the cloud may serve them: nobody wishes that, nodes are missing.
+pub(super) fn lost_pools(snapshot: &FleetSnapshot, plan: &FleetPlan) -> BTreeSet<ModelName> {
+    let kept: BTreeSet<&ModelName> = plan.pools.iter().map(|pool| &pool.model).collect();
+    let may = |model: &&FleetModel| model.tier != TierChoice::Edge && stays(model).is_none();
+    let lost = snapshot.models.iter().filter(|model| model.has_pool && !kept.contains(&model.name)).filter(may);
+    lost.map(|model| model.name.clone()).collect()
 }
 
 /// Why no site's requests may go to the cloud.

@@ -36,6 +36,7 @@ pub use snapshot::*;
 pub use stability::*;
 
 use sconce_api::Reason;
+use std::collections::BTreeSet;
 
 /// Decides for one site.
 pub fn plan_site(snapshot: &Snapshot) -> Plan {
@@ -78,6 +79,11 @@ pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
 /// Decides what couples sites: cloud offers and pools.
 pub fn plan_fleet(snapshot: &FleetSnapshot) -> FleetPlan {
     fleet::plan(snapshot)
+}
+
+/// Models that would lose their last pool by this plan, not by anybody's wish for the model.
+pub fn lost_pools(snapshot: &FleetSnapshot, plan: &FleetPlan) -> BTreeSet<ModelName> {
+    fleet::lost_pools(snapshot, plan)
 }
 
 /// A site with nodes of which none is Ready. Its pods may well serve on, so nothing of it is moved or deleted.

@@ -80,14 +80,18 @@ fn run(world: &World) -> Steps {
 }
 
 fn run_refused(world: &World, refusals: &Refusals) -> Steps {
-    run_with(world, refusals, &Readings::new())
+    run_with(world, refusals, &Readings::new(), &Resolutions::new())
 }
 
 fn run_read(world: &World, readings: &Readings) -> Steps {
-    run_with(world, &Refusals::new(), readings)
+    run_with(world, &Refusals::new(), readings, &Resolutions::new())
 }
 
-fn run_with(world: &World, refusals: &Refusals, readings: &Readings) -> Steps {
+fn run_asked(world: &World, resolutions: &Resolutions) -> Steps {
+    run_with(world, &Refusals::new(), &Readings::new(), resolutions)
+}
+
+fn run_with(world: &World, refusals: &Refusals, readings: &Readings, resolutions: &Resolutions) -> Steps {
     let settings = Settings {
         image: "runtime:1".into(),
         trainer_image: "trainer:1".into(),
@@ -97,7 +101,7 @@ fn run_with(world: &World, refusals: &Refusals, readings: &Readings) -> Steps {
     };
     let steps = pass(&Input {
         world,
-        resolutions: &Resolutions::new(),
+        resolutions,
         readings,
         refusals,
         settings: &settings,
