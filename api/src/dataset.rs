@@ -105,7 +105,7 @@ pub struct HttpSource {}
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorySource {
-    /// Name of a folder below /var/lib/sconce/inbox on each node.
+    /// Name of a folder in /var/lib/sconce/inbox/NAMESPACE on each node, that of the EdgeDataset's namespace.
     #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }

@@ -162,8 +162,8 @@ pub struct FleetLimits {
     #[serde(default = "default_moves")]
     #[schemars(range(min = 1, max = 6000))]
     pub max_moves_per_minute: i64,
-    /// Share of all placements that may lose their place within ten minutes before it takes a person's confirmation, by the
-    /// annotation sconce.dev/confirm-removals; up to five always may. Default: 20%.
+    /// Share of all placements, and of all models' pools in the cloud, that may be lost within ten minutes before it takes a person's
+    /// confirmation, by the annotation sconce.dev/confirm-removals; up to five always may. Default: 20%.
     #[serde(default = "default_removals")]
     #[schemars(extend("pattern" = SHARE))]
     pub max_removals: Percent,
@@ -289,7 +289,7 @@ pub struct FleetNodeCounts {
 pub struct FleetRemovals {
     /// When the first of them went.
     pub since: Time,
-    /// How many placements there were before.
+    /// How many placements, and models with a pool, there were before.
     #[schemars(range(min = 0))]
     pub placed: i64,
     /// When the window began in which that was made use of.

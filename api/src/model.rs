@@ -209,7 +209,7 @@ pub struct ModelServing {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelCollect {
-    /// The EdgeDataset, in the model's namespace.
+    /// The EdgeDataset, in the model's namespace. While it is not there, nothing of the model comes to the cloud that is not there yet.
     pub dataset_ref: NameRef,
     /// Share of requests that is taken by lot: the only ones that tell what the world is like. Default: 0%.
     #[serde(default = "none")]

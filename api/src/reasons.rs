@@ -51,7 +51,7 @@ reasons! {
     SitePaused,
     /// The model's placement excludes the tier.
     TierExcluded,
-    /// What the model sees must stay at the site: the dataset that it is collected for is not Raw.
+    /// What the model sees must stay at the site: the dataset that it is collected for is not Raw, or not there.
     DataMustStay,
     /// The node is not Ready.
     NodeNotReady,

@@ -148,7 +148,7 @@ pub struct TrainingRunSpec {
     #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub queue_name: Option<String>,
     /// PersistentVolumeClaim that keeps checkpoints, so that a run goes on elsewhere after the loss of its pod. Absent = they
-    /// live with the pod: a crashed trainer goes on, a lost pod begins anew.
+    /// live with the pod: a crashed trainer goes on, a lost pod begins anew. Of earlier runs the newest keeps its folder there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub claim_name: Option<String>,

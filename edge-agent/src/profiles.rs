@@ -213,7 +213,7 @@ mod tests {
         let answer = json!({"schema": 1, "class": "c", "variants": [
             {"digest": "sha256:a", "variant": "int8", "state": "Measured", "threads": 1,
                 "batches": [{"size": 1, "p50Ns": 412_345, "p99Ns": 1_234_567, "samples": 1234}]},
-            {"digest": "sha256:a", "variant": "f16", "state": "Failed", "why": "RegistryUnreachable"},
+            {"digest": "sha256:a", "variant": "f16", "state": "Failed", "why": "RegistryUnreachable", "failures": 2},
             {"digest": "sha256:b", "variant": "f16", "state": "Begun"}]});
         let measured: Measured = serde_json::from_value(answer).unwrap();
         let profiles = super::profiles("c", &asks, &[profile("sha256:a", "f32")], &measured);

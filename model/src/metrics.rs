@@ -13,15 +13,20 @@ pub fn wilson95(right: u64, n: u64) -> (f64, f64) {
     ((centre - spread) / scale, (centre + spread) / scale)
 }
 
-/// How far the share of right answers may have fallen, with 95 % confidence (one-sided), where both were asked the same `n`.
+/// How far the share of right answers may have fallen, with 95 % confidence (one-sided), where both were asked the same `n`. The
+/// normal bound of paired shares says 0 where no answer turned, however few were asked; it is never less than the rule of three,
+/// less what was won.
 pub fn drop_upper95(right_to_wrong: u64, wrong_to_right: u64, n: u64) -> f64 {
     const Z: f64 = 1.644_853_626_951_472;
+    /// ln 20: what happens in so many of `n` cases is not seen once in 5 % of all tries.
+    const THREE: f64 = 2.995_732_273_553_991;
     if n == 0 {
         return 1.0;
     }
     let (n, spoilt, mended) = (n as f64, right_to_wrong as f64, wrong_to_right as f64);
     let drop = spoilt - mended;
-    (drop + Z * (spoilt + mended - drop * drop / n).sqrt()) / n
+    let normal = drop + Z * (spoilt + mended - drop * drop / n).sqrt();
+    (normal.max(THREE - mended) / n).min(1.0)
 }
 
 /// `confusion[label][answer]` counts samples.
@@ -53,7 +58,19 @@ mod tests {
     fn drop_is_no_smaller_than_what_was_seen() {
         let drop = super::drop_upper95(9, 6, 10_000);
         assert!((drop - 0.000_937).abs() < 1e-6, "{drop}");
-        assert_eq!((super::drop_upper95(0, 0, 10), super::drop_upper95(0, 0, 0)), (0.0, 1.0));
+        assert_eq!(super::drop_upper95(0, 0, 0), 1.0);
+    }
+
+    /// It was 0, as if ten samples could promise that nothing is ever lost.
+    #[test]
+    fn where_no_answer_turned_as_many_may_have_been_lost_as_would_not_be_seen() {
+        let drop = |spoilt, mended, n: u64| super::drop_upper95(spoilt, mended, n) * n as f64;
+        assert!((drop(0, 0, 10_000) - 2.995_7).abs() < 1e-4, "{}", drop(0, 0, 10_000));
+        assert!((drop(0, 0, 10) - 2.995_7).abs() < 1e-4 && super::drop_upper95(0, 0, 2) == 1.0);
+        // What is more is no better.
+        let bounds: Vec<f64> = (0..5).map(|spoilt| drop(spoilt, 0, 1_000)).collect();
+        assert!(bounds.is_sorted(), "{bounds:?}");
+        assert!(drop(0, 8, 1_000) < 0.0, "what was won counts");
     }
 
     #[test]

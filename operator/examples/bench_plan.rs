@@ -145,6 +145,7 @@ fn model(index: usize) -> Model {
         response_bytes: 140,
         variants: [("f32", 1, 98_000), ("f16", 1, 97_900), ("int8", 3, 97_500)].into_iter().map(variant).collect(),
         cloud: CloudOffer::Pool(class(2)),
+        cloud_closed: None,
     }
 }
 

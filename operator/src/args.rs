@@ -44,6 +44,10 @@ pub struct Run {
     /// Where to show what is decided, as a page to look at; without a login. Default: nowhere.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub page: Option<SocketAddr>,
+    /// A name that the page is asked by, beside addresses, localhost and names of Services; of the proxy before it. May be given
+    /// several times.
+    #[arg(long = "page-host", value_name = "HOST")]
+    pub page_hosts: Vec<String>,
     /// How long a replaced place serves on, so that every router has the new routes before it goes.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub drain: Duration,

@@ -7,7 +7,7 @@ use crate::logs::{self, Reading, Readings};
 use crate::metrics::{Metrics, ResultLabel};
 use crate::observe::{Key, Stores, observe};
 use crate::pass::{Input, Steps, pass};
-use crate::registry::{Outcome, Registries, Resolution, Resolutions, patience};
+use crate::registry::{Outcome, Registries, Resolution, Resolutions, patience, run_of};
 use crate::render::Settings;
 use jiff::Timestamp;
 use kube::Client;
@@ -59,7 +59,8 @@ impl Controller {
             let now = Timestamp::now();
             let mut world = observe(&self.stores, now);
             world.ratios = Arc::new(learned.ratios());
-            resolutions.retain(|key, _| world.models.contains_key(key));
+            let is_run = |key: &Key| run_of(key).is_some_and(|job| world.jobs.contains_key(&job));
+            resolutions.retain(|key, _| world.models.contains_key(key) || is_run(key));
             readings.retain(|key, _| world.training_pods.contains_key(key));
             let mut steps = pass(&Input {
                 world: &world,

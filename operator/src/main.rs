@@ -63,7 +63,9 @@ async fn operate(run: Run) -> Result<()> {
     }
     readiness.set();
     if let Some(page) = page {
-        tokio::spawn(serve_page(page, Arc::new(stores.clone()), news.subscribe(), stop.clone()));
+        let (hosts, source, news, stop) =
+            (run.page_hosts.clone(), Arc::new(stores.clone()), news.subscribe(), stop.clone());
+        tokio::spawn(async move { serve_page(page, &hosts, source, news, stop).await });
     }
     tracing::info!("all kinds are listed");
 

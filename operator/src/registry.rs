@@ -1,6 +1,7 @@
 //! Asks an OCI registry what an artifact is. Every byte is checked against its digest before it is read.
 
 use crate::artifact::{self, Artifact, Failure, Files};
+use crate::observe::Key;
 use oci_client::Reference;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
@@ -136,8 +137,20 @@ fn unreachable(uri: &str, error: &OciDistributionError) -> Failure {
     Failure { reason: Reason::RegistryUnreachable, message: message.chars().take(1000).collect() }
 }
 
+/// The key of what a run has published, by its Job's: no model has a name like that.
+pub fn of_run((namespace, job): &Key) -> Key {
+    (namespace.clone(), format!("{RUN}{job}"))
+}
+
+/// The Job, if the key is that of a run.
+pub fn run_of((namespace, name): &Key) -> Option<Key> {
+    Some((namespace.clone(), name.strip_prefix(RUN)?.to_owned()))
+}
+
+const RUN: &str = "run/";
+
 /// What each model's `uri` resolved to, or why it did not, and when to ask again.
-pub type Resolutions = BTreeMap<crate::observe::Key, Resolution>;
+pub type Resolutions = BTreeMap<Key, Resolution>;
 
 #[derive(Clone, Debug)]
 pub struct Resolution {

@@ -86,6 +86,9 @@ pub struct Train {
     /// that another try would not change, such as a model that is not accepted or a manifest that is wrong.
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,
+    /// A folder with one folder for each run, such as that of --output: of all others the newest stays, and older ones are removed.
+    #[arg(long, value_name = "DIR")]
+    pub runs: Option<PathBuf>,
     /// Publish the artifact if it is accepted, as `publish` would.
     #[arg(long, value_name = "oci://HOST/REPOSITORY:TAG")]
     pub publish: Option<String>,

@@ -11,9 +11,11 @@ use crate::output::{self, OutputError};
 use crate::prepared::{Answer, Prepared};
 use sconce_model::architecture::Architecture;
 use sconce_model::artifact::{self, ArtifactError, Description, Evaluation, Measured};
+use sconce_model::digest::sha256;
 use sconce_model::network::Network;
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::Variant;
+use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 use thiserror::Error;
@@ -42,6 +44,21 @@ pub struct Opened {
     pub data: DataSet,
     pub train: Prepared,
     pub validation: Prepared,
+}
+
+impl Opened {
+    /// What is trained on what: whether a checkpoint is of this run.
+    pub fn recipe(&self) -> String {
+        let Self { spec, architecture, base, preprocess, data, .. } = self;
+        let base = base.as_ref().map(|base| (&base.digest, base.learned_from()));
+        sha256(json!([architecture, base, preprocess, spec.fit, data.digest]).to_string().as_bytes())
+    }
+
+    /// All that decides what the artifact is, and whether it is published.
+    pub fn made_of(&self) -> String {
+        let Spec { compress, accept, .. } = &self.spec;
+        sha256(format!("{} {} {compress:?} {accept:?}", self.name, self.recipe()).as_bytes())
+    }
 }
 
 /// A variant, whether it passed or not.

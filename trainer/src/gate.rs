@@ -83,6 +83,9 @@ pub fn verdict(name: &str, measured: &Measured, worst: Option<WorstClass>, most:
         &format!("  lost {right_to_wrong}, won {wrong_to_right}: at most {:.2} points worse", points(*drop_upper95));
     if *drop_upper95 > most {
         reason += &format!(", more than {:.2}: left out", points(most));
+        if *right_to_wrong == 0 {
+            reason += ", since so few test samples cannot promise less";
+        }
         return Verdict { variant: name.into(), passed: false, reason };
     }
     let spoilt = worst.filter(|worst| worst.drop_lower95 > WORST_CLASS * most);
@@ -124,6 +127,11 @@ mod tests {
         let line = " int8  accuracy 0.9850  (95 % interval 0.9800 to 0.9890)  lost 9, won 6: at most 0.09 points worse";
         check("int8", &int8, None, 0.001, true, line);
         check("int8", &int8, None, 0.000_5, false, &format!("{line}, more than 0.05: left out"));
+        let few = measured(Some(Paired { right_to_wrong: 0, wrong_to_right: 0, ..int8.paired.clone().unwrap() }));
+        let line = " int8  accuracy 0.9850  (95 % interval 0.9800 to 0.9890)  lost 0, won 0: at most 0.09 points worse, more than 0.05: \
+            left out, since so few test samples cannot promise less";
+        check("int8", &few, None, 0.000_5, false, line);
+        let line = " int8  accuracy 0.9850  (95 % interval 0.9800 to 0.9890)  lost 9, won 6: at most 0.09 points worse";
         let worst = |drop_lower95| Some(WorstClass { class: 4, drop_lower95 });
         check("int8", &int8, worst(0.002_9), 0.001, true, line);
         check("int8", &int8, worst(0.004), 0.001, false, &format!("{line}, but class 4 lost 0.40 or more: left out"));

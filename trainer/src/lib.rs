@@ -13,6 +13,7 @@ pub mod fit;
 pub mod gate;
 pub mod manifest;
 pub mod output;
+pub mod pending;
 pub mod prepared;
 pub mod progress;
 pub mod publish;

@@ -2,10 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
-use oci_client::Reference;
-use sconce_model::artifact::signature::PrivateKey;
 use sconce_model::artifact::{self, Artifact};
-use sconce_model::digest::sha256;
 use sconce_model::idx;
 use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
@@ -18,9 +15,10 @@ use sconce_trainer::finish::{Opened, finish};
 use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
 use sconce_trainer::gate::below;
 use sconce_trainer::manifest::{Freeze, Init, ManifestError, share};
+use sconce_trainer::pending::Pending;
 use sconce_trainer::prepared::Prepared;
 use sconce_trainer::progress::{Progress, table};
-use sconce_trainer::publish::Pack;
+use sconce_trainer::publish::{Pack, Publishing};
 use sconce_trainer::report::{Run, isa, page, report, result};
 use sconce_trainer::{manifest, output, publish, stop};
 use serde_json::json;
@@ -37,6 +35,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELD_OUT: usize = 500;
 /// Exit code of a model that is not good enough.
 const NOT_ACCEPTED: u8 = 3;
+/// Beside the artifact's folder.
+const CHECKPOINTS: &str = "checkpoints";
 /// Exit code of a run that was asked to stop, as a shell has it of SIGTERM.
 const STOPPED: u8 = 143;
 
@@ -50,7 +50,9 @@ fn main() -> Result<ExitCode> {
         Verb::Compress { artifact, source } => compress(&artifact, &source, &args.insecure_registry),
         Verb::Publish { artifact, uri, signing } => {
             let (target, key) = (publish::reference(&uri)?, signing.key()?);
-            let address = publish_to(&artifact, &target, &args.insecure_registry, key.as_ref())?;
+            let publishing = Publishing { target: &target, insecure: &args.insecure_registry, key: key.as_ref() };
+            publishing.sign(&artifact)?;
+            let address = publishing.publish(&artifact)?;
             println!("published {address}");
             Ok(ExitCode::SUCCESS)
         }
@@ -103,6 +105,11 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
 
 fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     output::check(&flags.output)?;
+    if let Some(runs) = &flags.runs
+        && let Err(error) = output::prune(runs, &flags.output)
+    {
+        eprintln!("Earlier runs stay in {}: {error}", runs.display());
+    }
     if let Some(page) = flags.report.as_ref().filter(|path| path.with_extension("html") == **path) {
         bail!("--report names the JSON; the page comes beside it, as {}", page.display());
     }
@@ -111,6 +118,16 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let mut opened = open(&flags.source, &flags.output, insecure)?;
     if flags.held_out.is_some() && opened.data.train.images().is_none() {
         bail!("--held-out writes grey images of one size, and collected samples are not: leave it out");
+    }
+    let publishing = target.as_ref().map(|target| Publishing { target, insecure, key: key.as_ref() });
+    let made_of = opened.made_of();
+    // A report tells of epochs, which are not told again.
+    let is_plain = flags.report.is_none() && flags.held_out.is_none();
+    if let Some(publishing) = publishing.as_ref().filter(|_| is_plain)
+        && let Some(pending) = Pending::read(&flags.output, &made_of)
+    {
+        println!("{} is made already, and is published now", flags.output.display());
+        return publish_pending(flags, publishing, pending);
     }
     let Opened { spec, architecture, base, train, validation, .. } = &opened;
     let graph = Arc::new(architecture.graph()?);
@@ -122,7 +139,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     }
     base.as_ref().map_or(Ok(()), |base| base.lend(&network))?;
     let mut progress = Progress::new(spec.fit.epochs);
-    let checkpoints = Checkpoints::new(output::beside(&flags.output, "checkpoints"), recipe(&opened));
+    let checkpoints = Checkpoints::new(output::beside(&flags.output, CHECKPOINTS), opened.recipe());
     let stop = stop::on_signal()?;
     let lesson = Lesson {
         network: &network,
@@ -156,9 +173,9 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let floor = spec.accept.as_ref().map(|accept| accept.min_accuracy.as_str());
     let asked = |typed: &str| Some((below(accuracy, &finished.parts, share(typed)?)?, typed.to_owned()));
     let refusal = floor.and_then(asked).map(|(below, typed)| format!("{below} spec.accept.minAccuracy {typed}"));
-    let target = target.filter(|_| refusal.is_none());
-    let published = target.map(|target| publish_to(&flags.output, &target, insecure, key.as_ref())).transpose();
-    let address = published.as_ref().ok().and_then(|published| published.as_deref());
+    let publishing = publishing.filter(|_| refusal.is_none());
+    publishing.as_ref().map_or(Ok(()), |publishing| publishing.sign(&flags.output))?;
+    let digest = Pack::new(&flags.output)?.digest();
     let run = Run {
         name,
         graph: &graph,
@@ -167,8 +184,15 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         epochs: &progress.seen,
         finished: &finished,
         refusal: refusal.as_deref(),
-        published: address,
+        published: None,
     };
+    if publishing.is_some() {
+        let pending = Pending { made_of, digest: digest.clone(), result: result(&digest, &run) };
+        pending.write(&flags.output).context("cannot note that the artifact is finished")?;
+    }
+    let published = publishing.map(|publishing| publishing.publish(&flags.output)).transpose();
+    let address = published.as_ref().ok().and_then(|published| published.as_deref());
+    let run = Run { published: address, ..run };
     if let (Some(path), Ok(_)) = (&flags.report, &published) {
         write(path, &format!("{:#}\n", report(&run)))?;
         write(&path.with_extension("html"), &page(&run))?;
@@ -181,21 +205,46 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     for part in &finished.parts {
         println!("  {:.4} on the {} samples of {}", part.accuracy(), part.count, part.name);
     }
-    let told = result(&Pack::new(&flags.output)?.digest(), &run).to_string();
+    let told = result(&digest, &run).to_string();
     if !std::io::stdout().is_terminal() {
         println!("{told}");
     }
     println!("Test accuracy: {accuracy:.4}");
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
-    // Kept until then: a registry that is down costs no epoch.
-    checkpoints.remove()?;
-    if let Some(file) = &flags.result {
-        last_words(file, &told)?;
-    }
+    done(flags, &told)?;
     if let Some(why) = refusal {
         eprintln!("Not accepted: {why}");
         return Ok(if flags.result.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NOT_ACCEPTED) });
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is kept for another try goes; the last words are said.
+fn done(flags: &Train, told: &str) -> Result<()> {
+    Pending::remove(&flags.output)?;
+    Checkpoints::new(output::beside(&flags.output, CHECKPOINTS), String::new()).remove()?;
+    flags.result.as_ref().map_or(Ok(()), |file| last_words(file, told))
+}
+
+/// Of an earlier try of this very run everything is there but the registry's answer.
+fn publish_pending(flags: &Train, publishing: &Publishing<'_>, pending: Pending) -> Result<ExitCode> {
+    let mut result = pending.result;
+    // By the same key it is the same signature.
+    publishing.sign(&flags.output)?;
+    result["result"]["digest"] = json!(Pack::new(&flags.output)?.digest());
+    let address = publishing.publish(&flags.output);
+    let address =
+        address.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
+    println!("published {address}");
+    result["result"]["published"] = json!(address);
+    let told = result.to_string();
+    if !std::io::stdout().is_terminal() {
+        println!("{told}");
+    }
+    if let Some(accuracy) = result["result"]["accuracy"].as_f64() {
+        println!("Test accuracy: {accuracy:.4}");
+    }
+    done(flags, &told)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -253,23 +302,8 @@ fn last_words(file: &Path, words: &str) -> Result<()> {
     std::fs::write(file, words).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// What is trained on what: whether a checkpoint is of this run.
-fn recipe(opened: &Opened) -> String {
-    let Opened { spec, architecture, base, preprocess, data, .. } = opened;
-    let base = base.as_ref().map(|base| (&base.digest, base.learned_from()));
-    let recipe = serde_json::json!([architecture, base, preprocess, spec.fit, data.digest]);
-    sha256(recipe.to_string().as_bytes())
-}
-
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Signs the artifact, where there is a key, and publishes it.
-fn publish_to(folder: &Path, target: &Reference, insecure: &[String], key: Option<&PrivateKey>) -> Result<String> {
-    key.map(|key| publish::signed(folder, target, key)).transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(publish::publish(folder, target, insecure))?)
 }
 
 /// Samples of the test split for clients, with the preprocessing that they have to do.

@@ -67,6 +67,43 @@ pub fn beside(folder: &Path, what: &str) -> PathBuf {
     name.into()
 }
 
+/// Removes the folders of earlier runs, save that of `output` and the newest other one. What holds anything but an artifact and what
+/// lies beside it is nobody's run, and stays.
+///
+/// # Errors
+/// If one cannot be removed.
+pub fn prune(runs: &Path, output: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(runs) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let name = output.components().next_back().map(|name| name.as_os_str().to_string_lossy().into_owned());
+    let name = name.unwrap_or_default();
+    let mut others = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_dir() && !output.starts_with(&path) && is_run(&path, &name)? {
+            others.push((entry.metadata()?.modified()?, path));
+        }
+    }
+    others.sort();
+    others.pop();
+    others.iter().try_for_each(|(_, path)| remove(path))
+}
+
+/// Whether a folder holds nothing but what a run leaves whose artifact has this name.
+fn is_run(folder: &Path, name: &str) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?.file_name().to_string_lossy().into_owned();
+        let rest = entry.strip_prefix(name);
+        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn remove(folder: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -92,5 +129,29 @@ mod tests {
             error.ends_with("holds \"thesis.tex\", which is no part of an artifact: name another folder"),
             "{error}"
         );
+    }
+
+    /// A claim filled up with the folders of all runs that there ever were.
+    #[test]
+    fn of_earlier_runs_the_newest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("digits");
+        let made = |name: &str, age: u64| {
+            std::fs::create_dir_all(runs.join(name).join("artifact/weights")).unwrap();
+            std::fs::create_dir_all(runs.join(name).join("artifact.checkpoints")).unwrap();
+            let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+            std::fs::File::open(runs.join(name)).unwrap().set_modified(time).unwrap();
+        };
+        [("one", 300), ("two", 100), ("three", 200), ("now", 400), ("notes", 500)]
+            .into_iter()
+            .for_each(|(name, age)| made(name, age));
+        std::fs::write(runs.join("notes/thesis.tex"), "years of work").unwrap();
+        std::fs::write(runs.join("file"), "").unwrap();
+        prune(&runs, &runs.join("now/artifact")).unwrap();
+        let mut left: Vec<_> =
+            std::fs::read_dir(&runs).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["file", "notes", "now", "two"]);
+        prune(&folder.path().join("absent"), &folder.path().join("absent/now/artifact")).unwrap();
     }
 }

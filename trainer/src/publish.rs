@@ -25,6 +25,8 @@ pub enum PublishError {
     Signature { path: PathBuf, why: SignatureError },
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot wait for a registry")]
+    Wait(#[source] std::io::Error),
     #[error(
         "cannot {what} at {registry}; does it run, and may you write there? Without TLS it needs --insecure-registry {registry}"
     )]
@@ -108,6 +110,33 @@ pub fn reference(uri: &str) -> Result<Reference, PublishError> {
     let address = uri.strip_prefix("oci://").ok_or_else(|| bad("another scheme".into()))?;
     let reference: Reference = address.parse().map_err(|error: oci_client::ParseError| bad(error.to_string()))?;
     if reference.digest().is_some() { Err(bad("a digest is found, not chosen".into())) } else { Ok(reference) }
+}
+
+/// Where an artifact goes, and who answers for it.
+pub struct Publishing<'a> {
+    pub target: &'a Reference,
+    /// Registries without TLS.
+    pub insecure: &'a [String],
+    pub key: Option<&'a PrivateKey>,
+}
+
+impl Publishing<'_> {
+    /// Signs the artifact, where there is a key.
+    ///
+    /// # Errors
+    /// As [`signed`].
+    pub fn sign(&self, folder: &Path) -> Result<(), PublishError> {
+        self.key.map_or(Ok(()), |key| signed(folder, self.target, key))
+    }
+
+    /// Pushes it, waiting for that; returns the address by digest.
+    ///
+    /// # Errors
+    /// As [`publish`], and if nothing can be waited for.
+    pub fn publish(&self, folder: &Path) -> Result<String, PublishError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Wait)?;
+        runtime.block_on(publish(folder, self.target, self.insecure))
+    }
 }
 
 /// Pushes what the registry lacks; returns the address by digest.

@@ -157,6 +157,66 @@ fn last_words_are_written_and_what_another_try_would_not_change_ends_with_0() {
     assert!(!unpublished.path().join("words").exists());
 }
 
+/// With the registry down, each try made all variants anew.
+#[test]
+fn a_finished_artifact_is_published_by_the_next_try_and_made_only_once() {
+    let folder = folder("30%", "20%");
+    let flags = |registry: &str| {
+        let target = format!("oci://{registry}/m/tiny:1");
+        let output = train(folder.path(), &["--output", "out", "--result", "words", "--publish", &target]);
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, said, error) = flags("127.0.0.1:1");
+    assert_eq!(code, Some(1), "{error}");
+    assert!(said.contains("wrote out") && error.contains("the artifact is in out, but not published"), "{said}{error}");
+    let made = || std::fs::metadata(folder.path().join("out/config.json")).unwrap().modified().unwrap();
+    let before = made();
+    let (code, said, error) = flags("127.0.0.1:1");
+    assert_eq!(code, Some(1), "{error}");
+    assert!(said.contains("out is made already") && !said.contains("wrote out"), "{said}");
+
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let registry = server.local_addr().unwrap().to_string();
+    std::thread::spawn(move || server.incoming().for_each(|stream| registry_of_a_few_lines(stream.unwrap())));
+    let (code, said, error) = flags(&registry);
+    assert_eq!(code, Some(0), "{said}{error}");
+    assert!(said.contains("out is made already") && made() == before, "{said}");
+    let words: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("words")).unwrap()).unwrap();
+    let address = words["result"]["published"].as_str().unwrap();
+    assert!(address.starts_with(&format!("oci://{registry}/m/tiny@sha256:")), "{words}");
+    assert!(
+        address.ends_with(words["result"]["digest"].as_str().unwrap()) && words["result"]["accepted"] == true,
+        "{words}"
+    );
+    assert!(said.lines().last().unwrap().starts_with("Test accuracy: 0."), "{said}");
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("out.")), "{left:?}");
+}
+
+/// Has everything, and takes a manifest; each answer ends its connection.
+fn registry_of_a_few_lines(stream: std::net::TcpStream) {
+    use std::io::{BufRead as _, Read as _, Write as _};
+    let mut reader = std::io::BufReader::new(&stream);
+    let (mut first, mut length) = (String::new(), 0);
+    reader.read_line(&mut first).unwrap();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if let Some(bytes) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = bytes.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    reader.read_exact(&mut vec![0; length]).unwrap();
+    let status = if first.starts_with("PUT") { "201 Created\r\nlocation: /v2/m/tiny/manifests/1" } else { "200 OK" };
+    (&stream)
+        .write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes())
+        .unwrap();
+}
+
 /// All forms: what is a network of its own is opened as one, and what fails is told of, and is no part of the artifact.
 #[test]
 fn a_trained_model_is_compressed_anew_beside_its_numbers_before() {

@@ -155,11 +155,11 @@ fn epoch(line: &str) -> Option<u64> {
 
 /// As the kernel does when memory runs out: by the process that has this run's folder among its arguments.
 async fn kill_trainer(run: &str) -> Result<()> {
-    let folder = format!("/work/{run}/artifact");
+    let folder = format!("/{run}/artifact");
     for entry in std::fs::read_dir("/proc")? {
         let process = entry?.path();
         let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
-        if command.split(|byte| *byte == 0).any(|word| word == folder.as_bytes()) {
+        if command.split(|byte| *byte == 0).any(|word| word.ends_with(folder.as_bytes())) {
             let pid = process.file_name().context("a process has a number")?.to_string_lossy().into_owned();
             sconce_e2e::Command::new("kill").args(["-9", &pid]).output().await?;
             return Ok(());

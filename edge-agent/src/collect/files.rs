@@ -7,7 +7,7 @@ use sconce_api::{
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Where folders that are watched lie on each node.
+/// Where folders that are watched lie on each node, those of each namespace apart: no dataset reads another namespace's.
 const INBOX: &str = "/var/lib/sconce/inbox";
 
 /// Both files.
@@ -49,7 +49,7 @@ pub fn files<'a>(
 }
 
 fn dataset(found: &EdgeDataset) -> Value {
-    let spec = &found.spec;
+    let (spec, namespace) = (&found.spec, found.metadata.namespace.as_deref().unwrap_or_default());
     let (buffer, upload) = (spec.buffer.clone().unwrap_or_default(), spec.upload.clone().unwrap_or_default());
     let mut sending = Map::new();
     sending.insert("delaySeconds".into(), json!(seconds(&upload.delay)));
@@ -63,7 +63,7 @@ fn dataset(found: &EdgeDataset) -> Value {
         "uri": spec.uri,
         "kind": spec.kind,
         "privacy": privacy(&spec.privacy),
-        "sources": spec.sources.iter().filter_map(source).collect::<Vec<_>>(),
+        "sources": spec.sources.iter().filter_map(|one| source(namespace, one)).collect::<Vec<_>>(),
         "buffer": {"maxBytes": buffer.max_size.units(), "maxAgeSeconds": seconds(&buffer.max_age)},
         "upload": sending,
     });
@@ -91,12 +91,12 @@ fn privacy(privacy: &DatasetPrivacy) -> Value {
 }
 
 /// `None` of one that a newer version knows.
-fn source(source: &DatasetSource) -> Option<Value> {
+fn source(namespace: &str, source: &DatasetSource) -> Option<Value> {
     let share = source.share.as_ref().map_or(1.0, share);
     Some(match source {
         DatasetSource { http: Some(_), .. } => json!({"share": share, "http": {}}),
         DatasetSource { directory: Some(directory), .. } => {
-            json!({"share": share, "directory": {"path": format!("{INBOX}/{}", directory.name)}})
+            json!({"share": share, "directory": {"path": format!("{INBOX}/{namespace}/{}", directory.name)}})
         }
         DatasetSource { mqtt: Some(mqtt), .. } => {
             json!({"share": share, "mqtt": {"broker": mqtt.broker, "topic": mqtt.topic}})

@@ -40,7 +40,7 @@ async fn measure_all(args: &Measure) -> Result<()> {
     forget(folder);
     let (wanted, measured) = (folder.join(WANTED), folder.join(MEASURED));
     let mut changes = Changes::near([wanted.as_path(), measured.as_path()])?;
-    let mut outcomes = Outcomes::read(folder);
+    let mut outcomes = Outcomes::read(folder, Instant::now());
     outcomes.write(folder)?;
     tracing::info!(folder = %folder.display(), "measuring what the agent asks for");
     loop {
@@ -65,7 +65,7 @@ async fn measured_one(args: &Measure, ask: &Ask) -> State {
         Ok(folder) => bench(&folder, &ask.variant).await,
         Err(error) => Err(error.into()),
     };
-    measured.unwrap_or_else(|error| State::Failed { why: format!("{error:#}") })
+    measured.unwrap_or_else(|error| State::Failed { why: format!("{error:#}"), failures: 0 })
 }
 
 async fn fetched(args: &Measure, ask: &Ask) -> Result<std::path::PathBuf, FetchError> {

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,10 @@ pub const WANTED: &str = "wanted.json";
 pub const MEASURED: &str = "measured.json";
 const SCHEMA: u32 = 1;
 
-/// Until what failed is tried again: a registry may be away, or the node busy.
+/// Until what failed is tried again: a registry may be away, or the node busy. Twice as long after each further failure, since
+/// each try fetches the model anew.
 const RETRY: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
 /// The agent's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,9 @@ pub enum State {
     },
     Failed {
         why: String,
+        /// Failures of its version in a row; 0 = it is tried no more.
+        #[serde(default)]
+        failures: u32,
     },
 }
 
@@ -74,19 +80,35 @@ pub struct Batch {
 #[derive(Default)]
 pub struct Outcomes {
     measured: Measured,
-    /// When what failed was tried, in this process.
-    tried: BTreeMap<(String, String), Instant>,
+    /// By digest, what failed: variants of a version have the same registry.
+    failed: BTreeMap<String, Failed>,
+    /// What makes this node wait otherwise than others, which lost the registry at the same moment.
+    node: RandomState,
+}
+
+struct Failed {
+    /// In a row.
+    failures: u32,
+    until: Instant,
 }
 
 impl Outcomes {
     /// Goes on from the file. What had begun then ended this process, and would again.
-    pub fn read(folder: &Path) -> Self {
+    pub fn read(folder: &Path, now: Instant) -> Self {
         let mut measured: Measured = read(&folder.join(MEASURED)).filter(known).unwrap_or_default();
         for outcome in measured.variants.iter_mut().filter(|outcome| outcome.state == State::Begun) {
             let why = "the measurement ended its container: does the model need more memory than that may have?";
-            outcome.state = State::Failed { why: why.into() };
+            outcome.state = State::Failed { why: why.into(), failures: 0 };
         }
-        Self { measured, tried: BTreeMap::new() }
+        let mut outcomes = Self { measured, ..Self::default() };
+        for Outcome { digest, state, .. } in &outcomes.measured.variants {
+            if let State::Failed { failures: failures @ 1.., .. } = *state {
+                let known = outcomes.failed.get(digest).map_or(0, |failed| failed.failures).max(failures);
+                let until = now + delay(&outcomes.node, digest, known);
+                outcomes.failed.insert(digest.clone(), Failed { failures: known, until });
+            }
+        }
+        outcomes
     }
 
     /// The first that was not measured yet, or failed long ago. Of what is not wanted any more nothing is kept.
@@ -102,21 +124,36 @@ impl Outcomes {
 
     fn is_due(&self, ask: &Ask, now: Instant) -> bool {
         let known = self.measured.variants.iter().find(|outcome| outcome.is_of(ask));
-        let tried = self.tried.get(&(ask.digest.clone(), ask.variant.clone()));
         match known.map(|outcome| &outcome.state) {
             None => true,
-            Some(State::Failed { .. }) => tried.is_some_and(|tried| now.duration_since(*tried) >= RETRY),
+            Some(State::Failed { failures: 0, .. }) => false,
+            Some(State::Failed { .. }) => self.failed.get(&ask.digest).is_none_or(|failed| failed.until <= now),
             Some(_) => false,
         }
     }
 
-    pub fn note(&mut self, ask: &Ask, state: State, now: Instant) {
-        if let State::Failed { .. } = state {
-            self.tried.insert((ask.digest.clone(), ask.variant.clone()), now);
+    pub fn note(&mut self, ask: &Ask, mut state: State, now: Instant) {
+        match &mut state {
+            State::Failed { failures, .. } => *failures = self.failed_now(&ask.digest, now),
+            // Its registry answers: what else of it failed is tried at once.
+            State::Measured { .. } => drop(self.failed.remove(&ask.digest)),
+            State::Begun => {}
         }
         self.measured.variants.retain(|outcome| !outcome.is_of(ask));
         let Ask { digest, variant, .. } = ask.clone();
         self.measured.variants.push(Outcome { digest, variant, state });
+    }
+
+    /// Failures in a row of the version; those of its variants that come one after the other are one.
+    fn failed_now(&mut self, digest: &str, now: Instant) -> u32 {
+        let before = self.failed.get(digest);
+        let failures = match before {
+            Some(before) if before.until > now => return before.failures,
+            before => before.map_or(0, |before| before.failures).saturating_add(1),
+        };
+        let until = now + delay(&self.node, digest, failures);
+        self.failed.insert(digest.to_owned(), Failed { failures, until });
+        failures
     }
 
     /// Writes the file whole: a reader sees the old one or the new one.
@@ -129,6 +166,13 @@ impl Outcomes {
         let written = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, &path));
         written.with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// 10, 20, 40 minutes, at most 6 hours; and up to a quarter of that on top, by lot.
+fn delay(node: &RandomState, digest: &str, failures: u32) -> Duration {
+    let delay = RETRY.saturating_mul(1 << (failures.clamp(1, 16) - 1)).min(LONGEST);
+    let lot = node.hash_one((digest, failures)) % 1024;
+    delay + delay.mul_f64(lot as f64 / 4096.0)
 }
 
 impl Outcome {
@@ -182,22 +226,61 @@ mod tests {
         assert_eq!(next(&mut outcomes, &wanted("b", &["f32"]), now), "f32");
     }
 
+    fn failed() -> State {
+        State::Failed { why: "RegistryUnreachable".into(), failures: 0 }
+    }
+
+    /// The longest that the lot makes of it.
+    fn within(delay: Duration) -> Duration {
+        delay + delay / 4
+    }
+
     #[test]
     fn what_failed_is_tried_again_after_a_while_and_what_ended_the_process_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let (mut outcomes, now) = (Outcomes::default(), Instant::now());
         let both = wanted("a", &["f32", "int8"]);
         next(&mut outcomes, &both, now);
-        outcomes.note(&both.variants[0], State::Failed { why: "RegistryUnreachable".into() }, now);
+        outcomes.note(&both.variants[0], failed(), now);
         outcomes.note(&both.variants[1], State::Begun, now);
         assert_eq!(next(&mut outcomes, &both, now + RETRY / 2), "");
-        assert_eq!(next(&mut outcomes, &both, now + RETRY), "f32");
+        assert_eq!(next(&mut outcomes, &both, now + within(RETRY)), "f32");
         outcomes.write(folder.path()).unwrap();
 
-        let mut again = Outcomes::read(folder.path());
-        assert_eq!(next(&mut again, &both, now + RETRY * 2), "");
-        let State::Failed { why } = &again.measured.variants[1].state else { panic!("{:?}", again.measured) };
+        let mut again = Outcomes::read(folder.path(), now);
+        assert_eq!(next(&mut again, &both, now + RETRY / 2), "");
+        assert_eq!(next(&mut again, &both, now + within(RETRY)), "f32");
+        again.note(&both.variants[0], State::Measured { threads: 1, batches: Vec::new() }, now);
+        assert_eq!(next(&mut again, &both, now + LONGEST * 9), "");
+        let ended = again.measured.variants.iter().find(|outcome| outcome.variant == "int8").unwrap();
+        let State::Failed { why, .. } = &ended.state else { panic!("{:?}", again.measured) };
         assert!(why.contains("more memory"), "{why}");
+    }
+
+    /// A model that cannot be measured was fetched again every ten minutes.
+    #[test]
+    fn each_failure_of_a_version_is_followed_by_a_longer_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut outcomes, mut now) = (Outcomes::default(), Instant::now());
+        let both = wanted("a", &["f32", "int8"]);
+        for minutes in [10, 20, 40, 80, 160, 320, 360, 360] {
+            // At first each is tried; later the first speaks for its version.
+            while let Some(ask) = outcomes.next(&both, now) {
+                outcomes.note(&ask, failed(), now);
+            }
+            let wait = Duration::from_secs(minutes * 60);
+            assert_eq!(next(&mut outcomes, &both, now + wait - Duration::from_secs(1)), "", "{minutes} min");
+            // Over a start of this process, too.
+            outcomes.write(folder.path()).unwrap();
+            outcomes = Outcomes::read(folder.path(), now);
+            assert_eq!(next(&mut outcomes, &both, now + wait - Duration::from_secs(1)), "", "{minutes} min");
+            now += within(wait);
+            assert_eq!(next(&mut outcomes, &both, now), "f32");
+        }
+        outcomes.note(&both.variants[0], State::Measured { threads: 1, batches: Vec::new() }, now);
+        assert_eq!(next(&mut outcomes, &both, now), "int8", "what the registry has again is tried at once");
+        outcomes.note(&both.variants[1], failed(), now);
+        assert_eq!(next(&mut outcomes, &both, now + within(RETRY)), "int8");
     }
 
     #[test]
@@ -209,6 +292,6 @@ mod tests {
         std::fs::write(folder.path().join(WANTED), r#"{"schema":1,"class":"a","variants":[]}"#).unwrap();
         assert_eq!(super::wanted(folder.path()), Some(wanted("a", &[])));
         std::fs::write(folder.path().join(MEASURED), "{").unwrap();
-        assert_eq!(Outcomes::read(folder.path()).measured, Measured::default());
+        assert_eq!(Outcomes::read(folder.path(), Instant::now()).measured, Measured::default());
     }
 }

@@ -1,6 +1,6 @@
 //! Layers in evaluation: by plain operations of candle. What serves is held against this.
 
-use super::lengths::filled;
+use super::lengths::{after, filled};
 use super::plain::{self, activate};
 use super::{Before, Network};
 use crate::graph::{Node, Op, Recurrent};
@@ -36,7 +36,9 @@ impl Network {
             Op::MaxPool1d { size, stride, pad } => {
                 let lines = filled(xs, lengths, f32::NEG_INFINITY)?.transpose(1, 2)?.unsqueeze(2)?;
                 let ys = plain::max_pool2d(&lines, (1, *size), (1, *stride), ops::along(*pad))?;
-                ys.squeeze(2)?.transpose(1, 2)?.contiguous()?
+                let ys = ys.squeeze(2)?.transpose(1, 2)?.contiguous()?;
+                // A window that sees no valid step has no largest: it is behind the end, and as finite as all else there.
+                filled(&ys, after(node, lengths).as_deref(), 0.0)?
             }
             Op::GlobalAvgPool => plain::mean(xs, lengths)?,
             Op::GlobalMaxPool => match xs.rank() {

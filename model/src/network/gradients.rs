@@ -286,6 +286,9 @@ fn sequences_of_different_lengths_are_read_to_their_end() {
             {"maxPool1d": {}}, {"conv1d": {"filters": 4, "kernel": 3, "stride": 2, "padding": 1}}, {pool: {}}]);
         check(json!({"input": {"shape": [13, 4]}, "layers": layers}), &Case { lengths: Some(&[13, 6, 3]), ..CASE });
     }
+    // Layers that read each step alone met minus infinity behind the end, and weights learned no number any more.
+    let layers = json!([{"maxPool1d": {}}, {"dense": {"units": 3}}, {"layerNorm": {}}, {"globalAvgPool": {}}]);
+    check(json!({"input": {"shape": [13, 4]}, "layers": layers}), &Case { lengths: Some(&[13, 6, 3]), ..CASE });
     let typed = json!({"input": {"shape": [9, 2]}, "layers": [
         {"conv1d": {"filters": 3, "kernel": 3, "padding": "causal"}}, {"gru": {"units": 3, "bidirectional": true, "returnSequences": true}}, {"statsPool": {}}]});
     let network = network(&typed);

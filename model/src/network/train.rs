@@ -1,6 +1,6 @@
 //! Layers in training: by operations of ours, which know their gradients.
 
-use super::lengths::filled;
+use super::lengths::{after, filled};
 use super::{Network, Training, generator, unit};
 use crate::architecture::Activation;
 use crate::graph::{Node, Op, Recurrent};
@@ -44,7 +44,8 @@ impl Network {
             }
             &Op::MaxPool1d { size, stride, pad } => {
                 let pooling = Pooling { size: (1, size), stride: (1, stride), pad: ops::along(pad) };
-                as_sequence(&ops::max_pool2d(&as_lines(&filled(xs, lengths, f32::NEG_INFINITY)?)?, pooling)?)
+                let ys = ops::max_pool2d(&as_lines(&filled(xs, lengths, f32::NEG_INFINITY)?)?, pooling)?;
+                filled(&as_sequence(&ys)?, after(node, lengths).as_deref(), 0.0)
             }
             &Op::MaxPool2d { size, stride, pad } => ops::max_pool2d(xs, Pooling { size, stride, pad }),
             &Op::AvgPool2d { size, stride, pad } => ops::avg_pool2d(xs, Pooling { size, stride, pad }),

@@ -11,7 +11,8 @@ pub use snapshot::{fleet_snapshot, model_name, site_snapshot, speed_of};
 pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
-use crate::plan::Ratios;
+use crate::plan::{DataStays, Ratios};
+use crate::render::{RETIRE_AT, tier_label};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -22,9 +23,9 @@ use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::Store;
 use sconce_api::{
     EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining,
-    PrivacyPolicy, labels,
+    PrivacyPolicy, Tier, labels,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Namespace and name; the namespace is empty in the cluster's scope.
@@ -118,11 +119,26 @@ impl World {
     }
 
     /// Why requests of the model must not leave their site: what is collected of them must not leave it as it is.
-    pub fn data_stays(&self, model: &EdgeModel) -> Option<String> {
+    pub fn data_stays(&self, model: &EdgeModel) -> Option<DataStays> {
         let name = &model.spec.collect.as_ref()?.dataset_ref.name;
-        let dataset = self.datasets.get(&(model.namespace().unwrap_or_default(), name.clone()))?;
-        let policy = dataset.spec.privacy.policy;
-        (policy != PrivacyPolicy::Raw).then(|| format!("the dataset {name} that it is collected for is {policy:?}"))
+        match self.datasets.get(&(model.namespace().unwrap_or_default(), name.clone())) {
+            None => Some(DataStays::Unknown(format!("the dataset {name} that it is collected for is not found"))),
+            Some(dataset) => {
+                let policy = dataset.spec.privacy.policy;
+                let told = || DataStays::Always(format!("the dataset {name} that it is collected for is {policy:?}"));
+                (policy != PrivacyPolicy::Raw).then(told)
+            }
+        }
+    }
+
+    /// Models that have a pool which is not about to go.
+    pub fn with_pools(&self) -> BTreeSet<Key> {
+        let is_pool = |live: &&Arc<Deployment>| {
+            live.labels().get(labels::TIER).map(String::as_str) == Some(tier_label(Tier::Cloud))
+                && !live.annotations().contains_key(RETIRE_AT)
+        };
+        let owner = |live: &Arc<Deployment>| Some((live.namespace()?, owner_model(live.as_ref())?));
+        self.deployments.values().filter(is_pool).filter_map(owner).collect()
     }
 
     /// What `spec.model` resolved to, once the version's facts are there.

@@ -31,6 +31,7 @@ pub fn fleet_snapshot(
     models: &[Resolved<'_>],
     cloud_load: &BTreeMap<plan::ModelName, BTreeMap<String, u64>>,
 ) -> plan::FleetSnapshot {
+    let with_pools = world.with_pools();
     let models = models.iter().map(|(model, version)| {
         let name = model_name(model);
         let load = model.spec.load.clone().unwrap_or_default();
@@ -38,6 +39,7 @@ pub fn fleet_snapshot(
             version: version.name_any(),
             tier: widest_tier(&model.spec),
             data_stays: world.data_stays(model),
+            has_pool: with_pools.contains(&super::key(*model)),
             require: model.spec.hardware.clone().unwrap_or_default().require,
             peak_factor_millis: load.peak_factor.millis().unwrap_or(150_000),
             max_batch_size: count(model.spec.serving.clone().unwrap_or_default().max_batch_size),
@@ -63,7 +65,11 @@ pub fn site_snapshot(
     let spec = site.object.as_ref().map(|site| &site.spec);
     let measured = OfSite::of_nodes(world, &site.nodes);
     let model = |(model, version): &Resolved<'_>| {
-        let at = At { site: site.labels(), priority: world.priority_of(model), measured: &measured, offers };
+        let closed = match world.data_stays(model) {
+            Some(plan::DataStays::Unknown(why)) => Some(why),
+            _ => None,
+        };
+        let at = At { site: site.labels(), priority: world.priority_of(model), closed, measured: &measured, offers };
         Arc::new(plan_model(model, version, &at))
     };
     let current = models.iter().filter_map(|(model, _)| Some((model_name(model), home(world, model, name)?)));
@@ -103,6 +109,8 @@ struct At<'a> {
     site: &'a BTreeMap<String, String>,
     /// Of the model's PriorityClass.
     priority: i32,
+    /// Why it comes to the cloud from nowhere.
+    closed: Option<String>,
     measured: &'a OfSite<'a>,
     offers: &'a BTreeMap<plan::ModelName, plan::CloudOffer>,
 }
@@ -135,6 +143,7 @@ fn plan_model(model: &EdgeModel, version: &EdgeModelVersion, at: &At<'_>) -> pla
         response_bytes: artifact.map_or(0, |artifact| count(artifact.response_bytes)),
         variants: variants(version, at.measured),
         cloud: at.offers.get(&name).cloned().unwrap_or_else(unoffered),
+        cloud_closed: at.closed.clone(),
         name,
     }
 }

@@ -2,6 +2,7 @@
 
 mod details;
 mod feed;
+mod host;
 mod server;
 mod view;
 

@@ -2,10 +2,11 @@
 
 use super::details::details;
 use super::feed::{Board, Source, Told, tell};
+use super::host;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -37,17 +38,20 @@ struct Page {
     board: Arc<Board>,
     seats: Arc<Semaphore>,
     stop: CancellationToken,
+    hosts: Arc<[String]>,
 }
 
-/// Serves until told to stop. `news` says that `source` may have changed.
+/// Serves until told to stop. `news` says that `source` may have changed; `hosts` are names that it answers by beside its own.
 pub async fn serve_page(
     listener: TcpListener,
+    hosts: &[String],
     source: Arc<dyn Source>,
     news: watch::Receiver<()>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let board = Arc::new(Board::new(source));
-    let page = Page { board: Arc::clone(&board), seats: Arc::new(Semaphore::new(SEATS)), stop: stop.clone() };
+    let seats = Arc::new(Semaphore::new(SEATS));
+    let page = Page { board: Arc::clone(&board), seats, stop: stop.clone(), hosts: hosts.into() };
     let keeper = tokio::spawn(async move { board.keep(news).await });
     let served = axum::serve(listener, router(page)).with_graceful_shutdown(stop.cancelled_owned()).await;
     keeper.abort();
@@ -69,8 +73,21 @@ fn router(page: Page) -> Router {
         .route("/events", get(events))
         .route("/placements/{namespace}/{name}", get(placement))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here; the page is at /\n") })
+        .layer(from_fn_with_state(page.clone(), for_us))
         .layer(map_response(safe))
         .with_state(page)
+}
+
+async fn for_us(State(page): State<Page>, request: Request, next: Next) -> Response {
+    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host =
+        host::without_port(request.uri().authority().map(|authority| authority.as_str()).or(named).unwrap_or_default());
+    if host::is_ours(host, &page.hosts) {
+        return next.run(request).await;
+    }
+    let told =
+        format!("this page is not served as {host:?}: ask it by its address, or start the operator with --page-host\n");
+    (StatusCode::MISDIRECTED_REQUEST, told).into_response()
 }
 
 async fn safe(mut response: Response) -> Response {

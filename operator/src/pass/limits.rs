@@ -1,4 +1,4 @@
-//! How much of a fleet may change at once: moves by the minute, and losses of a place by ten. Pure.
+//! How much of a fleet may change at once: moves by the minute, and losses of a place or a pool by ten. Pure.
 
 use crate::plan::{ModelName, Urgency};
 use jiff::{SignedDuration, Timestamp};
@@ -38,9 +38,9 @@ pub fn cap(mut movers: Vec<(Urgency, At)>, mut lately: Vec<Timestamp>, most: usi
 
 /// What the brake is asked.
 pub struct Losses<'a> {
-    /// Placements that would lose their place now.
+    /// Placements that would lose their place now, and models that would lose their last pool.
     pub now_lost: usize,
-    /// Placements that have one.
+    /// Placements that have one, and models that have a pool.
     pub placed: usize,
     /// Thousandths of a percent.
     pub share_millis: u64,
@@ -83,7 +83,7 @@ pub fn brake(Losses { now_lost, placed, share_millis, before, confirmed, now }: 
     }
     if lost as u64 > allowed && by_person.is_none() {
         let told = format!(
-            "{now_lost} of {placed} placements would lose their place, {lost} within ten minutes; at most {allowed} may \
+            "{now_lost} of {placed} placements and pools would be lost, {lost} within ten minutes; at most {allowed} may \
              without being confirmed: undo the change, or annotate the EdgeFleet with {}=\"{lost}\"{}",
             sconce_api::labels::CONFIRM_REMOVALS,
             if confirmed.is_some() && !is_fresh { " after removing what is there, which was used before" } else { "" },
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             held.held.as_deref(),
             Some(
-                "21 of 100 placements would lose their place, 21 within ten minutes; at most 20 may without being confirmed: \
+                "21 of 100 placements and pools would be lost, 21 within ten minutes; at most 20 may without being confirmed: \
                  undo the change, or annotate the EdgeFleet with sconce.dev/confirm-removals=\"21\""
             )
         );

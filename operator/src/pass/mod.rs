@@ -3,6 +3,7 @@
 mod drift;
 mod limits;
 mod model;
+mod pools;
 mod prune;
 mod site;
 mod source;
@@ -49,7 +50,7 @@ pub struct Steps {
     pub statuses: Vec<Write>,
     /// What goes.
     pub farewells: Vec<Write>,
-    /// Models whose artifact is to be asked for.
+    /// Models whose artifact is to be asked for, and runs of which nobody else knows what they have published.
     pub to_resolve: Vec<(Key, String)>,
     /// Pods whose log is to be read.
     pub to_read: Vec<Key>,
@@ -90,6 +91,7 @@ impl Steps {
         self.statuses.extend(other.statuses);
         self.farewells.extend(other.farewells);
         self.to_read.extend(other.to_read);
+        self.to_resolve.extend(other.to_resolve);
         self.look_at(other.look_at);
     }
 

@@ -1,18 +1,19 @@
 //! Sites: plans each, and turns the plan into what is written.
 
 use super::limits::{self, Brake, Losses};
+use super::pools::{self, pool_views, render_pools};
 use super::prune::{Decided as PruneInput, prune};
 use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
-use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, owner_model, site_snapshot};
-use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
+use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, site_snapshot};
+use crate::plan::{self, DataStays, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods, RETIRE_AT};
 use crate::retire::Fate;
-use crate::status::{self, Decided, Outcome, Place, PoolView, answers};
+use crate::status::{self, Decided, Outcome, Place, PoolView};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use sconce_api::{EdgeModel, EdgeModelVersion, EdgePlacement, Endpoint, Reason, Selector, Tier, labels};
+use sconce_api::{EdgeModel, EdgeModelVersion, EdgePlacement, Endpoint, Reason, Tier, labels};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -22,11 +23,18 @@ type Resolved<'a> = (&'a EdgeModel, &'a EdgeModelVersion);
 pub struct Decisions<'a> {
     pub sites: Vec<(&'a String, Plan)>,
     pub pools: Vec<plan::Pool>,
-    /// Placements that nothing wants any more, and that the brake keeps.
-    kept: BTreeSet<Key>,
+    kept: Kept,
     brake: Brake,
     /// When a move that had to wait is due.
     capped_until: Option<Timestamp>,
+}
+
+/// What nothing wants any more, and the brake keeps.
+#[derive(Default)]
+struct Kept {
+    placements: BTreeSet<Key>,
+    /// Models whose pools stay.
+    pools: BTreeSet<ModelName>,
 }
 
 /// A site before and after it is planned.
@@ -84,9 +92,13 @@ pub fn plan_all<'a>(
     let fleet = view.fleet.name_any();
     let fleet_plan = |panics: &mut Vec<String>, cloud_load: &BTreeMap<_, _>| {
         let snapshot = fleet_snapshot(world, view, models, cloud_load);
-        caught(|| format!("fleet {fleet}"), panics, || plan_fleet(&snapshot))
+        let decided = || {
+            let plan = plan_fleet(&snapshot);
+            (plan::lost_pools(&snapshot, &plan), plan)
+        };
+        caught(|| format!("fleet {fleet}"), panics, decided)
     };
-    let offers = fleet_plan(panics, &BTreeMap::new())?.offers;
+    let offers = fleet_plan(panics, &BTreeMap::new())?.1.offers;
     let mut sites = Vec::new();
     for (name, site) in view.sites.iter().filter(|(_, site)| site.object.is_some()) {
         let selected: Vec<Resolved<'_>> = models.iter().filter(|(model, _)| selects(model, site)).copied().collect();
@@ -97,15 +109,16 @@ pub fn plan_all<'a>(
         let plan = caught(|| format!("site {name}"), panics, || plan_site(&snapshot))?;
         sites.push(Planned { name, snapshot, plan });
     }
-    let (mut kept, mut stopped, mut capped_until) = (BTreeSet::new(), Brake::default(), None);
+    let (mut kept, mut stopped, mut capped_until) = (Kept::default(), Brake::default(), None);
     if pace == Pace::Limited {
+        let pools = fleet_plan(panics, &cloud_load(&sites))?.0;
         let limited = || {
-            let brake = hold_losses(world, view, models, &mut sites, &mut kept);
+            let brake = hold_losses(world, view, models, pools, &mut sites, &mut kept);
             (brake, hold_moves(world, view, &mut sites))
         };
         (stopped, capped_until) = caught(|| format!("limits of {fleet}"), panics, limited)?;
     }
-    let pools = fleet_plan(panics, &cloud_load(&sites))?.pools;
+    let pools = fleet_plan(panics, &cloud_load(&sites))?.1.pools;
     let sites = sites.into_iter().map(|Planned { name, plan, .. }| (name, plan)).collect();
     Some(Decisions { sites, pools, kept, brake: stopped, capped_until })
 }
@@ -114,13 +127,14 @@ fn selects(model: &EdgeModel, site: &SiteView) -> bool {
     model.spec.sites.as_ref().is_none_or(|selector| selector.matches(site.labels()))
 }
 
-/// Keeps what would lose its place, if that is too much at once.
+/// Keeps what would lose its place, or its last pool, if that is too much at once.
 fn hold_losses(
     world: &World,
     view: &FleetView,
     models: &[Resolved<'_>],
+    pools: BTreeSet<ModelName>,
     sites: &mut [Planned<'_>],
-    kept: &mut BTreeSet<Key>,
+    kept: &mut Kept,
 ) -> Brake {
     let names: BTreeSet<ModelName> = models.iter().map(|(model, _)| model_name(model)).collect();
     let of_fleet = |model: &ModelName| names.contains(model);
@@ -139,11 +153,13 @@ fn hold_losses(
     };
     let unwanted: BTreeSet<Key> = all.clone().filter(is_unwanted).map(|(key, _)| key.clone()).collect();
     let lost: Vec<Vec<ModelName>> = sites.iter().map(|site| site.losses(world)).collect();
+    let served = world.with_pools();
+    let with_pools = models.iter().filter(|(model, _)| served.contains(&crate::observe::key(*model))).count();
     let limits = view.fleet.spec.limits.clone().unwrap_or_default();
     let confirmed = view.fleet.annotations().get(labels::CONFIRM_REMOVALS);
     let brake = limits::brake(Losses {
-        now_lost: unwanted.len() + lost.iter().map(Vec::len).sum::<usize>(),
-        placed: all.count(),
+        now_lost: unwanted.len() + lost.iter().map(Vec::len).sum::<usize>() + pools.len(),
+        placed: all.count() + with_pools,
         share_millis: limits.max_removals.millis().unwrap_or(20_000),
         before: view.fleet.status.as_ref().and_then(|status| status.removals.as_ref()),
         confirmed: confirmed.and_then(|count| count.parse().ok()),
@@ -151,7 +167,7 @@ fn hold_losses(
     });
     if let Some(why) = &brake.held {
         let held = Held { reason: Reason::MassChangeHeld, why: why.clone() };
-        *kept = unwanted;
+        *kept = Kept { placements: unwanted, pools };
         for (site, lost) in sites.iter_mut().zip(lost).filter(|(_, lost)| !lost.is_empty()) {
             site.hold(lost, &held);
         }
@@ -218,10 +234,14 @@ pub fn decide(
         let model = resolved.0;
         let pools = pools.iter().filter(|pool| is_named(&pool.model, model)).collect::<Vec<_>>();
         let mut wanted = render_pools(input, *resolved, &pools, &cloud, steps);
-        let pools = pool_views(input, model, &wanted);
+        let mut pools = pool_views(input, model, &wanted);
+        if kept.pools.contains(&model_name(model)) {
+            pools.iter_mut().for_each(|pool| pool.wanted = !pool.retiring);
+            wanted.extend(pools::objects(pools.iter().filter(|pool| pool.wanted)));
+        }
         let mut routed: BTreeSet<String> = BTreeSet::new();
         let mut fates = BTreeMap::new();
-        for (_, name) in kept.iter().filter(|key| is_of_model(world, key, model)) {
+        for (_, name) in kept.placements.iter().filter(|key| is_of_model(world, key, model)) {
             wanted.extend([(Kind::EdgePlacement, name.clone()), (Kind::Deployment, name.clone())]);
             routed.extend(told_endpoints(world, model, name).into_iter().map(|endpoint| endpoint.address));
         }
@@ -280,6 +300,11 @@ fn at_site(
         Decided::Unplaced(_) => None,
     };
     let kept = placement.filter(|placement| placement.predicted.is_none());
+    // An edge that nobody knows whether it may send on is told of no pool that it was not told of before.
+    let is_closed = placement.is_some_and(|placement| placement.tier == Tier::Edge)
+        && matches!(world.data_stays(model), Some(DataStays::Unknown(_)))
+        && !told_endpoints(world, model, &key.1).iter().any(|endpoint| endpoint.tier == Tier::Cloud);
+    let pools = if is_closed { &[] } else { pools };
     let mut place = status::places(world, placement, &key, pools, input.drain);
     wanted.insert((Kind::EdgePlacement, key.1.clone()));
     if kept.is_some_and(|kept| kept.tier == Tier::Edge || kept.reason == Reason::KeptUnreachable) {
@@ -342,7 +367,7 @@ fn refusal<'a>(
 }
 
 /// A Deployment that is wanted again does not go.
-fn revive(input: &Input<'_>, key: &Key, steps: &mut Steps) {
+pub(super) fn revive(input: &Input<'_>, key: &Key, steps: &mut Steps) {
     if let Some(live) = input.world.deployments.get(key).filter(|live| live.annotations().contains_key(RETIRE_AT)) {
         steps.farewells.extend(farewell(Fate::Revive, Target::of(Kind::Deployment, live.as_ref())));
     }
@@ -356,54 +381,6 @@ pub fn farewell(fate: Fate, target: Target) -> Option<Write> {
         Fate::Revive => Some(Write::Retire { target, at: None }),
         Fate::Delete => Some(Write::Delete(target)),
     }
-}
-
-/// The pools that the model is to have; returns their names, by kind.
-fn render_pools(
-    input: &Input<'_>,
-    (model, version): Resolved<'_>,
-    pools: &[&plan::Pool],
-    cloud: &Selector,
-    steps: &mut Steps,
-) -> BTreeSet<(Kind, String)> {
-    let mut wanted = BTreeSet::new();
-    for pool in pools {
-        let pods = Pods { model, version, variant: &pool.variant, replicas: pool.replicas, request: pool.request };
-        for object in render::pool_objects(&pods, cloud, input.settings) {
-            wanted.insert((object.kind, object.name.clone()));
-            if object.kind == Kind::Deployment {
-                revive(input, &(object.namespace.clone(), object.name.clone()), steps);
-            }
-            // Whatever is asked of a suspended model: its pools stay as they are.
-            if !model.spec.suspend || render::live(input.world, &object).is_none() {
-                steps.apply(input.world, object);
-            }
-        }
-    }
-    wanted
-}
-
-/// The pools that the model has, wanted or not.
-fn pool_views(input: &Input<'_>, model: &EdgeModel, wanted: &BTreeSet<(Kind, String)>) -> Vec<PoolView> {
-    let namespace = model.namespace().unwrap_or_default();
-    let of_model = input.world.deployments.iter().filter(|((ns, _), live)| {
-        *ns == namespace
-            && owner_model(live.as_ref()).as_ref() == model.metadata.name.as_ref()
-            && live.labels().get(labels::TIER).map(String::as_str) == Some(render::tier_label(Tier::Cloud))
-    });
-    let view = |(key, live): (&Key, &std::sync::Arc<k8s_openapi::api::apps::v1::Deployment>)| {
-        let label = |name: &str| live.labels().get(name).cloned().unwrap_or_default();
-        let address = input.world.services.get(key).and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
-        PoolView {
-            key: key.clone(),
-            version: label(labels::VERSION),
-            variant: label(labels::VARIANT),
-            wanted: wanted.contains(&(Kind::Deployment, key.1.clone())),
-            address: address.filter(|_| answers(live)),
-            retiring: live.annotations().contains_key(RETIRE_AT),
-        }
-    };
-    of_model.map(view).collect()
 }
 
 /// What each pool has to serve, by what was just decided.

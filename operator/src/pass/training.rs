@@ -5,18 +5,22 @@ use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Target, Write};
 use crate::names;
 use crate::observe::{Key, NAME_LABEL, TRAINING_POD, World};
-use crate::render::{self, Kind, Run};
-use crate::status::{self, Hindrance, Seen};
+use crate::registry::{self, Outcome as Asked};
+use crate::render::{self, Kind, Object, Run};
+use crate::status::{self, Hindrance, Recorded, Seen};
 use crate::training::Recipe;
 use crate::trigger::{self, Drift, Due, Known};
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use sconce_api::{EdgeDataset, EdgeFleet, EdgeTraining, Reason, RunState, Tier, TrainingRun};
+use sconce_api::{EdgeDataset, EdgeFleet, EdgeTraining, Reason, RunState, Tier, TrainingRun, labels};
+use std::sync::Arc;
 
 /// A log is read no more often, and so a status is written no more often.
 const PACE: SignedDuration = SignedDuration::from_secs(30);
+/// A registry that is down is asked so often what a run has published: for six minutes.
+const ASKED: u32 = 10;
 
 pub fn decide(input: &Input<'_>, steps: &mut Steps) {
     let alive = input.world.trainings.values().filter(|training| training.metadata.deletion_timestamp.is_none());
@@ -40,8 +44,9 @@ fn one(input: &Input<'_>, training: &EdgeTraining, steps: &mut Steps) {
     let cursor = trigger::cursor(training.status.as_ref(), &runs, labelled);
     let newest = runs.first();
     let (mut due, mut hindrance) = (Due::Settled, None);
+    let next = Next { recipe: &recipe, labelled: dataset.and(labelled.or(Some(0))) };
     if let Some(run) = newest.filter(|run| !run.state.is_over()) {
-        hold(training, run, &jobs, steps);
+        hold(input, training, (run, &next), &jobs, steps);
     } else {
         let new = (labelled.unwrap_or_default() - cursor.unwrap_or_default()).max(0);
         let is_asked = training.spec.trigger.as_ref().is_some_and(|trigger| trigger.drift.is_some());
@@ -52,8 +57,7 @@ fn one(input: &Input<'_>, training: &EdgeTraining, steps: &mut Steps) {
         hindrance = missing.map(|missing| status::no_dataset(&missing.name));
         match due {
             Due::Now if !training.spec.suspend && missing.is_none() => {
-                let next = Next { recipe: &recipe, newest, labelled: dataset.and(labelled.or(Some(0))) };
-                hindrance = begin(input, training, &next, steps);
+                hindrance = begin(input, training, newest, &next, steps).err();
             }
             Due::At(time, _) => steps.look_at(Some(time)),
             _ => {}
@@ -120,7 +124,10 @@ fn seen(input: &Input<'_>, job: &Job, old: Option<&TrainingRun>, steps: &mut Ste
     let pod = pod_of(input.world, job);
     let key = pod.map(crate::observe::key);
     let reading = key.as_ref().and_then(|key| input.readings.get(key));
-    let run = status::run(job, pod, reading.and_then(|reading| reading.progress.as_ref()), old);
+    let lost = pod.is_none() && status::is_complete(job);
+    let recorded = lost.then(|| recorded(input, job, steps)).flatten();
+    let progress = reading.and_then(|reading| reading.progress.as_ref());
+    let run = status::run(job, (pod, recorded.as_ref()), progress, old);
     if let Some(key) = key.filter(|_| run.state == RunState::Running) {
         let now = input.world.now;
         let later = reading.map(|reading| reading.at + PACE).filter(|next| *next > now);
@@ -130,6 +137,29 @@ fn seen(input: &Input<'_>, job: &Job, old: Option<&TrainingRun>, steps: &mut Ste
         steps.look_at(Some(later.unwrap_or(now + PACE)));
     }
     run
+}
+
+/// What the registry tells of a run whose pod is gone, and with it its last words.
+fn recorded(input: &Input<'_>, job: &Job, steps: &mut Steps) -> Option<Recorded> {
+    let Some(uri) = render::target(job) else { return Some(Recorded::Nothing) };
+    let key = registry::of_run(&crate::observe::key(job));
+    match input.resolutions.get(&key).filter(|resolution| resolution.uri == uri).map(|asked| &asked.outcome) {
+        Some(Asked::Found(artifact)) => {
+            let full = artifact.variants.iter().find(|variant| variant.name == "f32");
+            let artifact = format!("{}@{}", artifact.repository, artifact.digest);
+            return Some(Recorded::Published { artifact, accuracy: full.and_then(|full| full.accuracy.clone()) });
+        }
+        Some(Asked::Failed { failure, .. }) if failure.reason == Reason::ArtifactMissing => {
+            return Some(Recorded::Nothing);
+        }
+        Some(Asked::Failed { failure, attempts, .. }) if *attempts >= ASKED => {
+            return Some(Recorded::Unknown(failure.message.clone()));
+        }
+        Some(Asked::Failed { retry_at, .. }) if *retry_at > input.clock => {}
+        Some(Asked::Asking { .. }) => {}
+        Some(Asked::Failed { .. }) | None => steps.to_resolve.push((key, uri)),
+    }
+    None
 }
 
 /// The newest pod of a Job.
@@ -144,49 +174,105 @@ fn pod_of<'a>(world: &'a World, job: &Job) -> Option<&'a Pod> {
 }
 
 /// A run that goes on is stopped, or let go on, as the spec says. What waits in a queue is the queue's to start: its Job is
-/// deleted instead.
-fn hold(training: &EdgeTraining, run: &TrainingRun, jobs: &[&Job], steps: &mut Steps) {
+/// deleted instead; and so is one that has not started and is asked for otherwise by now, since it may never start as it is.
+fn hold(
+    input: &Input<'_>,
+    training: &EdgeTraining,
+    (run, next): (&TrainingRun, &Next<'_>),
+    jobs: &[&Job],
+    steps: &mut Steps,
+) {
     let Some(job) = jobs.iter().find(|job| job.name_any() == run.name) else { return };
+    if job.metadata.deletion_timestamp.is_some() {
+        return;
+    }
     let (target, suspend) = (Target::of(Kind::Job, *job), training.spec.suspend);
     let queued = job.labels().contains_key("kueue.x-k8s.io/queue-name");
     let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or_default();
     match queued {
         true if suspend => steps.farewells.push(Write::Delete(target)),
         false if suspend != suspended => steps.objects.push(Write::Suspend { target, suspend }),
+        _ if !suspend && run.state == RunState::Waiting && is_outdated(input, training, job, next) => {
+            steps.farewells.push(Write::Delete(target));
+        }
         _ => {}
     }
+}
+
+/// Whether a Job has not started, and would be another one if it were made now.
+fn is_outdated(input: &Input<'_>, training: &EdgeTraining, job: &Job, next: &Next<'_>) -> bool {
+    let is_known = training.spec.dataset.reference.is_none() || next.labelled.is_some();
+    let has_started = pod_of(input.world, job).is_some_and(status::has_started);
+    let Some(wanted) = rendered(input, training, &job.name_any(), next).ok().filter(|_| is_known && !has_started)
+    else {
+        return false;
+    };
+    let has = |name: &str| job.annotations().get(name).map(String::as_str);
+    // One that an earlier version made says only of what recipe it is.
+    let said = if has(render::FORM).is_some() { render::FORM } else { render::RECIPE };
+    has(said) != wanted.body["metadata"]["annotations"][said].as_str()
 }
 
 /// The run that is to begin.
 struct Next<'a> {
     recipe: &'a Recipe,
-    newest: Option<&'a TrainingRun>,
     labelled: Option<i64>,
 }
 
-/// The next run; or what keeps it from beginning.
-fn begin(input: &Input<'_>, training: &EdgeTraining, next: &Next<'_>, steps: &mut Steps) -> Option<Hindrance> {
-    let &Next { recipe, newest, labelled } = next;
+/// The next run.
+///
+/// # Errors
+/// What keeps it from beginning.
+fn begin(
+    input: &Input<'_>,
+    training: &EdgeTraining,
+    newest: Option<&TrainingRun>,
+    next: &Next<'_>,
+    steps: &mut Steps,
+) -> Result<(), Hindrance> {
+    let uid = training.uid().unwrap_or_default();
+    let before = newest.map(|run| run.name.as_str()).unwrap_or_default();
+    let name = names::run(&training.name_any(), &uid, &next.recipe.hash, before);
+    let job = rendered(input, training, &name, next)?;
+    if let Some(pod) = alive(input.world, training) {
+        let message = format!("the pod {pod} of an earlier run has not ended: it may still write to the claim");
+        return Err(Hindrance { reason: Reason::Waiting, message });
+    }
+    steps.apply(input.world, job);
+    let key: Key = (training.namespace().unwrap_or_default(), name);
+    let Some(refusal) = input.refusals.get(&(Kind::Job, key)) else { return Ok(()) };
+    let reason = if refusal.reason == Reason::NameConflict { refusal.reason } else { Reason::Waiting };
+    Err(Hindrance { reason, message: refusal.message.clone() })
+}
+
+/// The Job of a run of this name, as it would be made now.
+fn rendered(input: &Input<'_>, training: &EdgeTraining, name: &str, next: &Next<'_>) -> Result<Object, Hindrance> {
     let tier = training.spec.run.as_ref().and_then(|run| run.tier).unwrap_or(Tier::Cloud);
     let has_nodes = |fleet: &&EdgeFleet| tier == Tier::Edge || fleet.spec.cloud.is_some();
     let stays = |fleet: &&EdgeFleet| fleet.metadata.deletion_timestamp.is_none();
     let fleets = input.world.fleets.values().map(|fleet| fleet.as_ref());
     let fleets: Vec<&EdgeFleet> = fleets.filter(stays).filter(has_nodes).collect();
     if fleets.is_empty() {
-        return Some(status::no_nodes(training, tier));
+        return Err(status::no_nodes(training, tier));
     }
-    let uid = training.uid().unwrap_or_default();
-    let before = newest.map(|run| run.name.as_str()).unwrap_or_default();
-    let name = names::run(&training.name_any(), &uid, &recipe.hash, before);
-    let (manifest, recipe_hash) = (&recipe.manifest, &*recipe.hash);
+    let (manifest, recipe_hash) = (&next.recipe.manifest, &*next.recipe.hash);
     let request = trigger::request(training);
-    let request = request.as_deref();
-    let run = Run { training, name: &name, recipe_hash, manifest, labelled, request, fleets: &fleets };
-    steps.apply(input.world, render::job(&run, input.settings));
-    let key: Key = (training.namespace().unwrap_or_default(), name);
-    let refusal = input.refusals.get(&(Kind::Job, key))?;
-    let reason = if refusal.reason == Reason::NameConflict { refusal.reason } else { Reason::Waiting };
-    Some(Hindrance { reason, message: refusal.message.clone() })
+    let (request, labelled) = (request.as_deref(), next.labelled);
+    let run = Run { training, name, recipe_hash, manifest, labelled, request, fleets: &fleets };
+    Ok(render::job(&run, input.settings))
+}
+
+/// A pod of any of the training's runs that has not ended.
+fn alive(world: &World, training: &EdgeTraining) -> Option<String> {
+    let is_ours = |pod: &&Arc<Pod>| {
+        pod.namespace() == training.namespace() && pod.labels().get(labels::TRAINING) == training.metadata.name.as_ref()
+    };
+    let has_ended = |pod: &Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        matches!(phase, Some("Succeeded" | "Failed"))
+    };
+    let found = world.training_pods.values().filter(is_ours).find(|pod| !has_ended(pod))?;
+    Some(found.name_any())
 }
 
 /// Jobs of ended runs beyond those that are kept, once it is written what came of them.

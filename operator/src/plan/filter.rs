@@ -305,6 +305,10 @@ fn cloud<'a>(snapshot: &Snapshot, model: &'a Model) -> Result<&'a Speed, Failure
     if model.tier == TierChoice::Edge {
         return Err(Failure::Excluded { what: "placement.tier is Edge" });
     }
+    let is_there = || snapshot.current.get(&model.name).is_some_and(|home| home.tier == Tier::Cloud);
+    if let Some(message) = model.cloud_closed.as_ref().filter(|_| !is_there()) {
+        return Err(Failure::NoOffer { reason: Reason::DataMustStay, message });
+    }
     match &model.cloud {
         CloudOffer::None { reason, message } => Err(Failure::NoOffer { reason: *reason, message }),
         CloudOffer::Pool(speed) => Ok(speed),

@@ -1,9 +1,13 @@
 //! The fleet level: what the cloud offers each model, and the pools that it keeps for all sites together.
 
 use super::predict::{Load, Service};
-use super::{CloudOffer, FleetModel, FleetPlan, FleetSnapshot, Node, Pool, Resources, Speed, Variant, predict, text};
+use super::{
+    CloudOffer, DataStays, FleetModel, FleetPlan, FleetSnapshot, ModelName, Node, Pool, Resources, Speed, Variant,
+    predict, text,
+};
 use sconce_api::{Reason, Requirement, TierChoice};
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 pub(super) fn plan(snapshot: &FleetSnapshot) -> FleetPlan {
     let mut plan = FleetPlan::default();
@@ -21,7 +25,7 @@ fn offer(nodes: &[Node], model: &FleetModel) -> CloudOffer {
     if model.tier == TierChoice::Edge {
         return none(Reason::TierExcluded, "placement.tier is Edge".into());
     }
-    if let Some(why) = &model.data_stays {
+    if let Some(why) = stays(model) {
         return none(Reason::DataMustStay, why.clone());
     }
     if nodes.is_empty() {
@@ -42,6 +46,22 @@ fn offer(nodes: &[Node], model: &FleetModel) -> CloudOffer {
     match slowest(fitting.into_iter()) {
         Some(speed) => CloudOffer::Pool(speed.clone()),
         None => none(Reason::NoProfile, "no agent of a cloud node has reported its speed yet".into()),
+    }
+}
+
+/// Models that would lose their last pool although the cloud may serve them: nobody wishes that, nodes are missing.
+pub(super) fn lost_pools(snapshot: &FleetSnapshot, plan: &FleetPlan) -> BTreeSet<ModelName> {
+    let kept: BTreeSet<&ModelName> = plan.pools.iter().map(|pool| &pool.model).collect();
+    let may = |model: &&FleetModel| model.tier != TierChoice::Edge && stays(model).is_none();
+    let lost = snapshot.models.iter().filter(|model| model.has_pool && !kept.contains(&model.name)).filter(may);
+    lost.map(|model| model.name.clone()).collect()
+}
+
+/// Why no site's requests may go to the cloud.
+fn stays(model: &FleetModel) -> Option<&String> {
+    match model.data_stays.as_ref()? {
+        DataStays::Always(why) => Some(why),
+        DataStays::Unknown(why) => (!model.has_pool).then_some(why),
     }
 }
 
@@ -72,7 +92,7 @@ fn slowest<'a>(nodes: impl Iterator<Item = &'a Node>) -> Option<&'a Speed> {
 /// in which no node is Ready: its pods may serve on, and a fallback that vanishes is none.
 fn pools(snapshot: &FleetSnapshot, model: &FleetModel) -> Vec<Pool> {
     let FleetSnapshot { cloud_nodes: nodes, reserve_millis, .. } = snapshot;
-    if model.tier == TierChoice::Edge || model.data_stays.is_some() {
+    if model.tier == TierChoice::Edge || stays(model).is_some() {
         return Vec::new();
     }
     let Some(speed) = slowest(nodes.iter().filter(|node| meets(node, &model.require))) else { return Vec::new() };

@@ -3,7 +3,7 @@
 //! [`plan_fleet`] says what the cloud offers each model and how large its pools are. [`plan_site`] takes one site: it
 //! **filters** places × variants ([`filter`]), **predicts** what a client would wait and what the place would cost
 //! ([`predict`]), **scores** by the model's objective ([`score`]), **packs** the nodes ([`pack`]) and **holds** homes until
-//! another place is enough better for long enough ([`hold`]).
+//! another place is enough better for long enough ([`hold`]); what came of it is told in [`words`].
 //!
 //! # Wanted properties, each with a test
 //! - **(A)** Capacity: what is placed on a node never exceeds our share of it less what others requested.
@@ -27,6 +27,7 @@ mod stability;
 mod tests;
 pub mod text;
 mod why;
+mod words;
 
 pub use outcome::*;
 pub use predict::store_bytes;
@@ -35,6 +36,7 @@ pub use snapshot::*;
 pub use stability::*;
 
 use sconce_api::Reason;
+use std::collections::BTreeSet;
 
 /// Decides for one site.
 pub fn plan_site(snapshot: &Snapshot) -> Plan {
@@ -77,6 +79,11 @@ pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
 /// Decides what couples sites: cloud offers and pools.
 pub fn plan_fleet(snapshot: &FleetSnapshot) -> FleetPlan {
     fleet::plan(snapshot)
+}
+
+/// Models that would lose their last pool by this plan, not by anybody's wish for the model.
+pub fn lost_pools(snapshot: &FleetSnapshot, plan: &FleetPlan) -> BTreeSet<ModelName> {
+    fleet::lost_pools(snapshot, plan)
 }
 
 /// A site with nodes of which none is Ready. Its pods may well serve on, so nothing of it is moved or deleted.

@@ -145,6 +145,17 @@ pub struct Model {
     pub variants: Vec<Variant>,
     /// What the cloud offers this model; decided by `plan_fleet`.
     pub cloud: CloudOffer,
+    /// Why it goes to the cloud from nowhere where it is not served from there today; `None` = it may.
+    pub cloud_closed: Option<String>,
+}
+
+/// Why what a model sees must not leave its site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataStays {
+    Always(String),
+    /// Nobody knows whether it may. What leaves today stays as it is, so that nothing moves to and fro for a dataset that is made a
+    /// moment after the model that names it; and nothing else leaves.
+    Unknown(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,8 +220,10 @@ pub struct FleetModel {
     pub name: ModelName,
     pub version: String,
     pub tier: TierChoice,
-    /// Why what the model sees must not leave its site; `None` = it may.
-    pub data_stays: Option<String>,
+    /// `None` = what the model sees may leave its site.
+    pub data_stays: Option<DataStays>,
+    /// It has a pool that is not about to go.
+    pub has_pool: bool,
     pub require: Vec<Requirement>,
     pub peak_factor_millis: u64,
     pub max_batch_size: u64,

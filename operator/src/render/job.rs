@@ -3,7 +3,9 @@
 
 use super::pods::{container_security, expressions, node_affinity, pod_security};
 use super::{Kind, Object, Settings, metadata, namespace};
+use crate::names::short_hash;
 use crate::observe::{INSTANCE_LABEL, NAME_LABEL, TRAINING_POD};
+use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use sconce_api::{Amount, DurationText, EdgeFleet, EdgeTraining, Tier, TrainingRunSpec, labels};
 use serde_json::{Value, json};
@@ -12,6 +14,8 @@ use serde_json::{Value, json};
 pub const RECIPE: &str = "sconce.dev/recipe";
 /// Annotation of a Job: labelled samples that its EdgeDataset had when it began.
 pub const LABELLED: &str = "sconce.dev/labelled";
+/// Annotation of a Job: hash of all that was asked of it. A run that has not started is made anew if that changes.
+pub const FORM: &str = "sconce.dev/form";
 /// Annotation of its pod: the manifest that the trainer reads.
 pub const MANIFEST: &str = "sconce.dev/manifest";
 
@@ -22,6 +26,9 @@ const FOLDER: &str = "/recipe";
 const FILE: &str = "training.yaml";
 /// Where the kubelet finds a container's last words.
 const RESULT: &str = "/dev/termination-log";
+
+/// The trainer's flag that says where it publishes.
+const PUBLISH: &str = "--publish";
 
 const DEADLINE_SECONDS: u64 = 6 * 3600;
 const RETRIES: i64 = 2;
@@ -69,7 +76,16 @@ pub fn job(run: &Run<'_>, settings: &Settings) -> Object {
             "spec": pod(run, &of_run, settings),
         },
     });
+    metadata["annotations"][FORM] = json!(short_hash(&spec.to_string(), 16));
     Object::new(Kind::Job, &namespace(training), run.name, metadata, json!({ "spec": spec }))
+}
+
+/// The address by which a Job publishes, as it says itself.
+pub fn target(job: &Job) -> Option<String> {
+    let containers = &job.spec.as_ref()?.template.spec.as_ref()?.containers;
+    let mut args = containers.first()?.args.as_ref()?.iter();
+    args.find(|arg| *arg == PUBLISH)?;
+    args.next().cloned()
 }
 
 fn pod(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Value {
@@ -101,10 +117,12 @@ fn terms(fleets: &[&EdgeFleet], tier: Tier) -> Vec<Vec<Value>> {
 }
 
 fn container(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Value {
-    let output = format!("{WORK}/{}/artifact", run.name);
+    // A claim may be shared: of its folders a training takes away only those of its own runs.
+    let runs = format!("{WORK}/{}", run.training.name_any());
+    let output = format!("{runs}/{}/artifact", run.name);
     let target = format!("{}:{}", run.training.spec.output.uri, run.name);
     let recipe = format!("{FOLDER}/{FILE}");
-    let mut args = vec!["train", &recipe, "--output", &output, "--publish", &target, "--result", RESULT];
+    let mut args = vec!["train", &recipe, "--output", &output, "--runs", &runs, PUBLISH, &target, "--result", RESULT];
     let mut mounts = vec![
         json!({"name": "recipe", "mountPath": FOLDER, "readOnly": true}),
         json!({"name": "work", "mountPath": WORK}),

@@ -5,7 +5,7 @@ mod pods;
 #[cfg(test)]
 mod tests;
 
-pub use job::{LABELLED, MANIFEST, RECIPE, Run, job};
+pub use job::{FORM, LABELLED, MANIFEST, RECIPE, Run, job, target};
 pub(crate) use pods::address;
 pub use pods::{edge_deployment, pool_objects};
 

@@ -17,7 +17,7 @@ pub use place::{Place, PoolView, answers, places};
 pub use placement::{Decided, Outcome, edge_placement};
 pub use pods::{is_pod_ready, trouble_of};
 pub use profiles::class_profiles;
-pub use run::{is_complete, run};
+pub use run::{Recorded, has_started, is_complete, run};
 pub use training::{Hindrance, Seen, edge_training, no_dataset, no_nodes};
 
 use jiff::Timestamp;

@@ -3,15 +3,28 @@
 use super::shortened;
 use crate::training::{Outcome, Told, outcome};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use sconce_api::{RunData, RunState, TrainingProgress, TrainingRun, labels};
+use sconce_api::{Percent, RunData, RunState, TrainingProgress, TrainingRun, labels};
 
-/// `old` is what was said of it before, `progress` what its log tells.
+/// What its registry says of a run whose pod is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recorded {
+    Published {
+        artifact: String,
+        accuracy: Option<Percent>,
+    },
+    /// It has not published.
+    Nothing,
+    /// Why it cannot be told.
+    Unknown(String),
+}
+
+/// `old` is what was said of it before, `progress` what its log tells, and `recorded` is asked for where there is no pod.
 pub fn run(
     job: &Job,
-    pod: Option<&Pod>,
+    (pod, recorded): (Option<&Pod>, Option<&Recorded>),
     progress: Option<&TrainingProgress>,
     old: Option<&TrainingRun>,
 ) -> TrainingRun {
@@ -37,7 +50,10 @@ pub fn run(
         run.state = RunState::Failed;
         run.message = Some(why_failed(job, &failed.1, pod, old));
     } else if let Some((ended, _)) = condition_time(job, "Complete") {
-        ended_well(&mut run, pod, ended);
+        match pod {
+            Some(pod) => ended_well(&mut run, pod, ended),
+            None => ended_unseen(&mut run, recorded, ended),
+        }
     } else if job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) {
         (run.state, run.message) = stopped(job);
     } else {
@@ -67,13 +83,11 @@ fn stopped(job: &Job) -> (RunState, Option<String>) {
 }
 
 /// Seen before its pod has said what came of it, the run goes on a moment longer.
-fn ended_well(run: &mut TrainingRun, pod: Option<&Pod>, ended: Time) {
-    let container = pod.and_then(container);
-    let last_words = container.and_then(|container| container.state.as_ref()?.terminated.as_ref());
-    if pod.is_some() && last_words.is_none() {
+fn ended_well(run: &mut TrainingRun, pod: &Pod, ended: Time) {
+    let Some(last_words) = container(pod).and_then(|container| container.state.as_ref()?.terminated.as_ref()) else {
         run.state = RunState::Running;
         return;
-    }
+    };
     run.completion_time = Some(ended);
     let mut measured = |told: Told| {
         run.accuracy = told.accuracy;
@@ -82,7 +96,7 @@ fn ended_well(run: &mut TrainingRun, pod: Option<&Pod>, ended: Time) {
             dataset.digest = told.digest;
         }
     };
-    match last_words.and_then(|ended| outcome(ended.message.as_deref()?)) {
+    match last_words.message.as_deref().and_then(outcome) {
         Some(Outcome::Published { artifact, told }) => {
             measured(told);
             run.state = RunState::Succeeded;
@@ -100,10 +114,33 @@ fn ended_well(run: &mut TrainingRun, pod: Option<&Pod>, ended: Time) {
         }
         None => {
             run.state = RunState::Failed;
-            let why =
-                "the Job completed, but its pod is gone, and with it what it said; change the recipe to run again";
-            run.message = Some(why.into());
+            run.message =
+                Some("the Job completed, but said nothing of what came of it; change the recipe to run again".into());
         }
+    }
+}
+
+/// Its pod went before it was seen, and its last words with it. What was published is in the registry.
+fn ended_unseen(run: &mut TrainingRun, recorded: Option<&Recorded>, ended: Time) {
+    const GONE: &str = "the Job completed, but its pod is gone, and with it what it said";
+    let Some(recorded) = recorded else {
+        run.state = RunState::Running;
+        run.message = Some(format!("{GONE}: the registry is asked what was published"));
+        return;
+    };
+    run.completion_time = Some(ended);
+    run.state = RunState::Failed;
+    match recorded {
+        Recorded::Published { artifact, accuracy } => {
+            run.state = RunState::Succeeded;
+            run.artifact = Some(artifact.clone());
+            run.accuracy.clone_from(accuracy);
+        }
+        Recorded::Nothing => {
+            let told = "the registry has nothing of this run; change the recipe to run again";
+            run.message = Some(format!("{GONE}; {told}"));
+        }
+        Recorded::Unknown(why) => run.message = Some(format!("{GONE}; {why}")),
     }
 }
 
@@ -153,7 +190,7 @@ fn unscheduled(pod: &Pod) -> Option<String> {
 /// How the trainer ended the last time, if not well.
 fn crash(pod: &Pod) -> Option<String> {
     let container = container(pod)?;
-    let ended = |state: Option<&k8s_openapi::api::core::v1::ContainerState>| state?.terminated.clone();
+    let ended = |state: Option<&ContainerState>| state?.terminated.clone();
     let ended = ended(container.state.as_ref()).or_else(|| ended(container.last_state.as_ref()));
     let ContainerStateTerminated { exit_code, reason, message, .. } = ended.filter(|ended| ended.exit_code != 0)?;
     let reason = reason.filter(|reason| reason == "OOMKilled");
@@ -170,6 +207,14 @@ fn complaint(log: &str) -> Option<String> {
     let from = log.rfind("Error: ").or_else(|| log.rfind('\n')).unwrap_or_default();
     let words: Vec<&str> = log[from..].split_whitespace().collect();
     (!words.is_empty()).then(|| shortened(&words.join(" "), 300))
+}
+
+/// Whether the trainer has begun in this pod, ever.
+pub fn has_started(pod: &Pod) -> bool {
+    let runs = |state: &ContainerState| state.running.is_some() || state.terminated.is_some();
+    container(pod).is_some_and(|container| {
+        container.restart_count > 0 || [&container.state, &container.last_state].into_iter().flatten().any(runs)
+    })
 }
 
 fn container(pod: &Pod) -> Option<&ContainerStatus> {

@@ -36,7 +36,10 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let (world, news, stop) = (Arc::new(Made(Mutex::new(world))), watch::Sender::new(()), CancellationToken::new());
         let source: Arc<dyn Source> = Arc::clone(&world) as _;
-        let serving = tokio::spawn(serve_page(listener, source, news.subscribe(), stop.clone()));
+        let (news_of, stopped) = (news.subscribe(), stop.clone());
+        let serving = tokio::spawn(async move {
+            serve_page(listener, &["page.example.com".to_owned()], source, news_of, stopped).await
+        });
         Self { address, world, news, stop, serving }
     }
 

@@ -23,15 +23,23 @@ pub fn hostile() -> World {
 }
 
 /// In HTTP/1.0 an answer has no chunks, and ends with its connection.
-async fn open(address: SocketAddr, method: &str, path: &str) -> BufReader<TcpStream> {
+async fn open_as(host: &str, address: SocketAddr, method: &str, path: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("{method} {path} HTTP/1.0\r\nhost: page\r\n\r\n").as_bytes()).await.unwrap();
+    stream.write_all(format!("{method} {path} HTTP/1.0\r\n{host}\r\n").as_bytes()).await.unwrap();
     BufReader::new(stream)
 }
 
+async fn open(address: SocketAddr, method: &str, path: &str) -> BufReader<TcpStream> {
+    open_as("host: page\r\n", address, method, path).await
+}
+
 async fn ask(address: SocketAddr, method: &str, path: &str) -> (String, String) {
+    answer(open(address, method, path).await).await
+}
+
+async fn answer(mut stream: BufReader<TcpStream>) -> (String, String) {
     let mut answer = String::new();
-    open(address, method, path).await.read_to_string(&mut answer).await.unwrap();
+    stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_lowercase(), body.to_owned())
 }
@@ -89,6 +97,30 @@ async fn the_files_come_with_headers_that_let_nothing_else_in() {
         let (_, nothing) = ask(page.address, "HEAD", path).await;
         assert_eq!(nothing, "");
     }
+    page.end().await;
+}
+
+/// A web page of somebody else's whose name leads here looked with its visitor's eyes.
+#[tokio::test]
+async fn by_a_name_that_is_not_ours_nothing_is_shown() {
+    let page = Served::new(small()).await;
+    for (host, status) in [
+        ("host: evil.example.com\r\n", 421),
+        ("host: 127.0.0.1.evil.example.com:8082\r\n", 421),
+        ("", 421),
+        ("host: page.example.com\r\n", 200),
+        ("host: localhost:8082\r\n", 200),
+        ("host: [::1]:8082\r\n", 200),
+        ("host: sconce-page.sconce-system.svc\r\n", 200),
+    ] {
+        for path in ["/", "/placements/vision/digits-site-a"] {
+            let (head, body) = answer(open_as(host, page.address, "GET", path).await).await;
+            assert!(head.starts_with(&format!("http/1.0 {status}")), "{host}: {head}");
+            assert_eq!(body.contains("or start the operator with --page-host"), status == 421, "{body}");
+        }
+    }
+    let (head, _) = answer(open_as("host: evil.example.com\r\n", page.address, "GET", "/events").await).await;
+    assert!(head.starts_with("http/1.0 421"), "{head}");
     page.end().await;
 }
 

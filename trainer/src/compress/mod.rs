@@ -13,6 +13,7 @@ use calibrate::calibrate;
 use prune::prune;
 use sconce_kernels::quantise::Scaling;
 use sconce_model::architecture::Architecture;
+use sconce_model::artifact::Paired;
 use sconce_model::network::{Network, WeightsError};
 use sconce_model::variant::{Variant, VariantError};
 use std::collections::BTreeMap;
@@ -150,19 +151,22 @@ impl Course<'_> {
         }
         let before = self.validation.answers(&Variant::f32(copy(network)?).plan()?)?;
         let lost = self.lost(&before, &plain)?;
-        if lost <= share(&self.compress.max_accuracy_drop).unwrap_or_default() {
+        let most = share(&self.compress.max_accuracy_drop).unwrap_or_default();
+        // Where nothing was spoilt there is nothing to be learned, however few samples say so.
+        if lost.right_to_wrong == 0 || lost.drop_upper95 <= most {
             return Ok(plain);
         }
         let rounded = copy(network)?;
         self.learn(&rounded, &self.again(self.few(), 0.1), None, Some(&inputs), base.and_then(Base::learned_from))?;
         let learned = bytes(&rounded, &calibrate(&rounded, self.train, self.fit.seed)?)?;
-        Ok(if self.lost(&before, &learned)? < lost { learned } else { plain })
+        let is_better = self.lost(&before, &learned)?.drop_upper95 < lost.drop_upper95;
+        Ok(if is_better { learned } else { plain })
     }
 
     /// How far the share of right answers may have fallen, on the validation split.
-    fn lost(&self, before: &[Answer], variant: &Variant) -> Result<f64, CompressError> {
+    fn lost(&self, before: &[Answer], variant: &Variant) -> Result<Paired, CompressError> {
         let after = self.validation.answers(&variant.plan()?)?;
-        Ok(paired("f32", before, &after).drop_upper95)
+        Ok(paired("f32", before, &after))
     }
 
     fn few(&self) -> usize {

@@ -117,7 +117,7 @@ fn a_wrong_selector_empties_no_fleet_until_a_person_confirms_it() {
     assert_eq!((held.deployments.len(), held.placements.len()), before);
     assert!(sites.iter().all(|site| reason(&held, site) == "MassChangeHeld"));
     let told = stalled(&held).unwrap();
-    assert!(told.starts_with("MassChangeHeld: 8 of 8 placements would lose their place"), "{told}");
+    assert!(told.starts_with("MassChangeHeld: 8 of 9 placements and pools would be lost"), "{told}");
     // As does one that no site is selected by any more.
     let mut none = held.clone();
     change(&mut none, |model| model["spec"]["sites"] = json!({"matchLabels": {"region": "none"}}));
@@ -224,4 +224,42 @@ fn who_leaves_a_node_that_is_gone_altogether_waits_for_nobody() {
     world = settled(world);
     assert_eq!(stalled(&world), None);
     assert!(sites.iter().all(|site| reason(&world, site) == "ChosenInCloud"));
+}
+
+/// A selector of cloud nodes that selects none took every fallback at once.
+#[test]
+fn pools_that_would_all_go_at_once_wait_for_a_person() {
+    let mut world = scene("25ms");
+    let (model, version) =
+        (world.models.values().next().unwrap().clone(), world.versions.values().next().unwrap().clone());
+    for index in 1..8 {
+        let name = format!("digits-{index}");
+        let mut model = model.as_ref().clone();
+        model.metadata.name = Some(name.clone());
+        model.metadata.uid = Some(name.clone());
+        model.status.as_mut().unwrap().desired.as_mut().unwrap().version = names::version(&name, DIGEST);
+        world.models.insert(key(&model), Arc::new(model));
+        let mut version = version.as_ref().clone();
+        version.metadata.name = Some(names::version(&name, DIGEST));
+        version.spec.model_ref.name = name;
+        world.versions.insert(key(&version), Arc::new(version));
+    }
+    world = settled(world);
+    let cloud = |world: &mut World, tier: &str| {
+        fleet(world, |fleet| fleet["spec"]["cloud"] = json!({"nodeSelector": {"matchLabels": {"tier": tier}}}));
+    };
+    let leaving =
+        |world: &World| world.deployments.values().filter(|live| live.annotations().contains_key(RETIRE_AT)).count();
+    assert_eq!((world.services.len(), world.placements.len()), (8, 8));
+    cloud(&mut world, "clod");
+    let mut held = settled(world);
+    assert_eq!(leaving(&held), 0);
+    let told = stalled(&held).unwrap();
+    assert!(told.starts_with("MassChangeHeld: 8 of 16 placements and pools would be lost"), "{told}");
+    let mut undone = held.clone();
+    cloud(&mut undone, "cloud");
+    let undone = settled(undone);
+    assert_eq!((stalled(&undone), leaving(&undone)), (None, 0));
+    fleet(&mut held, |fleet| fleet["metadata"]["annotations"] = json!({"sconce.dev/confirm-removals": "8"}));
+    assert_eq!(leaving(&settled(held)), 8);
 }

@@ -1,6 +1,7 @@
 //! Scenes: a world as the stores show it, and what one pass writes.
 
 mod calm;
+mod data;
 mod held;
 mod measured;
 mod scenes;
@@ -79,14 +80,18 @@ fn run(world: &World) -> Steps {
 }
 
 fn run_refused(world: &World, refusals: &Refusals) -> Steps {
-    run_with(world, refusals, &Readings::new())
+    run_with(world, refusals, &Readings::new(), &Resolutions::new())
 }
 
 fn run_read(world: &World, readings: &Readings) -> Steps {
-    run_with(world, &Refusals::new(), readings)
+    run_with(world, &Refusals::new(), readings, &Resolutions::new())
 }
 
-fn run_with(world: &World, refusals: &Refusals, readings: &Readings) -> Steps {
+fn run_asked(world: &World, resolutions: &Resolutions) -> Steps {
+    run_with(world, &Refusals::new(), &Readings::new(), resolutions)
+}
+
+fn run_with(world: &World, refusals: &Refusals, readings: &Readings, resolutions: &Resolutions) -> Steps {
     let settings = Settings {
         image: "runtime:1".into(),
         trainer_image: "trainer:1".into(),
@@ -96,7 +101,7 @@ fn run_with(world: &World, refusals: &Refusals, readings: &Readings) -> Steps {
     };
     let steps = pass(&Input {
         world,
-        resolutions: &Resolutions::new(),
+        resolutions,
         readings,
         refusals,
         settings: &settings,
@@ -146,9 +151,10 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
     }
     for write in &steps.farewells {
         match write {
-            Write::Retire { target, at: Some(at) } => {
+            Write::Retire { target, at } => {
                 let mut live = world.deployments[&(target.namespace.clone(), target.name.clone())].as_ref().clone();
-                live.annotations_mut().insert(RETIRE_AT.into(), at.to_string());
+                live.annotations_mut().remove(RETIRE_AT);
+                live.annotations_mut().extend(at.map(|at| (RETIRE_AT.into(), at.to_string())));
                 world.deployments.insert(key(&live), Arc::new(live));
             }
             Write::Delete(target) => {

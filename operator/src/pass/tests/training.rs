@@ -1,7 +1,9 @@
 //! A recipe's life: its runs, what came of them, and the models that follow.
 
 use super::*;
+use crate::artifact::{Artifact, Failure};
 use crate::logs::{Reading, Readings};
+use crate::registry::{Outcome, Resolution};
 use sconce_api::{EdgeTrainingStatus, RunState, TrainingProgress};
 
 const ARTIFACT: &str = "oci://r:5000/m/digits@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -64,12 +66,17 @@ fn status_unset(world: &World, name: &str) -> bool {
 }
 
 fn pod_of(world: &mut World, job: &str, state: Value, last: Value) {
-    let labels = json!({"app.kubernetes.io/name": "sconce-training"});
+    let labels = json!({"app.kubernetes.io/name": "sconce-training", "sconce.dev/training": "digits"});
+    let phase = match state {
+        _ if state.get("terminated").is_some() => "Succeeded",
+        _ if state.get("waiting").is_some() => "Pending",
+        _ => "Running",
+    };
     put(
         &mut world.training_pods,
         json!({"metadata": {"name": format!("{job}-x"), "namespace": "vision", "labels": labels, "ownerReferences": [
             {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": job, "controller": true}]},
-        "status": {"containerStatuses": [{"name": "trainer", "image": "t", "imageID": "", "ready": true, "restartCount": 0,
+        "status": {"phase": phase, "containerStatuses": [{"name": "trainer", "image": "t", "imageID": "", "ready": true, "restartCount": 0,
             "state": state, "lastState": last}]}}),
     );
 }
@@ -113,7 +120,7 @@ fn a_recipe_becomes_one_restricted_job_on_cloud_nodes_that_carries_it() {
     let name = job["metadata"]["name"].as_str().unwrap();
     let args: Vec<_> = trainer["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
     let words = format!(
-        "train /recipe/training.yaml --output /work/{name}/artifact --publish oci://r:5000/m/digits:{name} --result /dev/termination-log --data /data/raw"
+        "train /recipe/training.yaml --output /work/digits/{name}/artifact --runs /work/digits --publish oci://r:5000/m/digits:{name} --result /dev/termination-log --data /data/raw"
     );
     assert_eq!(args.join(" "), words);
     let manifest = spec["template"]["metadata"]["annotations"]["sconce.dev/manifest"].as_str().unwrap();
@@ -236,10 +243,11 @@ fn a_model_that_is_not_good_enough_is_not_served_and_another_recipe_runs_anew() 
 #[test]
 fn a_change_while_a_run_goes_on_waits_for_its_end() {
     let mut world = trained();
-    job(&mut world, json!({"active": 1}));
+    let name = job(&mut world, json!({"active": 1}));
+    pod_of(&mut world, &name, json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), Value::Null);
     recipe(&mut world, json!({"fit": {"epochs": 3}}));
     let world = settled(world);
-    assert_eq!(world.jobs.len(), 1);
+    assert_eq!((states(&world), world.jobs.len()), (vec![RunState::Running], 1));
     let world = ends(world, &result(Some(ARTIFACT), 0.98));
     assert_eq!(states(&world), [RunState::Waiting, RunState::Succeeded]);
 }
@@ -288,7 +296,7 @@ fn a_suspended_recipe_stops_its_run_and_goes_on_with_it() {
 
 #[test]
 fn jobs_of_ended_runs_go_beyond_those_that_are_kept() {
-    let mut world = trained();
+    let mut world = ends(trained(), &result(Some(ARTIFACT), 0.98));
     let keep = json!({"run": {"keep": {"succeeded": 1, "failed": 0}}});
     for epochs in 1..4 {
         let mut spec = keep.clone();
@@ -296,7 +304,7 @@ fn jobs_of_ended_runs_go_beyond_those_that_are_kept() {
         recipe(&mut world, spec);
         world = ends(settled(world), &result(Some(ARTIFACT), 0.98));
     }
-    assert_eq!(world.jobs.len(), 2, "the newest that has ended, and the one that goes on: {:?}", states(&world));
+    assert_eq!(world.jobs.len(), 1, "the newest that has ended: {:?}", states(&world));
     assert_eq!(states(&world).len(), 4, "what came of them stays told");
 }
 
@@ -450,4 +458,74 @@ fn without_its_dataset_nothing_begins_and_it_says_so() {
     let mut world = ends(settled(world), &result(Some(ARTIFACT), 0.98));
     world.datasets.clear();
     assert_eq!(said(&settled(world), "Ready"), "True/Ready", "nothing is due");
+}
+
+/// One that cannot start held up its own correction until its deadline.
+#[test]
+fn what_has_not_started_is_made_anew_when_it_is_asked_for_otherwise() {
+    let mut world = trained();
+    let first = job(&mut world, json!({"active": 1}));
+    let stuck = json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"lake\" not found"}});
+    pod_of(&mut world, &first, stuck, Value::Null);
+    world = settled(world);
+    assert_eq!((states(&world), world.jobs.len()), (vec![RunState::Waiting], 1));
+    let recipes: [Value; 2] = [json!({"run": {"resources": {"memory": "1Gi"}}}), json!({"fit": {"epochs": 3}})];
+    for changed in recipes {
+        recipe(&mut world, changed);
+        let steps = run(&world);
+        assert!(matches!(&steps.farewells[..], [Write::Delete(target)] if target.kind == Kind::Job), "{steps:?}");
+        world = carried_out(world, &steps);
+        // Its pod may still write to the claim.
+        world = settled(world);
+        assert_eq!((world.jobs.len(), said(&world, "Ready")), (0, "False/Waiting".into()));
+        world.training_pods.clear();
+        world = settled(world);
+        assert_eq!((states(&world), world.jobs.len()), (vec![RunState::Waiting], 1));
+        let name = job(&mut world, json!({"active": 1}));
+        pod_of(&mut world, &name, json!({"waiting": {"reason": "ImagePullBackOff"}}), Value::Null);
+        world = settled(world);
+    }
+    // Once it trains, or has crashed, a change waits for its end.
+    let name = status(&world).runs[0].name.clone();
+    pod_of(&mut world, &name, json!({"waiting": {"reason": "CrashLoopBackOff"}}), exit(1, "Error: the disk is full"));
+    recipe(&mut world, json!({"fit": {"epochs": 4}}));
+    assert_eq!(run(&settled(world)).farewells, []);
+}
+
+/// Such a run was told to have Failed, though its model was there.
+#[test]
+fn of_a_run_whose_pod_was_never_seen_the_registry_tells() {
+    let mut world = trained();
+    let name = job(&mut world, ended("Complete", ""));
+    world = settled(world);
+    let (key, uri) = (at(&format!("run/{name}")), format!("oci://r:5000/m/digits:{name}"));
+    assert_eq!(run(&world).to_resolve, [(key.clone(), uri.clone())]);
+    assert_eq!(states(&world), [RunState::Running]);
+    let told = |outcome: Outcome| {
+        let resolutions = Resolutions::from([(key.clone(), Resolution { uri: uri.clone(), outcome })]);
+        carried_out(world.clone(), &run_asked(&world, &resolutions))
+    };
+    let artifact =
+        serde_json::from_value(json!({"architecture": "dense", "inputs": [], "outputs": [], "requestBytes": 1,
+        "responseBytes": 1}));
+    let variant = json!({"name": "f32", "bytes": 1, "memory": 1, "flops": 1, "accuracy": "98.12%"});
+    let found = Artifact {
+        repository: "oci://r:5000/m/digits".into(),
+        digest: NEWER.into(),
+        facts: artifact.unwrap(),
+        variants: vec![serde_json::from_value(variant).unwrap()],
+    };
+    let known = status(&told(Outcome::Found(Box::new(found)))).runs[0].clone();
+    assert_eq!((known.state, known.artifact.as_deref()), (RunState::Succeeded, Some(ARTIFACT)));
+    assert_eq!(known.accuracy, Some("98.12%".into()));
+    let failed = |reason, attempts| {
+        let failure = Failure { reason, message: "no route to r:5000".into() };
+        Outcome::Failed { failure, attempts, retry_at: Instant::now() + Duration::from_secs(9) }
+    };
+    let missing = status(&told(failed(Reason::ArtifactMissing, 1))).runs[0].clone();
+    assert_eq!(missing.state, RunState::Failed);
+    assert!(missing.message.unwrap().contains("the registry has nothing of this run"));
+    assert_eq!(states(&told(failed(Reason::RegistryUnreachable, 9))), [RunState::Running]);
+    let unknown = status(&told(failed(Reason::RegistryUnreachable, 10))).runs[0].clone();
+    assert!(unknown.state == RunState::Failed && unknown.message.unwrap().ends_with("no route to r:5000"));
 }

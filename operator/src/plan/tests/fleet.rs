@@ -9,6 +9,7 @@ fn cnn() -> FleetModel {
         version: "digits-0123456789-r1".into(),
         tier: TierChoice::Auto,
         data_stays: None,
+        has_pool: false,
         require: Vec::new(),
         peak_factor_millis: 150_000,
         max_batch_size: 16,
@@ -52,8 +53,10 @@ fn no_offer_says_why() {
     };
     let edge = FleetModel { tier: TierChoice::Edge, ..cnn() };
     check(&[node("a")], edge, TierExcluded, "placement.tier is Edge", 0);
-    let private = FleetModel { data_stays: Some("the dataset seen is Masked".into()), ..cnn() };
+    let private = FleetModel { data_stays: Some(DataStays::Always("the dataset seen is Masked".into())), ..cnn() };
     check(&[node("a")], private, DataMustStay, "the dataset seen is Masked", 0);
+    let unknown = FleetModel { data_stays: Some(DataStays::Unknown("there is no dataset seen".into())), ..cnn() };
+    check(&[node("a")], unknown, DataMustStay, "there is no dataset seen", 0);
     check(&[], cnn(), NoNodes, "the fleet has no cloud node", 0);
     check(&[node("a").down()], cnn(), NodeNotReady, "no cloud node is Ready", 1);
     check(&[node("a").leaving()], cnn(), NodeLeaving, "every cloud node is cordoned or about to leave", 1);

@@ -114,6 +114,7 @@ pub(crate) fn model(model: &str) -> Model {
         response_bytes: 100,
         variants: vec![f32()],
         cloud: CloudOffer::Pool(speed(50)),
+        cloud_closed: None,
     }
 }
 

@@ -1,0 +1,65 @@
+//! Pools in the cloud: those that a model is to have, those that it has, and those that it keeps though nothing would wish for them.
+
+use super::site::revive;
+use super::{Input, Steps};
+use crate::observe::{Key, owner_model};
+use crate::plan;
+use crate::render::{self, Kind, Pods, RETIRE_AT};
+use crate::status::{PoolView, answers};
+use kube::ResourceExt;
+use sconce_api::{EdgeModel, EdgeModelVersion, Selector, Tier, labels};
+use std::collections::BTreeSet;
+
+/// The pools that the model is to have; returns their names, by kind.
+pub fn render_pools(
+    input: &Input<'_>,
+    (model, version): (&EdgeModel, &EdgeModelVersion),
+    pools: &[&plan::Pool],
+    cloud: &Selector,
+    steps: &mut Steps,
+) -> BTreeSet<(Kind, String)> {
+    let mut wanted = BTreeSet::new();
+    for pool in pools {
+        let pods = Pods { model, version, variant: &pool.variant, replicas: pool.replicas, request: pool.request };
+        for object in render::pool_objects(&pods, cloud, input.settings) {
+            wanted.insert((object.kind, object.name.clone()));
+            if object.kind == Kind::Deployment {
+                revive(input, &(object.namespace.clone(), object.name.clone()), steps);
+            }
+            // Whatever is asked of a suspended model: its pools stay as they are.
+            if !model.spec.suspend || render::live(input.world, &object).is_none() {
+                steps.apply(input.world, object);
+            }
+        }
+    }
+    wanted
+}
+
+/// The pools that the model has, wanted or not.
+pub fn pool_views(input: &Input<'_>, model: &EdgeModel, wanted: &BTreeSet<(Kind, String)>) -> Vec<PoolView> {
+    let namespace = model.namespace().unwrap_or_default();
+    let of_model = input.world.deployments.iter().filter(|((ns, _), live)| {
+        *ns == namespace
+            && owner_model(live.as_ref()).as_ref() == model.metadata.name.as_ref()
+            && live.labels().get(labels::TIER).map(String::as_str) == Some(render::tier_label(Tier::Cloud))
+    });
+    let view = |(key, live): (&Key, &std::sync::Arc<k8s_openapi::api::apps::v1::Deployment>)| {
+        let label = |name: &str| live.labels().get(name).cloned().unwrap_or_default();
+        let address = input.world.services.get(key).and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
+        PoolView {
+            key: key.clone(),
+            version: label(labels::VERSION),
+            variant: label(labels::VARIANT),
+            wanted: wanted.contains(&(Kind::Deployment, key.1.clone())),
+            address: address.filter(|_| answers(live)),
+            retiring: live.annotations().contains_key(RETIRE_AT),
+        }
+    };
+    of_model.map(view).collect()
+}
+
+/// Kind and name of all that the pools are made of.
+pub fn objects<'a>(pools: impl Iterator<Item = &'a PoolView>) -> impl Iterator<Item = (Kind, String)> {
+    const KINDS: [Kind; 3] = [Kind::Deployment, Kind::Service, Kind::PodDisruptionBudget];
+    pools.flat_map(|pool| KINDS.map(|kind| (kind, pool.key.1.clone())))
+}
