@@ -3,7 +3,7 @@
 //! [`plan_fleet`] says what the cloud offers each model and how large its pools are. [`plan_site`] takes one site: it
 //! **filters** places × variants ([`filter`]), **predicts** what a client would wait and what the place would cost
 //! ([`predict`]), **scores** by the model's objective ([`score`]), **packs** the nodes ([`pack`]) and **holds** homes until
-//! another place is enough better for long enough ([`hold`]).
+//! another place is enough better for long enough ([`hold`]); what came of it is told in [`words`].
 //!
 //! # Wanted properties, each with a test
 //! - **(A)** Capacity: what is placed on a node never exceeds our share of it less what others requested.
@@ -27,6 +27,7 @@ mod stability;
 mod tests;
 pub mod text;
 mod why;
+mod words;
 
 pub use outcome::*;
 pub use predict::store_bytes;

@@ -88,7 +88,7 @@ pub(super) fn passed_over(
         }
     });
     // Only those are put into words who are told.
-    others.truncate(super::pack::MOST_REJECTED);
+    others.truncate(super::words::MOST_REJECTED);
     others.into_iter().map(|candidate| why_not(snapshot, model, candidate, chosen, (left, above))).collect()
 }
 
