@@ -16,11 +16,16 @@ pub(super) const MOST_REJECTED: usize = 8;
 
 impl Packed<'_> {
     pub fn in_words(mut self, plan: &mut Plan) {
+        // The most important come first, so those of one priority one after another.
+        let mut above = (i32::MAX, Vec::new());
         for task in &self.tasks {
-            let above = more_important(&self.tasks, task.model.priority);
+            if above.0 != task.model.priority {
+                above = (task.model.priority, more_important(&self.tasks, task.model.priority));
+            }
+            let above = &above.1;
             match task.chosen() {
-                Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left, &above)),
-                None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left, &above)),
+                Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left, above)),
+                None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left, above)),
             }
         }
     }
