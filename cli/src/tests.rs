@@ -219,6 +219,21 @@ fn a_wider_budget_would_move_the_model_to_the_cloud() {
     assert!(said.contains("ChosenInCloud\n1 of 1 placements would change, 0 would have no place; "), "{said}");
 }
 
+/// What the operator learned stands in the fleet's status, and a manifest of the fleet does not take it away.
+#[test]
+fn it_is_planned_with_what_the_operator_learned() {
+    let p99_of = |percent: i64| {
+        let mut items = items();
+        items[0]["status"] = json!({"predictionRatios": [
+            {"tier": "Edge", "class": "amd64-avx2-2", "variant": "f32", "percent": percent}]});
+        let plans = sconce_operator::pass::plans(&objects_of(items).world()).unwrap();
+        plans[&("shops".to_owned(), "site-a".to_owned())].placements[0].message.clone()
+    };
+    let (as_predicted, halved) = (p99_of(100), p99_of(50));
+    assert!(!as_predicted.contains("as measured"), "{as_predicted}");
+    assert!(halved.contains(" ×0.5 as measured"), "{halved}");
+}
+
 #[test]
 fn what_would_have_no_place_is_said_with_why() {
     let objects = objects();

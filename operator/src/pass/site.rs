@@ -6,7 +6,7 @@ use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, owner_model, site_snapshot};
-use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
+use crate::plan::{self, Held, ModelName, Plan, Pool, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods, RETIRE_AT};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView, answers};
@@ -288,14 +288,16 @@ fn at_site(
     }
     if let Some(placement) = placement.filter(|placement| placement.tier == Tier::Edge && kept.is_none()) {
         wanted.insert((Kind::Deployment, key.1.clone()));
+        let node = placement.node.as_deref().unwrap_or_default();
         let pods = Pods {
             model,
             version,
             variant: &placement.variant,
             replicas: placement.replicas,
             request: placement.request,
+            // On its way from another node it takes no more room here than it was given.
+            surge: placement.surge || serves_elsewhere(world, &key, node),
         };
-        let node = placement.node.as_deref().unwrap_or_default();
         steps.apply(world, render::edge_deployment(&pods, site, node, input.settings));
         revive(input, &key, steps);
     }
@@ -358,6 +360,12 @@ pub fn farewell(fate: Fate, target: Target) -> Option<Write> {
     }
 }
 
+/// Whether pods of the Deployment are on other nodes than its new one.
+fn serves_elsewhere(world: &World, deployment: &Key, node: &str) -> bool {
+    let mut nodes = world.pods_of(deployment).into_iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref());
+    nodes.any(|other| other != node)
+}
+
 /// The pools that the model is to have; returns their names, by kind.
 fn render_pools(
     input: &Input<'_>,
@@ -368,7 +376,8 @@ fn render_pools(
 ) -> BTreeSet<(Kind, String)> {
     let mut wanted = BTreeSet::new();
     for pool in pools {
-        let pods = Pods { model, version, variant: &pool.variant, replicas: pool.replicas, request: pool.request };
+        let Pool { variant, replicas, request, .. } = pool;
+        let pods = Pods { model, version, variant, replicas: *replicas, request: *request, surge: true };
         for object in render::pool_objects(&pods, cloud, input.settings) {
             wanted.insert((object.kind, object.name.clone()));
             if object.kind == Kind::Deployment {

@@ -1,6 +1,6 @@
 //! Puts what is decided for a site into words: each place with its prediction and its price, and why the others were passed over.
 
-use super::filter::{Candidate, Failed};
+use super::filter::{Candidate, Failed, fits};
 use super::hold::{self, Verdict};
 use super::pack::{Packed, Task, give, may_exceed, take};
 use super::score::{Above, passed_over};
@@ -97,6 +97,7 @@ fn placement(
         variant: chosen.variant.name.clone(),
         replicas: chosen.replicas,
         request: chosen.request,
+        surge: left.get(chosen.index).is_none_or(|left| fits(chosen.request, *left)),
         reason,
         message: text::short(&message, text::CONDITION),
         predicted: Some(chosen.prediction.clone()),
