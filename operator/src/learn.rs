@@ -130,6 +130,19 @@ mod tests {
         assert!(used[8..].iter().all(|one| *one == used[8]), "{used:?}");
     }
 
+    /// What is expected then lies within the bar of 0.7 to 1.5 of what clients wait, wherever predictions are off by no more than
+    /// is believed.
+    #[test]
+    fn what_was_learned_brings_predictions_near_what_clients_wait() {
+        for percent in 50..=200 {
+            let mut learned = Learned::default();
+            learn(&mut learned, &[100], 0);
+            let used = (1..20).map(|step| learn(&mut learned, &[percent], step * 300)).last().unwrap();
+            let share = used * 100 / percent;
+            assert!((90..=110).contains(&share), "{used} for {percent}");
+        }
+    }
+
     #[test]
     fn a_new_leader_goes_on_from_what_was_used() {
         let mut learned = Learned::default();

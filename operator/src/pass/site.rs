@@ -137,7 +137,13 @@ fn hold_losses(
     let is_unwanted = |(key, live): &(&Key, &Arc<EdgePlacement>)| {
         !wanted.contains(&(live.spec.site_ref.name.as_str(), &named(key, live)))
     };
-    let unwanted: BTreeSet<Key> = all.clone().filter(is_unwanted).map(|(key, _)| key.clone()).collect();
+    // Of a site that has nodes and is not registered, or cannot be read, nothing goes until it is.
+    let is_unread = |(_, live): &(&Key, &Arc<EdgePlacement>)| {
+        view.sites.get(&live.spec.site_ref.name).is_some_and(|site| site.object.is_none())
+    };
+    let (unread, unwanted): (Vec<_>, Vec<_>) = all.clone().filter(is_unwanted).partition(is_unread);
+    kept.extend(unread.into_iter().map(|(key, _)| key.clone()));
+    let unwanted: BTreeSet<Key> = unwanted.into_iter().map(|(key, _)| key.clone()).collect();
     let lost: Vec<Vec<ModelName>> = sites.iter().map(|site| site.losses(world)).collect();
     let limits = view.fleet.spec.limits.clone().unwrap_or_default();
     let confirmed = view.fleet.annotations().get(labels::CONFIRM_REMOVALS);
@@ -151,7 +157,7 @@ fn hold_losses(
     });
     if let Some(why) = &brake.held {
         let held = Held { reason: Reason::MassChangeHeld, why: why.clone() };
-        *kept = unwanted;
+        kept.extend(unwanted);
         for (site, lost) in sites.iter_mut().zip(lost).filter(|(_, lost)| !lost.is_empty()) {
             site.hold(lost, &held);
         }

@@ -24,7 +24,7 @@ pub fn edge_fleet(world: &World, view: &FleetView, brake: Option<&Brake>) -> Edg
     let mut claims = if let Some(told) = brake.and_then(|brake| brake.held.as_ref()) {
         let claim = |kind, truth| Claim::new(kind, truth, Reason::MassChangeHeld, &**told);
         vec![claim("Ready", false), claim("Stalled", true)]
-    } else if sites == 0 {
+    } else if view.contested.is_empty() && sites == 0 {
         let told = format!("no node that sites.nodeSelector selects has the label {}", spec.site_label);
         vec![Claim::new("Ready", false, Reason::NoNodes, told)]
     } else if view.contested.is_empty() {
