@@ -264,6 +264,11 @@ pub struct EdgeFleetStatus {
     /// The last time that models lost places; counts for ten minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<FleetRemovals>,
+    /// How far predictions were off, where they were: of a class, variant and tier they are multiplied by this. Learned by all
+    /// fleets together, in steps of 5 percent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub prediction_ratios: Vec<PredictionRatio>,
     /// Ready; Reconciling and Stalled only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
@@ -282,6 +287,22 @@ pub struct FleetSiteCounts {
 pub struct FleetNodeCounts {
     pub edge: i64,
     pub cloud: i64,
+}
+
+/// What clients waited whole over what was predicted.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PredictionRatio {
+    /// Edge or Cloud.
+    pub tier: Tier,
+    /// As in EdgeNode.status.hardware.class.
+    #[schemars(length(max = 63))]
+    pub class: String,
+    #[schemars(length(max = 63))]
+    pub variant: String,
+    /// Of what is predicted, between half and double.
+    #[schemars(range(min = 50, max = 200))]
+    pub percent: i64,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]

@@ -1,12 +1,13 @@
 //! Why a model is where it is: the decision as the operator recorded it. Nothing is decided a second time.
 
+use crate::inputs::{Inputs, inputs};
 use crate::print::{BAD, GOOD, STRONG, columns, styled};
 use anyhow::{Result, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use sconce_api::{
-    Amount, Basis, Decision, DurationText, EdgeModel, EdgePlacement, EdgeSite, Percent, Prediction, Reason, Rejection,
-    RoundTrip, SiteLink, Term, VariantFacts,
+    Amount, Basis, Decision, DurationText, EdgeModel, EdgePlacement, Percent, Prediction, Reason, Rejection, RoundTrip,
+    Term, VariantFacts,
 };
 use sconce_operator::observe::World;
 use sconce_operator::plan::text;
@@ -32,7 +33,7 @@ pub struct Explanation {
     /// Of the variant that was chosen.
     variant: Option<VariantFacts>,
     rejected: Vec<Rejection>,
-    link: Option<SiteLink>,
+    inputs: Inputs,
     conditions: Vec<Condition>,
 }
 
@@ -78,7 +79,6 @@ pub fn lacking(world: &World, namespace: &str, model: &str) -> String {
 fn explanation(world: &World, model: &EdgeModel, placement: &EdgePlacement) -> Explanation {
     let status = placement.status.clone().unwrap_or_default();
     let site = placement.spec.site_ref.name.clone();
-    let link = |site: &EdgeSite| site.status.as_ref()?.link.clone();
     let namespace = placement.namespace().unwrap_or_default();
     let version = world.versions.get(&(namespace.clone(), placement.spec.version_ref.name.clone()));
     let variants = version.and_then(|version| version.status.as_ref()).map(|status| status.variants.as_slice());
@@ -93,7 +93,7 @@ fn explanation(world: &World, model: &EdgeModel, placement: &EdgePlacement) -> E
         predicted: status.predicted,
         cost: status.cost,
         rejected: status.rejected,
-        link: world.sites.get(&(String::new(), site.clone())).and_then(|site| link(site)),
+        inputs: inputs(world, placement, version.map(AsRef::as_ref)),
         site,
         conditions: status.conditions,
     }
@@ -124,10 +124,7 @@ impl Display for Explanation {
             })
             .collect();
         f.write_str(&columns(&rejected))?;
-        if let Some(SiteLink { round_trip, uplink, uplink_basis }) = &self.link {
-            let uplink = text::rate(uplink.units().unwrap_or(0));
-            writeln!(f, "  link: {}; uplink {uplink} ({uplink_basis})", round_trip_text(round_trip))?;
-        }
+        write!(f, "{}", self.inputs)?;
         for condition in self.conditions.iter().filter(|condition| is_news(condition)) {
             let Condition { type_, status, reason, message, .. } = condition;
             writeln!(f, "  {type_}={status} {reason}: {message}")?;

@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod data;
 mod explain;
+mod inputs;
 mod objects;
 mod print;
 mod simulate;

@@ -8,7 +8,7 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{ApiResource, DynamicObject, ListParams, TypeMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use sconce_api::{EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, labels};
-use sconce_operator::observe::{ByKey, World, key, prune_node, prune_pod};
+use sconce_operator::observe::{ByKey, World, key, prune_node, prune_pod, written_ratios};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -148,6 +148,7 @@ impl Objects {
                 anstream::eprintln!("warning: {error:#}");
             }
         }
+        world.ratios = Arc::new(written_ratios(&world.fleets));
         world
     }
 

@@ -154,10 +154,35 @@ vision/digits at site-a
   ✓ edge/f32 on edge-a   ChosenAtEdge   accuracy 98.3% ≥ 97%   25 points/h   since 2026-11-24T09:00:00Z
     p99 0.82 ms of 25 ms, bound 0.9 ms: link 0.5 ms estimated · transfer 0 ms estimated · queue 0 ms estimated · compute 0.4 ms estimated
   ✗ cloud/f32   LinkTooSlow   round trip p99 41 ms alone exceeds the budget of 25 ms (Measured, 1,300 probes)
-  link: round trip p50 40 ms, p99 41 ms (Measured, 1,300 probes); uplink 10 Mbit/s (Assumed)
+  link: round trip p50 40 ms, p99 41 ms (Measured, 1,300 probes) within the last hour; uplink 10 Mbit/s (Assumed)
+  node edge-a: amd64-avx2-2, 30 GFLOP/s a core, timed when its agent started
+  speed of f32: estimated from its operations and the node's speed
   Serving=False Starting: the pod starts
 "
     );
+}
+
+/// Each with its basis and how old it may be.
+#[test]
+fn what_a_decision_was_made_from_is_told() {
+    let mut items = items();
+    items[0]["status"] =
+        json!({"predictionRatios": [{"tier": "Edge", "class": "amd64-avx2-2", "variant": "f32", "percent": 140}]});
+    let node =
+        items.iter_mut().find(|item| item["kind"] == "EdgeNode" && item["metadata"]["name"] == "edge-a").unwrap();
+    node["status"]["usage"] = json!({"cpuBusyP95": "1100m", "memoryUsed": "1200Mi"});
+    node["status"]["profiles"] = json!([{"digest": DIGEST, "variant": "f32", "threads": 1,
+        "batches": [{"size": 1, "p50": "400us", "p99": "600us"}]}]);
+    let placement = items.iter_mut().find(|item| item["kind"] == "EdgePlacement").unwrap();
+    placement["status"]["observed"] = json!({"p50": "900us", "p99": "1200us", "count": 1500, "errors": 2, "rps": "5"});
+    let said = plain(explain(&objects_of(items).world(), "vision", "digits", None).unwrap());
+    let told = "\
+  node edge-a: amd64-avx2-2, 30 GFLOP/s a core, timed when its agent started; others keep 1.1 cores busy (p95 of the last hour)
+  speed of f32: measured on the node
+  clients of such places wait 140% of what is predicted
+  clients waited: p50 0.9 ms, p99 1.2 ms; 1,500 answers, 2 failed within the last 5 minutes
+";
+    assert!(said.contains(told), "{said}");
 }
 
 #[test]
@@ -217,6 +242,21 @@ fn a_wider_budget_would_move_the_model_to_the_cloud() {
     let said = plain(simulate(&objects.world(), &wider.world()).unwrap());
     assert!(said.starts_with("vision/digits   site-a   edge/f32 on edge-a -> cloud/f32   p99 "), "{said}");
     assert!(said.contains("ChosenInCloud\n1 of 1 placements would change, 0 would have no place; "), "{said}");
+}
+
+/// What the operator learned stands in the fleet's status, and a manifest of the fleet does not take it away.
+#[test]
+fn it_is_planned_with_what_the_operator_learned() {
+    let p99_of = |percent: i64| {
+        let mut items = items();
+        items[0]["status"] = json!({"predictionRatios": [
+            {"tier": "Edge", "class": "amd64-avx2-2", "variant": "f32", "percent": percent}]});
+        let plans = sconce_operator::pass::plans(&objects_of(items).world()).unwrap();
+        plans[&("shops".to_owned(), "site-a".to_owned())].placements[0].message.clone()
+    };
+    let (as_predicted, halved) = (p99_of(100), p99_of(50));
+    assert!(!as_predicted.contains("as measured"), "{as_predicted}");
+    assert!(halved.contains(" ×0.5 as measured"), "{halved}");
 }
 
 #[test]

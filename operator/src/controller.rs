@@ -5,7 +5,7 @@ use crate::health::Pulse;
 use crate::learn::Learned;
 use crate::logs::{self, Reading, Readings};
 use crate::metrics::{Metrics, ResultLabel};
-use crate::observe::{Key, Stores, observe};
+use crate::observe::{Key, Stores, observe, written_ratios};
 use crate::pass::{Input, Steps, pass};
 use crate::registry::{Outcome, Registries, Resolution, Resolutions, patience, run_of};
 use crate::render::Settings;
@@ -47,7 +47,7 @@ impl Controller {
         let reporter = Reporter { controller: "sconce-operator".into(), instance: Some(self.identity.clone()) };
         let recorder = Recorder::new(self.client.clone(), reporter);
         let mut resolutions = Resolutions::new();
-        let mut learned = Learned::default();
+        let mut learned: Option<Learned> = None;
         let (asked, mut answers) = mpsc::unbounded_channel::<Answer>();
         let mut readings = Readings::new();
         let (read, mut told) = mpsc::unbounded_channel::<Told>();
@@ -58,6 +58,7 @@ impl Controller {
             let started = Instant::now();
             let now = Timestamp::now();
             let mut world = observe(&self.stores, now);
+            let learned = learned.get_or_insert_with(|| Learned::remembered(&written_ratios(&world.fleets), world.now));
             world.ratios = Arc::new(learned.ratios());
             let is_run = |key: &Key| run_of(key).is_some_and(|job| world.jobs.contains_key(&job));
             resolutions.retain(|key, _| world.models.contains_key(key) || is_run(key));
@@ -73,7 +74,7 @@ impl Controller {
             });
             let look_at = steps.look_at;
             learned.learn(std::mem::take(&mut steps.ratio_samples), now);
-            self.metrics.tell_ratios(&learned);
+            self.metrics.tell_ratios(learned);
             for pod in std::mem::take(&mut steps.to_read) {
                 self.read(&mut readings, pod, world.now, read.clone());
             }

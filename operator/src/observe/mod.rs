@@ -2,11 +2,13 @@
 
 mod history;
 mod profiles;
+mod ratios;
 mod snapshot;
 mod stores;
 mod survey;
 
 pub use profiles::Measurements;
+pub use ratios::written_ratios;
 pub use snapshot::{fleet_snapshot, model_name, site_snapshot, speed_of};
 pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};

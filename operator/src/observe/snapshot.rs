@@ -317,6 +317,6 @@ pub(super) fn micros(duration: &DurationText) -> u64 {
 }
 
 /// The API's integers are signed; none of ours is below zero.
-fn count(number: i64) -> u64 {
+pub(super) fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

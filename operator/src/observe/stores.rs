@@ -198,3 +198,39 @@ pub fn prune_pod(pod: &mut Pod) {
         container.startup_probe = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// An object that an older schema let in: its budget was a number, and its kind had no such field.
+    #[tokio::test]
+    async fn an_object_that_cannot_be_read_is_counted_and_stops_no_other() {
+        let model = |name: &str, budget: serde_json::Value| {
+            let spec = json!({"fleetRef": {"name": "shops"}, "model": {"uri": "oci://r/m:1"}, "latencyBudget": budget});
+            let object = json!({"apiVersion": "sconce.dev/v1alpha1", "kind": "EdgeModel", "metadata": {"name": name}, "spec": spec});
+            serde_json::from_value::<DeserializeGuard<EdgeModel>>(object).unwrap()
+        };
+        let events = [
+            Event::Init,
+            Event::InitApply(model("old", json!(25))),
+            Event::InitApply(model("a", json!("25ms"))),
+            Event::InitDone,
+            Event::Apply(model("older", json!({"p99": "25ms"}))),
+            Event::Apply(model("b", json!("25ms"))),
+        ];
+        let metrics = Metrics::new();
+        let events = futures::stream::iter(events.map(Ok));
+        let read: Vec<_> = decoded(events, "EdgeModel".into(), metrics.clone()).try_collect().await.unwrap();
+        let names: Vec<_> = read
+            .iter()
+            .filter_map(|event| match event {
+                Event::Init | Event::InitDone => None,
+                Event::InitApply(model) | Event::Apply(model) | Event::Delete(model) => Some(model.name_any()),
+            })
+            .collect();
+        assert_eq!((names, read.len()), (vec!["a".to_owned(), "b".to_owned()], 4));
+        assert_eq!(metrics.undecodable.get_or_create(&KindLabel { kind: "EdgeModel".into() }).get(), 2);
+    }
+}

@@ -20,7 +20,8 @@ pub fn render_pools(
 ) -> BTreeSet<(Kind, String)> {
     let mut wanted = BTreeSet::new();
     for pool in pools {
-        let pods = Pods { model, version, variant: &pool.variant, replicas: pool.replicas, request: pool.request };
+        let (variant, replicas, request) = (&pool.variant, pool.replicas, pool.request);
+        let pods = Pods { model, version, variant, replicas, request, surge: true };
         for object in render::pool_objects(&pods, cloud, input.settings) {
             wanted.insert((object.kind, object.name.clone()));
             if object.kind == Kind::Deployment {

@@ -151,7 +151,13 @@ fn hold_losses(
     let is_unwanted = |(key, live): &(&Key, &Arc<EdgePlacement>)| {
         !wanted.contains(&(live.spec.site_ref.name.as_str(), &named(key, live)))
     };
-    let unwanted: BTreeSet<Key> = all.clone().filter(is_unwanted).map(|(key, _)| key.clone()).collect();
+    // Of a site that has nodes and is not registered, or cannot be read, nothing goes until it is.
+    let is_unread = |(_, live): &(&Key, &Arc<EdgePlacement>)| {
+        view.sites.get(&live.spec.site_ref.name).is_some_and(|site| site.object.is_none())
+    };
+    let (unread, unwanted): (Vec<_>, Vec<_>) = all.clone().filter(is_unwanted).partition(is_unread);
+    kept.placements.extend(unread.into_iter().map(|(key, _)| key.clone()));
+    let unwanted: BTreeSet<Key> = unwanted.into_iter().map(|(key, _)| key.clone()).collect();
     let lost: Vec<Vec<ModelName>> = sites.iter().map(|site| site.losses(world)).collect();
     let served = world.with_pools();
     let with_pools = models.iter().filter(|(model, _)| served.contains(&crate::observe::key(*model))).count();
@@ -167,7 +173,8 @@ fn hold_losses(
     });
     if let Some(why) = &brake.held {
         let held = Held { reason: Reason::MassChangeHeld, why: why.clone() };
-        *kept = Kept { placements: unwanted, pools };
+        kept.placements.extend(unwanted);
+        kept.pools = pools;
         for (site, lost) in sites.iter_mut().zip(lost).filter(|(_, lost)| !lost.is_empty()) {
             site.hold(lost, &held);
         }
@@ -313,14 +320,16 @@ fn at_site(
     }
     if let Some(placement) = placement.filter(|placement| placement.tier == Tier::Edge && kept.is_none()) {
         wanted.insert((Kind::Deployment, key.1.clone()));
+        let node = placement.node.as_deref().unwrap_or_default();
         let pods = Pods {
             model,
             version,
             variant: &placement.variant,
             replicas: placement.replicas,
             request: placement.request,
+            // On its way from another node it takes no more room here than it was given.
+            surge: placement.surge || serves_elsewhere(world, &key, node),
         };
-        let node = placement.node.as_deref().unwrap_or_default();
         steps.apply(world, render::edge_deployment(&pods, site, node, input.settings));
         revive(input, &key, steps);
     }
@@ -381,6 +390,12 @@ pub fn farewell(fate: Fate, target: Target) -> Option<Write> {
         Fate::Revive => Some(Write::Retire { target, at: None }),
         Fate::Delete => Some(Write::Delete(target)),
     }
+}
+
+/// Whether pods of the Deployment are on other nodes than its new one.
+fn serves_elsewhere(world: &World, deployment: &Key, node: &str) -> bool {
+    let mut nodes = world.pods_of(deployment).into_iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref());
+    nodes.any(|other| other != node)
 }
 
 /// What each pool has to serve, by what was just decided.

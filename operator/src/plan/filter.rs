@@ -28,6 +28,8 @@ pub(super) struct Offer<'a> {
     pub variant: &'a Variant,
     pub replicas: u64,
     pub request: Resources,
+    /// What all its pods take of a node.
+    pub takes: Resources,
     pub prediction: Prediction,
     /// What predictions of the class, variant and tier have to be multiplied with, in percent.
     pub percent: u64,
@@ -51,7 +53,10 @@ impl<'a> Deref for Candidate<'a> {
 impl Offer<'_> {
     /// The p99 that clients are to expect: as predicted, corrected by what was measured.
     pub fn expected_us(&self) -> u64 {
-        predict::ratio(self.prediction.p99_us, self.percent, AS_PREDICTED)
+        match self.percent {
+            AS_PREDICTED => self.prediction.p99_us,
+            percent => predict::ratio(self.prediction.p99_us, percent, AS_PREDICTED),
+        }
     }
 
     /// The smallest budget that it is accepted for.
@@ -69,14 +74,26 @@ impl Offer<'_> {
 impl<'a> Candidate<'a> {
     /// The same with another correction of its prediction.
     pub fn corrected(&mut self, model: &Model, percent: u64) {
-        let offer = Rc::make_mut(&mut self.offer);
-        offer.percent = percent;
-        offer.too_slow = Slow::of(model, &offer.prediction, offer.busy_ppm, percent);
+        let too_slow = Slow::of(model, &self.prediction, self.busy_ppm, percent);
+        self.differs(percent, too_slow);
     }
 
     /// Its clients tell, whatever was predicted.
     pub fn judged(&mut self, too_slow: Option<Slow>) {
-        Rc::make_mut(&mut self.offer).too_slow = too_slow;
+        self.differs(self.percent, too_slow);
+    }
+
+    /// From here on it has an offer of its own, unless that is as it was.
+    fn differs(&mut self, percent: u64, too_slow: Option<Slow>) {
+        if (percent, too_slow) != (self.percent, self.too_slow) {
+            let offer = Rc::make_mut(&mut self.offer);
+            (offer.percent, offer.too_slow) = (percent, too_slow);
+        }
+    }
+
+    /// Whether it is the same offer as the other's.
+    pub fn is_as(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.offer, &other.offer)
     }
 
     pub fn name(&self) -> String {
@@ -90,11 +107,6 @@ impl<'a> Candidate<'a> {
 
     pub fn tier(&self) -> Tier {
         if self.node.is_some() { Tier::Edge } else { Tier::Cloud }
-    }
-
-    /// What all its pods take of the node.
-    pub fn takes(&self) -> Resources {
-        self.request.times(self.replicas)
     }
 }
 
@@ -147,28 +159,34 @@ pub(super) struct Site<'a> {
     pub rooms: Vec<Resources>,
     /// In the order of names.
     nodes: Vec<SiteNode<'a>>,
+    /// How many kinds of nodes there are.
+    kinds: usize,
 }
 
 #[derive(Clone, Copy)]
 struct SiteNode<'a> {
     node: &'a Node,
     index: usize,
-    /// The first node that computes as this one does.
+    /// Nodes that compute alike are of a kind, counted from 0.
     kind: usize,
 }
 
 impl<'a> Site<'a> {
     pub fn new(snapshot: &'a Snapshot) -> Self {
-        let nodes = &snapshot.nodes;
-        let is_equal = |a: &Node, b: &Node| a.speed == b.speed && a.busy_millis == b.busy_millis;
-        let site_node = |(index, node)| {
-            let kind = nodes.iter().position(|other| is_equal(node, other)).unwrap_or(index);
+        let mut kinds: Vec<(&Option<Speed>, u64)> = Vec::new();
+        let mut site_node = |(index, node): (usize, &'a Node)| {
+            let computes = (&node.speed, node.busy_millis);
+            let kind = kinds.iter().position(|kind| *kind == computes).unwrap_or(kinds.len());
+            if kind == kinds.len() {
+                kinds.push(computes);
+            }
             SiteNode { node, index, kind }
         };
-        let rooms = nodes.iter().map(|node| room(node, snapshot.max_share_millis)).collect();
-        let mut nodes: Vec<_> = nodes.iter().enumerate().map(site_node).collect();
+        let rooms = snapshot.nodes.iter().map(|node| room(node, snapshot.max_share_millis)).collect();
+        let mut nodes: Vec<_> = snapshot.nodes.iter().enumerate().map(&mut site_node).collect();
         nodes.sort_by_key(|node| &node.node.name);
-        Self { snapshot, rooms, nodes }
+        let kinds = kinds.len();
+        Self { snapshot, rooms, nodes, kinds }
     }
 
     /// Less room on a node: a model that is kept there has it.
@@ -190,6 +208,7 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
     }
     variants.sort_by_key(|(variant, _)| &variant.name);
     let home = snapshot.current.get(&model.name);
+    let is_home = |node, variant| home.is_some_and(|home| is_home(home, node, variant));
     match cloud(snapshot, model) {
         Err(failure) => failed.push(Failed { node: None, variant: None, failure }),
         Ok(speed) => {
@@ -197,7 +216,7 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
                 match failure.map_or_else(|| in_cloud(snapshot, model, speed, variant), Err) {
                     Err(failure) => failed.push(Failed { node: None, variant: Some(variant), failure }),
                     Ok(offer) => {
-                        let home = is_home(home, None, variant);
+                        let home = is_home(None, variant);
                         passed.push(Candidate { node: None, index: usize::MAX, home, offer: Rc::new(offer) });
                     }
                 }
@@ -211,9 +230,10 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
             Err(failure) => failed.push(Failed { node: Some(place.node), variant: None, failure }),
         }
     }
-    let mut offers: Vec<(usize, Rc<Offer<'a>>)> = Vec::new();
+    // What the variant does on each kind of node.
+    let mut of_kind: Vec<Option<Rc<Offer<'a>>>> = vec![None; site.kinds];
     for &(variant, failure) in &variants {
-        offers.clear();
+        of_kind.fill(None);
         for &SiteNode { node, index, kind } in &open {
             let mut fail = |failure| failed.push(Failed { node: Some(node), variant: Some(variant), failure });
             if let Some(failure) = failure {
@@ -221,21 +241,20 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
                 continue;
             }
             let is_own = !variant.node_profiles.is_empty() && variant.node_profiles.contains_key(&node.name);
-            let offer = match offers.iter().find(|(other, _)| *other == kind) {
-                Some((_, offer)) if !is_own => Rc::clone(offer),
+            let offer = match &of_kind[kind] {
+                Some(offer) if !is_own => Rc::clone(offer),
                 _ => {
                     let offer = Rc::new(on_node(snapshot, model, node, variant));
                     if !is_own {
-                        offers.push((kind, Rc::clone(&offer)));
+                        of_kind[kind] = Some(Rc::clone(&offer));
                     }
                     offer
                 }
             };
-            let candidate = Candidate { node: Some(node), index, home: is_home(home, Some(node), variant), offer };
-            match lacks_room(&candidate, site.rooms[index], false).or_else(|| lacks_store(&candidate)) {
-                Some(failure) => fail(exceeds_share(&candidate, snapshot.max_share_millis).unwrap_or(failure)),
-                None if !candidate.is_known => fail(Failure::NoSpeedOfNode { node: &node.name }),
-                None => passed.push(candidate),
+            match lacks_room(node, &offer, site.rooms[index], false).or_else(|| lacks_store(node, &offer)) {
+                Some(failure) => fail(exceeds_share(node, &offer, snapshot.max_share_millis).unwrap_or(failure)),
+                None if !offer.is_known => fail(Failure::NoSpeedOfNode { node: &node.name }),
+                None => passed.push(Candidate { node: Some(node), index, home: is_home(Some(node), variant), offer }),
             }
         }
     }
@@ -288,6 +307,7 @@ fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Var
         variant,
         replicas,
         request,
+        takes: request.times(replicas),
         too_slow: Slow::of(model, &prediction, busy_ppm, percent),
         percent,
         busy_ppm,
@@ -334,6 +354,7 @@ fn in_cloud<'a>(
         variant,
         replicas: 1,
         request,
+        takes: request,
         too_slow: Slow::of(model, &prediction, busy_ppm, percent),
         percent,
         busy_ppm,
@@ -343,14 +364,12 @@ fn in_cloud<'a>(
     })
 }
 
-fn is_home(home: Option<&Home>, node: Option<&Node>, variant: &Variant) -> bool {
-    home.is_some_and(|Home { tier, node: home, variant: current, .. }| {
-        let here = match tier {
-            Tier::Edge => node.is_some() && home.as_deref() == node.map(|node| node.name.as_str()),
-            Tier::Cloud => node.is_none(),
-        };
-        here && *current == variant.name
-    })
+fn is_home(home: &Home, node: Option<&Node>, variant: &Variant) -> bool {
+    let here = match home.tier {
+        Tier::Edge => node.is_some() && home.node.as_deref() == node.map(|node| node.name.as_str()),
+        Tier::Cloud => node.is_none(),
+    };
+    here && home.variant == variant.name
 }
 
 fn accurate_enough<'a>(model: &Model, variant: &'a Variant) -> Result<(), Failure<'a>> {
@@ -364,25 +383,26 @@ fn accurate_enough<'a>(model: &Model, variant: &'a Variant) -> Result<(), Failur
 }
 
 /// Each pod has a copy of the model's bytes on the node's disk.
-fn lacks_store<'a>(candidate: &Candidate<'a>) -> Option<Failure<'a>> {
-    let node = candidate.node?;
-    let needs = predict::store_bytes(candidate.variant.bytes).saturating_mul(candidate.replicas);
+fn lacks_store<'a>(node: &'a Node, offer: &Offer<'_>) -> Option<Failure<'a>> {
+    let needs = predict::store_bytes(offer.variant.bytes).saturating_mul(offer.replicas);
     (needs > node.store_bytes).then_some(Failure::NoStore { node: &node.name, needs, has: node.store_bytes })
 }
 
 /// It does not fit into our share of the node, and would into all that others leave of it.
-fn exceeds_share<'a>(candidate: &Candidate<'a>, share_millis: u64) -> Option<Failure<'a>> {
-    let node = candidate.node?;
+fn exceeds_share<'a>(node: &'a Node, offer: &Offer<'_>, share_millis: u64) -> Option<Failure<'a>> {
     let has = room(node, share_millis);
-    let exceeds =
-        lacks_room(candidate, has, false).is_some() && lacks_room(candidate, room(node, WHOLE), false).is_none();
-    exceeds.then(|| Failure::NoShare { node: &node.name, share_millis, needs: candidate.takes(), has })
+    let exceeds = !fits(offer.takes, has) && fits(offer.takes, room(node, WHOLE));
+    exceeds.then(|| Failure::NoShare { node: &node.name, share_millis, needs: offer.takes, has })
 }
 
-/// Why the candidate does not fit into what is left of its node, `others` models being there; the cloud has room for all.
-pub(super) fn lacks_room<'a>(candidate: &Candidate<'a>, left: Resources, others: bool) -> Option<Failure<'a>> {
-    let node = &candidate.node?.name;
-    let Resources { cpu_millis, memory_bytes } = candidate.takes();
+pub(super) fn fits(takes: Resources, left: Resources) -> bool {
+    takes.cpu_millis <= left.cpu_millis && takes.memory_bytes <= left.memory_bytes
+}
+
+/// Why it does not fit into what is left of the node, `others` models being there.
+pub(super) fn lacks_room<'a>(node: &'a Node, offer: &Offer<'_>, left: Resources, others: bool) -> Option<Failure<'a>> {
+    let node = &node.name;
+    let Resources { cpu_millis, memory_bytes } = offer.takes;
     if memory_bytes > left.memory_bytes {
         return Some(Failure::NoMemory { node, needs: memory_bytes, has: left.memory_bytes, others });
     }

@@ -117,6 +117,7 @@ fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
         variant: home.variant.clone(),
         replicas: home.replicas,
         request: kept_request(snapshot, model, home),
+        surge: false,
         reason,
         message: format!("{because}: {place} is kept as it is"),
         predicted: None,

@@ -24,6 +24,8 @@ pub struct Placement {
     pub replicas: u64,
     /// Per replica.
     pub request: Resources,
+    /// On its node there is room for one pod more: an update's new pod, before the old one goes.
+    pub surge: bool,
     /// ChosenAtEdge, ChosenInCloud, BestEffort, KeptByStability; of what is kept without being decided anew KeptUnreachable,
     /// Suspended, SitePaused, MovesCapped or MassChangeHeld.
     pub reason: Reason,

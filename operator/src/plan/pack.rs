@@ -70,7 +70,7 @@ impl<'a> Task<'a> {
     /// What it takes of its node, if it has one.
     pub fn takes(&self) -> Option<(usize, Resources)> {
         let chosen = self.chosen()?;
-        chosen.node.map(|_| (chosen.index, chosen.takes()))
+        chosen.node.map(|_| (chosen.index, chosen.takes))
     }
 
     fn put(&mut self, chosen: Option<usize>, left: &mut [Resources]) {
@@ -265,7 +265,7 @@ fn best_swap(tasks: &[Task<'_>], index: usize, left: &[Resources]) -> Option<(us
             if !fits(candidate, &without) {
                 continue;
             }
-            take(&mut without, theirs_node, candidate.takes());
+            take(&mut without, theirs_node, candidate.takes);
             let Some(theirs) = pushed.best_accepted(&without) else { continue };
             let cost = candidate.cost_millis.saturating_add(pushed.candidates[theirs].cost_millis);
             swaps.push((cost, other, theirs, ours));
@@ -296,9 +296,17 @@ fn improve(tasks: &mut [Task<'_>], left: &mut [Resources]) {
 
 /// The more important first, then fewest accepted places, then the largest share of a node, then the name.
 fn order<'a>(task: &Task<'a>, whole: &[Resources]) -> (Reverse<i32>, usize, Reverse<u64>, &'a ModelName) {
-    let share =
-        |candidate: &Candidate<'_>| whole.get(candidate.index).map(|node| dominant_share(candidate.takes(), *node));
-    let largest = task.candidates.iter().filter_map(share).max().unwrap_or(0);
+    let here = |candidate: &&Candidate<'_>| candidate.index < whole.len();
+    let mut largest = 0;
+    let mut before: Option<(&Candidate<'_>, Resources)> = None;
+    for candidate in task.candidates.iter().filter(here) {
+        let room = whole[candidate.index];
+        // Nodes that compute alike mostly have the same room.
+        if before.is_none_or(|(before, of)| of != room || before.takes != candidate.takes) {
+            largest = largest.max(dominant_share(candidate.takes, room));
+        }
+        before = Some((candidate, room));
+    }
     (Reverse(task.model.priority), task.accepted().count(), Reverse(largest), &task.model.name)
 }
 
@@ -317,7 +325,7 @@ pub(super) fn take(left: &mut [Resources], node: usize, takes: Resources) {
 }
 
 fn fits(candidate: &Candidate<'_>, left: &[Resources]) -> bool {
-    let takes = candidate.takes();
+    let takes = candidate.takes;
     left.get(candidate.index)
         .is_none_or(|left| takes.cpu_millis <= left.cpu_millis && takes.memory_bytes <= left.memory_bytes)
 }

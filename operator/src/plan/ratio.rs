@@ -22,6 +22,17 @@ impl Ratios {
         let variants = self.0.entry(key.tier).or_default().entry(key.class).or_default();
         variants.insert(key.variant, percent.clamp(BOUNDS.0, BOUNDS.1));
     }
+
+    /// All that correct anything, in the order of tier, class and variant.
+    pub fn all(&self) -> impl Iterator<Item = (RatioKey, u64)> {
+        let all = self.0.iter().flat_map(|(tier, classes)| {
+            let variants = classes.iter().flat_map(|(class, variants)| variants.iter().map(move |of| (class, of)));
+            variants.map(|(class, (variant, percent))| {
+                (RatioKey { class: class.clone(), variant: variant.clone(), tier: *tier }, *percent)
+            })
+        });
+        all.filter(|(_, percent)| *percent != AS_PREDICTED)
+    }
 }
 
 /// What predictions are corrected by.

@@ -1,10 +1,10 @@
 //! Which of several candidates is the best. Integers only; every comparison ends at the name, so there is no tie.
 
-use super::filter::{Candidate, lacks_room};
+use super::filter::{Candidate, fits, lacks_room};
 use super::why::Failure;
 use super::{Model, ModelName, Rejected, Resources, Snapshot, Variant, text};
 use sconce_api::{Objective, Reason};
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 /// What is left of each node, in the order of the snapshot.
 pub(super) type Left = Vec<Resources>;
@@ -40,25 +40,30 @@ where
             u128::from(expected) * 10 < u128::from(fastest) * 11 || expected == fastest
         }
     };
-    let best = candidates.filter(fast).min_by_key(|(_, candidate)| {
-        (
-            candidate.cost_millis,
-            !candidate.home,
-            candidate.expected_us(),
-            Reverse(candidate.variant.accuracy_millis),
-            candidate.variant.memory_bytes,
-            Reverse(fullness(candidate, left)),
-            candidate.order(),
-        )
-    });
+    let best = candidates.filter(fast).min_by(|(_, one), (_, other)| compared(one, other, left));
     best.map(|(index, _)| index)
+}
+
+/// The better one is the lesser. Of two nodes that compute alike only room and name are compared.
+fn compared(one: &Candidate<'_>, other: &Candidate<'_>, left: &[Resources]) -> Ordering {
+    let by_offer = if one.is_as(other) {
+        other.home.cmp(&one.home)
+    } else {
+        let key = |candidate: &Candidate<'_>| {
+            let accuracy = Reverse(candidate.variant.accuracy_millis);
+            (candidate.cost_millis, !candidate.home, candidate.expected_us(), accuracy, candidate.variant.memory_bytes)
+        };
+        key(one).cmp(&key(other))
+    };
+    let by_room = || fullness(other, left).cmp(&fullness(one, left));
+    by_offer.then_with(by_room).then_with(|| one.order().cmp(&other.order()))
 }
 
 /// How full the candidate would leave its node in the dominant resource, in millionths of what is left now; the fuller,
 /// the better it fits.
 fn fullness(candidate: &Candidate<'_>, left: &[Resources]) -> u64 {
     let Some(left) = left.get(candidate.index) else { return 0 };
-    dominant_share(candidate.takes(), *left)
+    dominant_share(candidate.takes, *left)
 }
 
 /// The larger of the two shares that `takes` has of `of`, in millionths.
@@ -79,7 +84,7 @@ pub(super) fn passed_over(
 ) -> Vec<Rejected> {
     let mut others: Vec<_> =
         candidates.iter().filter(|candidate| chosen.is_none_or(|chosen| !std::ptr::eq(chosen, *candidate))).collect();
-    others.sort_by_key(|candidate| {
+    others.sort_by_cached_key(|candidate| {
         let budget = candidate.least_budget_us();
         match (&candidate.too_slow, model.objective) {
             (None, Objective::Cost) => (0, candidate.cost_millis, candidate.order()),
@@ -107,7 +112,8 @@ fn why_not(
         return rejected(slow.reason(), slow.message(model, &snapshot.link, candidate));
     }
     let node_left = left.get(candidate.index).copied().unwrap_or_default();
-    if let Some(failure) = lacks_room(candidate, node_left, true) {
+    let full = candidate.node.and_then(|node| lacks_room(node, candidate, node_left, true));
+    if let Some(failure) = full {
         let failure = displaced(candidate, node_left, above).unwrap_or(failure);
         return rejected(failure.reason(), failure.message());
     }
@@ -134,7 +140,7 @@ fn why_not(
 fn displaced<'a>(candidate: &Candidate<'a>, left: Resources, above: &[Above<'a>]) -> Option<Failure<'a>> {
     let node = &candidate.node?.name;
     let Above { takes, by, priority, .. } = *above.iter().find(|above| above.node == candidate.index)?;
-    lacks_room(candidate, left.plus(takes), true).is_none().then_some(Failure::Displaced { node, by, priority })
+    fits(candidate.takes, left.plus(takes)).then_some(Failure::Displaced { node, by, priority })
 }
 
 /// Whether the objective alone would have chosen it.

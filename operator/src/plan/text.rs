@@ -35,7 +35,7 @@ pub(super) fn seconds(seconds: u64) -> String {
 }
 
 /// `0.36`, `4.2`, `41`: `number / unit` without trailing zeros.
-fn decimal(number: u64, unit: u64) -> String {
+pub fn decimal(number: u64, unit: u64) -> String {
     let places = unit.ilog10() as usize;
     let text = format!("{}.{:0places$}", number / unit, number % unit);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,6 +1,6 @@
 //! Puts what is decided for a site into words: each place with its prediction and its price, and why the others were passed over.
 
-use super::filter::{Candidate, Failed};
+use super::filter::{Candidate, Failed, fits};
 use super::hold::{self, Verdict};
 use super::pack::{Packed, Task, give, may_exceed, take};
 use super::score::{Above, passed_over};
@@ -16,11 +16,16 @@ pub(super) const MOST_REJECTED: usize = 8;
 
 impl Packed<'_> {
     pub fn in_words(mut self, plan: &mut Plan) {
+        // The most important come first, so those of one priority one after another.
+        let mut above = (i32::MAX, Vec::new());
         for task in &self.tasks {
-            let above = more_important(&self.tasks, task.model.priority);
+            if above.0 != task.model.priority {
+                above = (task.model.priority, more_important(&self.tasks, task.model.priority));
+            }
+            let above = &above.1;
             match task.chosen() {
-                Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left, &above)),
-                None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left, &above)),
+                Some(chosen) => plan.placements.push(placement(self.snapshot, task, chosen, &mut self.left, above)),
+                None => plan.unplaced.push(unplaced(self.snapshot, task, &self.left, above)),
             }
         }
     }
@@ -92,6 +97,7 @@ fn placement(
         variant: chosen.variant.name.clone(),
         replicas: chosen.replicas,
         request: chosen.request,
+        surge: left.get(chosen.index).is_none_or(|left| fits(chosen.request, *left)),
         reason,
         message: text::short(&message, text::CONDITION),
         predicted: Some(chosen.prediction.clone()),

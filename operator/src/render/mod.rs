@@ -213,6 +213,8 @@ pub struct Pods<'a> {
     pub variant: &'a str,
     pub replicas: u64,
     pub request: plan::Resources,
+    /// There is room for a new pod before the old one goes.
+    pub surge: bool,
 }
 
 /// The live object, as JSON, that has the name of ours.

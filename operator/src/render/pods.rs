@@ -80,11 +80,13 @@ fn deployment(
     for (field, value) in place.as_object().into_iter().flatten() {
         pod[field] = value.clone();
     }
+    // Where there is no room for both, the routers bridge the gap: they wait a little, and ask the cloud.
+    let (surge, unavailable) = if pods.surge { (1, 0) } else { (0, 1) };
     let spec = json!({
         "replicas": pods.replicas,
         "revisionHistoryLimit": 1,
         "progressDeadlineSeconds": 600,
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}},
         "selector": {"matchLabels": selector(name)},
         "template": {
             "metadata": {"labels": metadata["labels"], "annotations": {"sconce.dev/render": "1"}},

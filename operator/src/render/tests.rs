@@ -34,7 +34,17 @@ fn settings() -> Settings {
 fn rendered<T>(render: impl FnOnce(&Pods<'_>) -> T) -> T {
     let (model, version) = (model(), version());
     let request = plan::Resources { cpu_millis: 50, memory_bytes: 27 << 20 };
-    render(&Pods { model: &model, version: &version, variant: "f32", replicas: 1, request })
+    render(&Pods { model: &model, version: &version, variant: "f32", replicas: 1, request, surge: true })
+}
+
+#[test]
+fn a_full_node_loses_the_old_pod_before_the_new_one_comes() {
+    let strategy = |surge| {
+        let of = |pods: &Pods<'_>| edge_deployment(&Pods { surge, ..*pods }, "site-a", "gw-a", &settings());
+        rendered(of).body["spec"]["strategy"]["rollingUpdate"].clone()
+    };
+    assert_eq!(strategy(true), json!({"maxSurge": 1, "maxUnavailable": 0}));
+    assert_eq!(strategy(false), json!({"maxSurge": 0, "maxUnavailable": 1}));
 }
 
 #[test]

@@ -4,11 +4,15 @@ use super::placement::duration_text;
 use super::{Claim, conditions, ready};
 use crate::observe::{FleetView, SiteView, World, is_ready};
 use crate::pass::Brake;
+use crate::plan::{RatioKey, Ratios};
 use kube::ResourceExt;
 use sconce_api::{
     Amount, Basis, DurationText, EdgeFleet, EdgeFleetStatus, EdgeSite, EdgeSiteStatus, FleetNodeCounts,
-    FleetSiteCounts, Reason, RoundTrip, SiteLink, SiteNodeCounts,
+    FleetSiteCounts, PredictionRatio, Reason, RoundTrip, SiteLink, SiteNodeCounts,
 };
+
+/// As many as the API takes.
+const MOST_RATIOS: usize = 256;
 
 /// `brake` is absent where nothing could be decided: then what it said stands.
 pub fn edge_fleet(world: &World, view: &FleetView, brake: Option<&Brake>) -> EdgeFleetStatus {
@@ -20,7 +24,7 @@ pub fn edge_fleet(world: &World, view: &FleetView, brake: Option<&Brake>) -> Edg
     let mut claims = if let Some(told) = brake.and_then(|brake| brake.held.as_ref()) {
         let claim = |kind, truth| Claim::new(kind, truth, Reason::MassChangeHeld, &**told);
         vec![claim("Ready", false), claim("Stalled", true)]
-    } else if sites == 0 {
+    } else if view.contested.is_empty() && sites == 0 {
         let told = format!("no node that sites.nodeSelector selects has the label {}", spec.site_label);
         vec![Claim::new("Ready", false, Reason::NoNodes, told)]
     } else if view.contested.is_empty() {
@@ -38,8 +42,20 @@ pub fn edge_fleet(world: &World, view: &FleetView, brake: Option<&Brake>) -> Edg
         sites: Some(FleetSiteCounts { total: count(sites), offline: count(offline) }),
         nodes: Some(FleetNodeCounts { edge: count(edge), cloud: count(view.cloud.len()) }),
         removals: brake.map_or(old.removals, |brake| brake.removals.clone()),
+        prediction_ratios: prediction_ratios(&world.ratios),
         conditions: conditions(claims, &old.conditions, generation, world.now),
     }
+}
+
+/// What this pass has planned with.
+fn prediction_ratios(ratios: &Ratios) -> Vec<PredictionRatio> {
+    let told = |(RatioKey { class, variant, tier }, percent): (RatioKey, u64)| PredictionRatio {
+        tier,
+        class,
+        variant,
+        percent: i64::try_from(percent).unwrap_or(i64::MAX),
+    };
+    ratios.all().take(MOST_RATIOS).map(told).collect()
 }
 
 pub fn edge_site(world: &World, fleet: &EdgeFleet, view: &SiteView, live: &EdgeSite) -> EdgeSiteStatus {

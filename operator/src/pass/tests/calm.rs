@@ -1,6 +1,9 @@
 //! What keeps a fleet calm: gains that have to last, moves by the minute, a brake on losses; and what holds elsewhere.
 
 use super::*;
+use crate::observe::written_ratios;
+use crate::pass::plans;
+use crate::plan::{RatioKey, Ratios};
 use sconce_api::{EdgePlacementStatus, condition};
 
 fn fleet(world: &mut World, change: impl FnOnce(&mut Value)) {
@@ -262,4 +265,54 @@ fn pools_that_would_all_go_at_once_wait_for_a_person() {
     assert_eq!((stalled(&undone), leaving(&undone)), (None, 0));
     fleet(&mut held, |fleet| fleet["metadata"]["annotations"] = json!({"sconce.dev/confirm-removals": "8"}));
     assert_eq!(leaving(&settled(held)), 8);
+}
+
+#[test]
+fn what_was_learned_is_written_and_a_new_leader_plans_the_same() {
+    let mut world = scene("25ms");
+    let mut ratios = Ratios::default();
+    ratios.put(RatioKey { class: "amd64-avx2-2".into(), variant: "f32".into(), tier: sconce_api::Tier::Edge }, 80);
+    world.ratios = Arc::new(ratios);
+    world = settled(world);
+    let next = World { ratios: Arc::new(written_ratios(&world.fleets)), ..world.clone() };
+    assert_eq!(next.ratios, world.ratios);
+    let steps = run(&next);
+    assert!(steps.objects.is_empty() && steps.statuses.is_empty(), "{steps:#?}");
+    // Who forgot it plans otherwise, and writes that.
+    let forgetful = World { ratios: Arc::default(), ..world.clone() };
+    assert_ne!(plans(&forgetful).unwrap(), plans(&world).unwrap());
+    assert_eq!(plans(&next).unwrap(), plans(&world).unwrap());
+    assert!(!run(&forgetful).statuses.is_empty());
+}
+
+fn surge(world: &World) -> String {
+    let spec = world.deployments[&("vision".to_owned(), edge())].spec.clone().unwrap();
+    let rolling = serde_json::to_value(spec.strategy.unwrap().rolling_update).unwrap();
+    format!("{} {}", rolling["maxSurge"], rolling["maxUnavailable"])
+}
+
+#[test]
+fn a_full_node_updates_without_a_surge_and_who_leaves_a_node_is_followed_first() {
+    let allocates = |world: &mut World, name: &str, memory: &str| {
+        let node = world.nodes.get_mut(&(String::new(), name.to_owned())).unwrap();
+        let status = Arc::make_mut(node).status.as_mut().unwrap();
+        status.allocatable.as_mut().unwrap().get_mut("memory").unwrap().0 = memory.into();
+    };
+    let mut world = scene("25ms");
+    allocates(&mut world, "a-1", "60Mi");
+    world = settled(world);
+    assert_eq!(surge(&world), "0 1");
+    // Its node leaves, and there is another as full.
+    pod(&mut world, &edge(), "10.0.0.1", "a-1");
+    node(&mut world, "a-2", json!({"tier": "edge", "zone": "site-a"}), true);
+    allocates(&mut world, "a-2", "60Mi");
+    Arc::make_mut(world.nodes.get_mut(&(String::new(), "a-1".to_owned())).unwrap())
+        .spec
+        .get_or_insert_default()
+        .unschedulable = Some(true);
+    world = settled(world);
+    assert_eq!(status(&world, "site-a").decision.unwrap().nodes, ["a-2"]);
+    assert_eq!(surge(&world), "1 0", "the old pod serves until the new one does");
+    world.model_pods.clear();
+    assert_eq!(surge(&settled(world)), "0 1");
 }

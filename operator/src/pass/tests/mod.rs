@@ -1,5 +1,6 @@
 //! Scenes: a world as the stores show it, and what one pass writes.
 
+mod bad_input;
 mod calm;
 mod data;
 mod held;

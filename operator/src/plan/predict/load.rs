@@ -91,7 +91,7 @@ impl Load {
         if busy <= IDLE_PPM {
             return Term { p50_us: 0, p99_us: 0, basis };
         }
-        let (one_p50, one_p99) = (service.p50_ns(1_000), service.p99_ns(1_000));
+        let (one_p50, one_p99) = (service.p50_ns(1_000), service.one_p99_ns());
         let load = batch::Load {
             max_batch_size: self.full_batch(),
             gain: self.gain_ppm(service),

@@ -68,7 +68,7 @@ fn transfer(model: &Model, link: &Link) -> Term {
 }
 
 fn compute(service: &Service<'_>) -> Term {
-    let (p50_ns, p99_ns) = (service.p50_ns(1_000), service.p99_ns(1_000));
+    let (p50_ns, p99_ns) = (service.p50_ns(1_000), service.one_p99_ns());
     Term { p50_us: p50_ns.div_ceil(1_000), p99_us: p99_ns.div_ceil(1_000), basis: service.basis }
 }
 

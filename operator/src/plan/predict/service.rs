@@ -13,12 +13,17 @@ const TAIL: u64 = 3;
 /// One, in millionths.
 const UNIT: u64 = 1_000_000;
 
+/// A single request, in thousandths.
+const ONE: u64 = 1_000;
+
 /// Service times by batch size, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Service<'a> {
     times: Times<'a>,
     /// By how much who else computes there slows it, in millionths; at least one.
     slowdown_ppm: u64,
+    /// Of a single request, since that is asked for most.
+    one: (u64, u64),
     pub basis: Basis,
 }
 
@@ -47,35 +52,44 @@ impl<'a> Service<'a> {
         let class = || variant.class_profiles.get(&speed.class);
         let is_credible = |profile: &&Profile| is_credible(profile, variant, speed);
         if let Some(Profile { threads, batches }) = own.filter(is_credible).or_else(|| class().filter(is_credible)) {
-            let service = Self { times: Times::Profile(batches), slowdown_ppm: UNIT, basis: Basis::Measured };
-            return Some((service, *threads));
+            return Some((Self::new(Times::Profile(batches), UNIT, Basis::Measured), *threads));
         }
         let (numerator, denominator) = EFFICIENCY;
         let speed = speed.gflops.saturating_mul(numerator);
         let p50_ns = (speed > 0).then(|| ratio(variant.flops, denominator, speed).max(1))?;
         let estimate = BatchTime { size: 1, p50_ns, p99_ns: p50_ns.saturating_mul(TAIL) };
-        Some((Self { times: Times::Estimate(estimate), slowdown_ppm: UNIT, basis: Basis::Estimated }, 1))
+        Some((Self::new(Times::Estimate(estimate), UNIT, Basis::Estimated), 1))
     }
 
     /// The least that could be: for a node of which nothing is known.
     pub fn least() -> Service<'static> {
         let times = Times::Estimate(BatchTime { size: 1, p50_ns: 1, p99_ns: 1 });
-        Service { times, slowdown_ppm: UNIT, basis: Basis::Estimated }
+        Service::new(times, UNIT, Basis::Estimated)
     }
 
     /// Profiles are taken on an idle node. `busy_millis` of others and the model's own threads share the cores.
     fn slowed(self, busy_millis: u64, threads: u64, cores: u64) -> Self {
         let wanted = busy_millis.saturating_add(threads.saturating_mul(1_000));
-        Self { slowdown_ppm: ratio(wanted, UNIT / 1_000, cores).max(UNIT), ..self }
+        match ratio(wanted, UNIT / 1_000, cores) {
+            slower if slower > UNIT => Self::new(self.times, slower, self.basis),
+            _ => self,
+        }
+    }
+
+    fn new(times: Times<'a>, slowdown_ppm: u64, basis: Basis) -> Self {
+        let service = Self { times, slowdown_ppm, one: (0, 0), basis };
+        let p50_ns = service.at(ONE, |time| time.p50_ns).max(1);
+        Self { one: (p50_ns, service.at(ONE, |time| time.p99_ns).max(p50_ns)), ..service }
     }
 
     /// Median of a batch of so many thousandths of a request.
     pub fn p50_ns(&self, rows_millis: u64) -> u64 {
-        self.at(rows_millis, |time| time.p50_ns).max(1)
+        if rows_millis == ONE { self.one.0 } else { self.at(rows_millis, |time| time.p50_ns).max(1) }
     }
 
-    pub fn p99_ns(&self, rows_millis: u64) -> u64 {
-        self.at(rows_millis, |time| time.p99_ns).max(self.p50_ns(rows_millis))
+    /// p99 of a single request.
+    pub fn one_p99_ns(&self) -> u64 {
+        self.one.1
     }
 
     fn at(&self, rows_millis: u64, part: fn(&BatchTime) -> u64) -> u64 {
@@ -83,7 +97,10 @@ impl<'a> Service<'a> {
             Times::Profile(points) => points,
             Times::Estimate(point) => std::slice::from_ref(point),
         };
-        ratio(interpolated(points, rows_millis, part), self.slowdown_ppm, UNIT)
+        match (interpolated(points, rows_millis, part), self.slowdown_ppm) {
+            (alone, UNIT) => alone,
+            (alone, slowdown_ppm) => ratio(alone, slowdown_ppm, UNIT),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod busy;
 mod fleet;
+mod golden;
 mod held;
 mod properties;
 mod quality;

@@ -66,7 +66,7 @@ fn optimum(left: &mut [Resources], models: &[Vec<Candidate<'_>>]) -> Option<u64>
     let Some((first, rest)) = models.split_first() else { return Some(0) };
     let mut least: Option<u64> = None;
     for candidate in first {
-        let takes = candidate.takes();
+        let takes = candidate.takes;
         if let Some(room) = left.get_mut(candidate.index) {
             if takes.cpu_millis > room.cpu_millis || takes.memory_bytes > room.memory_bytes {
                 continue;
@@ -143,7 +143,7 @@ fn no_model_is_without_a_place_that_has_room() {
         for unplaced in &plan.unplaced {
             let model = snapshot.models.iter().find(|model| model.name == unplaced.model).unwrap();
             let fits = |candidate: &Candidate<'_>| {
-                let (takes, room) = (candidate.takes(), left.get(candidate.index));
+                let (takes, room) = (candidate.takes, left.get(candidate.index));
                 room.is_none_or(|room| takes.cpu_millis <= room.cpu_millis && takes.memory_bytes <= room.memory_bytes)
             };
             let accepted = candidates(&site, model).0;

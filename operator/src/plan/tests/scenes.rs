@@ -398,3 +398,18 @@ fn models_fill_a_node_before_they_open_the_next() {
     let plan = plan_site(&nodes.model(edge("one")).model(edge("two")));
     assert_eq!((plan.place("one"), plan.place("two")), ("edge/f32 on b".into(), "edge/f32 on b".into()));
 }
+
+/// An update of what is on a node needs room for one pod more, as long as old and new are both there.
+#[test]
+fn there_is_a_surge_where_one_pod_more_would_fit() {
+    // Of 160 MiB four fifths are ours.
+    let surges = |mebibytes: u64| {
+        let site = site("site-a", [node("site-a-1").memory(mebibytes)]);
+        let plan = plan_site(&site.model(model("digits").memory(30)));
+        assert_eq!(plan.place("digits"), "edge/f32 on site-a-1");
+        plan.placement("digits").surge
+    };
+    assert_eq!([surges(160), surges(130)], [true, false]);
+    let pool = plan_site(&site_b().model(model("digits").tier(TierChoice::Cloud)));
+    assert!(pool.placement("digits").surge, "the scheduler finds a pool its room");
+}
