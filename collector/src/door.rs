@@ -148,7 +148,7 @@ async fn post_sample(
         camera,
         group: header(&headers, "x-sconce-group")?,
         label: label.map(|value| Label { value, author, source: "http".into(), time: Now::read().wall }),
-        consent: header(&headers, "x-sconce-consent")?,
+        consent: header(&headers, "x-sconce-consent").unwrap_or_default(),
         chosen: Chosen::Share(share),
     };
     Ok(answer(open.intake.take(taken).await))
@@ -180,7 +180,7 @@ async fn post_answer(
         camera: given.model.clone(),
         group: None,
         label: None,
-        consent: header(&headers, "x-sconce-consent")?,
+        consent: header(&headers, "x-sconce-consent").unwrap_or_default(),
         chosen: Chosen::Answered { answer: given, why, probability },
     };
     Ok(answer(open.intake.take(taken).await))

@@ -82,7 +82,7 @@ impl Controller {
             let result = if applier.retry_at().is_none() { "success" } else { "error" };
             self.metrics.reconciles.get_or_create(&ResultLabel { result }).inc();
             self.metrics.passes.observe(started.elapsed().as_secs_f64());
-            let wake = wake_at(look_at, now, &applier, &resolutions);
+            let wake = wake_at(look_at, now, &applier, &resolutions, started);
             loop {
                 self.pulse.beat();
                 tokio::select! {
@@ -186,7 +186,13 @@ impl Controller {
 }
 
 /// The earliest of: a Deployment's end, a failed write, a registry's next chance, the hour.
-fn wake_at(look_at: Option<Timestamp>, now: Timestamp, applier: &Applier, resolutions: &Resolutions) -> Instant {
+fn wake_at(
+    look_at: Option<Timestamp>,
+    now: Timestamp,
+    applier: &Applier,
+    resolutions: &Resolutions,
+    passed: Instant,
+) -> Instant {
     let clock = Instant::now();
     let due = look_at.map(|at| {
         let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
@@ -194,7 +200,8 @@ fn wake_at(look_at: Option<Timestamp>, now: Timestamp, applier: &Applier, resolu
         clock + wait + Duration::from_millis(1000 - u64::try_from(now.subsec_millisecond()).unwrap_or(0).min(999))
     });
     let retries = resolutions.values().filter_map(|resolution| match resolution.outcome {
-        Outcome::Failed { retry_at, .. } => Some(retry_at),
+        // What was due at the pass and is not asked for again, nobody wants.
+        Outcome::Failed { retry_at, .. } => Some(retry_at).filter(|retry_at| *retry_at > passed),
         _ => None,
     });
     let all = [due, applier.retry_at()].into_iter().flatten().chain(retries);

@@ -61,13 +61,13 @@ pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preproces
 }
 
 /// What is to be expected where the model serves. Samples that are there for being hard count by the inverse of their probability; of
-/// a mix the `own` first ones alone, if they are enough: the rest is there so that nothing is forgotten, and does not come.
+/// a mix the `own` first ones alone: the rest is there so that nothing is forgotten, and does not come. None if they are too few.
 fn reference(answers: &[Answer], weights: &[f32], own: Option<usize>) -> Option<Reference> {
     let of = |count: usize| {
         let first = answers.iter().zip(weights).take(count);
         Reference::of(first.map(|(answer, weight)| (answer.class, answer.confidence, *weight)))
     };
-    own.and_then(of).or_else(|| of(answers.len()))
+    of(own.unwrap_or(answers.len()))
 }
 
 pub fn paired(against: &str, before: &[Answer], after: &[Answer]) -> Paired {
@@ -118,14 +118,14 @@ mod tests {
         let answer = |class| Answer { label: class, class, confidence: 0.9, of_label: 0.9 };
         let answers: Vec<Answer> = [vec![answer(1); 150], vec![answer(2); 450]].concat();
         let told = |weights: &[f32], own| {
-            let reference = reference(&answers, weights, own).unwrap();
-            (reference.classes.counts[1], reference.classes.counts[2])
+            let reference = reference(&answers, weights, own)?;
+            Some((reference.classes.counts[1], reference.classes.counts[2]))
         };
         let alike = [1.0; 600];
-        assert_eq!((told(&alike, Some(150)), told(&alike, None)), ((150, 0), (150, 450)));
-        assert_eq!(told(&alike, Some(99)), (150, 450), "too few tell nothing");
+        assert_eq!((told(&alike, Some(150)), told(&alike, None)), (Some((150, 0)), Some((150, 450))));
+        assert_eq!(told(&alike, Some(99)), None, "too few tell nothing");
         let mut rare = alike;
         rare[..75].fill(0.0);
-        assert_eq!(told(&rare, Some(150)), (75, 450), "those that count are too few");
+        assert_eq!(told(&rare, Some(150)), None, "those that count are too few");
     }
 }

@@ -3,6 +3,7 @@
 use crate::evaluate::turned;
 use crate::prepared::Answer;
 use sconce_model::artifact::{Measured, Paired};
+use sconce_model::metrics::wilson95;
 
 /// What a network reaches on one of the data sets that are mixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +38,18 @@ impl Verdict {
     }
 }
 
-/// Why a network is not to be published that must reach `floor`: on all test samples, and on those of each data set of a mix alone, for what
-/// is mixed in is often the most, and would hide that nothing was learned of the rest.
+/// Why a network is not to be published that must reach `floor`: on all test samples; and on those of each data set of a mix alone it must not
+/// be below with 95 % confidence, for what is mixed in is often the most, and would hide that nothing was learned of the rest.
 pub fn below(accuracy: f64, parts: &[PartAccuracy], floor: f64) -> Option<String> {
     if accuracy < floor {
         return Some(format!("test accuracy {accuracy:.4} is below"));
     }
-    let poor = parts.iter().find(|part| part.count > 0 && part.accuracy() < floor)?;
-    let PartAccuracy { name, count, .. } = poor;
-    Some(format!("test accuracy is {accuracy:.4}, but {:.4} on the {count} samples of {name}, below", poor.accuracy()))
+    // Of few samples chance has much to say: a part is below it where it is so for sure.
+    let most = |part: &PartAccuracy| wilson95(part.right as u64, part.count as u64).1;
+    let poor = parts.iter().find(|part| part.count > 0 && most(part) < floor)?;
+    let (PartAccuracy { name, count, .. }, most) = (poor, most(poor));
+    let on = format!("{:.4}, and at most {most:.4}, on the {count} samples of {name}", poor.accuracy());
+    Some(format!("test accuracy is {accuracy:.4}, but {on}, below"))
 }
 
 /// The class that lost most for sure.
@@ -100,7 +104,6 @@ mod tests {
     use super::*;
     use crate::evaluate::paired;
     use rand_chacha::ChaCha8Rng;
-    use sconce_model::metrics::wilson95;
     use sconce_model::network::{generator, unit};
 
     fn measured(paired: Option<Paired>) -> Measured {
@@ -144,8 +147,9 @@ mod tests {
         assert_eq!(below(0.95, &[], 0.95), None);
         assert_eq!(below(0.9499, &[], 0.95).unwrap(), "test accuracy 0.9499 is below");
         assert_eq!(below(0.97, &[known.clone(), none.clone()], 0.95), None);
-        let told = "test accuracy is 0.9718, but 0.2000 on the 60 samples of site, below";
+        let told = "test accuracy is 0.9718, but 0.2000, and at most 0.3178, on the 60 samples of site, below";
         assert_eq!(below(0.9718, &[site, known, none], 0.95).unwrap(), told);
+        assert_eq!(below(0.97, &[part("few", 4, 5)], 0.95), None, "one of five is chance");
     }
 
     const N: usize = 10_000;

@@ -219,11 +219,11 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is kept for another try goes; the last words are said.
+/// The last words are said; then what is kept for another try goes.
 fn done(flags: &Train, told: &str) -> Result<()> {
+    flags.result.as_ref().map_or(Ok(()), |file| last_words(file, told))?;
     Pending::remove(&flags.output)?;
-    Checkpoints::new(output::beside(&flags.output, CHECKPOINTS), String::new()).remove()?;
-    flags.result.as_ref().map_or(Ok(()), |file| last_words(file, told))
+    Ok(Checkpoints::new(output::beside(&flags.output, CHECKPOINTS), String::new()).remove()?)
 }
 
 /// Of an earlier try of this very run everything is there but the registry's answer.

@@ -67,13 +67,15 @@ pub fn beside(folder: &Path, what: &str) -> PathBuf {
     name.into()
 }
 
-/// Removes the folders of earlier runs, save that of `output` and the newest other one. What holds anything but an artifact and what
-/// lies beside it is nobody's run, and stays.
+/// Removes the folders of earlier runs, save that of `output` and the newest other one. What is empty, or holds anything but an artifact
+/// and what lies beside it, is nobody's run, and stays.
 ///
 /// # Errors
 /// If one cannot be removed.
 pub fn prune(runs: &Path, output: &Path) -> std::io::Result<()> {
-    let entries = match std::fs::read_dir(runs) {
+    // However the two were typed.
+    let (runs, output) = (std::path::absolute(runs)?, std::path::absolute(output)?);
+    let entries = match std::fs::read_dir(&runs) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
@@ -94,14 +96,16 @@ pub fn prune(runs: &Path, output: &Path) -> std::io::Result<()> {
 
 /// Whether a folder holds nothing but what a run leaves whose artifact has this name.
 fn is_run(folder: &Path, name: &str) -> std::io::Result<bool> {
+    let mut is_any = false;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?.file_name().to_string_lossy().into_owned();
         let rest = entry.strip_prefix(name);
         if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
             return Ok(false);
         }
+        is_any = true;
     }
-    Ok(true)
+    Ok(is_any && check(&folder.join(name)).is_ok())
 }
 
 fn remove(folder: &Path) -> std::io::Result<()> {

@@ -150,13 +150,12 @@ fn away(path: &Path, seen: &Seen, how: impl FnOnce() -> io::Result<()>) {
     }
 }
 
-/// What the mark beside a file says, or that of the whole folder.
+/// What the mark beside a file says.
 fn consent(folder: &Path, path: &Path) -> Option<String> {
-    let beside = path.parent().unwrap_or(folder);
-    [beside, folder].into_iter().find_map(|folder| match read(&folder.join(CONSENT), LONGEST) {
+    match read(&path.parent().unwrap_or(folder).join(CONSENT), LONGEST) {
         Ok(Read::Whole(said, _)) => String::from_utf8(said).ok().map(|said| said.trim().to_owned()),
         Ok(Read::TooLarge(_)) | Err(_) => None,
-    })
+    }
 }
 
 /// By a row `FILE,LABEL,AUTHOR` of the folder's labels.csv, or by the name of the folder that it is in.

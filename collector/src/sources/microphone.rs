@@ -3,7 +3,7 @@
 use super::wav::{BadWav, Parts};
 use crate::intake::{Chosen, Intake, Taken};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A microphone that says nothing for so long is asked anew.
 const SILENT: Duration = Duration::from_secs(30);
@@ -22,20 +22,29 @@ enum Broken {
 pub async fn run(url: &str, window_seconds: u64, every_seconds: u64, share: f64, intake: &Intake) {
     let backoff =
         || ExponentialBuilder::new().with_min_delay(AGAIN).with_max_delay(AGAIN_LIMIT).without_max_times().build();
-    let mut waits = backoff();
+    let (mut waits, mut last) = (backoff(), None);
     loop {
-        let (mut heard, parts) = (false, Parts::new(window_seconds, every_seconds));
-        if let Err(error) = follow(url, parts, share, intake, &mut heard).await {
+        // One that breaks off, or sends a file that ends, is heard no more often for that.
+        let due = last.map(|last| last + Duration::from_secs(every_seconds));
+        let (before, parts) = (last, Parts::new(window_seconds, every_seconds));
+        if let Err(error) = follow(url, parts, share, intake, (due, &mut last)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "a microphone broke off");
         }
-        if heard {
+        if last != before {
             waits = backoff();
         }
         tokio::time::sleep(waits.next().unwrap_or(AGAIN_LIMIT)).await;
     }
 }
 
-async fn follow(url: &str, mut parts: Parts, share: f64, intake: &Intake, heard: &mut bool) -> Result<(), Broken> {
+/// Until it breaks off, or its sound is over. Nothing is taken before it is due; `last` is when the last part was taken.
+async fn follow(
+    url: &str,
+    mut parts: Parts,
+    share: f64,
+    intake: &Intake,
+    (due, last): (Option<Instant>, &mut Option<Instant>),
+) -> Result<(), Broken> {
     // The address may hold a password: it is not told.
     let unheard = |error: reqwest::Error| Broken::Http(error.without_url());
     let client = reqwest::Client::builder().read_timeout(SILENT).build().map_err(unheard)?;
@@ -44,7 +53,11 @@ async fn follow(url: &str, mut parts: Parts, share: f64, intake: &Intake, heard:
     let microphone = answer.url().host_str().unwrap_or("microphone").to_owned();
     while let Some(chunk) = answer.chunk().await.map_err(unheard)? {
         for content in parts.push(&chunk)? {
-            *heard = true;
+            let now = Instant::now();
+            if due.is_some_and(|due| now < due) {
+                continue;
+            }
+            *last = Some(now);
             let taken = Taken {
                 content: content.into(),
                 source: format!("microphone:{microphone}"),
@@ -55,6 +68,9 @@ async fn follow(url: &str, mut parts: Parts, share: f64, intake: &Intake, heard:
                 chosen: Chosen::Share(share),
             };
             intake.take(taken).await;
+        }
+        if parts.are_over() {
+            break;
         }
     }
     Ok(())

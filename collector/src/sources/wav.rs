@@ -63,6 +63,11 @@ impl Parts {
         Ok(self.sound(chunk))
     }
 
+    /// Whether all the sound that was announced has come.
+    pub fn are_over(&self) -> bool {
+        self.format.is_some() && self.left == 0
+    }
+
     fn sound(&mut self, mut sound: &[u8]) -> Vec<Vec<u8>> {
         let mut parts = Vec::new();
         let Some(format) = self.format.clone() else { return parts };

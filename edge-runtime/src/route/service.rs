@@ -6,7 +6,7 @@ use super::watch::Table;
 use crate::deadline::deadline;
 use crate::metrics::seconds;
 use crate::server::DRIFTS;
-use crate::tap::{Answered, CONSENT, Tap};
+use crate::tap::{Answered, CONSENT, LONGEST_CONSENT, Tap};
 use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
 use http::HeaderValue;
@@ -176,7 +176,8 @@ impl Router {
                     let said = (code(&answer), answer.headers().contains_key(DRIFTS));
                     self.metrics.answered(&name, &tier, said, arrived.elapsed());
                     if code(&answer) == Code::Ok && self.tap.wants(&name) {
-                        let consent = head.headers.get(CONSENT).cloned();
+                        // One that is longer than a collector takes is none, and fills no queue.
+                        let consent = head.headers.get(CONSENT).filter(|said| said.len() <= LONGEST_CONSENT).cloned();
                         return Ok(tapped(&self.tap, (name, tier, consent), body, answer));
                     }
                 }

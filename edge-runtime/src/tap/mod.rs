@@ -52,6 +52,8 @@ pub struct Answered {
 
 /// Of a request, and of what is handed over of it.
 pub const CONSENT: &str = "x-sconce-consent";
+/// In bytes; what is longer is none.
+pub const LONGEST_CONSENT: usize = 256;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {

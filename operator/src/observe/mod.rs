@@ -124,7 +124,9 @@ impl World {
     pub fn data_stays(&self, model: &EdgeModel) -> Option<DataStays> {
         let name = &model.spec.collect.as_ref()?.dataset_ref.name;
         match self.datasets.get(&(model.namespace().unwrap_or_default(), name.clone())) {
-            None => Some(DataStays::Unknown(format!("the dataset {name} that it is collected for is not found"))),
+            None => Some(DataStays::Unknown(format!(
+                "the dataset {name} that it is collected for is not found, or cannot be read"
+            ))),
             Some(dataset) => {
                 let policy = dataset.spec.privacy.policy;
                 let told = || DataStays::Always(format!("the dataset {name} that it is collected for is {policy:?}"));

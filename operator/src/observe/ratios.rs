@@ -8,7 +8,9 @@ use sconce_api::{EdgeFleet, PredictionRatio};
 /// All fleets say the same; of two that differ, one having been written before the other, the last by name.
 pub fn written_ratios(fleets: &ByKey<EdgeFleet>) -> Ratios {
     let mut ratios = Ratios::default();
-    for status in fleets.values().filter_map(|fleet| fleet.status.as_ref()) {
+    // One that is being deleted is not written any more.
+    let stay = fleets.values().filter(|fleet| fleet.metadata.deletion_timestamp.is_none());
+    for status in stay.filter_map(|fleet| fleet.status.as_ref()) {
         for PredictionRatio { tier, class, variant, percent } in &status.prediction_ratios {
             let key = RatioKey { class: class.clone(), variant: variant.clone(), tier: *tier };
             ratios.put(key, count(*percent));

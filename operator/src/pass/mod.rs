@@ -66,7 +66,7 @@ impl Steps {
     /// Applies an object unless it is there as it should be.
     fn apply(&mut self, world: &World, object: Object) {
         let live = render::live(world, &object);
-        if live.as_ref().is_none_or(|live| !object.is_in(live)) {
+        if live.as_ref().is_none_or(|live| !object.is_in(live) && !object.rolls_out_nothing(live)) {
             self.objects.push(Write::Apply { object, is_new: live.is_none() });
         }
     }

@@ -7,7 +7,7 @@ use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, site_snapshot};
-use crate::plan::{self, DataStays, Held, ModelName, Plan, plan_fleet, plan_site};
+use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods, RETIRE_AT};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView};
@@ -159,6 +159,13 @@ fn hold_losses(
     kept.placements.extend(unread.into_iter().map(|(key, _)| key.clone()));
     let unwanted: BTreeSet<Key> = unwanted.into_iter().map(|(key, _)| key.clone()).collect();
     let lost: Vec<Vec<ModelName>> = sites.iter().map(|site| site.losses(world)).collect();
+    // While cloud nodes are asked for, a fallback that none of them is there for stays: nobody wishes it away.
+    let pools = if view.fleet.spec.cloud.is_some() {
+        kept.pools = pools;
+        BTreeSet::new()
+    } else {
+        pools
+    };
     let served = world.with_pools();
     let with_pools = models.iter().filter(|(model, _)| served.contains(&crate::observe::key(*model))).count();
     let limits = view.fleet.spec.limits.clone().unwrap_or_default();
@@ -174,7 +181,7 @@ fn hold_losses(
     if let Some(why) = &brake.held {
         let held = Held { reason: Reason::MassChangeHeld, why: why.clone() };
         kept.placements.extend(unwanted);
-        kept.pools = pools;
+        kept.pools.extend(pools);
         for (site, lost) in sites.iter_mut().zip(lost).filter(|(_, lost)| !lost.is_empty()) {
             site.hold(lost, &held);
         }
@@ -309,7 +316,7 @@ fn at_site(
     let kept = placement.filter(|placement| placement.predicted.is_none());
     // An edge that nobody knows whether it may send on is told of no pool that it was not told of before.
     let is_closed = placement.is_some_and(|placement| placement.tier == Tier::Edge)
-        && matches!(world.data_stays(model), Some(DataStays::Unknown(_)))
+        && world.data_stays(model).is_some()
         && !told_endpoints(world, model, &key.1).iter().any(|endpoint| endpoint.tier == Tier::Cloud);
     let pools = if is_closed { &[] } else { pools };
     let mut place = status::places(world, placement, &key, pools, input.drain);

@@ -234,7 +234,9 @@ fn begin(
     let before = newest.map(|run| run.name.as_str()).unwrap_or_default();
     let name = names::run(&training.name_any(), &uid, &next.recipe.hash, before);
     let job = rendered(input, training, &name, next)?;
-    if let Some(pod) = alive(input.world, training) {
+    // Without a claim each pod has a folder of its own.
+    let has_claim = training.spec.run.as_ref().is_some_and(|run| run.claim_name.is_some());
+    if let Some(pod) = alive(input.world, training).filter(|_| has_claim) {
         let message = format!("the pod {pod} of an earlier run has not ended: it may still write to the claim");
         return Err(Hindrance { reason: Reason::Waiting, message });
     }

@@ -102,6 +102,14 @@ impl Object {
         Self::new(kind, &live.namespace().unwrap_or_default(), &live.name_any(), json!({}), json!({ "status": status }))
     }
 
+    /// Whether a Deployment differs from `live` in nothing but how it would roll out: room that comes and goes on a node is no change, and
+    /// would let a roll-out that waits take the pod that serves.
+    pub fn rolls_out_nothing(&self, live: &Value) -> bool {
+        let mut body = self.body.clone();
+        let strategy = body.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("strategy"));
+        self.kind == Kind::Deployment && strategy.is_some() && contains(live, &body)
+    }
+
     /// Whether `live` has every field of ours, with our value: then nothing is written.
     pub fn is_in(&self, live: &Value) -> bool {
         contains(live, &self.body)

@@ -22,7 +22,7 @@ fn closed(world: &World) -> Option<String> {
     Some(format!("{}: {}", cloud.reason, cloud.message))
 }
 
-const MISSING: &str = "DataMustStay: the dataset seen that it is collected for is not found";
+const MISSING: &str = "DataMustStay: the dataset seen that it is collected for is not found, or cannot be read";
 
 /// Such a model was placed as if nothing were private.
 #[test]
