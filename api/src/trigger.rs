@@ -30,7 +30,7 @@ pub struct TrainingTrigger {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub min_new: Option<i64>,
-    /// Least time between the starts of two runs, those that a person requests too. Default: 24h by drift, else none.
+    /// Least time between the starts of two runs, those that a person requests too. Default: none, but 24h before a run by drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown: Option<DurationText>,
 }

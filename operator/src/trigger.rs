@@ -126,8 +126,8 @@ fn wanted(training: &EdgeTraining, trigger: &TrainingTrigger, known: &Known<'_>)
 fn put_off(trigger: &TrainingTrigger, newest: &TrainingRun, requested: bool, known: &Known<'_>) -> Option<Due> {
     let after = |time: Timestamp, wait: SignedDuration| time.checked_add(wait).unwrap_or(Timestamp::MAX);
     let cooldown = trigger.cooldown.as_ref().and_then(|text| SignedDuration::try_from(text.parse()?).ok());
-    // What drifts goes on drifting until something newer is served.
-    let cooldown = cooldown.or(trigger.drift.as_ref().map(|_| DRIFT_COOLDOWN));
+    // What drifts goes on drifting until something newer is served. Who asks need not wait for what nobody has said.
+    let cooldown = cooldown.or(trigger.drift.as_ref().filter(|_| !requested).map(|_| DRIFT_COOLDOWN));
     let cool = cooldown.zip(began(newest)).map(|(cooldown, began)| after(began, cooldown));
     let failures = known.runs.iter().take_while(|run| run.state == RunState::Failed).count();
     let in_vain = failures > 0 && !requested && newest.recipe_hash == known.recipe_hash;

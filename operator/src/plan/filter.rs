@@ -270,7 +270,7 @@ pub(super) fn held(snapshot: &Snapshot, model: &Model) -> Option<Reason> {
 }
 
 /// The filters of a node, whatever the variant.
-pub(super) fn edge<'a>(snapshot: &Snapshot, model: &'a Model, node: &'a Node) -> Result<(), Failure<'a>> {
+fn edge<'a>(snapshot: &Snapshot, model: &'a Model, node: &'a Node) -> Result<(), Failure<'a>> {
     let name = &node.name;
     if let Some(reason) = held(snapshot, model) {
         return Err(Failure::Held { reason });

@@ -67,13 +67,7 @@ pub fn decide_site(snapshot: &Snapshot) -> Decided<'_> {
     let (mut kept, mut models) = (Vec::new(), Vec::with_capacity(snapshot.models.len()));
     for model in &snapshot.models {
         match snapshot.current.get(&model.name) {
-            Some(home)
-                if unreachable(snapshot)
-                    || held(snapshot, model).is_some()
-                    || silent(snapshot, model, home).is_some() =>
-            {
-                kept.push((model.as_ref(), home));
-            }
+            Some(home) if unreachable(snapshot) || held(snapshot, model).is_some() => kept.push((model.as_ref(), home)),
             _ => models.push(model.as_ref()),
         }
     }
@@ -97,12 +91,6 @@ fn unreachable(snapshot: &Snapshot) -> bool {
     !snapshot.nodes.is_empty() && !snapshot.nodes.iter().any(|node| node.ready)
 }
 
-/// The node of a home at the edge, where nobody tells its speed any more: an agent that is gone, or cannot be read, takes no place.
-fn silent<'a>(snapshot: &'a Snapshot, model: &Model, home: &Home) -> Option<&'a Node> {
-    let node = snapshot.nodes.iter().find(|node| Some(&node.name) == home.node.as_ref())?;
-    (node.speed.is_none() && filter::edge(snapshot, model, node).is_ok()).then_some(node)
-}
-
 /// By whose wish, or by which limit of the fleet, a home stays as it is.
 fn held(snapshot: &Snapshot, model: &Model) -> Option<Reason> {
     filter::held(snapshot, model).or_else(|| snapshot.stability.held.get(&model.name).map(|held| held.reason))
@@ -118,11 +106,7 @@ fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
             let held = snapshot.stability.held.get(&model.name);
             (reason, held.map_or_else(String::new, |held| format!("held: {}", held.why)))
         }
-        Some(_) => (Reason::SitePaused, format!("{} is paused", snapshot.site)),
-        None => {
-            let node = home.node.as_deref().unwrap_or_default();
-            (Reason::NoProfile, format!("the agent of {node} tells no speed"))
-        }
+        _ => (Reason::SitePaused, format!("{} is paused", snapshot.site)),
     };
     Placement {
         model: model.name.clone(),

@@ -122,7 +122,6 @@ fn what_cannot_be_read_loses_nothing() {
     without(|world| world.fleets.clear());
     without(|world| world.versions.clear());
     without(|world| world.sites.clear());
-    without(|world| world.edge_nodes.clear());
     // The decision is told by the Deployment, and made again.
     let steps = without(|world| world.placements.clear());
     assert!(!steps.objects.is_empty());

@@ -397,7 +397,7 @@ fn says(world: &World) -> String {
 fn drift_and_what_is_labelled_since_begin_a_run_and_neither_does_alone() {
     let mut world = settled(scene("25ms"));
     labelled(&mut world, 500);
-    recipe(&mut world, collected(json!({"drift": {}, "minNew": 100})));
+    recipe(&mut world, collected(json!({"drift": {}, "minNew": 100, "cooldown": "0s"})));
     let mut world = settled(world);
     assert_eq!((world.jobs.len(), said(&world, "Training")), (0, "False/WaitingForDrift".into()));
     assert!(says(&world).starts_with("no EdgeModel has it"), "{}", says(&world));
@@ -469,7 +469,10 @@ fn what_has_not_started_is_made_anew_when_it_is_asked_for_otherwise() {
     pod_of(&mut world, &first, stuck, Value::Null);
     world = settled(world);
     assert_eq!((states(&world), world.jobs.len()), (vec![RunState::Waiting], 1));
-    let recipes: [Value; 2] = [json!({"run": {"resources": {"memory": "1Gi"}}}), json!({"fit": {"epochs": 3}})];
+    let recipes: [Value; 2] = [
+        json!({"run": {"claimName": "work", "resources": {"memory": "1Gi"}}}),
+        json!({"run": {"claimName": "work"}, "fit": {"epochs": 3}}),
+    ];
     for changed in recipes {
         recipe(&mut world, changed);
         let steps = run(&world);
