@@ -397,7 +397,7 @@ fn says(world: &World) -> String {
 fn drift_and_what_is_labelled_since_begin_a_run_and_neither_does_alone() {
     let mut world = settled(scene("25ms"));
     labelled(&mut world, 500);
-    recipe(&mut world, collected(json!({"drift": {}, "minNew": 100, "cooldown": "0s"})));
+    recipe(&mut world, collected(json!({"drift": {}, "minNew": 100})));
     let mut world = settled(world);
     assert_eq!((world.jobs.len(), said(&world, "Training")), (0, "False/WaitingForDrift".into()));
     assert!(says(&world).starts_with("no EdgeModel has it"), "{}", says(&world));
@@ -417,6 +417,9 @@ fn drift_and_what_is_labelled_since_begin_a_run_and_neither_does_alone() {
     assert_eq!(said(&world, "Training"), "False/WaitingForSamples");
     assert_eq!(says(&world), "digits drifts, as told by a-1: 0 of 100 new labelled samples");
     labelled(&mut world, 600);
+    assert_eq!(said(&settled(world.clone()), "Training"), "False/CoolingDown", "a day, where nobody says how long");
+    let began = status(&world).runs[0].start_time.clone().or(status(&world).runs[0].completion_time.clone());
+    world.now = began.unwrap().0 + jiff::SignedDuration::from_hours(24);
     let mut away = world.clone();
     assert_eq!(states(&settled(world)), [RunState::Waiting, RunState::Rejected]);
     node(&mut away, "a-1", json!({"tier": "edge", "zone": "site-a"}), false);
