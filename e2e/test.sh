@@ -18,12 +18,13 @@ cargo fmt --all --check
 # Programs and tests in one go: tests ask more of some dependencies, and apart these would be compiled twice.
 step "programs and tests: Rust"
 cargo build --release --workspace --features "$features" --bins --tests
+# A client of others pulls from its registry.
+step "embedded Kubernetes"
+e2e/kubebox/build.sh "$KUBEBOX_BIN"
 step "units and integration: Rust; clients that others wrote; the page in a browser"
 cargo test --release --workspace --features "$features"
 step "units: kubebox"
 (cd e2e/kubebox && CGO_ENABLED=0 GOFLAGS=-trimpath go test ./internal/...)
-step "embedded Kubernetes"
-e2e/kubebox/build.sh "$KUBEBOX_BIN"
 
 step "a small model for the suite"
 stop() {
