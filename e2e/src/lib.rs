@@ -4,6 +4,7 @@ mod bed;
 mod client;
 mod command;
 mod placements;
+mod runs;
 
 pub use bed::{Bed, Spec, Training, figures, placement_name, program, root, tool};
 pub use client::{Answers, ClientRun};

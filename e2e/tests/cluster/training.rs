@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, ListParams, LogParams};
 use kube::runtime::wait::conditions::is_deleted;
 use kube::{Resource, ResourceExt as _};
-use sconce_api::{EdgeModel, EdgeTraining, RunState, TrainingRun, condition};
+use sconce_api::{RunState, TrainingRun};
 use sconce_e2e::{Bed, NAMESPACE};
 use serde_json::Value;
 use std::time::Duration;
@@ -58,38 +58,31 @@ async fn a_recipe_becomes_a_model_that_is_served_and_a_crash_only_delays_it() ->
 }
 
 async fn from_recipe_to_service(bed: &Bed) -> Result<()> {
-    let running = until_run(bed, "a run trains", |run| run.state == RunState::Running).await?;
+    let running = bed.until_run(NAME, 0, "a run trains", |run| run.state == RunState::Running).await?;
     let pod = pod_of(bed, &running.name).await?;
     is_restricted_on_the_cloud_node(bed, &pod).await?;
     until_told(bed, &pod, "its third epoch", |line| epoch(line) >= Some(3)).await?;
-    let told = until_run(bed, "its progress is told", |run| run.progress.is_some()).await?;
+    let told = bed.until_run(NAME, 0, "its progress is told", |run| run.progress.is_some()).await?;
     println!("{:?}", told.progress);
 
     kill_trainer(&running.name).await?;
     let crashed = |run: &TrainingRun| run.message.as_ref().is_some_and(|message| message.contains("137"));
-    until_run(bed, "the crash is told", crashed).await?;
+    bed.until_run(NAME, 0, "the crash is told", crashed).await?;
     let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
     bed.until(&pods, &pod.name_any(), "the same pod goes on", LIMIT, started_again).await?;
     until_told(bed, &pod, "the checkpoint", |line| line.starts_with("going on from a checkpoint: epoch ")).await?;
-    let done = until_run(bed, "the run has ended", |run| run.state.is_over()).await?;
+    let done = bed.until_run(NAME, 0, "the run has ended", |run| run.state.is_over()).await?;
     ensure!(done.state == RunState::Succeeded, "{done:?}");
     let artifact = done.artifact.clone().context("what succeeded is published")?;
     println!("{artifact}: accuracy {:?}, {:?}", done.accuracy, done.verdicts);
 
-    let models: Api<EdgeModel> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    let follows = move |found: Option<&EdgeModel>| {
-        found.and_then(|model| model.status.as_ref()).is_some_and(|status| {
-            status.desired.as_ref().is_some_and(|desired| artifact.ends_with(&desired.digest))
-                && condition(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
-        })
-    };
-    bed.until(&models, NAME, "the model serves what was published", LIMIT, follows).await?;
+    bed.until_follows(NAME, &artifact).await?;
     deleting_it_stops_the_job(bed).await
 }
 
 async fn deleting_it_stops_the_job(bed: &Bed) -> Result<()> {
     bed.apply_text(&recipe(2)).await?;
-    let run = until_run(bed, "another recipe trains", |run| run.state == RunState::Running).await?;
+    let run = bed.until_run(NAME, 0, "another recipe trains", |run| run.state == RunState::Running).await?;
     let jobs: Api<Job> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let (job, pod) = (jobs.get(&run.name).await?, pod_of(bed, &run.name).await?);
@@ -101,17 +94,6 @@ async fn deleting_it_stops_the_job(bed: &Bed) -> Result<()> {
 
 fn uid<K: Resource>(object: &K) -> Result<String> {
     object.meta().uid.clone().context("an object that is there has a uid")
-}
-
-/// Waits for the newest run to be as wanted.
-async fn until_run(bed: &Bed, what: &str, holds: impl Fn(&TrainingRun) -> bool) -> Result<TrainingRun> {
-    let trainings: Api<EdgeTraining> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    let newest = |found: Option<&EdgeTraining>| {
-        found.and_then(|training| training.status.as_ref()).and_then(|status| status.runs.first().cloned())
-    };
-    let is_so = |found: Option<&EdgeTraining>| newest(found).is_some_and(|run| holds(&run));
-    let found = bed.until(&trainings, NAME, what, LIMIT, is_so).await?;
-    newest(found.as_ref()).context("it was just there")
 }
 
 async fn pod_of(bed: &Bed, job: &str) -> Result<Pod> {

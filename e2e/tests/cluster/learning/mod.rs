@@ -7,8 +7,7 @@ mod truth;
 use crate::lake::{Lake, VARIABLES};
 use crate::suite::{bed, training};
 use anyhow::{Context as _, Result, bail, ensure};
-use kube::api::Api;
-use sconce_api::{EdgeModel, EdgeTraining, RunState, Tier, TrainingRun, condition};
+use sconce_api::{RunState, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, Training, figures, placement_name};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -145,25 +144,25 @@ async fn from_day_to_night(bed: &Bed, lake: &Lake, story: &Story) -> Result<()> 
     truth::table(&table, of(TRUE).map(|(id, _, digit)| (id, *digit)))?;
     import(bed, lake, &table, "ann", TRUE.len()).await?;
     story.happens("true labels by CSV");
-    let run = until_run(bed, "a run learns from them", 0, |run| run.state == RunState::Running).await?;
+    let run = bed.until_run(NAME, 0, "a run learns from them", |run| run.state == RunState::Running).await?;
     story.happens("a run begins");
-    let learned = until_run(bed, "it has learned", 0, |run| run.state.is_over()).await?;
+    let learned = bed.until_run(NAME, 0, "it has learned", |run| run.state.is_over()).await?;
     ensure!(learned.state == RunState::Succeeded && learned.name == run.name, "{learned:?}");
     story.happens("accepted, published");
     let published = learned.artifact.clone().context("what succeeded is published")?;
     let after = story.until("the answers are good again", |right| right >= FLOOR).await?;
-    until_serves(bed, &published).await?;
+    bed.until_follows(NAME, &published).await?;
     let placed = version(bed).await?;
     story.happens("right again");
 
     truth::table(&table, of(BY_LOT).map(|(id, image, digit)| (id, lot(*image, *digit))))?;
     import(bed, lake, &table, "carl", BY_LOT.len()).await?;
     story.happens("labels by lot");
-    let refused = until_run(bed, "a run has learned from these", 1, |run| run.state.is_over()).await?;
+    let refused = bed.until_run(NAME, 1, "a run has learned from these", |run| run.state.is_over()).await?;
     ensure!(refused.state == RunState::Rejected && refused.artifact.is_none(), "{refused:?}");
     story.happens("not accepted");
     println!("{:?}", refused.message);
-    until_serves(bed, &published).await?;
+    bed.until_follows(NAME, &published).await?;
     ensure!(version(bed).await? == placed, "another version is placed than {placed}");
     let still = story.until("the answers stay good", |right| right >= FLOOR).await?;
 
@@ -205,29 +204,6 @@ async fn import(bed: &Bed, lake: &Lake, labels: &Path, by: &str, count: usize) -
     let kept = format!("{count} labels are kept in ");
     ensure!(told.starts_with(&kept) && told.contains(&format!(", {count} of them of samples that had none")), "{told}");
     Ok(())
-}
-
-/// Waits for the newest run, of more than `before`, to be as wanted.
-async fn until_run(bed: &Bed, what: &str, before: usize, holds: impl Fn(&TrainingRun) -> bool) -> Result<TrainingRun> {
-    let newest = |found: Option<&EdgeTraining>| {
-        let runs = found.and_then(|training| training.status.as_ref()).map(|status| status.runs.as_slice())?;
-        runs.first().filter(|_| runs.len() > before).cloned()
-    };
-    let trainings: Api<EdgeTraining> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    let is_so = |found: Option<&EdgeTraining>| newest(found).is_some_and(|run| holds(&run));
-    let found = bed.until(&trainings, NAME, what, LIMIT, is_so).await?;
-    newest(found.as_ref()).context("it was just there")
-}
-
-async fn until_serves(bed: &Bed, artifact: &str) -> Result<()> {
-    let models: Api<EdgeModel> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    let is_so = |found: Option<&EdgeModel>| {
-        found.and_then(|model| model.status.as_ref()).is_some_and(|status| {
-            status.desired.as_ref().is_some_and(|desired| artifact.ends_with(&desired.digest))
-                && condition(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
-        })
-    };
-    bed.until(&models, NAME, "the model serves what was published", LIMIT, is_so).await.map(drop)
 }
 
 /// The version that is placed at the site.
