@@ -3,7 +3,7 @@
 use crate::health::Pulse;
 use crate::metrics::{Metrics, WriteLabels};
 use crate::observe::Key;
-use crate::render::{Kind, Object, RETIRE_AT};
+use crate::render::{Kind, Manifest, RETIRE_AT};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -31,13 +31,13 @@ const SUSPEND_MANAGER: &str = "sconce-operator/suspend";
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Once; somebody else owns it afterwards.
-    Create(Object),
+    Create(Manifest),
     /// Our fields of an object of ours. `is_new` = none was seen: one of somebody else is not taken over.
-    Apply { object: Object, is_new: bool },
+    Apply { object: Manifest, is_new: bool },
     /// Labels of an object that is the agent's.
-    Label(Object),
+    Label(Manifest),
     /// With what people should hear of it, once it is written.
-    Status { object: Object, news: Vec<News> },
+    Status { object: Manifest, news: Vec<News> },
     /// Says when a replaced Deployment goes; `None` takes it back.
     Retire { target: Target, at: Option<Timestamp> },
     /// Stops a Job, or lets it go on: of its other fields nothing can be changed.
@@ -232,7 +232,7 @@ impl Applier {
 async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
     match write {
         Write::Create(object) => {
-            let body: DynamicObject = serde_json::from_value(object.body.clone()).map_err(kube::Error::SerdeError)?;
+            let body: DynamicObject = serde_json::from_value(object.body()).map_err(kube::Error::SerdeError)?;
             done(
                 api(client, object.kind, &object.namespace).create(&PostParams::default(), &body).await,
                 Status::is_already_exists,
@@ -247,17 +247,17 @@ async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
                 return Err(ApplyError::NameConflict);
             }
             let parameters = PatchParams::apply(MANAGER).force();
-            done(api.patch(&object.name, &parameters, &Patch::Apply(&object.body)).await, |_| false)
+            done(api.patch(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
         }
         Write::Label(object) => {
             let parameters = PatchParams::apply(NODE_MANAGER).force();
             let api = api(client, object.kind, &object.namespace);
-            done(api.patch(&object.name, &parameters, &Patch::Apply(&object.body)).await, |_| false)
+            done(api.patch(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
         }
         Write::Status { object, .. } => {
             let parameters = PatchParams::apply(MANAGER).force();
             let api = api(client, object.kind, &object.namespace);
-            done(api.patch_status(&object.name, &parameters, &Patch::Apply(&object.body)).await, Status::is_not_found)
+            done(api.patch_status(&object.name, &parameters, &Patch::Apply(object.body())).await, Status::is_not_found)
         }
         Write::Retire { target, at } => {
             let at = at.map(|at| at.to_string());
@@ -292,8 +292,9 @@ fn done<T>(result: kube::Result<T>, is_fine: impl Fn(&Status) -> bool) -> Result
 }
 
 /// The same owner, by uid: a model that was made anew has other children.
-fn is_ours(there: &DynamicObject, ours: &Object) -> bool {
-    let uid = ours.body.pointer("/metadata/ownerReferences/0/uid").and_then(|uid| uid.as_str());
+fn is_ours(there: &DynamicObject, ours: &Manifest) -> bool {
+    let body = ours.body();
+    let uid = body.pointer("/metadata/ownerReferences/0/uid").and_then(|uid| uid.as_str());
     there.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
@@ -309,6 +310,7 @@ fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::Object;
     use http::{Request, Response, StatusCode};
     use kube::client::Body;
     use tower_test::mock::{self, Handle};
@@ -331,10 +333,10 @@ mod tests {
         json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code.as_u16()})
     }
 
-    fn service() -> Object {
+    fn service() -> Manifest {
         let metadata =
             json!({"ownerReferences": [{"apiVersion": "v1", "kind": "EdgeModel", "name": "digits", "uid": "em"}]});
-        Object::new(Kind::Service, "vision", "pool", metadata, json!({"spec": {}}))
+        Object::new(Kind::Service, "vision", "pool", metadata, json!({"spec": {}})).into()
     }
 
     #[tokio::test]
@@ -387,7 +389,7 @@ mod tests {
                 json!({"apiVersion": "sconce.dev/v1alpha1", "kind": "EdgePlacement", "metadata": {"name": "pool"}});
             answer(&mut server, StatusCode::OK, done).await
         });
-        let status = Object::new(Kind::EdgePlacement, "vision", "pool", json!({}), json!({"status": {}}));
+        let status = Object::new(Kind::EdgePlacement, "vision", "pool", json!({}), json!({"status": {}})).into();
         let apply = Write::Apply { object: service(), is_new: false };
         applier.all(vec![apply.clone()]).await;
         applier.all(vec![Write::Status { object: status, news: Vec::new() }]).await;

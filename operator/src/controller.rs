@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Changes come in swarms: one pass for all of a swarm.
 const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Of a fleet that takes long to decide, more changes are gathered: so many times as long as that took.
+const GATHER: u32 = 3;
+const LONGEST_GATHER: Duration = Duration::from_secs(5);
 /// Signs of life while nothing happens.
 const BEAT: Duration = Duration::from_secs(10);
 /// Nothing should have been missed; if it was, it is found within the hour.
@@ -72,6 +75,7 @@ impl Controller {
                 drain: self.drain,
                 clock: started,
             });
+            let gather = (started.elapsed() * GATHER).clamp(DEBOUNCE, LONGEST_GATHER);
             let look_at = steps.look_at;
             learned.learn(std::mem::take(&mut steps.ratio_samples), now);
             self.metrics.tell_ratios(learned);
@@ -105,7 +109,7 @@ impl Controller {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(DEBOUNCE) => {}
+                () = tokio::time::sleep(gather) => {}
             }
         }
     }

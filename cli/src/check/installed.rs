@@ -5,11 +5,11 @@ use super::{Asked, Finding};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
 use sconce_api::condition;
-use sconce_operator::observe::{World, is_ready, survey};
+use sconce_operator::observe::{Of, Pod, World, is_ready, survey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -208,10 +208,8 @@ fn routers(world: &World, nodes: &BTreeMap<String, Arc<Node>>) -> Vec<Finding> {
             let told = format!("{name} is not Ready, so nobody knows of its router");
             return Some(Finding::doubtful(about, told, format!("kubectl describe node {name}")));
         }
-        let pods = world.other_pods.get(name).into_iter().flatten();
-        let mut routers =
-            pods.filter(|pod| pod.labels().get("app.kubernetes.io/name").is_some_and(|is| is == "sconce-node"));
-        if routers.any(|pod| answers(pod)) {
+        let mut pods = world.other_pods.get(name).into_iter().flatten();
+        if pods.any(|pod| is_answering_router(pod)) {
             return None;
         }
         let next = format!(
@@ -226,10 +224,10 @@ fn routers(world: &World, nodes: &BTreeMap<String, Arc<Node>>) -> Vec<Finding> {
     all_or(about, nodes.iter().filter_map(of).collect(), format!("{} answer", nodes.len()))
 }
 
-/// As its kubelet's probe says.
-fn answers(pod: &Pod) -> bool {
-    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    containers.filter(|container| container.name == "router").any(|container| container.ready)
+/// Whether it is a router that answers, as its kubelet's probe says.
+fn is_answering_router(pod: &Arc<Pod>) -> bool {
+    matches!(&pod.of, Of::Others { app: Some(app), ready_containers }
+        if app == "sconce-node" && ready_containers.iter().any(|name| name == "router"))
 }
 
 fn clocks(

@@ -1,12 +1,52 @@
 //! The observe step: reads the stores into values. It chooses nothing.
 
+mod deployment;
 mod history;
+mod pod;
 mod profiles;
 mod ratios;
 mod snapshot;
 mod stores;
 mod survey;
+mod trouble;
 
+/// Of what has `metadata` and is read from an object of the API's type: so it can be watched in its place.
+macro_rules! is_watched_as {
+    ($kept:ty, $whole:ty) => {
+        impl kube::Resource for $kept {
+            type DynamicType = ();
+            type Scope = <$whole as kube::Resource>::Scope;
+
+            fn kind((): &()) -> std::borrow::Cow<'_, str> {
+                <$whole as kube::Resource>::kind(&())
+            }
+
+            fn group((): &()) -> std::borrow::Cow<'_, str> {
+                <$whole as kube::Resource>::group(&())
+            }
+
+            fn version((): &()) -> std::borrow::Cow<'_, str> {
+                <$whole as kube::Resource>::version(&())
+            }
+
+            fn plural((): &()) -> std::borrow::Cow<'_, str> {
+                <$whole as kube::Resource>::plural(&())
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+use is_watched_as;
+
+pub use deployment::Deployment;
+pub use pod::{Of, Pod};
 pub use profiles::Measurements;
 pub use ratios::written_ratios;
 pub use snapshot::{fleet_snapshot, model_name, site_snapshot, speed_of};
@@ -14,11 +54,10 @@ pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
 use crate::plan::{DataStays, Ratios};
-use crate::render::{RETIRE_AT, tier_label};
+use crate::render::tier_label;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{self as core, Node, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::{Resource, ResourceExt};
@@ -58,7 +97,7 @@ pub struct World {
     pub priority_classes: ByKey<PriorityClass>,
     pub jobs: ByKey<Job>,
     /// Pods of the trainings' runs, ended ones too.
-    pub training_pods: ByKey<Pod>,
+    pub training_pods: ByKey<core::Pod>,
     /// What predictions are to be corrected by, as learned so far.
     pub ratios: Arc<Ratios>,
     /// Pods that serve our models, by the name of their Deployment.
@@ -95,11 +134,13 @@ pub fn observe(stores: &Stores, now: Timestamp) -> World {
 
 impl World {
     pub fn add_pod(&mut self, pod: Arc<Pod>) {
-        if pod.labels().get(NAME_LABEL).is_some_and(|name| name == MODEL_POD) {
-            let instance = pod.labels().get(INSTANCE_LABEL).cloned().unwrap_or_default();
-            self.model_pods.entry((pod.namespace().unwrap_or_default(), instance)).or_default().push(pod);
-        } else if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
-            self.other_pods.entry(node).or_default().push(pod);
+        match (&pod.of, &pod.node) {
+            (Of::Model { deployment, .. }, _) => {
+                let deployment = (pod.namespace().unwrap_or_default(), deployment.clone());
+                self.model_pods.entry(deployment).or_default().push(pod);
+            }
+            (Of::Others { .. }, Some(node)) => self.other_pods.entry(node.clone()).or_default().push(pod),
+            (Of::Others { .. }, None) => {}
         }
     }
 
@@ -139,7 +180,7 @@ impl World {
     pub fn with_pools(&self) -> BTreeSet<Key> {
         let is_pool = |live: &&Arc<Deployment>| {
             live.labels().get(labels::TIER).map(String::as_str) == Some(tier_label(Tier::Cloud))
-                && !live.annotations().contains_key(RETIRE_AT)
+                && live.retires_at().is_none()
         };
         let owner = |live: &Arc<Deployment>| Some((live.namespace()?, owner_model(live.as_ref())?));
         self.deployments.values().filter(is_pool).filter_map(owner).collect()
@@ -168,6 +209,17 @@ pub fn owner_model(object: &impl ResourceExt) -> Option<String> {
     }
     let owner = object.owner_references().iter().find(|owner| owner.controller == Some(true))?;
     (owner.kind == "EdgeModel").then(|| owner.name.clone())
+}
+
+/// Objects of ours by the EdgeModel that owns them.
+pub fn by_model<K: ResourceExt>(all: &ByKey<K>) -> BTreeMap<Key, Vec<&K>> {
+    let mut found = BTreeMap::<Key, Vec<&K>>::new();
+    for ((namespace, _), object) in all {
+        if let Some(model) = owner_model(object.as_ref()) {
+            found.entry((namespace.clone(), model)).or_default().push(object);
+        }
+    }
+    found
 }
 
 /// What a store holds at this moment.

@@ -1,16 +1,15 @@
 //! From Kubernetes objects to the planner's values, with units.
 
 use super::profiles::{OfSite, of_classes, status_of};
-use super::{FleetView, INSTANCE_LABEL, SiteView, World, is_ready, owner_model};
+use super::{FleetView, SiteView, World, is_ready};
 use crate::names;
 use crate::plan;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use sconce_api::{
     Amount, Basis, DurationText, EdgeFleet, EdgeModel, EdgeModelSpec, EdgeModelVersion, EdgePlacement, FleetPrices,
-    SiteServe, Terms, Tier, TierChoice, labels,
+    SiteServe, Terms, TierChoice,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -213,34 +212,10 @@ pub fn speed_of(world: &World, node: &str) -> Option<plan::Speed> {
 
 fn requested(world: &World, node: &str) -> plan::Resources {
     let pods = world.other_pods.get(node).into_iter().flatten();
-    pods.map(|pod| pod_request(pod)).fold(plan::Resources::default(), plan::Resources::plus)
+    pods.map(|pod| pod.request).fold(plan::Resources::default(), plan::Resources::plus)
 }
 
-/// As the scheduler counts: containers and sidecars together, or the largest init container if that is more.
-fn pod_request(pod: &Pod) -> plan::Resources {
-    let Some(spec) = &pod.spec else { return plan::Resources::default() };
-    let of = |resources: &Option<ResourceRequirements>| {
-        amounts(resources.as_ref().and_then(|resources| resources.requests.as_ref()).unwrap_or(&BTreeMap::new()))
-    };
-    let mut sidecars = plan::Resources::default();
-    let mut starting = plan::Resources::default();
-    for init in spec.init_containers.iter().flatten() {
-        let request = sidecars.plus(of(&init.resources));
-        starting = most(starting, request);
-        if init.restart_policy.as_deref() == Some("Always") {
-            sidecars = request;
-        }
-    }
-    let running =
-        spec.containers.iter().map(|container| of(&container.resources)).fold(sidecars, plan::Resources::plus);
-    most(starting, running).plus(spec.overhead.as_ref().map(amounts).unwrap_or_default())
-}
-
-fn most(a: plan::Resources, b: plan::Resources) -> plan::Resources {
-    plan::Resources { cpu_millis: a.cpu_millis.max(b.cpu_millis), memory_bytes: a.memory_bytes.max(b.memory_bytes) }
-}
-
-fn amounts(list: &BTreeMap<String, Quantity>) -> plan::Resources {
+pub(super) fn amounts(list: &BTreeMap<String, Quantity>) -> plan::Resources {
     plan::Resources {
         cpu_millis: amount(list, "cpu").and_then(|cpu| cpu.millis()).unwrap_or(0),
         memory_bytes: amount(list, "memory").and_then(|memory| memory.units()).unwrap_or(0),
@@ -255,7 +230,7 @@ fn amount(list: &BTreeMap<String, Quantity>, name: &str) -> Option<Amount> {
 fn home(world: &World, model: &EdgeModel, site: &str) -> Option<plan::Home> {
     let key = (model.namespace().unwrap_or_default(), names::placement(&model.name_any(), site));
     let decided = world.placements.get(&key).and_then(|placement| decided(placement));
-    decided.or_else(|| world.deployments.get(&key).and_then(|deployment| deployed(deployment)))
+    decided.or_else(|| world.deployments.get(&key).and_then(|deployment| deployment.home.clone()))
 }
 
 fn decided(placement: &EdgePlacement) -> Option<plan::Home> {
@@ -266,23 +241,6 @@ fn decided(placement: &EdgePlacement) -> Option<plan::Home> {
         variant: decision.variant.clone(),
         version: placement.spec.version_ref.name.clone(),
         replicas: count(decision.replicas),
-    })
-}
-
-fn deployed(deployment: &Deployment) -> Option<plan::Home> {
-    owner_model(deployment)?;
-    let label = |key: &str| deployment.labels().get(key).cloned();
-    let spec = deployment.spec.as_ref()?;
-    spec.selector.match_labels.as_ref()?.get(INSTANCE_LABEL)?;
-    let affinity = spec.template.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
-    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
-    let field = terms.iter().flat_map(|term| term.match_fields.iter().flatten()).next()?;
-    Some(plan::Home {
-        tier: Tier::Edge,
-        node: field.values.as_ref()?.first().cloned(),
-        variant: label(labels::VARIANT)?,
-        version: label(labels::VERSION)?,
-        replicas: count(spec.replicas.unwrap_or(1).into()),
     })
 }
 

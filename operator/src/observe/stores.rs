@@ -1,16 +1,15 @@
 //! What wakes us: one watch per kind, each with its own store and its own backoff, so that none holds up another.
 
-use super::{NAME_LABEL, TRAINING_POD};
+use super::{Deployment, NAME_LABEL, Pod, TRAINING_POD};
 use crate::metrics::{KindLabel, Metrics};
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{self as core, Node, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource, ResourceExt};
-use kube_runtime::reflector::{self, Store};
+use kube_runtime::reflector::{self, ObjectRef, Store};
 use kube_runtime::watcher::{self, Event, watcher};
 use kube_runtime::{WatchStreamExt, reflector::store::WriterDropped};
 use sconce_api::{
@@ -18,7 +17,6 @@ use sconce_api::{
 };
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use std::hash::Hash;
 use tokio::sync::watch;
 
 /// A watch that hears nothing for so long is opened anew: a silently dropped connection freezes a store no longer.
@@ -42,7 +40,7 @@ pub struct Stores {
     pub priority_classes: Store<PriorityClass>,
     pub jobs: Store<Job>,
     /// Pods of runs: those that have ended, too, since they say what came out.
-    pub training_pods: Store<Pod>,
+    pub training_pods: Store<core::Pod>,
 }
 
 impl Stores {
@@ -65,7 +63,7 @@ impl Stores {
             trainings: door.store(all.clone(), as_it_is),
             datasets: door.store(all.clone(), as_it_is),
             nodes: door.store(all, prune_node),
-            pods: door.store(alive, prune_pod),
+            pods: door.store(alive, as_it_is),
             deployments: door.store(ours.clone(), as_it_is),
             services: door.store(ours.clone(), as_it_is),
             disruption_budgets: door.store(ours.clone(), as_it_is),
@@ -104,11 +102,11 @@ struct Door<'a> {
 impl Door<'_> {
     fn store<K>(&self, config: watcher::Config, prune: fn(&mut K)) -> Store<K>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-        K::DynamicType: Eq + Hash,
+        K: Resource<DynamicType = ()> + Clone + Debug + PartialEq + DeserializeOwned + Send + Sync + 'static,
     {
         let kind = K::kind(&()).into_owned();
-        let (store, writer) = reflector::store::<K>();
+        let (store, mut writer) = reflector::store::<K>();
+        let known = store.clone();
         let events = watcher(Api::<DeserializeGuard<K>>::all(self.client.clone()), config).default_backoff();
         let (metrics, news) = (self.metrics.clone(), self.news.clone());
         tokio::spawn(async move {
@@ -116,12 +114,15 @@ impl Door<'_> {
                 object.managed_fields_mut().clear();
                 prune(object);
             });
-            let mut events = std::pin::pin!(events.reflect(writer));
+            let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(Event::Init | Event::InitApply(_)) => {}
-                    Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {
-                        news.send_replace(());
+                    Ok(mut event) => {
+                        let is_news = is_news(&known, &mut event);
+                        writer.apply_watcher_event(&event);
+                        if is_news {
+                            news.send_replace(());
+                        }
                     }
                     Err(error) => {
                         metrics.watch_errors.get_or_create(&KindLabel { kind: kind.clone() }).inc();
@@ -132,6 +133,23 @@ impl Door<'_> {
         });
         store
     }
+}
+
+/// Whether anything of what is kept has changed: of ten thousand pods and nodes somebody always writes something.
+fn is_news<K>(known: &Store<K>, event: &mut Event<K>) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + PartialEq + 'static,
+{
+    let object = match event {
+        Event::Init | Event::InitApply(_) => return false,
+        Event::Delete(_) | Event::InitDone => return true,
+        Event::Apply(object) => object,
+    };
+    let Some(before) = known.get(&ObjectRef::from_obj(object)) else { return true };
+    let version = std::mem::replace(&mut object.meta_mut().resource_version, before.meta().resource_version.clone());
+    let is_news = *object != *before;
+    object.meta_mut().resource_version = version;
+    is_news
 }
 
 /// Leaves out what cannot be read: one such object must not stop the others.
@@ -180,7 +198,7 @@ pub fn prune_node(node: &mut Node) {
 }
 
 /// Of a pod: where it is, what it requests, how its containers are.
-pub fn prune_pod(pod: &mut Pod) {
+pub fn prune_pod(pod: &mut core::Pod) {
     pod.annotations_mut().clear();
     let Some(spec) = pod.spec.as_mut() else { return };
     spec.volumes = None;
@@ -232,5 +250,30 @@ mod tests {
             .collect();
         assert_eq!((names, read.len()), (vec!["a".to_owned(), "b".to_owned()], 4));
         assert_eq!(metrics.undecodable.get_or_create(&KindLabel { kind: "EdgeModel".into() }).get(), 2);
+    }
+
+    #[test]
+    fn what_only_looks_new_wakes_nobody() {
+        let pod = |version: &str, heard: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "resourceVersion": version},
+                "spec": {"nodeName": "gw-a", "containers": []},
+                "status": {"conditions": [{"type": "Ready", "status": "True", "lastProbeTime": heard}]}}))
+            .unwrap()
+        };
+        let (store, mut writer) = reflector::store::<Pod>();
+        let mut told = |mut event: Event<Pod>| {
+            let is_news = is_news(&store, &mut event);
+            writer.apply_watcher_event(&event);
+            is_news
+        };
+        assert!(told(Event::Apply(pod("1", "2026-11-29T00:00:00Z"))));
+        assert!(!told(Event::Apply(pod("2", "2026-11-29T00:00:10Z"))));
+        let mut leaving = pod("3", "2026-11-29T00:00:10Z");
+        leaving.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now()));
+        assert!(told(Event::Apply(leaving.clone())));
+        assert!(told(Event::Delete(leaving)));
+        let kept = store.get(&ObjectRef::new("p").within("n"));
+        assert!(kept.is_none());
     }
 }

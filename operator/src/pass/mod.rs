@@ -66,8 +66,9 @@ impl Steps {
     /// Applies an object unless it is there as it should be.
     fn apply(&mut self, world: &World, object: Object) {
         let live = render::live(world, &object);
-        if live.as_ref().is_none_or(|live| !object.is_in(live) && !object.rolls_out_nothing(live)) {
-            self.objects.push(Write::Apply { object, is_new: live.is_none() });
+        if live.as_ref().is_none_or(|live| !object.is_in(live)) {
+            let is_new = live.is_none();
+            self.objects.push(Write::Apply { object: object.into(), is_new });
         }
     }
 
@@ -83,7 +84,7 @@ impl Steps {
             return;
         }
         let value = serde_json::to_value(new).unwrap_or(Value::Null);
-        self.statuses.push(Write::Status { object: Object::status(kind, live, value), news });
+        self.statuses.push(Write::Status { object: Object::status(kind, live, value).into(), news });
     }
 
     fn join(&mut self, other: Self) {
@@ -148,7 +149,7 @@ fn register(world: &World, view: &FleetView, steps: &mut Steps) {
     let fleet = view.fleet.name_any();
     for (name, site) in &view.sites {
         match &site.object {
-            None => steps.objects.push(Write::Create(render::site(name, &site.key, &fleet))),
+            None => steps.objects.push(Write::Create(render::site(name, &site.key, &fleet).into())),
             Some(live) => {
                 let new = status::edge_site(world, &view.fleet, site, live);
                 let news =
@@ -178,7 +179,7 @@ fn label_nodes(world: &World, views: &[FleetView], steps: &mut Steps) {
         let seen = (label(sconce_api::labels::TIER), label(sconce_api::labels::SITE));
         let wanted = (place.map(|(tier, _)| render::tier_label(tier)), place.and_then(|(_, site)| site));
         if seen != wanted && (place.is_some() || !is_orphan(world, seen.1)) {
-            steps.objects.push(Write::Label(render::node_labels(live, place)));
+            steps.objects.push(Write::Label(render::node_labels(live, place).into()));
         }
     }
 }

@@ -76,7 +76,7 @@ fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut St
                 if live.is_none_or(|live| live.status.as_ref() != Some(&new)) {
                     let status =
                         Object::new(Kind::EdgeModelVersion, &key.0, &version, json!({}), json!({"status": new}));
-                    steps.statuses.push(crate::apply::Write::Status { object: status, news: Vec::new() });
+                    steps.statuses.push(crate::apply::Write::Status { object: status.into(), news: Vec::new() });
                 }
                 steps.apply(input.world, object);
                 let desired = DesiredVersion { version, digest: artifact.digest.clone(), uri };

@@ -1,10 +1,11 @@
 //! Pools in the cloud: those that a model is to have, those that it has, and those that it keeps though nothing would wish for them.
 
+use super::prune::Owned;
 use super::site::revive;
 use super::{Input, Steps};
-use crate::observe::{Key, owner_model};
+use crate::observe::{Deployment, World, key};
 use crate::plan;
-use crate::render::{self, Kind, Pods, RETIRE_AT};
+use crate::render::{self, Kind, Pods};
 use crate::status::{PoolView, answers};
 use kube::ResourceExt;
 use sconce_api::{EdgeModel, EdgeModelVersion, Selector, Tier, labels};
@@ -37,26 +38,29 @@ pub fn render_pools(
 }
 
 /// The pools that the model has, wanted or not.
-pub fn pool_views(input: &Input<'_>, model: &EdgeModel, wanted: &BTreeSet<(Kind, String)>) -> Vec<PoolView> {
-    let namespace = model.namespace().unwrap_or_default();
-    let of_model = input.world.deployments.iter().filter(|((ns, _), live)| {
-        *ns == namespace
-            && owner_model(live.as_ref()).as_ref() == model.metadata.name.as_ref()
-            && live.labels().get(labels::TIER).map(String::as_str) == Some(render::tier_label(Tier::Cloud))
-    });
-    let view = |(key, live): (&Key, &std::sync::Arc<k8s_openapi::api::apps::v1::Deployment>)| {
+pub fn pool_views(
+    world: &World,
+    owned: &Owned<'_>,
+    model: &EdgeModel,
+    wanted: &BTreeSet<(Kind, String)>,
+) -> Vec<PoolView> {
+    let is_pool = |live: &&&Deployment| {
+        live.labels().get(labels::TIER).map(String::as_str) == Some(render::tier_label(Tier::Cloud))
+    };
+    let view = |live: &&Deployment| {
+        let key = key(*live);
         let label = |name: &str| live.labels().get(name).cloned().unwrap_or_default();
-        let address = input.world.services.get(key).and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
+        let address = world.services.get(&key).and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
         PoolView {
-            key: key.clone(),
             version: label(labels::VERSION),
             variant: label(labels::VARIANT),
             wanted: wanted.contains(&(Kind::Deployment, key.1.clone())),
             address: address.filter(|_| answers(live)),
-            retiring: live.annotations().contains_key(RETIRE_AT),
+            retiring: live.retires_at().is_some(),
+            key,
         }
     };
-    of_model.map(view).collect()
+    owned.deployments.get(&key(model)).into_iter().flatten().filter(is_pool).map(view).collect()
 }
 
 /// Kind and name of all that the pools are made of.

@@ -3,14 +3,15 @@
 use super::site::farewell;
 use super::{Input, Steps};
 use crate::apply::{Target, Write};
-use crate::observe::{Key, owner_model};
-use crate::render::{Kind, RETIRE_AT};
+use crate::observe::{Deployment, Key, World, by_model};
+use crate::render::Kind;
 use crate::retire::{Fate, fate};
 use crate::status::PoolView;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
-use sconce_api::EdgeModel;
+use sconce_api::{EdgeModel, EdgePlacement};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 pub struct Decided<'a> {
     pub model: &'a EdgeModel,
@@ -23,28 +24,48 @@ pub struct Decided<'a> {
     pub fates: &'a BTreeMap<String, Fate>,
 }
 
-pub fn prune(input: &Input<'_>, decided: Decided<'_>, steps: &mut Steps) {
+/// All that models have, by model.
+pub struct Owned<'a> {
+    pub deployments: BTreeMap<Key, Vec<&'a Deployment>>,
+    services: BTreeMap<Key, Vec<&'a Service>>,
+    disruption_budgets: BTreeMap<Key, Vec<&'a PodDisruptionBudget>>,
+    placements: BTreeMap<Key, Vec<&'a EdgePlacement>>,
+}
+
+impl<'a> Owned<'a> {
+    pub fn of(world: &'a World) -> Self {
+        Self {
+            deployments: by_model(&world.deployments),
+            services: by_model(&world.services),
+            disruption_budgets: by_model(&world.disruption_budgets),
+            placements: by_model(&world.placements),
+        }
+    }
+}
+
+pub fn prune(input: &Input<'_>, owned: &Owned<'_>, decided: Decided<'_>, steps: &mut Steps) {
     let world = input.world;
-    for live in unwanted(&decided, Kind::Deployment, &world.deployments) {
+    for live in unwanted(&decided, Kind::Deployment, &owned.deployments) {
         let name = live.name_any();
-        let fate = decided.fates.get(&name).copied().unwrap_or_else(|| {
-            let announced = live.annotations().get(RETIRE_AT).map(String::as_str);
-            fate(announced, is_replaced(&decided, &name), world.now, input.drain)
-        });
+        let fate = decided
+            .fates
+            .get(&name)
+            .copied()
+            .unwrap_or_else(|| fate(live.retires_at(), is_replaced(&decided, &name), world.now, input.drain));
         steps.look_at(fate.due());
         steps.farewells.extend(farewell(fate, Target::of(Kind::Deployment, live)));
     }
     // A pool's Service and budget go after its Deployment.
     let is_alone = |key: &Key| !world.deployments.contains_key(key);
-    for live in unwanted(&decided, Kind::Service, &world.services).filter(|live| is_alone(&crate::observe::key(*live)))
+    for live in unwanted(&decided, Kind::Service, &owned.services).filter(|live| is_alone(&crate::observe::key(*live)))
     {
         steps.farewells.push(Write::Delete(Target::of(Kind::Service, live)));
     }
-    let budgets = unwanted(&decided, Kind::PodDisruptionBudget, &world.disruption_budgets);
+    let budgets = unwanted(&decided, Kind::PodDisruptionBudget, &owned.disruption_budgets);
     for live in budgets.filter(|live| is_alone(&crate::observe::key(*live))) {
         steps.farewells.push(Write::Delete(Target::of(Kind::PodDisruptionBudget, live)));
     }
-    for live in unwanted(&decided, Kind::EdgePlacement, &world.placements) {
+    for live in unwanted(&decided, Kind::EdgePlacement, &owned.placements) {
         steps.farewells.push(Write::Delete(Target::of(Kind::EdgePlacement, live)));
     }
 }
@@ -63,17 +84,15 @@ fn is_pool_name(decided: &Decided<'_>, name: &str) -> bool {
     decided.wanted.contains(&(Kind::Service, name.to_owned()))
 }
 
-fn unwanted<'a, K>(decided: &'a Decided<'_>, kind: Kind, all: &'a BTreeMap<Key, Arc<K>>) -> impl Iterator<Item = &'a K>
+fn unwanted<'a, K>(decided: &'a Decided<'_>, kind: Kind, all: &'a BTreeMap<Key, Vec<&K>>) -> impl Iterator<Item = &'a K>
 where
     K: ResourceExt,
 {
     let model = decided.model;
-    let ours = move |live: &&K| {
-        live.namespace() == model.namespace()
-            && live.meta().deletion_timestamp.is_none()
-            && owner_model(*live).as_ref() == model.metadata.name.as_ref()
+    let unwanted = move |live: &&K| {
+        live.meta().deletion_timestamp.is_none()
             && live.owner_references().iter().any(|owner| Some(&owner.uid) == model.metadata.uid.as_ref())
             && !decided.wanted.contains(&(kind, live.name_any()))
     };
-    all.values().map(Arc::as_ref).filter(ours)
+    all.get(&crate::observe::key(model)).into_iter().flatten().copied().filter(unwanted)
 }

@@ -2,13 +2,13 @@
 
 use super::limits::{self, Brake, Losses};
 use super::pools::{self, pool_views, render_pools};
-use super::prune::{Decided as PruneInput, prune};
+use super::prune::{Decided as PruneInput, Owned, prune};
 use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, site_snapshot};
 use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
-use crate::render::{self, Kind, Pods, RETIRE_AT};
+use crate::render::{self, Kind, Pods};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView};
 use jiff::Timestamp;
@@ -244,11 +244,12 @@ pub fn decide(
         steps.ratio_samples.extend(placement.ratio.clone());
     }
     let cloud = view.fleet.spec.cloud.as_ref().map(|cloud| cloud.node_selector.clone()).unwrap_or_default();
+    let owned = Owned::of(world);
     for resolved in models {
         let model = resolved.0;
         let pools = pools.iter().filter(|pool| is_named(&pool.model, model)).collect::<Vec<_>>();
         let mut wanted = render_pools(input, *resolved, &pools, &cloud, steps);
-        let mut pools = pool_views(input, model, &wanted);
+        let mut pools = pool_views(world, &owned, model, &wanted);
         if kept.pools.contains(&model_name(model)) {
             pools.iter_mut().for_each(|pool| pool.wanted = !pool.retiring);
             wanted.extend(pools::objects(pools.iter().filter(|pool| pool.wanted)));
@@ -279,7 +280,8 @@ pub fn decide(
             }
             mine.push(outcome);
         }
-        prune(input, PruneInput { model, wanted: &wanted, pools: &pools, routed: &routed, fates: &fates }, steps);
+        let decided = PruneInput { model, wanted: &wanted, pools: &pools, routed: &routed, fates: &fates };
+        prune(input, &owned, decided, steps);
     }
     Some(brake)
 }
@@ -384,7 +386,7 @@ fn refusal<'a>(
 
 /// A Deployment that is wanted again does not go.
 pub(super) fn revive(input: &Input<'_>, key: &Key, steps: &mut Steps) {
-    if let Some(live) = input.world.deployments.get(key).filter(|live| live.annotations().contains_key(RETIRE_AT)) {
+    if let Some(live) = input.world.deployments.get(key).filter(|live| live.retires_at().is_some()) {
         steps.farewells.extend(farewell(Fate::Revive, Target::of(Kind::Deployment, live.as_ref())));
     }
 }
@@ -401,7 +403,7 @@ pub fn farewell(fate: Fate, target: Target) -> Option<Write> {
 
 /// Whether pods of the Deployment are on other nodes than its new one.
 fn serves_elsewhere(world: &World, deployment: &Key, node: &str) -> bool {
-    let mut nodes = world.pods_of(deployment).into_iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref());
+    let mut nodes = world.pods_of(deployment).into_iter().filter_map(|pod| pod.node.as_deref());
     nodes.any(|other| other != node)
 }
 

@@ -1,10 +1,12 @@
 //! The render step: what we write to the cluster. Pure; same decision, same objects.
 
+mod fields;
 mod job;
 mod pods;
 #[cfg(test)]
 mod tests;
 
+pub use fields::Fields;
 pub use job::{FORM, LABELLED, MANIFEST, RECIPE, Run, job, target};
 pub(crate) use pods::address;
 pub use pods::{edge_deployment, pool_objects};
@@ -23,6 +25,8 @@ use sconce_api::{
     EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, Tier, labels,
 };
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// When a replaced Deployment goes.
 pub const RETIRE_AT: &str = "sconce.dev/retire-at";
@@ -102,17 +106,39 @@ impl Object {
         Self::new(kind, &live.namespace().unwrap_or_default(), &live.name_any(), json!({}), json!({ "status": status }))
     }
 
-    /// Whether a Deployment differs from `live` in nothing but how it would roll out: room that comes and goes on a node is no change, and
-    /// would let a roll-out that waits take the pod that serves.
-    pub fn rolls_out_nothing(&self, live: &Value) -> bool {
-        let mut body = self.body.clone();
-        let strategy = body.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("strategy"));
-        self.kind == Kind::Deployment && strategy.is_some() && contains(live, &body)
+    /// Whether all that we ask for is there already: then nothing is written. How a Deployment would roll out is not asked for: room
+    /// that comes and goes on a node is no change, and would let a roll-out that waits take the pod that serves.
+    pub fn is_in(&self, live: &Fields) -> bool {
+        let parts = self.body.as_object().into_iter().flatten();
+        parts.into_iter().all(|(part, ours)| match (part.as_str(), ours) {
+            // Of what is listed the API does not say them.
+            ("apiVersion" | "kind", _) => true,
+            ("spec", Value::Object(spec)) => {
+                spec.iter().all(|(name, ours)| name == "strategy" || live.have(&["spec", name], ours))
+            }
+            _ => live.have(&[part], ours),
+        })
     }
+}
 
-    /// Whether `live` has every field of ours, with our value: then nothing is written.
-    pub fn is_in(&self, live: &Value) -> bool {
-        contains(live, &self.body)
+/// An object as it is sent. Ten thousand of them are held at once when a fleet is made: as text they take a tenth of the room.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+    text: Box<str>,
+}
+
+impl Manifest {
+    pub fn body(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+}
+
+impl From<Object> for Manifest {
+    fn from(Object { kind, namespace, name, body }: Object) -> Self {
+        Self { kind, namespace, name, text: body.to_string().into() }
     }
 }
 
@@ -120,31 +146,6 @@ fn fields(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
         _ => Map::new(),
-    }
-}
-
-/// Of lists every element counts, in order; of objects only the fields that are asked for.
-fn contains(live: &Value, ours: &Value) -> bool {
-    match (live, ours) {
-        (Value::Object(live), Value::Object(ours)) => ours.iter().all(|(name, ours)| match live.get(name) {
-            Some(live) => contains(live, ours),
-            None => is_empty(ours),
-        }),
-        (Value::Array(live), Value::Array(ours)) => {
-            live.len() == ours.len() && live.iter().zip(ours).all(|(live, ours)| contains(live, ours))
-        }
-        (live, ours) => live == ours,
-    }
-}
-
-/// The API drops what is empty: so is asked for what is to go, since a field that is only left out is no difference.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -225,23 +226,26 @@ pub struct Pods<'a> {
     pub surge: bool,
 }
 
-/// The live object, as JSON, that has the name of ours.
-pub fn live(world: &World, object: &Object) -> Option<Value> {
+/// The fields of the live object that has the name of ours.
+pub fn live<'a>(world: &'a World, object: &Object) -> Option<Cow<'a, Fields>> {
     let key = (object.namespace.clone(), object.name.clone());
-    fn json<K: serde::Serialize>(object: Option<&std::sync::Arc<K>>) -> Option<Value> {
-        object.and_then(|object| serde_json::to_value(object.as_ref()).ok())
+    fn read<'a, K: serde::Serialize>(object: Option<&Arc<K>>) -> Option<Cow<'a, Fields>> {
+        object.and_then(|object| serde_json::to_value(object.as_ref()).ok()).map(|live| Cow::Owned(Fields::of(&live)))
     }
     match object.kind {
-        Kind::EdgeFleet => json(world.fleets.get(&key)),
-        Kind::EdgeSite => json(world.sites.get(&key)),
-        Kind::EdgeNode => json(world.edge_nodes.get(&key)),
-        Kind::EdgeModel => json(world.models.get(&key)),
-        Kind::EdgeModelVersion => json(world.versions.get(&key)),
-        Kind::EdgePlacement => json(world.placements.get(&key)),
-        Kind::EdgeTraining => json(world.trainings.get(&key)),
-        Kind::Deployment => json(world.deployments.get(&key)),
-        Kind::Service => json(world.services.get(&key)),
-        Kind::PodDisruptionBudget => json(world.disruption_budgets.get(&key)),
-        Kind::Job => json(world.jobs.get(&key)),
+        Kind::EdgeFleet => read(world.fleets.get(&key)),
+        Kind::EdgeSite => read(world.sites.get(&key)),
+        Kind::EdgeNode => read(world.edge_nodes.get(&key)),
+        Kind::EdgeModel => read(world.models.get(&key)),
+        Kind::EdgeModelVersion => read(world.versions.get(&key)),
+        Kind::EdgePlacement => world
+            .placements
+            .get(&key)
+            .map(|live| Cow::Owned(Fields::of(&json!({"metadata": live.metadata, "spec": live.spec})))),
+        Kind::EdgeTraining => read(world.trainings.get(&key)),
+        Kind::Deployment => world.deployments.get(&key).map(|live| Cow::Borrowed(&live.fields)),
+        Kind::Service => read(world.services.get(&key)),
+        Kind::PodDisruptionBudget => read(world.disruption_budgets.get(&key)),
+        Kind::Job => read(world.jobs.get(&key)),
     }
 }

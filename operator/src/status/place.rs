@@ -1,14 +1,9 @@
 //! What is there for one model at one site: who answers, and what becomes of the place that was left.
 
-use super::pods::{answers_on_its_node, is_pod_ready, trouble_of};
-use crate::observe::{Key, World, is_ready};
+use crate::observe::{Deployment, Key, Of, Pod, World, is_ready};
 use crate::plan;
-use crate::render::RETIRE_AT;
 use crate::retire::{Fate, fate};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use sconce_api::{Endpoint, Reason, Tier, labels};
+use sconce_api::{Endpoint, Reason, Tier};
 use std::time::Duration;
 
 pub const GRPC: i32 = 8001;
@@ -60,7 +55,7 @@ pub fn places(
     let ready: Vec<&Pod> = world.pods_of(edge).into_iter().filter(|pod| is_answering(world, pod)).collect();
     let edge_endpoints = ready.iter().filter_map(|pod| endpoint_of(pod));
     let left = world.deployments.get(edge);
-    let announced = left.and_then(|left| left.annotations().get(RETIRE_AT)).map(String::as_str);
+    let announced = left.and_then(|left| left.retires_at());
     match decided {
         Some(placement) if placement.tier == Tier::Edge => {
             let runs = |pod: &&Pod| is_of(pod, placement);
@@ -96,14 +91,14 @@ pub fn places(
 
 /// Whether a Deployment has a Ready replica.
 pub fn answers(deployment: &Deployment) -> bool {
-    deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0) > 0
+    deployment.ready_replicas > 0
 }
 
 /// A pod that is Ready, or that only its node's silence of late makes look otherwise.
 fn is_answering(world: &World, pod: &Pod) -> bool {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let is_back = || world.nodes.get(&(String::new(), node)).is_some_and(|node| is_ready(node));
-    is_pod_ready(pod) || answers_on_its_node(pod) && is_back()
+    let node = || (String::new(), pod.node.clone().unwrap_or_default());
+    let is_back = || world.nodes.get(&node()).is_some_and(|node| is_ready(node));
+    pod.is_ready || pod.answers_on_its_node && is_back()
 }
 
 /// Where what was decided answers, only a failure is worth a word.
@@ -112,8 +107,7 @@ fn told(current: bool, trouble: (Reason, String, bool)) -> (Reason, String, bool
 }
 
 fn endpoint_of(pod: &Pod) -> Option<Endpoint> {
-    let address = pod.status.as_ref()?.pod_ip.clone()?;
-    Some(Endpoint { tier: Tier::Edge, address, port: GRPC })
+    Some(Endpoint { tier: Tier::Edge, address: pod.address.clone()?, port: GRPC })
 }
 
 /// The decided pool, if it answers; else a wanted one, or one of another version, that does and is not about to go.
@@ -134,13 +128,18 @@ fn capped(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
 
 /// Whether the pod runs what was decided, where it was decided.
 fn is_of(pod: &Pod, placement: &plan::Placement) -> bool {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
-    has_version(pod, placement) && (node.is_none() || node == placement.node.as_ref())
+    has_version(pod, placement) && (pod.node.is_none() || pod.node == placement.node)
 }
 
 fn has_version(pod: &Pod, placement: &plan::Placement) -> bool {
-    let label = |key: &str| pod.labels().get(key);
-    label(labels::VERSION) == Some(&placement.version) && label(labels::VARIANT) == Some(&placement.variant)
+    matches!(&pod.of, Of::Model { version, variant, .. } if *version == placement.version && *variant == placement.variant)
+}
+
+fn trouble_of(pod: &Pod) -> Option<(Reason, String, bool)> {
+    match &pod.of {
+        Of::Model { trouble, .. } => trouble.as_deref().cloned(),
+        Of::Others { .. } => None,
+    }
 }
 
 /// Whether all stays as it is until somebody says otherwise.
@@ -159,29 +158,25 @@ fn edge_trouble(world: &World, edge: &Key, placement: &plan::Placement) -> (Reas
         return (placement.reason, told, true);
     }
     let pods = world.pods_of(edge);
-    let coming =
-        |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none() && is_of(pod, placement) && !is_answering(world, pod);
+    let coming = |pod: &&&Pod| !pod.is_leaving() && is_of(pod, placement) && !is_answering(world, pod);
     let node = placement.node.as_deref().unwrap_or_default();
     let made = || (Reason::Starting, format!("a pod is being made on {node}"), false);
-    worst(pods.iter().filter(coming).map(|pod| trouble_of(pod)))
+    worst(pods.iter().filter(coming).filter_map(|pod| trouble_of(pod)))
         .or_else(|| refused_pods(world, edge))
         .unwrap_or_else(made)
 }
 
 fn pool_trouble(world: &World, decided: Option<&PoolView>) -> (Reason, String, bool) {
     let pods = decided.map(|pool| world.pods_of(&pool.key)).unwrap_or_default();
-    let coming = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_pod_ready(pod));
-    worst(coming.map(|pod| trouble_of(pod)))
+    let coming = pods.iter().filter(|pod| !pod.is_leaving() && !pod.is_ready);
+    worst(coming.filter_map(|pod| trouble_of(pod)))
         .or_else(|| refused_pods(world, &decided?.key))
         .unwrap_or_else(|| (Reason::Starting, "the pool in the cloud is being made".into(), false))
 }
 
 /// Why the Deployment has no pods: a quota, or an admission policy.
 fn refused_pods(world: &World, deployment: &Key) -> Option<(Reason, String, bool)> {
-    let status = world.deployments.get(deployment)?.status.as_ref()?;
-    let failure =
-        status.conditions.iter().flatten().find(|found| found.type_ == "ReplicaFailure" && found.status == "True")?;
-    Some((Reason::Starting, failure.message.clone()?, true))
+    Some((Reason::Starting, world.deployments.get(deployment)?.refused.clone()?, true))
 }
 
 /// A failure rather than work.

@@ -80,8 +80,7 @@ fn a_priority_class_gives_the_model_its_rank_and_its_pods() {
     change(&mut world, |model| model["spec"]["priorityClassName"] = json!("fraud"));
     assert_eq!(priority(&world), 1000);
     let world = settled(world);
-    let pods = world.deployments[&("vision".to_owned(), edge())].spec.clone().unwrap().template.spec.unwrap();
-    assert_eq!(pods.priority_class_name.as_deref(), Some("fraud"));
+    assert!(edge_has(&world, &json!({"spec": {"template": {"spec": {"priorityClassName": "fraud"}}}})));
     let mut without = world;
     without.priority_classes.clear();
     assert_eq!(priority(&without), 0, "one that is not there");

@@ -12,9 +12,9 @@ use super::{Input, Steps, pass};
 use crate::apply::{Refusal, Refusals, Write};
 use crate::logs::Readings;
 use crate::names;
-use crate::observe::{ByKey, World, key};
+use crate::observe::{ByKey, INSTANCE_LABEL, MODEL_POD, NAME_LABEL, World, key};
 use crate::registry::Resolutions;
-use crate::render::{Kind, RETIRE_AT, Settings};
+use crate::render::{Kind, Manifest, RETIRE_AT, Settings};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use sconce_api::Reason;
@@ -136,18 +136,25 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
             world.jobs.insert(at, Arc::new(live));
         }
         let (Write::Create(object) | Write::Apply { object, .. } | Write::Label(object)) = write else { continue };
-        let mut live = crate::render::live(&world, object)
-            .unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
+        let at = (object.namespace.clone(), object.name.clone());
+        let before = world.deployments.get(&at).filter(|_| object.kind == Kind::Deployment).cloned();
+        let mut live =
+            live(&world, object).unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
         if let Write::Label(_) = write {
             // All labels are ours here: those that we no longer say go.
             live["metadata"]["labels"] = json!({});
         }
-        placed(&mut world, object.kind, merged(live, &object.body));
+        placed(&mut world, object.kind, merged(live, &object.body()));
+        if let Some(before) = before {
+            let now = world.deployments.get_mut(&at).map(Arc::make_mut).unwrap();
+            now.metadata = before.metadata.clone();
+            (now.ready_replicas, now.refused) = (before.ready_replicas, before.refused.clone());
+        }
     }
     for write in &steps.statuses {
         let Write::Status { object, .. } = write else { continue };
-        let mut live = crate::render::live(&world, object).unwrap();
-        live["status"] = object.body["status"].clone();
+        let mut live = live(&world, object).unwrap();
+        live["status"] = object.body()["status"].take();
         placed(&mut world, object.kind, live);
     }
     for write in &steps.farewells {
@@ -170,6 +177,27 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
         }
     }
     world
+}
+
+/// The whole of what is there of that name; of a Deployment nothing is held that could not be made of ours.
+fn live(world: &World, object: &Manifest) -> Option<Value> {
+    let key = (object.namespace.clone(), object.name.clone());
+    fn json<K: serde::Serialize>(object: Option<&Arc<K>>) -> Option<Value> {
+        object.map(|object| serde_json::to_value(object.as_ref()).unwrap())
+    }
+    match object.kind {
+        Kind::EdgeFleet => json(world.fleets.get(&key)),
+        Kind::EdgeSite => json(world.sites.get(&key)),
+        Kind::EdgeNode => json(world.edge_nodes.get(&key)),
+        Kind::EdgeModel => json(world.models.get(&key)),
+        Kind::EdgeModelVersion => json(world.versions.get(&key)),
+        Kind::EdgePlacement => json(world.placements.get(&key)),
+        Kind::EdgeTraining => json(world.trainings.get(&key)),
+        Kind::Deployment => None,
+        Kind::Service => json(world.services.get(&key)),
+        Kind::PodDisruptionBudget => json(world.disruption_budgets.get(&key)),
+        Kind::Job => json(world.jobs.get(&key)),
+    }
 }
 
 fn merged(mut live: Value, ours: &Value) -> Value {
@@ -196,10 +224,15 @@ fn settled(mut world: World) -> World {
     panic!("it never rests: {:#?}", run(&world));
 }
 
+/// What a Deployment's pods are known by.
+fn pod_labels(world: &World, deployment: &str) -> Value {
+    let labels = world.deployments[&("vision".to_owned(), deployment.to_owned())].labels();
+    merged(json!(labels), &json!({NAME_LABEL: MODEL_POD, INSTANCE_LABEL: deployment}))
+}
+
 /// A Ready pod of the Deployment.
 fn pod(world: &mut World, deployment: &str, ip: &str, node: &str) {
-    let template = world.deployments[&("vision".to_owned(), deployment.to_owned())].spec.clone().unwrap().template;
-    let labels = template.metadata.unwrap().labels;
+    let labels = pod_labels(world, deployment);
     let pod = json!({"metadata": {"name": ip, "namespace": "vision", "labels": labels}, "spec": {"nodeName": node, "containers": []},
         "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]}});
     world.add_pod(Arc::new(serde_json::from_value(pod).unwrap()));
@@ -210,7 +243,7 @@ fn answers(world: &mut World, digest: &str, address: &str) -> String {
     let pool = names::pool("digits", digest, "f32");
     let at = ("vision".to_owned(), pool.clone());
     let mut live = world.deployments[&at].as_ref().clone();
-    live.status.get_or_insert_default().ready_replicas = Some(1);
+    live.ready_replicas = 1;
     world.deployments.insert(at.clone(), Arc::new(live));
     let mut service = world.services[&at].as_ref().clone();
     service.spec.get_or_insert_default().cluster_ip = Some(address.into());
@@ -244,11 +277,16 @@ fn is_updated(world: &mut World) {
 /// Whether a Deployment that is there was told to go.
 fn is_leaving(world: &World, name: &str) -> Option<bool> {
     let live = world.deployments.get(&("vision".to_owned(), name.to_owned()));
-    live.map(|live| live.annotations().contains_key(RETIRE_AT))
+    live.map(|live| live.retires_at().is_some())
 }
 
 fn edge() -> String {
     names::placement("digits", "site-a")
+}
+
+/// Whether the edge's Deployment has these fields.
+fn edge_has(world: &World, fields: &Value) -> bool {
+    world.deployments[&("vision".to_owned(), edge())].fields.have(&[], fields)
 }
 
 fn endpoints(world: &World) -> Vec<String> {

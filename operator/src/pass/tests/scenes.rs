@@ -23,8 +23,8 @@ fn a_model_comes_to_the_edge_and_then_nothing_is_written() {
 fn pods_that_cannot_replace_those_that_answer_are_told() {
     let mut world = settled(scene("25ms"));
     pod(&mut world, &edge(), "10.1.0.5", "a-1");
-    let template = world.deployments[&("vision".to_owned(), edge())].spec.clone().unwrap().template;
-    let fails = json!({"metadata": {"name": "next", "namespace": "vision", "labels": template.metadata.unwrap().labels},
+    let labels = pod_labels(&world, &edge());
+    let fails = json!({"metadata": {"name": "next", "namespace": "vision", "labels": labels},
         "spec": {"nodeName": "a-1", "containers": []},
         "status": {"initContainerStatuses": [{"name": "fetch", "image": "", "imageID": "", "ready": false, "restartCount": 1,
             "state": {"terminated": {"exitCode": 1, "message": "SignatureInvalid: by nobody"}}}]}});
@@ -122,8 +122,7 @@ fn a_pod_that_served_through_a_cut_is_routed_to_at_once() {
     world = settled(world);
     let at = ("vision".to_owned(), edge());
     let mut silent = world.model_pods[&at][0].as_ref().clone();
-    let conditions = json!([{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]);
-    silent.status.get_or_insert_default().conditions = serde_json::from_value(conditions).unwrap();
+    (silent.is_ready, silent.answers_on_its_node) = (false, true);
     world.model_pods.insert(at, vec![Arc::new(silent)]);
     let world = settled(world);
     assert_eq!((endpoints(&world), stands(&world, "Ready")), (vec!["10.1.0.5".to_owned()], "True/Ready".into()));
@@ -192,8 +191,7 @@ fn pods_that_a_quota_refuses_are_said_to_be() {
     let mut world = settled(scene("25ms"));
     let at = ("vision".to_owned(), edge());
     let mut live = world.deployments[&at].as_ref().clone();
-    let failure = json!([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}]);
-    live.status.get_or_insert_default().conditions = serde_json::from_value(failure).unwrap();
+    live.refused = Some("exceeded quota: q".into());
     world.deployments.insert(at.clone(), Arc::new(live));
     let placement = settled(world).placements[&at].status.clone().unwrap();
     let serving = placement.conditions.iter().find(|condition| condition.type_ == "Serving").unwrap();

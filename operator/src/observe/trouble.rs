@@ -1,23 +1,8 @@
-//! What a pod says of itself.
+//! What a pod says of itself that is not Ready.
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use kube::ResourceExt;
 use sconce_api::Reason;
-
-pub fn is_pod_ready(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none() && is_true(pod, "Ready")
-}
-
-/// Whether a pod answers as far as its own node last said. While a node is without contact the control plane calls its pods
-/// not Ready, and for some seconds after it is back; the containers are as their node left them.
-pub fn answers_on_its_node(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none() && is_true(pod, "ContainersReady")
-}
-
-fn is_true(pod: &Pod, kind: &str) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == kind && condition.status == "True")
-}
 
 /// Why a pod that is not Ready is not: the table's word, and a sentence. `bool`: whether it is a failure rather than work.
 pub fn trouble_of(pod: &Pod) -> (Reason, String, bool) {
