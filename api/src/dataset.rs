@@ -1,6 +1,8 @@
 //! `EdgeDataset`: what is collected at the edge, what must not leave it, and where the rest goes.
 
+use crate::amounts::*;
 use crate::common::*;
+use crate::selector::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,6 +1,8 @@
 //! `EdgeFleet`: which nodes are edge and cloud, what a site is, what is assumed until measured.
 
+use crate::amounts::*;
 use crate::common::*;
+use crate::selector::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

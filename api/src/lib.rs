@@ -5,6 +5,7 @@
 // Each `printcolumn` of a kind repeats `type_`, which the lint takes for a duplicate.
 #![allow(clippy::duplicated_attributes)]
 
+mod amounts;
 mod common;
 mod dataset;
 mod fleet;
@@ -13,11 +14,13 @@ mod node;
 mod placement;
 mod reasons;
 mod recipe;
+mod selector;
 mod site;
 mod training;
 mod trigger;
 mod version;
 
+pub use amounts::*;
 pub use common::*;
 pub use dataset::*;
 pub use fleet::*;
@@ -26,6 +29,7 @@ pub use node::*;
 pub use placement::*;
 pub use reasons::*;
 pub use recipe::*;
+pub use selector::*;
 pub use site::*;
 pub use training::*;
 pub use trigger::*;

@@ -1,6 +1,8 @@
 //! `EdgeModel`: which model, for which sites, and what must hold. Where it runs is not said here.
 
+use crate::amounts::*;
 use crate::common::*;
+use crate::selector::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

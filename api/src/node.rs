@@ -1,5 +1,6 @@
 //! `EdgeNode`: what a node's agent has measured. The one place where observations enter the API.
 
+use crate::amounts::*;
 use crate::common::*;
 use crate::dataset::Collected;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

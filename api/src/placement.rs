@@ -1,5 +1,6 @@
 //! `EdgePlacement`: the decision for one model at one site, with its reasons in numbers.
 
+use crate::amounts::*;
 use crate::common::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};

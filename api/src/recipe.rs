@@ -1,7 +1,7 @@
 //! The parts of a recipe that the trainer reads: their kinds are checked here, their attributes by the trainer, which names what
 //! is wrong with a layer by its shapes, as no schema can.
 
-use crate::common::*;
+use crate::amounts::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value, json};

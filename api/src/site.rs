@@ -1,5 +1,6 @@
 //! `EdgeSite`: edge nodes that are close to each other, their link and their contact.
 
+use crate::amounts::*;
 use crate::common::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};

@@ -1,6 +1,7 @@
 //! `EdgeTraining`: a recipe for a model. What a network, its preprocessing and its fitting may be, the trainer knows; here their
 //! shape is checked.
 
+use crate::amounts::*;
 use crate::common::*;
 use crate::recipe::*;
 use crate::trigger::{RunData, TrainingTrigger};

@@ -1,6 +1,6 @@
 //! When a recipe runs again: by a person, by the clock, by what has been labelled since, or when the world is another.
 
-use crate::common::*;
+use crate::amounts::*;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! `EdgeModelVersion`: what one immutable artifact is.
 
+use crate::amounts::*;
 use crate::common::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
