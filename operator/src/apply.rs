@@ -8,8 +8,8 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Status;
-use kube::{Client, ResourceExt};
+use kube::core::{ApiResource, DynamicResourceScope, PartialObjectMeta, Status};
+use kube::{Client, Resource, ResourceExt};
 use sconce_api::Reason;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,54 +229,56 @@ impl Applier {
     }
 }
 
+/// Of the objects that come back nothing else is read.
+type Answer = PartialObjectMeta<DynamicObject>;
+
 async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
     match write {
         Write::Create(object) => {
             let body: DynamicObject = serde_json::from_value(object.body()).map_err(kube::Error::SerdeError)?;
-            done(
-                api(client, object.kind, &object.namespace).create(&PostParams::default(), &body).await,
-                Status::is_already_exists,
-            )
+            let api: Api<DynamicObject> = api(client, object.kind, &object.namespace);
+            done(api.create(&PostParams::default(), &body).await, Status::is_already_exists)
         }
         Write::Apply { object, is_new } => {
-            let api = api(client, object.kind, &object.namespace);
+            let api: Api<Answer> = api(client, object.kind, &object.namespace);
             if *is_new
-                && let Some(there) = api.get_opt(&object.name).await?
+                && let Some(there) = api.get_metadata_opt(&object.name).await?
                 && !is_ours(&there, object)
             {
                 return Err(ApplyError::NameConflict);
             }
             let parameters = PatchParams::apply(MANAGER).force();
-            done(api.patch(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
+            done(api.patch_metadata(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
         }
         Write::Label(object) => {
             let parameters = PatchParams::apply(NODE_MANAGER).force();
-            let api = api(client, object.kind, &object.namespace);
-            done(api.patch(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
+            let api: Api<Answer> = api(client, object.kind, &object.namespace);
+            done(api.patch_metadata(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
         }
         Write::Status { object, .. } => {
             let parameters = PatchParams::apply(MANAGER).force();
-            let api = api(client, object.kind, &object.namespace);
+            let api: Api<Answer> = api(client, object.kind, &object.namespace);
             done(api.patch_status(&object.name, &parameters, &Patch::Apply(object.body())).await, Status::is_not_found)
         }
         Write::Retire { target, at } => {
             let at = at.map(|at| at.to_string());
             let patch = json!({"metadata": {"uid": target.uid, "annotations": {RETIRE_AT: at}}});
             let parameters = PatchParams { field_manager: Some(RETIRE_MANAGER.into()), ..PatchParams::default() };
-            let api = api(client, target.kind, &target.namespace);
-            done(api.patch(&target.name, &parameters, &Patch::Merge(&patch)).await, Status::is_not_found)
+            let api: Api<Answer> = api(client, target.kind, &target.namespace);
+            done(api.patch_metadata(&target.name, &parameters, &Patch::Merge(&patch)).await, Status::is_not_found)
         }
         Write::Suspend { target, suspend } => {
             let patch = json!({"metadata": {"uid": target.uid}, "spec": {"suspend": suspend}});
             let parameters = PatchParams { field_manager: Some(SUSPEND_MANAGER.into()), ..PatchParams::default() };
-            let api = api(client, target.kind, &target.namespace);
-            done(api.patch(&target.name, &parameters, &Patch::Merge(&patch)).await, Status::is_not_found)
+            let api: Api<Answer> = api(client, target.kind, &target.namespace);
+            done(api.patch_metadata(&target.name, &parameters, &Patch::Merge(&patch)).await, Status::is_not_found)
         }
         Write::Delete(target) => {
             let preconditions =
                 Preconditions { uid: target.uid.clone(), resource_version: target.resource_version.clone() };
             let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-            let deleted = api(client, target.kind, &target.namespace).delete(&target.name, &parameters).await;
+            let api: Api<Answer> = api(client, target.kind, &target.namespace);
+            let deleted = api.delete(&target.name, &parameters).await;
             // A conflict means that it changed: the next look decides again.
             done(deleted, |status| status.is_not_found() || status.is_conflict())
         }
@@ -292,13 +294,17 @@ fn done<T>(result: kube::Result<T>, is_fine: impl Fn(&Status) -> bool) -> Result
 }
 
 /// The same owner, by uid: a model that was made anew has other children.
-fn is_ours(there: &DynamicObject, ours: &Manifest) -> bool {
+fn is_ours(there: &impl ResourceExt, ours: &Manifest) -> bool {
     let body = ours.body();
     let uid = body.pointer("/metadata/ownerReferences/0/uid").and_then(|uid| uid.as_str());
     there.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
-fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+/// `K`: what is read of the answer.
+fn api<K>(client: &Client, kind: Kind, namespace: &str) -> Api<K>
+where
+    K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+{
     let resource = kind.resource();
     if namespace.is_empty() {
         Api::all_with(client.clone(), &resource)

@@ -86,6 +86,7 @@ impl Controller {
             let result = if applier.retry_at().is_none() { "success" } else { "error" };
             self.metrics.reconciles.get_or_create(&ResultLabel { result }).inc();
             self.metrics.passes.observe(started.elapsed().as_secs_f64());
+            tracing::debug!(took = ?started.elapsed(), look_at = ?look_at.map(|at| at.to_string()), "passed");
             let wake = wake_at(look_at, now, &applier, &resolutions, started);
             loop {
                 self.pulse.beat();

@@ -121,6 +121,7 @@ impl Door<'_> {
                         let is_news = is_news(&known, &mut event);
                         writer.apply_watcher_event(&event);
                         if is_news {
+                            tracing::debug!(kind, "news");
                             news.send_replace(());
                         }
                     }
