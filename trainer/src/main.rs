@@ -41,10 +41,12 @@ const CHECKPOINTS: &str = "checkpoints";
 const STOPPED: u8 = 143;
 
 fn main() -> Result<ExitCode> {
-    alone()?;
+    let args = Args::parse();
+    if !matches!(args.verb, Verb::Publish { .. }) {
+        alone()?;
+    }
     // An error would say that one is installed already.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let args = Args::parse();
     match args.verb {
         Verb::Train(flags) => train(&flags, &args.insecure_registry).or_else(|error| in_vain(&flags, error)),
         Verb::Compress { artifact, source } => compress(&artifact, &source, &args.insecure_registry),
