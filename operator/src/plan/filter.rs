@@ -6,6 +6,7 @@ use super::{
     AS_PREDICTED, CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text,
 };
 use sconce_api::{Reason, Tier, TierChoice};
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -223,18 +224,19 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
             }
         }
     }
-    let mut open = Vec::with_capacity(site.nodes.len());
-    for &place in &site.nodes {
-        match edge(snapshot, model, place.node) {
-            Ok(()) => open.push(place),
-            Err(failure) => failed.push(Failed { node: Some(place.node), variant: None, failure }),
+    // Mostly all are.
+    let mut open = Cow::Borrowed(&site.nodes[..]);
+    for place in &site.nodes {
+        if let Err(failure) = edge(snapshot, model, place.node) {
+            failed.push(Failed { node: Some(place.node), variant: None, failure });
+            open.to_mut().retain(|open| open.index != place.index);
         }
     }
     // What the variant does on each kind of node.
     let mut of_kind: Vec<Option<Rc<Offer<'a>>>> = vec![None; site.kinds];
     for &(variant, failure) in &variants {
         of_kind.fill(None);
-        for &SiteNode { node, index, kind } in &open {
+        for &SiteNode { node, index, kind } in &*open {
             let mut fail = |failure| failed.push(Failed { node: Some(node), variant: Some(variant), failure });
             if let Some(failure) = failure {
                 fail(failure);
@@ -297,10 +299,9 @@ fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Var
     let known = Service::on_node(variant, node);
     let service = known.unwrap_or(Service::least());
     let load = Load::from(model);
-    let replicas = load.replicas(&service, predict::MOST_REPLICAS);
-    let request = predict::request(model, variant, &service, replicas);
-    let busy_ppm = load.busy_ppm(&service, replicas);
-    let prediction = predict::at_edge(model, snapshot.local, &service, busy_ppm);
+    let (replicas, busy_ppm) = load.replicas(&service, predict::MOST_REPLICAS);
+    let request = predict::request(&load, variant, load.request_ns(&service, replicas), replicas);
+    let prediction = predict::at_edge(&load, snapshot.local, &service, busy_ppm);
     let class = node.speed.as_ref().map_or("", |speed| &speed.class);
     let percent = snapshot.ratios.percent(Tier::Edge, class, &variant.name);
     Offer {
@@ -345,9 +346,9 @@ fn in_cloud<'a>(
         return Err(Failure::NoSpeedOfClass { class: &speed.class });
     };
     let load = Load::from(model);
-    let replicas = load.replicas(&service, u64::MAX);
-    let busy_ppm = load.busy_ppm(&service, replicas);
-    let request = predict::request(model, variant, &service, replicas);
+    let (replicas, busy_ppm) = load.replicas(&service, u64::MAX);
+    let request_ns = load.request_ns(&service, replicas);
+    let request = predict::request(&load, variant, request_ns, replicas);
     let prediction = predict::in_cloud(model, &snapshot.link, &service, busy_ppm);
     let percent = snapshot.ratios.percent(Tier::Cloud, &speed.class, &variant.name);
     Ok(Offer {
@@ -359,7 +360,7 @@ fn in_cloud<'a>(
         percent,
         busy_ppm,
         prediction,
-        cost_millis: predict::cost::cloud(model, &service, replicas, request.memory_bytes, &snapshot.prices),
+        cost_millis: predict::cost::cloud(model, request_ns, request.memory_bytes, &snapshot.prices),
         is_known: true,
     })
 }
