@@ -44,7 +44,8 @@ pub struct EdgeNodeStatus {
     /// The node's link to the Service sconce-cloud; absent on a node that has not reached it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<NodeLink>,
-    /// A call to the router of the same node and back; what a model on this node adds to it is its own time.
+    /// A call to the server of a model on this node and back, or to the node's router until there is one; what a model adds to it is
+    /// its own time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_round_trip: Option<RoundTrip>,
     /// What others take of the node: all that is no model of ours.

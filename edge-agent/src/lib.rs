@@ -7,6 +7,7 @@ mod collect;
 mod gflops;
 mod hardware;
 mod health;
+mod hop;
 mod link;
 mod measure;
 mod metrics;

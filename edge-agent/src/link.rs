@@ -59,17 +59,9 @@ pub fn endpoint(cloud: &str) -> Result<Endpoint, tonic::transport::Error> {
         .keep_alive_while_idle(true))
 }
 
-/// Probes for ever: 500 probes back to back, again while they are uneven (for a while), then a burst of 20 each `interval`; all
+/// Probes for ever: 500 probes first, again while they are uneven (for a while), then a burst of 20 each `interval`; all
 /// anew when the link has become another; connects again when the link is lost.
-pub async fn probe(
-    who: &'static str,
-    endpoint: Endpoint,
-    alone: Alone,
-    interval: Duration,
-    link: watch::Sender<Link>,
-    metrics: Metrics,
-) {
-    let mut window = Window::default();
+pub async fn probe(who: &str, endpoint: Endpoint, prober: &mut Prober) {
     loop {
         let mut backoff = ExponentialBuilder::default()
             .with_jitter()
@@ -88,66 +80,95 @@ pub async fn probe(
                             "{who} not reached; trying until it is"
                         );
                     }
-                    metrics.probe_lost();
-                    sleep(backoff.next().unwrap_or(interval)).await;
+                    prober.metrics.probe_lost();
+                    sleep(backoff.next().unwrap_or(prober.interval)).await;
                 }
             }
         };
         tracing::info!(address = %endpoint.uri(), "connected to the {who}");
-        let lost = bursts(channel, &alone, interval, &mut window, &link, &metrics).await;
-        metrics.probe_lost();
+        let mut client = HealthClient::new(channel);
+        prober.begin();
+        let lost = loop {
+            match prober.burst(&mut client).await {
+                Ok(pause) => sleep(pause).await,
+                Err(lost) => break lost,
+            }
+        };
+        prober.metrics.probe_lost();
         tracing::warn!(error = &lost as &dyn std::error::Error, "link to the {who} lost; the last numbers stay");
         sleep(Duration::from_millis(250)).await;
     }
 }
 
-/// Bursts over one connection until it is lost.
-async fn bursts(
-    channel: Channel,
-    alone: &Alone,
+/// Measures one way by bursts of probes.
+pub struct Prober {
+    alone: Alone,
     interval: Duration,
-    window: &mut Window,
-    link: &watch::Sender<Link>,
-    metrics: &Metrics,
-) -> tonic::Status {
-    let mut client = HealthClient::new(channel);
-    let began = Instant::now();
-    let mut first = window.len() < P99_FROM;
-    loop {
-        let quiet = alone.lock().await;
+    window: Window,
+    link: watch::Sender<Link>,
+    metrics: Metrics,
+    /// The first samples are still to come, or are taken again.
+    first: bool,
+    began: Instant,
+}
+
+impl Prober {
+    pub fn new(alone: Alone, interval: Duration, link: watch::Sender<Link>, metrics: Metrics) -> Self {
+        Self { alone, interval, window: Window::default(), link, metrics, first: true, began: Instant::now() }
+    }
+
+    /// Over a new connection the window is gone on with.
+    fn begin(&mut self) {
+        self.began = Instant::now();
+        self.first = self.window.len() < P99_FROM;
+    }
+
+    /// It is another way from now on: nothing of the one before counts.
+    pub fn begin_anew(&mut self) {
+        self.window = Window::default();
+        self.begin();
+    }
+
+    /// As many probes as are wanted now; how long to pause then.
+    ///
+    /// # Errors
+    /// If one gets no answer.
+    pub async fn burst(&mut self, client: &mut HealthClient<Channel>) -> Result<Duration, tonic::Status> {
+        let quiet = self.alone.lock().await;
         // Not counted: it wakes an idle radio and, after a connection's end, opens the next.
-        if let Err(lost) = round_trip(&mut client, String::new()).await {
-            return lost;
-        }
-        for done in 1..=window.wanted() {
-            match round_trip(&mut client, String::new()).await {
-                Ok(round_trip) => window.push(round_trip),
-                Err(lost) => return lost,
-            }
-            metrics.probe_answered();
-            let round_trip = window.summary();
-            if first && began.elapsed() < STARTING && round_trip.is_some_and(|summary| summary.is_uneven()) {
-                *window = Window::default();
+        round_trip(client, String::new()).await?;
+        for done in 1..=self.window.wanted() {
+            sleep(apart(done)).await;
+            self.window.push(round_trip(client, String::new()).await?);
+            self.metrics.probe_answered();
+            let round_trip = self.window.summary();
+            if self.first && self.began.elapsed() < STARTING && round_trip.is_some_and(|summary| summary.is_uneven()) {
+                self.window = Window::default();
                 break;
             }
             if done % BURST == 0 {
-                metrics.round_trip(round_trip);
-                link.send_replace(Link { round_trip, contact: Some(Instant::now()) });
+                self.metrics.round_trip(round_trip);
+                self.link.send_replace(Link { round_trip, contact: Some(Instant::now()) });
             }
         }
         drop(quiet);
-        if window.tells_of_another_link() {
+        if self.window.tells_of_another_link() {
             tracing::info!("the link to the cloud tier or router has become another; measuring it anew");
-            window.begin_anew();
-            continue;
+            self.window.begin_anew();
+            return Ok(Duration::ZERO);
         }
-        if window.len() >= P99_FROM {
-            first = false;
-            sleep(interval).await;
-        } else {
-            sleep(PAUSE).await;
+        if self.window.len() < P99_FROM {
+            return Ok(PAUSE);
         }
+        self.first = false;
+        Ok(self.interval)
     }
+}
+
+/// Between two probes, from 5 to 15 ms, in an order that meets no clock's beat: probes that follow an answer at once find
+/// everybody awake, and of a moment in which nobody runs only one of them tells.
+fn apart(done: usize) -> Duration {
+    Duration::from_micros(5_000 + done as u64 * 6_180 % 10_000)
 }
 
 /// One health check. Any answer of the server is a round trip, even that it knows no such service, or no health checks.
@@ -176,14 +197,9 @@ mod tests {
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
         let (sender, mut link) = watch::channel(Link::default());
-        let probing = tokio::spawn(probe(
-            "cloud tier",
-            endpoint(&address.to_string()).unwrap(),
-            Alone::default(),
-            Duration::from_secs(600),
-            sender,
-            Metrics::default(),
-        ));
+        let mut prober = Prober::new(Alone::default(), Duration::from_secs(600), sender, Metrics::default());
+        let endpoint = endpoint(&address.to_string()).unwrap();
+        let probing = tokio::spawn(async move { probe("cloud tier", endpoint, &mut prober).await });
         let measured = *link
             .wait_for(|link| link.round_trip.is_some_and(|round_trip| round_trip.samples == P99_FROM))
             .await

@@ -3,7 +3,8 @@
 use crate::args::Run;
 use crate::hardware;
 use crate::health::Health;
-use crate::link::{self, Alone, Link};
+use crate::hop;
+use crate::link::{self, Alone, Link, Prober};
 use crate::measure::Measurer;
 use crate::metrics::Metrics;
 use crate::node::{Reporter, Seen, Tell};
@@ -16,6 +17,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// Where the servers of models answer.
+const MODELS: u16 = 8001;
 
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
@@ -61,7 +65,7 @@ pub async fn run(args: Run) -> Result<(), Error> {
     let (uplink_sender, uplink) = watch::channel(None);
     let (waits_sender, waits) = watch::channel(None);
     let (scope_sender, scope) = watch::channel(None);
-    let (probed, alone) = (link.clone(), Alone::default());
+    let (probed, alone, here_probed) = (link.clone(), Alone::default(), here.clone());
     let collecting = collecting(&args, &client, &watching, &scope, &metrics);
     let measurer = Measurer {
         client: client.clone(),
@@ -80,12 +84,14 @@ pub async fn run(args: Run) -> Result<(), Error> {
     let tell = Tell { scope: scope_sender, told: told_sender };
     let reporter = Reporter::new(client, args.node_name, seen, tell, args.probe_interval, metrics.clone());
     let (turned, routed) = (health.clone(), health.clone());
+    let mut to_cloud = Prober::new(alone.clone(), args.probe_interval, link_sender, metrics.clone());
+    // Counted by nobody: a prober's metrics are those of the cloud tier.
+    let to_models = Prober::new(alone.clone(), args.probe_interval, local_sender, Metrics::default());
     let server = axum::serve(listener, health.router());
     // None of these ends; SIGTERM drops them all. A routes file is written in one go, so that none is cut off half way.
     tokio::select! {
-        () = link::probe("cloud tier", endpoint.clone(), alone.clone(), args.probe_interval, link_sender, metrics.clone()) => {}
-        // Counted by nobody: its metrics are those of the cloud tier.
-        () = link::probe("router", router, alone.clone(), args.probe_interval, local_sender, Metrics::default()) => {}
+        () = link::probe("cloud tier", endpoint.clone(), &mut to_cloud) => {}
+        () = hop::probe(router, MODELS, here_probed, to_models) => {}
         () = usage::read(args.probe_interval, here, is_measuring, usage_sender, metrics.clone()) => {}
         () = measurer.follow(profiles_sender) => {}
         () = uplink::probe(endpoint, alone, probed, uplink_sender) => {}

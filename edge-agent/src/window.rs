@@ -43,9 +43,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The tail is more than twice the median: the node was busy, or the link is.
+    /// The tail is more than twice the median, and 2 ms: the node was busy, or the link is. Less is what it takes to wake who slept.
     pub fn is_uneven(&self) -> bool {
-        self.p99.is_some_and(|p99| p99 > self.p50 * 2)
+        self.p99.is_some_and(|p99| p99 > self.p50 * 2 + ANOTHER_BY)
     }
 }
 
@@ -162,6 +162,16 @@ mod tests {
             Summary { p50: Duration::from_micros(500), p99: Some(Duration::from_micros(990)), samples: 1000 };
         assert_eq!(window(1..=1000).summary(), Some(expected));
         assert_eq!(window((1..=1000).rev()).summary(), Some(expected));
+    }
+
+    #[test]
+    fn a_node_that_is_starting_is_uneven_and_one_that_slept_is_not() {
+        let uneven = |p50, p99| {
+            let [p50, p99] = [p50, p99].map(Duration::from_micros);
+            Summary { p50, p99: Some(p99), samples: P99_FROM }.is_uneven()
+        };
+        assert!(uneven(300, 20_000) && uneven(200_000, 420_000));
+        assert!(!uneven(300, 2_500) && !uneven(200_000, 390_000));
     }
 
     #[test]

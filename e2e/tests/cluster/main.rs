@@ -12,6 +12,7 @@ mod faults;
 mod lake;
 mod learning;
 mod placing;
+mod predicted;
 mod readme;
 mod stable;
 mod suite;

@@ -6,6 +6,7 @@ use super::{
     AS_PREDICTED, CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text,
 };
 use sconce_api::{Reason, Tier, TierChoice};
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -19,7 +20,11 @@ pub(super) struct Candidate<'a> {
     pub index: usize,
     /// It is where the model runs today.
     pub home: bool,
-    offer: Rc<Offer<'a>>,
+    /// What the model's variants do on each kind of node, and in the cloud: all that it has, since one list is made faster than many
+    /// things.
+    offers: Rc<Vec<Offer<'a>>>,
+    /// Its own among them.
+    at: usize,
 }
 
 /// What a variant does on nodes that are equal, or in the cloud.
@@ -46,7 +51,7 @@ impl<'a> Deref for Candidate<'a> {
     type Target = Offer<'a>;
 
     fn deref(&self) -> &Self::Target {
-        &self.offer
+        &self.offers[self.at]
     }
 }
 
@@ -86,14 +91,14 @@ impl<'a> Candidate<'a> {
     /// From here on it has an offer of its own, unless that is as it was.
     fn differs(&mut self, percent: u64, too_slow: Option<Slow>) {
         if (percent, too_slow) != (self.percent, self.too_slow) {
-            let offer = Rc::make_mut(&mut self.offer);
-            (offer.percent, offer.too_slow) = (percent, too_slow);
+            let offer = Offer { percent, too_slow, ..Offer::clone(self) };
+            (self.offers, self.at) = (Rc::new(vec![offer]), 0);
         }
     }
 
     /// Whether it is the same offer as the other's.
     pub fn is_as(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.offer, &other.offer)
+        Rc::ptr_eq(&self.offers, &other.offers) && self.at == other.at
     }
 
     pub fn name(&self) -> String {
@@ -201,7 +206,10 @@ impl<'a> Site<'a> {
 /// first failure.
 pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidate<'a>>, Vec<Failed<'a>>) {
     let snapshot = site.snapshot;
-    let (mut passed, mut failed) = (Vec::with_capacity(model.variants.len() * (site.nodes.len() + 1)), Vec::new());
+    let most = |places: usize| model.variants.len() * (places + 1);
+    let mut offers = Vec::with_capacity(most(site.kinds));
+    // Each with its offer's place among them.
+    let (mut passed, mut failed) = (Vec::with_capacity(most(site.nodes.len())), Vec::new());
     let mut variants = Vec::with_capacity(model.variants.len());
     for variant in &model.variants {
         variants.push((variant, accurate_enough(model, variant).err()));
@@ -216,48 +224,58 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
                 match failure.map_or_else(|| in_cloud(snapshot, model, speed, variant), Err) {
                     Err(failure) => failed.push(Failed { node: None, variant: Some(variant), failure }),
                     Ok(offer) => {
-                        let home = is_home(None, variant);
-                        passed.push(Candidate { node: None, index: usize::MAX, home, offer: Rc::new(offer) });
+                        passed.push((None, offers.len(), is_home(None, variant)));
+                        offers.push(offer);
                     }
                 }
             }
         }
     }
-    let mut open = Vec::with_capacity(site.nodes.len());
-    for &place in &site.nodes {
-        match edge(snapshot, model, place.node) {
-            Ok(()) => open.push(place),
-            Err(failure) => failed.push(Failed { node: Some(place.node), variant: None, failure }),
+    // Mostly all are.
+    let mut open = Cow::Borrowed(&site.nodes[..]);
+    for place in &site.nodes {
+        if let Err(failure) = edge(snapshot, model, place.node) {
+            failed.push(Failed { node: Some(place.node), variant: None, failure });
+            open.to_mut().retain(|open| open.index != place.index);
         }
     }
     // What the variant does on each kind of node.
-    let mut of_kind: Vec<Option<Rc<Offer<'a>>>> = vec![None; site.kinds];
+    let mut of_kind: Vec<Option<usize>> = vec![None; site.kinds];
     for &(variant, failure) in &variants {
         of_kind.fill(None);
-        for &SiteNode { node, index, kind } in &open {
+        for place in &*open {
+            let SiteNode { node, index, kind } = *place;
             let mut fail = |failure| failed.push(Failed { node: Some(node), variant: Some(variant), failure });
             if let Some(failure) = failure {
                 fail(failure);
                 continue;
             }
             let is_own = !variant.node_profiles.is_empty() && variant.node_profiles.contains_key(&node.name);
-            let offer = match &of_kind[kind] {
-                Some(offer) if !is_own => Rc::clone(offer),
+            let at = match of_kind[kind] {
+                Some(at) if !is_own => at,
                 _ => {
-                    let offer = Rc::new(on_node(snapshot, model, node, variant));
+                    offers.push(on_node(snapshot, model, node, variant));
+                    let at = offers.len() - 1;
                     if !is_own {
-                        of_kind[kind] = Some(Rc::clone(&offer));
+                        of_kind[kind] = Some(at);
                     }
-                    offer
+                    at
                 }
             };
-            match lacks_room(node, &offer, site.rooms[index], false).or_else(|| lacks_store(node, &offer)) {
-                Some(failure) => fail(exceeds_share(node, &offer, snapshot.max_share_millis).unwrap_or(failure)),
+            let offer = &offers[at];
+            match lacks_room(node, offer, site.rooms[index], false).or_else(|| lacks_store(node, offer)) {
+                Some(failure) => fail(exceeds_share(node, offer, snapshot.max_share_millis).unwrap_or(failure)),
                 None if !offer.is_known => fail(Failure::NoSpeedOfNode { node: &node.name }),
-                None => passed.push(Candidate { node: Some(node), index, home: is_home(Some(node), variant), offer }),
+                None => passed.push((Some(place), at, is_home(Some(node), variant))),
             }
         }
     }
+    let offers = Rc::new(offers);
+    let candidate = |(place, at, home): (Option<&SiteNode<'a>>, usize, bool)| {
+        let (node, index) = place.map_or((None, usize::MAX), |place| (Some(place.node), place.index));
+        Candidate { node, index, home, offers: Rc::clone(&offers), at }
+    };
+    let passed = passed.into_iter().map(candidate).collect();
     (passed, failed)
 }
 
@@ -297,10 +315,9 @@ fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Var
     let known = Service::on_node(variant, node);
     let service = known.unwrap_or(Service::least());
     let load = Load::from(model);
-    let replicas = load.replicas(&service, predict::MOST_REPLICAS);
-    let request = predict::request(model, variant, &service, replicas);
-    let busy_ppm = load.busy_ppm(&service, replicas);
-    let prediction = predict::at_edge(model, snapshot.local, &service, busy_ppm);
+    let (replicas, busy_ppm) = load.replicas(&service, predict::MOST_REPLICAS);
+    let request = predict::request(&load, variant, load.request_ns(&service, replicas), replicas);
+    let prediction = predict::at_edge(&load, snapshot.local, &service, busy_ppm);
     let class = node.speed.as_ref().map_or("", |speed| &speed.class);
     let percent = snapshot.ratios.percent(Tier::Edge, class, &variant.name);
     Offer {
@@ -345,9 +362,9 @@ fn in_cloud<'a>(
         return Err(Failure::NoSpeedOfClass { class: &speed.class });
     };
     let load = Load::from(model);
-    let replicas = load.replicas(&service, u64::MAX);
-    let busy_ppm = load.busy_ppm(&service, replicas);
-    let request = predict::request(model, variant, &service, replicas);
+    let (replicas, busy_ppm) = load.replicas(&service, u64::MAX);
+    let request_ns = load.request_ns(&service, replicas);
+    let request = predict::request(&load, variant, request_ns, replicas);
     let prediction = predict::in_cloud(model, &snapshot.link, &service, busy_ppm);
     let percent = snapshot.ratios.percent(Tier::Cloud, &speed.class, &variant.name);
     Ok(Offer {
@@ -359,7 +376,7 @@ fn in_cloud<'a>(
         percent,
         busy_ppm,
         prediction,
-        cost_millis: predict::cost::cloud(model, &service, replicas, request.memory_bytes, &snapshot.prices),
+        cost_millis: predict::cost::cloud(model, request_ns, request.memory_bytes, &snapshot.prices),
         is_known: true,
     })
 }

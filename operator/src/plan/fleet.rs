@@ -125,9 +125,9 @@ fn sized(
 ) -> Option<Pool> {
     let service = Service::in_cloud(variant, speed)?;
     let load = Load::of_pool(model, requests_per_second, reserve_millis);
-    let replicas = load.replicas(&service, u64::MAX);
+    let (replicas, _) = load.replicas(&service, u64::MAX);
     let request = Resources {
-        cpu_millis: stepped(load.cpu_millis(&service, replicas)),
+        cpu_millis: stepped(load.cpu_millis(load.request_ns(&service, replicas), replicas)),
         memory_bytes: predict::memory_bytes(variant),
     };
     Some(Pool {

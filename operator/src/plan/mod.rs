@@ -148,7 +148,9 @@ fn kept_request(snapshot: &Snapshot, model: &Model, home: &Home) -> Resources {
         (None, CloudOffer::Pool(speed)) => predict::Service::in_cloud(variant, speed),
         (None, CloudOffer::None { .. }) => None,
     });
-    let request =
-        variant.zip(service).map(|(variant, service)| predict::request(model, variant, &service, home.replicas));
+    let load = predict::Load::from(model);
+    let request = variant.zip(service).map(|(variant, service)| {
+        predict::request(&load, variant, load.request_ns(&service, home.replicas), home.replicas)
+    });
     request.unwrap_or_default()
 }

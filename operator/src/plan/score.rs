@@ -1,4 +1,4 @@
-//! Which of several candidates is the best. Integers only; every comparison ends at the name, so there is no tie.
+//! Which of several candidates is the best. Integers only; they are compared in the order of their names, so there is no tie.
 
 use super::filter::{Candidate, fits, lacks_room};
 use super::why::Failure;
@@ -19,7 +19,8 @@ pub(super) struct Above<'a> {
     pub priority: i32,
 }
 
-/// The index of the best of the candidates by the objective, among equals the current home, then as `left` fits best.
+/// The index of the best of the candidates by the objective, among equals the current home, then as `left` fits best. They come in
+/// the order of their names ([`Candidate::order`]), and the first of the best is taken: so there is no tie.
 pub(super) fn best<'c, 'a>(
     candidates: impl Iterator<Item = (usize, &'c Candidate<'a>)> + Clone,
     objective: Objective,
@@ -51,12 +52,11 @@ fn compared(one: &Candidate<'_>, other: &Candidate<'_>, left: &[Resources]) -> O
     } else {
         let key = |candidate: &Candidate<'_>| {
             let accuracy = Reverse(candidate.variant.accuracy_millis);
-            (candidate.cost_millis, !candidate.home, candidate.expected_us(), accuracy, candidate.variant.memory_bytes)
+            (!candidate.home, candidate.expected_us(), accuracy, candidate.variant.memory_bytes)
         };
-        key(one).cmp(&key(other))
+        one.cost_millis.cmp(&other.cost_millis).then_with(|| key(one).cmp(&key(other)))
     };
-    let by_room = || fullness(other, left).cmp(&fullness(one, left));
-    by_offer.then_with(by_room).then_with(|| one.order().cmp(&other.order()))
+    by_offer.then_with(|| fullness(other, left).cmp(&fullness(one, left)))
 }
 
 /// How full the candidate would leave its node in the dominant resource, in millionths of what is left now; the fuller,

@@ -1,8 +1,6 @@
 //! What a place costs, in thousandths of a point per hour.
 
-use super::load::Load;
 use super::saturate;
-use super::service::Service;
 use crate::plan::{Model, Prices, Resources};
 
 /// Least share of a pool's replica that a site is charged for, in thousandths: an idle site still keeps a connection.
@@ -15,9 +13,8 @@ pub fn edge(request: Resources, replicas: u64, prices: &Prices) -> u64 {
     saturate((cpu + memory).saturating_mul(u128::from(replicas)))
 }
 
-/// For the site's share of the pool and for its bytes.
-pub fn cloud(model: &Model, service: &Service<'_>, replicas: u64, memory_bytes: u64, prices: &Prices) -> u64 {
-    let request_ns = Load::from(model).request_ns(service, replicas);
+/// For the site's share of the pool, which takes `request_ns` for each request, and for its bytes.
+pub fn cloud(model: &Model, request_ns: u64, memory_bytes: u64, prices: &Prices) -> u64 {
     // Cores that the load keeps 70 % busy, in millionths; as a share of a replica, which has one, in thousandths.
     let cores_ppm = (u128::from(model.requests_per_second) * u128::from(request_ns)).div_ceil(700);
     let cpu = cores_ppm.saturating_mul(u128::from(prices.cloud_cpu_hour)).div_ceil(1_000);

@@ -52,14 +52,18 @@ impl Load {
     }
 
     /// How busy the peak keeps each of `replicas` when all batches are full: ρ = λ·S(B)/B, in millionths.
-    pub fn busy_ppm(&self, service: &Service<'_>, replicas: u64) -> u64 {
+    fn busy_ppm(&self, service: &Service<'_>, replicas: u64) -> u64 {
         let full = self.full_batch();
         ratio(self.peak_millis(), service.p50_ns(full * 1_000), replicas.max(1).saturating_mul(full * 1_000_000))
     }
 
-    /// Smallest number of pods that the peak keeps no busier than 70 %, at most `most`.
-    pub fn replicas(&self, service: &Service<'_>, most: u64) -> u64 {
-        self.busy_ppm(service, 1).div_ceil(BUSY_LIMIT_PPM).clamp(1, most)
+    /// Smallest number of pods that the peak keeps no busier than 70 %, at most `most`; and how busy it keeps them.
+    pub fn replicas(&self, service: &Service<'_>, most: u64) -> (u64, u64) {
+        let alone = self.busy_ppm(service, 1);
+        match alone.div_ceil(BUSY_LIMIT_PPM).clamp(1, most) {
+            1 => (1, alone),
+            replicas => (replicas, self.busy_ppm(service, replicas)),
+        }
     }
 
     /// Nanoseconds of a core for one request, in batches as the peak makes them: S(b)/b with b = clamp(λ·S(b), 1, B).
@@ -77,10 +81,10 @@ impl Load {
         ratio(service.p50_ns(rows), 1_000, rows)
     }
 
-    /// What each of `replicas` pods requests: the cores that the usual load keeps 70 % busy.
-    pub fn cpu_millis(&self, service: &Service<'_>, replicas: u64) -> u64 {
+    /// What each of `replicas` pods requests: the cores that the usual load keeps 70 % busy, `request_ns` for each request.
+    pub fn cpu_millis(&self, request_ns: u64, replicas: u64) -> u64 {
         let each = replicas.max(1).saturating_mul(700_000);
-        ratio(self.requests_per_second, self.request_ns(service, replicas), each).max(LEAST_CPU_MILLIS)
+        ratio(self.requests_per_second, request_ns, each).max(LEAST_CPU_MILLIS)
     }
 
     /// What a client waits until its batch begins. The response under this load is looked up; the queue is what, added to the

@@ -23,9 +23,9 @@ const RUNTIME_BYTES: u64 = 24 << 20;
 /// Bytes that a connection sends in its first round trip: 10 segments of 1,460 bytes (RFC 6928).
 const FIRST_WINDOW_BYTES: u64 = 14_600;
 
-/// What each of `replicas` pods requests: cores for the usual load, and the model's memory.
-pub fn request(model: &Model, variant: &Variant, service: &Service<'_>, replicas: u64) -> Resources {
-    Resources { cpu_millis: Load::from(model).cpu_millis(service, replicas), memory_bytes: memory_bytes(variant) }
+/// What each of `replicas` pods requests: cores for the usual load, at `request_ns` for each request, and the model's memory.
+pub fn request(load: &Load, variant: &Variant, request_ns: u64, replicas: u64) -> Resources {
+    Resources { cpu_millis: load.cpu_millis(request_ns, replicas), memory_bytes: memory_bytes(variant) }
 }
 
 pub fn memory_bytes(variant: &Variant) -> u64 {
@@ -40,9 +40,9 @@ pub fn store_bytes(variant_bytes: u64) -> u64 {
 }
 
 /// At the edge: `local` is the round trip between a router and a pod of the same site, over which bytes take no time.
-pub fn at_edge(model: &Model, local: Term, service: &Service<'_>, busy_ppm: u64) -> Prediction {
+pub fn at_edge(load: &Load, local: Term, service: &Service<'_>, busy_ppm: u64) -> Prediction {
     let nothing = Term { p50_us: 0, p99_us: 0, basis: local.basis };
-    together(local, nothing, Load::from(model).queue(service, busy_ppm), compute(service))
+    together(local, nothing, load.queue(service, busy_ppm), compute(service))
 }
 
 /// In the cloud pool. Its queue is that of the site's own load: the pool grows with the load of all sites, so that none of

@@ -49,7 +49,9 @@ impl<'a> Service<'a> {
     /// On a node that does nothing else; and its threads.
     fn alone(variant: &'a Variant, node: Option<&str>, speed: &Speed) -> Option<(Self, u64)> {
         let own = node.and_then(|node| variant.node_profiles.get(node));
-        let class = || variant.class_profiles.get(&speed.class);
+        // A fleet has few classes, mostly with names of different lengths: so no names are compared, as on the way down a tree.
+        let class =
+            || variant.class_profiles.iter().find(|(class, _)| **class == speed.class).map(|(_, profile)| profile);
         let is_credible = |profile: &&Profile| is_credible(profile, variant, speed);
         if let Some(Profile { threads, batches }) = own.filter(is_credible).or_else(|| class().filter(is_credible)) {
             return Some((Self::new(Times::Profile(batches), UNIT, Basis::Measured), *threads));
