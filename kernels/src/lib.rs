@@ -23,6 +23,7 @@ mod sums;
 pub mod threads;
 mod tile;
 mod wide;
+pub mod winograd;
 
 pub use aligned::Aligned;
 pub use epilogue::{Activation, Epilogue};

@@ -1,0 +1,296 @@
+//! A convolution of 3×3 by strides of one, four outputs at a time: 16 products for each instead of 36 (Winograd's F(2×2, 3×3)). NHWC.
+//!
+//! A tile of 4×4 values becomes sixteen others, by sums alone, and so do the weights, once. Values of one place in their tiles are the
+//! rows of a product with the weights of that place; of the sixteen products of a tile, sums make its 2×2 outputs. Each output takes
+//! the same steps in any batch and on any instruction set, but not those of [`crate::gemm::gemm`]: its last bits differ.
+
+use std::ops::Range;
+
+use crate::Cpu;
+use crate::aligned::Aligned;
+use crate::epilogue::Epilogue;
+use crate::gemm::{Alone, By, Keep, To};
+use crate::isa::{Body, Isa, LANES};
+use crate::out::{Out, Sink};
+use crate::rows::Rows;
+use crate::shape::{Image, Window};
+use crate::sums::Float;
+use crate::threads::Shared;
+
+/// Outputs along a side of a tile, and values that they are made of.
+const STEP: usize = 2;
+const SIDE: usize = 4;
+const PLACES: usize = SIDE * SIDE;
+/// Values that are brought in, and products, of the tiles that are under way together, about: half of a second-level cache.
+const BLOCK: usize = 160_000;
+/// Tiles under way together are a multiple of the rows that a product takes at once.
+const ROWS: usize = 24;
+/// Vectors in one task of a thread, at least, as tiles are brought in, or outputs made of them.
+const TASK: usize = 128;
+/// Fewer tiles would wait for their weights, of which there are 16 for 9.
+const FEWEST_TILES: usize = 12;
+/// Of fewer channels products are so short that sums before and behind them take as long as they save.
+const FEWEST_CHANNELS: usize = 32;
+
+/// The weights of such a convolution, and what it is of.
+#[derive(Clone, Debug)]
+pub struct Winograd {
+    image: Image,
+    window: Window,
+    /// With the outputs as channels.
+    output: Image,
+    /// For each place, panels as [`crate::pack::Packed`] has them.
+    panels: Aligned<f32>,
+    /// What stands in the padding.
+    zeros: Vec<f32>,
+}
+
+impl Winograd {
+    /// Whether it is faster than a product of rows.
+    pub fn suits(image: Image, window: &Window, outputs: usize) -> bool {
+        let are_whole = [image.channels, outputs].iter().all(|n| n.is_multiple_of(LANES) && *n >= FEWEST_CHANNELS);
+        (window.kernel, window.stride) == ([3, 3], [1, 1]) && are_whole && tiles(window.output(image)) >= FEWEST_TILES
+    }
+
+    /// `weight(output, k)` is as for rows of [`crate::rows::Taps::convolution`]: `k` is (kernel row, kernel column, channel).
+    ///
+    /// # Panics
+    /// If the kernel is not 3×3 by strides of one, channels or outputs are no multiple of 16, or as [`Window::output`].
+    pub fn new(image: Image, window: Window, outputs: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
+        assert_eq!((window.kernel, window.stride), ([3, 3], [1, 1]), "a kernel of 3×3 by strides of one");
+        let (channels, output) = (image.channels, Image { channels: outputs, ..window.output(image) });
+        assert!(channels.is_multiple_of(LANES) && outputs.is_multiple_of(LANES), "{channels} to {outputs} channels");
+        let of_place = channels * outputs;
+        let mut panels = Aligned::zeros(PLACES * of_place);
+        let values: &mut [f32] = &mut panels;
+        for output in 0..outputs {
+            for channel in 0..channels {
+                let kernel = std::array::from_fn(|tap| weight(output, tap * channels + channel));
+                let at = (output / LANES * channels + channel) * LANES + output % LANES;
+                for (place, value) in spread(kernel).into_iter().enumerate() {
+                    values[place * of_place + at] = value;
+                }
+            }
+        }
+        Self { image, window, output, panels, zeros: vec![0.0; channels] }
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.output.channels
+    }
+
+    /// Weights of one output, as the network has them.
+    pub fn depth(&self) -> usize {
+        9 * self.image.channels
+    }
+
+    pub fn output(&self) -> Image {
+        self.output
+    }
+
+    /// In memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.panels)
+    }
+
+    /// Values that [`convolve`] needs beside its output, for one image.
+    pub fn work(&self) -> usize {
+        self.tiles_at_once().min(tiles(self.output)) * self.of_tile() + 2 * PLACES * LANES
+    }
+
+    /// Values of one tile, and products.
+    fn of_tile(&self) -> usize {
+        PLACES * (self.image.channels + self.output.channels)
+    }
+
+    fn tiles_at_once(&self) -> usize {
+        (BLOCK / self.of_tile() / ROWS).max(1) * ROWS
+    }
+
+    /// Where a tile begins: its image, and the outputs that it makes.
+    fn place(&self, tile: usize) -> (usize, usize, usize) {
+        let (across, of_image) = (self.output.width.div_ceil(STEP), tiles(self.output));
+        let (image, within) = (tile / of_image, tile % of_image);
+        (image, within / across * STEP, within % across * STEP)
+    }
+}
+
+/// That cover an image.
+fn tiles(output: Image) -> usize {
+    output.height.div_ceil(STEP) * output.width.div_ceil(STEP)
+}
+
+/// The weights of the sixteen places, each rounded once.
+fn spread(kernel: [f32; 9]) -> [f32; PLACES] {
+    let of_line = |[a, b, c]: [f64; 3]| [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c];
+    let kernel = kernel.map(f64::from);
+    let lines: [[f64; SIDE]; 3] = std::array::from_fn(|line| of_line(std::array::from_fn(|tap| kernel[3 * line + tap])));
+    let columns: [[f64; SIDE]; SIDE] = std::array::from_fn(|column| of_line(lines.map(|line| line[column])));
+    std::array::from_fn(|place| columns[place % SIDE][place / SIDE] as f32)
+}
+
+/// Convolves each image of a batch. What is in `work` does not matter; it is [`Winograd::work`] long for each image.
+///
+/// # Panics
+/// If a length differs.
+pub fn convolve<'a>(
+    cpu: Cpu<'_>,
+    by: &Winograd,
+    xs: &[f32],
+    epilogue: Epilogue<'_>,
+    work: &mut [f32],
+    out: impl Into<Out<'a>>,
+) {
+    let (image, output, out) = (by.image, by.output, &out.into());
+    assert!(xs.len().is_multiple_of(image.len()), "{} values are no images of {image:?}", xs.len());
+    let images = xs.len() / image.len();
+    assert_eq!(out.len(), images * output.len(), "one output image per image");
+    assert!(work.len() >= images * by.work(), "work for each image");
+    epilogue.check(output.channels, out.len());
+    let all = images * tiles(output);
+    let at_once = by.tiles_at_once().min(all);
+    // A line more for each place: else, in a cache, all places of a tile might be in each other's way.
+    let strides = [image.channels, output.channels].map(|channels| at_once * channels + LANES);
+    let (values, products) = work.split_at_mut(PLACES * strides[0]);
+    for first in (0..all).step_by(at_once.max(1)) {
+        let block = first..all.min(first + at_once);
+        let tiles = |vectors: usize, run: &(dyn Fn(Range<usize>) + Sync)| {
+            let part = TASK.div_ceil(vectors);
+            cpu.threads.run(block.len().div_ceil(part), &|task| {
+                run(first + task * part..block.end.min(first + (task + 1) * part));
+            });
+        };
+        let (stride, shared) = (strides[0], Shared::new(values));
+        tiles(image.channels / LANES, &|tiles| cpu.isa.run(Bring { by, xs, tiles, first, values: shared, stride }));
+        multiply(cpu, by, block.len(), values, products, strides);
+        let (stride, products) = (strides[1], &*products);
+        tiles(output.channels / LANES, &|tiles| match out.only_floats() {
+            Some(out) => cpu.isa.run(Leave { by, epilogue, tiles, first, products, stride, out }),
+            None => cpu.isa.run(Leave { by, epilogue, tiles, first, products, stride, out: out.ends() }),
+        });
+    }
+}
+
+/// The values of so many tiles with the weights, place by place.
+fn multiply(cpu: Cpu<'_>, by: &Winograd, tiles: usize, values: &[f32], products: &mut [f32], strides: [usize; 2]) {
+    let (depth, outputs) = (by.image.channels, by.output.channels);
+    let products = Shared::new(products);
+    cpu.threads.run(PLACES, &|place| {
+        let rows = Rows::dense(&values[place * strides[0]..][..tiles * depth], depth);
+        let start = place * strides[1];
+        // SAFETY: each place has products of its own; the caller has room for all.
+        let products = unsafe { products.part(start..start + tiles * outputs) };
+        let panels = &by.panels[place * depth * outputs..][..depth * outputs];
+        let to = To { epilogue: Epilogue::default(), keep: Keep::Each, out: &products.into() };
+        Alone { isa: cpu.isa }.work(&Float { rows, panels, outputs, to });
+    });
+}
+
+/// From images to the values of tiles.
+struct Bring<'a> {
+    by: &'a Winograd,
+    xs: &'a [f32],
+    tiles: Range<usize>,
+    /// Of the block.
+    first: usize,
+    values: Shared<'a, f32>,
+    /// From one place to the next.
+    stride: usize,
+}
+
+impl Body for Bring<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { by: Winograd { image, window, zeros, .. }, xs, values, stride, .. } = self;
+        for tile in self.tiles.clone() {
+            let (index, y, x) = self.by.place(tile);
+            let pixel = |row: usize, column: usize| {
+                let row = (y + row).checked_sub(window.padding[0]).filter(|row| *row < image.height);
+                let column = (x + column).checked_sub(window.padding[1]).filter(|column| *column < image.width);
+                match (row, column) {
+                    (Some(row), Some(column)) => {
+                        &xs[((index * image.height + row) * image.width + column) * image.channels..][..image.channels]
+                    }
+                    _ => &zeros[..image.channels],
+                }
+            };
+            let mut pixels = [zeros.as_ptr(); PLACES];
+            for (place, start) in pixels.iter_mut().enumerate() {
+                *start = pixel(place / SIDE, place % SIDE).as_ptr();
+            }
+            for channel in (0..image.channels).step_by(LANES) {
+                let mut d = [isa.splat(0.0); PLACES];
+                for place in 0..PLACES {
+                    // SAFETY: a pixel has a multiple of sixteen channels.
+                    d[place] = isa.load(unsafe { &*pixels[place].add(channel).cast() });
+                }
+                for column in 0..SIDE {
+                    let [a, b, c, e] = [0, 1, 2, 3].map(|row| d[row * SIDE + column]);
+                    d[column] = isa.sub(a, c);
+                    d[SIDE + column] = isa.add(b, c);
+                    d[2 * SIDE + column] = isa.sub(c, b);
+                    d[3 * SIDE + column] = isa.sub(b, e);
+                }
+                for row in 0..SIDE {
+                    let [a, b, c, e] = [0, 1, 2, 3].map(|column| d[row * SIDE + column]);
+                    let line = [isa.sub(a, c), isa.add(b, c), isa.sub(c, b), isa.sub(b, e)];
+                    for column in 0..SIDE {
+                        let at = (row * SIDE + column) * stride + (tile - self.first) * image.channels + channel;
+                        // SAFETY: the tile's values are nobody else's, and there is one for each place and channel.
+                        isa.write(line[column], unsafe { values.part(at..at + LANES) });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// From products to outputs.
+struct Leave<'a, S> {
+    by: &'a Winograd,
+    epilogue: Epilogue<'a>,
+    tiles: Range<usize>,
+    /// Of the block.
+    first: usize,
+    products: &'a [f32],
+    /// From one place to the next.
+    stride: usize,
+    out: S,
+}
+
+impl<S: Sink> Body for Leave<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { by: Winograd { output, .. }, epilogue, products, stride, out, .. } = self;
+        let finish = epilogue.finish(isa);
+        for tile in self.tiles.clone() {
+            let (index, y, x) = self.by.place(tile);
+            for channel in (0..output.channels).step_by(LANES) {
+                let bias = epilogue.bias(isa, channel);
+                let start = (tile - self.first) * output.channels + channel;
+                let load = |place: usize| isa.read(&products[place * stride + start..][..LANES], 0.0);
+                let mut lines = [[bias; SIDE]; STEP];
+                for column in 0..SIDE {
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|row| load(row * SIDE + column));
+                    lines[0][column] = isa.add(isa.add(a, b), c);
+                    lines[1][column] = isa.sub(isa.sub(b, c), d);
+                }
+                for (row, [a, b, c, d]) in lines.into_iter().enumerate() {
+                    let sums = [isa.add(isa.add(a, b), c), isa.sub(isa.sub(b, c), d)];
+                    for (column, sum) in sums.into_iter().enumerate() {
+                        if y + row < output.height && x + column < output.width {
+                            let pixel = (index * output.height + y + row) * output.width + x + column;
+                            let at = pixel * output.channels + channel;
+                            // SAFETY: the pixel is inside, and its tile this body's alone.
+                            unsafe { out.write(isa, finish.of(isa, isa.add(sum, bias), at, LANES), at..at + LANES) };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
