@@ -75,10 +75,6 @@ impl Winograd {
         Self { image, window, output, panels, zeros: vec![0.0; channels] }
     }
 
-    pub fn outputs(&self) -> usize {
-        self.output.channels
-    }
-
     /// Weights of one output, as the network has them.
     pub fn depth(&self) -> usize {
         9 * self.image.channels
@@ -227,17 +223,16 @@ impl Body for Bring<'_> {
                     d[place] = isa.load(unsafe { &*pixels[place].add(channel).cast() });
                 }
                 for column in 0..SIDE {
-                    let [a, b, c, e] = [0, 1, 2, 3].map(|row| d[row * SIDE + column]);
-                    d[column] = isa.sub(a, c);
-                    d[SIDE + column] = isa.add(b, c);
-                    d[2 * SIDE + column] = isa.sub(c, b);
-                    d[3 * SIDE + column] = isa.sub(b, e);
+                    let line = brought(isa, [d[column], d[SIDE + column], d[2 * SIDE + column], d[3 * SIDE + column]]);
+                    for row in 0..SIDE {
+                        d[row * SIDE + column] = line[row];
+                    }
                 }
+                let at = (tile - self.first) * image.channels + channel;
                 for row in 0..SIDE {
-                    let [a, b, c, e] = [0, 1, 2, 3].map(|column| d[row * SIDE + column]);
-                    let line = [isa.sub(a, c), isa.add(b, c), isa.sub(c, b), isa.sub(b, e)];
+                    let line = brought(isa, [d[row * SIDE], d[row * SIDE + 1], d[row * SIDE + 2], d[row * SIDE + 3]]);
                     for column in 0..SIDE {
-                        let at = (row * SIDE + column) * stride + (tile - self.first) * image.channels + channel;
+                        let at = (row * SIDE + column) * stride + at;
                         // SAFETY: the tile's values are nobody else's, and there is one for each place and channel.
                         isa.write(line[column], unsafe { values.part(at..at + LANES) });
                     }
@@ -245,6 +240,18 @@ impl Body for Bring<'_> {
             }
         }
     }
+}
+
+/// Along one side of a tile.
+#[inline(always)]
+fn brought<I: Isa>(isa: I, [a, b, c, d]: [I::F; SIDE]) -> [I::F; SIDE] {
+    [isa.sub(a, c), isa.add(b, c), isa.sub(c, b), isa.sub(b, d)]
+}
+
+/// Along one side of a tile.
+#[inline(always)]
+fn left<I: Isa>(isa: I, [a, b, c, d]: [I::F; SIDE]) -> [I::F; STEP] {
+    [isa.add(isa.add(a, b), c), isa.sub(isa.sub(b, c), d)]
 }
 
 /// From products to outputs.
@@ -272,21 +279,24 @@ impl<S: Sink> Body for Leave<'_, S> {
             for channel in (0..output.channels).step_by(LANES) {
                 let bias = epilogue.bias(isa, channel);
                 let start = (tile - self.first) * output.channels + channel;
-                let load = |place: usize| isa.read(&products[place * stride + start..][..LANES], 0.0);
                 let mut lines = [[bias; SIDE]; STEP];
                 for column in 0..SIDE {
-                    let [a, b, c, d] = [0, 1, 2, 3].map(|row| load(row * SIDE + column));
-                    lines[0][column] = isa.add(isa.add(a, b), c);
-                    lines[1][column] = isa.sub(isa.sub(b, c), d);
+                    let mut of_column = [bias; SIDE];
+                    for row in 0..SIDE {
+                        let at = (row * SIDE + column) * stride + start;
+                        of_column[row] = isa.read(&products[at..at + LANES], 0.0);
+                    }
+                    let [first, second] = left(isa, of_column);
+                    (lines[0][column], lines[1][column]) = (first, second);
                 }
-                for (row, [a, b, c, d]) in lines.into_iter().enumerate() {
-                    let sums = [isa.add(isa.add(a, b), c), isa.sub(isa.sub(b, c), d)];
-                    for (column, sum) in sums.into_iter().enumerate() {
+                for row in 0..STEP {
+                    let sums = left(isa, lines[row]);
+                    for column in 0..STEP {
                         if y + row < output.height && x + column < output.width {
                             let pixel = (index * output.height + y + row) * output.width + x + column;
                             let at = pixel * output.channels + channel;
                             // SAFETY: the pixel is inside, and its tile this body's alone.
-                            unsafe { out.write(isa, finish.of(isa, isa.add(sum, bias), at, LANES), at..at + LANES) };
+                            unsafe { out.write(isa, finish.of(isa, isa.add(sums[column], bias), at, LANES), at..at + LANES) };
                         }
                     }
                 }
