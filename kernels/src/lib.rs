@@ -13,6 +13,7 @@ pub mod gemm;
 pub mod half;
 pub mod isa;
 pub mod matmul;
+mod one_channel;
 pub mod out;
 pub mod pack;
 pub mod pool;

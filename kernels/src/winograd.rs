@@ -25,6 +25,8 @@ const PLACES: usize = SIDE * SIDE;
 const BLOCK: usize = 160_000;
 /// Tiles under way together are a multiple of the rows that a product takes at once.
 const ROWS: usize = 24;
+/// Bytes of weights that no second-level cache holds beside the rest.
+const LARGE: usize = 600_000;
 /// Vectors in one task of a thread, at least, as tiles are brought in, or outputs made of them.
 const TASK: usize = 128;
 /// Fewer tiles would wait for their weights, of which there are 16 for 9.
@@ -46,10 +48,11 @@ pub struct Winograd {
 }
 
 impl Winograd {
-    /// Whether it is faster than a product of rows.
-    pub fn suits(image: Image, window: &Window, outputs: usize) -> bool {
+    /// Whether it is faster than a product of rows, for so many images at once.
+    pub fn suits(images: usize, image: Image, window: &Window, outputs: usize) -> bool {
         let are_whole = [image.channels, outputs].iter().all(|n| n.is_multiple_of(LANES) && *n >= FEWEST_CHANNELS);
-        (window.kernel, window.stride) == ([3, 3], [1, 1]) && are_whole && tiles(window.output(image)) >= FEWEST_TILES
+        let is_kernel = (window.kernel, window.stride) == ([3, 3], [1, 1]);
+        is_kernel && are_whole && images * tiles(window.output(image)) >= FEWEST_TILES
     }
 
     /// `weight(output, k)` is as for rows of [`crate::rows::Taps::convolution`]: `k` is (kernel row, kernel column, channel).
@@ -63,12 +66,12 @@ impl Winograd {
         let of_place = channels * outputs;
         let mut panels = Aligned::zeros(PLACES * of_place);
         let values: &mut [f32] = &mut panels;
-        for output in 0..outputs {
+        for first in (0..outputs).step_by(LANES) {
             for channel in 0..channels {
-                let kernel = std::array::from_fn(|tap| weight(output, tap * channels + channel));
-                let at = (output / LANES * channels + channel) * LANES + output % LANES;
-                for (place, value) in spread(kernel).into_iter().enumerate() {
-                    values[place * of_place + at] = value;
+                let of_tap = |tap: usize| std::array::from_fn(|lane| weight(first + lane, tap * channels + channel));
+                let at = first * channels + channel * LANES;
+                for (place, of_place_values) in spread(std::array::from_fn(of_tap)).iter().enumerate() {
+                    values[place * of_place + at..][..LANES].copy_from_slice(of_place_values);
                 }
             }
         }
@@ -89,9 +92,9 @@ impl Winograd {
         size_of_val(&*self.panels)
     }
 
-    /// Values that [`convolve`] needs beside its output, for one image.
-    pub fn work(&self) -> usize {
-        self.tiles_at_once().min(tiles(self.output)) * self.of_tile() + 2 * PLACES * LANES
+    /// Values that [`convolve`] needs beside its output, for so many images: at most so many times what one needs.
+    pub fn work(&self, images: usize) -> usize {
+        self.at_once(images) * self.of_tile() + 2 * PLACES * LANES
     }
 
     /// Values of one tile, and products.
@@ -99,8 +102,10 @@ impl Winograd {
         PLACES * (self.image.channels + self.output.channels)
     }
 
-    fn tiles_at_once(&self) -> usize {
-        (BLOCK / self.of_tile() / ROWS).max(1) * ROWS
+    /// Tiles that are under way together.
+    fn at_once(&self, images: usize) -> usize {
+        let most = (BLOCK / self.of_tile() / ROWS).max(1) * ROWS;
+        most.min(images * tiles(self.output))
     }
 
     /// Where a tile begins: its image, and the outputs that it makes.
@@ -116,16 +121,33 @@ fn tiles(output: Image) -> usize {
     output.height.div_ceil(STEP) * output.width.div_ceil(STEP)
 }
 
-/// The weights of the sixteen places, each rounded once.
-fn spread(kernel: [f32; 9]) -> [f32; PLACES] {
-    let of_line = |[a, b, c]: [f64; 3]| [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c];
-    let kernel = kernel.map(f64::from);
-    let lines: [[f64; SIDE]; 3] = std::array::from_fn(|line| of_line(std::array::from_fn(|tap| kernel[3 * line + tap])));
-    let columns: [[f64; SIDE]; SIDE] = std::array::from_fn(|column| of_line(lines.map(|line| line[column])));
-    std::array::from_fn(|place| columns[place % SIDE][place / SIDE] as f32)
+/// The weights of sixteen outputs.
+type Lanes = [f32; LANES];
+
+/// From the nine taps of kernels to the sixteen places.
+fn spread(taps: [Lanes; 9]) -> [Lanes; PLACES] {
+    let mut lines = [[[0.0; LANES]; SIDE]; 3];
+    for line in 0..3 {
+        lines[line] = along([&taps[3 * line], &taps[3 * line + 1], &taps[3 * line + 2]]);
+    }
+    let mut places = [[0.0; LANES]; PLACES];
+    for column in 0..SIDE {
+        let of_column = along([&lines[0][column], &lines[1][column], &lines[2][column]]);
+        for row in 0..SIDE {
+            places[row * SIDE + column] = of_column[row];
+        }
+    }
+    places
 }
 
-/// Convolves each image of a batch. What is in `work` does not matter; it is [`Winograd::work`] long for each image.
+/// Along one side of kernels.
+fn along([a, b, c]: [&Lanes; 3]) -> [Lanes; SIDE] {
+    let ends: Lanes = std::array::from_fn(|lane| a[lane] + c[lane]);
+    let sum = std::array::from_fn(|lane| 0.5 * (ends[lane] + b[lane]));
+    [*a, sum, std::array::from_fn(|lane| 0.5 * (ends[lane] - b[lane])), *c]
+}
+
+/// Convolves each image of a batch. What is in `work` does not matter; it is at least [`Winograd::work`] long.
 ///
 /// # Panics
 /// If a length differs.
@@ -141,14 +163,16 @@ pub fn convolve<'a>(
     assert!(xs.len().is_multiple_of(image.len()), "{} values are no images of {image:?}", xs.len());
     let images = xs.len() / image.len();
     assert_eq!(out.len(), images * output.len(), "one output image per image");
-    assert!(work.len() >= images * by.work(), "work for each image");
+    assert!(work.len() >= by.work(images), "work for {images} images");
     epilogue.check(output.channels, out.len());
-    let all = images * tiles(output);
-    let at_once = by.tiles_at_once().min(all);
+    let (all, at_once) = (images * tiles(output), by.at_once(images));
+    if all == 0 {
+        return;
+    }
     // A line more for each place: else, in a cache, all places of a tile might be in each other's way.
     let strides = [image.channels, output.channels].map(|channels| at_once * channels + LANES);
     let (values, products) = work.split_at_mut(PLACES * strides[0]);
-    for first in (0..all).step_by(at_once.max(1)) {
+    for first in (0..all).step_by(at_once) {
         let block = first..all.min(first + at_once);
         let tiles = |vectors: usize, run: &(dyn Fn(Range<usize>) + Sync)| {
             let part = TASK.div_ceil(vectors);
@@ -178,7 +202,7 @@ fn multiply(cpu: Cpu<'_>, by: &Winograd, tiles: usize, values: &[f32], products:
         let products = unsafe { products.part(start..start + tiles * outputs) };
         let panels = &by.panels[place * depth * outputs..][..depth * outputs];
         let to = To { epilogue: Epilogue::default(), keep: Keep::Each, out: &products.into() };
-        Alone { isa: cpu.isa }.work(&Float { rows, panels, outputs, to });
+        Alone { isa: cpu.isa }.work(&Float { rows, panels, outputs, to, asks: by.bytes() > LARGE });
     });
 }
 

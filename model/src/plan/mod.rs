@@ -115,7 +115,7 @@ impl Kernel {
     fn work(&self) -> Pair<Span> {
         let (floats, bytes) = match self {
             Self::Product(Product { pooled: Some(pooled), .. }) => (pooled.work(), 0),
-            Self::Product(Product { weights: Weights::Tiles(tiles), .. }) => (tiles.work(), 0),
+            Self::Product(Product { weights: Weights::Tiles(tiles), .. }) => (tiles.work(1), 0),
             Self::Recurrence(recurrence) => recurrence.work(),
             _ => (0, 0),
         };

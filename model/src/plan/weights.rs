@@ -98,7 +98,7 @@ impl Packer<'_> {
         let depth = window.kernel[0] * window.kernel[1] * image.channels;
         let outputs = given.len() / depth;
         let is_f32 = !matches!(self.arithmetic, Arithmetic::F16) && self.input(node).is_none();
-        if !is_f32 || !Winograd::suits(image, &window, outputs) {
+        if !is_f32 || !Winograd::suits(1, image, &window, outputs) {
             return Ok(None);
         }
         let norm = fused.norm.as_ref();
