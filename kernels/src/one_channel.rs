@@ -144,13 +144,7 @@ impl OneChannel for Bytes<'_> {
 
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
-    unsafe fn four<I: Isa, const P: usize>(
-        &self,
-        isa: I,
-        panel: &usize,
-        at: usize,
-        width: usize,
-    ) -> [[I::Acc; P]; 4] {
+    unsafe fn four<I: Isa, const P: usize>(&self, isa: I, panel: &usize, at: usize, width: usize) -> [[I::Acc; P]; 4] {
         let mut sums = [[isa.zero(); P]; 4];
         let panels = self.weights.panels.as_ptr();
         for line in 0..4 {

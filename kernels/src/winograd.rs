@@ -4,18 +4,21 @@
 //! rows of a product with the weights of that place; of the sixteen products of a tile, sums make its 2×2 outputs. Each output takes
 //! the same steps in any batch and on any instruction set, but not those of [`crate::gemm::gemm`]: its last bits differ.
 
+mod sums;
+
 use std::ops::Range;
 
 use crate::Cpu;
 use crate::aligned::Aligned;
 use crate::epilogue::Epilogue;
 use crate::gemm::{Alone, By, Keep, To};
-use crate::isa::{Body, Isa, LANES};
-use crate::out::{Out, Sink};
+use crate::isa::LANES;
+use crate::out::Out;
 use crate::rows::Rows;
 use crate::shape::{Image, Window};
 use crate::sums::Float;
 use crate::threads::Shared;
+use sums::{Bring, Leave, spread};
 
 /// Outputs along a side of a tile, and values that they are made of.
 const STEP: usize = 2;
@@ -121,32 +124,6 @@ fn tiles(output: Image) -> usize {
     output.height.div_ceil(STEP) * output.width.div_ceil(STEP)
 }
 
-/// The weights of sixteen outputs.
-type Lanes = [f32; LANES];
-
-/// From the nine taps of kernels to the sixteen places.
-fn spread(taps: [Lanes; 9]) -> [Lanes; PLACES] {
-    let mut lines = [[[0.0; LANES]; SIDE]; 3];
-    for line in 0..3 {
-        lines[line] = along([&taps[3 * line], &taps[3 * line + 1], &taps[3 * line + 2]]);
-    }
-    let mut places = [[0.0; LANES]; PLACES];
-    for column in 0..SIDE {
-        let of_column = along([&lines[0][column], &lines[1][column], &lines[2][column]]);
-        for row in 0..SIDE {
-            places[row * SIDE + column] = of_column[row];
-        }
-    }
-    places
-}
-
-/// Along one side of kernels.
-fn along([a, b, c]: [&Lanes; 3]) -> [Lanes; SIDE] {
-    let ends: Lanes = std::array::from_fn(|lane| a[lane] + c[lane]);
-    let sum = std::array::from_fn(|lane| 0.5 * (ends[lane] + b[lane]));
-    [*a, sum, std::array::from_fn(|lane| 0.5 * (ends[lane] - b[lane])), *c]
-}
-
 /// Convolves each image of a batch. What is in `work` does not matter; it is at least [`Winograd::work`] long.
 ///
 /// # Panics
@@ -204,127 +181,4 @@ fn multiply(cpu: Cpu<'_>, by: &Winograd, tiles: usize, values: &[f32], products:
         let to = To { epilogue: Epilogue::default(), keep: Keep::Each, out: &products.into() };
         Alone { isa: cpu.isa }.work(&Float { rows, panels, outputs, to, asks: by.bytes() > LARGE });
     });
-}
-
-/// From images to the values of tiles.
-struct Bring<'a> {
-    by: &'a Winograd,
-    xs: &'a [f32],
-    tiles: Range<usize>,
-    /// Of the block.
-    first: usize,
-    values: Shared<'a, f32>,
-    /// From one place to the next.
-    stride: usize,
-}
-
-impl Body for Bring<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Self { by: Winograd { image, window, zeros, .. }, xs, values, stride, .. } = self;
-        for tile in self.tiles.clone() {
-            let (index, y, x) = self.by.place(tile);
-            let pixel = |row: usize, column: usize| {
-                let row = (y + row).checked_sub(window.padding[0]).filter(|row| *row < image.height);
-                let column = (x + column).checked_sub(window.padding[1]).filter(|column| *column < image.width);
-                match (row, column) {
-                    (Some(row), Some(column)) => {
-                        &xs[((index * image.height + row) * image.width + column) * image.channels..][..image.channels]
-                    }
-                    _ => &zeros[..image.channels],
-                }
-            };
-            let mut pixels = [zeros.as_ptr(); PLACES];
-            for (place, start) in pixels.iter_mut().enumerate() {
-                *start = pixel(place / SIDE, place % SIDE).as_ptr();
-            }
-            for channel in (0..image.channels).step_by(LANES) {
-                let mut d = [isa.splat(0.0); PLACES];
-                for place in 0..PLACES {
-                    // SAFETY: a pixel has a multiple of sixteen channels.
-                    d[place] = isa.load(unsafe { &*pixels[place].add(channel).cast() });
-                }
-                for column in 0..SIDE {
-                    let line = brought(isa, [d[column], d[SIDE + column], d[2 * SIDE + column], d[3 * SIDE + column]]);
-                    for row in 0..SIDE {
-                        d[row * SIDE + column] = line[row];
-                    }
-                }
-                let at = (tile - self.first) * image.channels + channel;
-                for row in 0..SIDE {
-                    let line = brought(isa, [d[row * SIDE], d[row * SIDE + 1], d[row * SIDE + 2], d[row * SIDE + 3]]);
-                    for column in 0..SIDE {
-                        let at = (row * SIDE + column) * stride + at;
-                        // SAFETY: the tile's values are nobody else's, and there is one for each place and channel.
-                        isa.write(line[column], unsafe { values.part(at..at + LANES) });
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Along one side of a tile.
-#[inline(always)]
-fn brought<I: Isa>(isa: I, [a, b, c, d]: [I::F; SIDE]) -> [I::F; SIDE] {
-    [isa.sub(a, c), isa.add(b, c), isa.sub(c, b), isa.sub(b, d)]
-}
-
-/// Along one side of a tile.
-#[inline(always)]
-fn left<I: Isa>(isa: I, [a, b, c, d]: [I::F; SIDE]) -> [I::F; STEP] {
-    [isa.add(isa.add(a, b), c), isa.sub(isa.sub(b, c), d)]
-}
-
-/// From products to outputs.
-struct Leave<'a, S> {
-    by: &'a Winograd,
-    epilogue: Epilogue<'a>,
-    tiles: Range<usize>,
-    /// Of the block.
-    first: usize,
-    products: &'a [f32],
-    /// From one place to the next.
-    stride: usize,
-    out: S,
-}
-
-impl<S: Sink> Body for Leave<'_, S> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Self { by: Winograd { output, .. }, epilogue, products, stride, out, .. } = self;
-        let finish = epilogue.finish(isa);
-        for tile in self.tiles.clone() {
-            let (index, y, x) = self.by.place(tile);
-            for channel in (0..output.channels).step_by(LANES) {
-                let bias = epilogue.bias(isa, channel);
-                let start = (tile - self.first) * output.channels + channel;
-                let mut lines = [[bias; SIDE]; STEP];
-                for column in 0..SIDE {
-                    let mut of_column = [bias; SIDE];
-                    for row in 0..SIDE {
-                        let at = (row * SIDE + column) * stride + start;
-                        of_column[row] = isa.read(&products[at..at + LANES], 0.0);
-                    }
-                    let [first, second] = left(isa, of_column);
-                    (lines[0][column], lines[1][column]) = (first, second);
-                }
-                for row in 0..STEP {
-                    let sums = left(isa, lines[row]);
-                    for column in 0..STEP {
-                        if y + row < output.height && x + column < output.width {
-                            let pixel = (index * output.height + y + row) * output.width + x + column;
-                            let at = pixel * output.channels + channel;
-                            // SAFETY: the pixel is inside, and its tile this body's alone.
-                            unsafe { out.write(isa, finish.of(isa, isa.add(sums[column], bias), at, LANES), at..at + LANES) };
-                        }
-                    }
-                }
-            }
-        }
-    }
 }

@@ -12,7 +12,6 @@ use fences::{Fenced, check_bytes, everywhere, everywhere_from};
 use inputs::{ACTIVATIONS, Layout, Random, Rest, image_and_window, layout, one_channel, patches, window};
 use products::{check_gemm, check_gemm_i8};
 use proptest::prelude::*;
-use tiles::check_tiles;
 use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gates::{self, Function, Step};
@@ -22,6 +21,7 @@ use sconce_kernels::pool::{Pool, global_average, pool};
 use sconce_kernels::quantise::{Scaling, quantise, quantise_dynamic};
 use sconce_kernels::rows::{AMPLE, Rows, Taps};
 use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Out, Threads, Window};
+use tiles::check_tiles;
 
 proptest! {
     #![proptest_config(ProptestConfig {

@@ -13,7 +13,10 @@ const OF_WEIGHTS: [[f64; 3]; 4] = [[1., 0., 0.], [0.5, 0.5, 0.5], [0.5, -0.5, 0.
 const OF_OUTPUTS: [[f64; 4]; 2] = [[1., 1., 1., 0.], [0., 1., -1., -1.]];
 
 /// `by · values · byᵀ`, all without signs.
-fn magnitudes<const N: usize, const M: usize>(by: &[[f64; N]; M], values: impl Fn(usize, usize) -> f64) -> [[f64; M]; M] {
+fn magnitudes<const N: usize, const M: usize>(
+    by: &[[f64; N]; M],
+    values: impl Fn(usize, usize) -> f64,
+) -> [[f64; M]; M] {
     let of = |row: usize, column: usize| {
         let terms = (0..N * N).map(|at| (by[row][at / N] * by[column][at % N] * values(at / N, at % N)).abs());
         terms.sum::<f64>()

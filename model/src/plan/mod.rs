@@ -167,8 +167,15 @@ struct Depthwise {
 /// With what stands in the padding of a convolution.
 #[derive(Debug)]
 enum Weights {
-    Float { packed: Packed, padding: Vec<f32> },
-    Bytes { packed: PackedI8, padding: Vec<u8>, input: Scaling },
+    Float {
+        packed: Packed,
+        padding: Vec<f32>,
+    },
+    Bytes {
+        packed: PackedI8,
+        padding: Vec<u8>,
+        input: Scaling,
+    },
     /// Of a convolution that is done in tiles.
     Tiles(Box<Winograd>),
 }
