@@ -13,6 +13,7 @@ use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, pool};
 use sconce_kernels::quantise::{Scaling, quantise_dynamic};
 use sconce_kernels::rows::{AMPLE, Rows, Taps};
+use sconce_kernels::winograd::{Winograd, convolve};
 use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Out, Threads, Window, isa};
 
 fn main() -> std::io::Result<()> {
@@ -171,7 +172,7 @@ fn mobile(cpu: Cpu<'_>, line: &Line<'_>) {
     line("conv 1x1x144 -> 24 on 56x56", 2 * 56 * 56 * 144 * 24, &mut || {
         gemm(cpu, Rows::dense(&xs, 144), &packed, Epilogue::default(), &mut ys);
     });
-    for (side, channels) in [(56, 64), (14, 256), (7, 512)] {
+    for (side, channels) in [(56, 64), (28, 128), (14, 256), (7, 512)] {
         let image = Image { height: side, width: side, channels };
         let window = Window { kernel: [3, 3], stride: [1, 1], padding: [1; 4] };
         let depth = 9 * channels;
@@ -181,6 +182,11 @@ fn mobile(cpu: Cpu<'_>, line: &Line<'_>) {
         let mut ys = vec![0.0; image.len()];
         line(&format!("conv 3x3x{channels} -> {channels} on {side}x{side}"), 2 * image.len() * depth, &mut || {
             gemm(cpu, Rows::indirect(&xs, &taps, &zero), &packed, Epilogue::default(), &mut ys);
+        });
+        let by = Winograd::new(image, window, channels, |output, k| weights[output * depth + k]);
+        let mut work = vec![0.0; by.work(1)];
+        line("the same in tiles", 2 * image.len() * depth, &mut || {
+            convolve(cpu, &by, &xs, Epilogue::default(), &mut work, &mut ys);
         });
         let packed = PackedI8::quantise(channels, 9, channels, |output, k| weights[output * depth + k]);
         let mut bytes = vec![0; xs.len()];

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::epilogue::{Activation, Epilogue};
 use crate::gemm::{self, Alone, Factors, Keep, To};
+use crate::one_channel;
 use crate::out::Out;
 use crate::pool::{Line, Pool};
 use crate::rows::Taps;
@@ -129,7 +130,11 @@ pub fn convolve_and_pool<'a>(
     let epilogue = Epilogue { bias, activation, residual: None };
     if of_four {
         assert_eq!(factors.outputs(), image.channels, "outputs are the channels of {image:?}");
-        return gemm::work(cpu, factors, To { epilogue, keep: Keep::GreatestOfFour, out });
+        let to = To { epilogue, keep: Keep::GreatestOfFour, out };
+        if one_channel::suits(pooled.source, &pooled.by, &factors) {
+            return one_channel::run(cpu, factors, pooled.source, output, to);
+        }
+        return gemm::work(cpu, factors, to);
     }
     let rows = image.height * image.width;
     assert!(factors.outputs() == image.channels && factors.rows().is_multiple_of(rows), "rows are those of {image:?}");

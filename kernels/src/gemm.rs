@@ -68,12 +68,17 @@ pub fn multiply<'a>(cpu: Cpu<'_>, factors: Factors<'_>, epilogue: Epilogue<'_>, 
 /// # Panics
 /// If a length differs.
 pub(crate) fn work(cpu: Cpu<'_>, factors: Factors<'_>, to: To<'_>) {
-    let To { epilogue, keep, out } = to;
+    check(&factors, to);
+    factors.with(to, Split { cpu });
+}
+
+/// # Panics
+/// If a length differs.
+pub(crate) fn check(factors: &Factors<'_>, To { epilogue, keep, out }: To<'_>) {
     let (rows, kept) = (factors.rows(), keep.rows());
     assert!(rows.is_multiple_of(kept), "{rows} rows, of which {kept} leave one");
     assert_eq!((rows / kept).checked_mul(factors.outputs()), Some(out.len()), "rows times outputs are the output");
     epilogue.check(factors.outputs(), out.len());
-    factors.with(to, Split { cpu });
 }
 
 /// What becomes of sums, and where it goes.
@@ -151,8 +156,8 @@ impl<'a> Factors<'a> {
                 assert_eq!(rows.taps() * rows.depth(), weights.depth, "a row is as long as the weights of an output");
                 let outputs = weights.outputs;
                 match &weights.panels {
-                    Panels::F32(panels) => by.work(&Float { rows, panels, outputs, to }),
-                    Panels::F16(panels) => by.work(&Float { rows, panels, outputs, to }),
+                    Panels::F32(panels) => by.work(&Float { rows, panels, outputs, to, asks: false }),
+                    Panels::F16(panels) => by.work(&Float { rows, panels, outputs, to, asks: false }),
                 }
             }
             Self::Bytes(rows, scaling, weights) => {

@@ -13,6 +13,7 @@ pub mod gemm;
 pub mod half;
 pub mod isa;
 pub mod matmul;
+mod one_channel;
 pub mod out;
 pub mod pack;
 pub mod pool;
@@ -23,6 +24,7 @@ mod sums;
 pub mod threads;
 mod tile;
 mod wide;
+pub mod winograd;
 
 pub use aligned::Aligned;
 pub use epilogue::{Activation, Epilogue};

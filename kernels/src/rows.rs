@@ -82,6 +82,12 @@ impl<'a, T: Copy> Rows<'a, T> {
         Self { first: self.first + rows.start, count: rows.len(), ..*self }
     }
 
+    /// All that they are taken from.
+    #[inline(always)]
+    pub(crate) fn values(&self) -> &'a [T] {
+        self.values
+    }
+
     pub(crate) fn is_ample(&self) -> bool {
         self.ample
     }

@@ -31,6 +31,8 @@ pub(crate) struct Float<'a, W> {
     pub panels: &'a [W],
     pub outputs: usize,
     pub to: To<'a>,
+    /// Whether panels are asked for while those before them are multiplied: short ones, which no cache holds.
+    pub asks: bool,
 }
 
 impl<W: Stored> Product for Float<'_, W> {
@@ -78,6 +80,9 @@ impl<W: Stored> Product for Float<'_, W> {
                     let mut w = [isa.splat(0.0); P];
                     for p in 0..P {
                         w[p] = W::load(isa, &*weights.add(p * panel_len).cast());
+                        if self.asks {
+                            isa.prefetch(weights.wrapping_add((p + P) * panel_len));
+                        }
                     }
                     for r in 0..R {
                         let x = isa.splat(*lines[r].add(k));

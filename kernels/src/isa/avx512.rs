@@ -26,6 +26,11 @@ pub(super) unsafe fn enter_vnni<B: Body>(body: B) -> B::Output {
 
 macro_rules! floats {
     () => {
+        #[inline(always)]
+        fn prefetch<T>(self, at: *const T) {
+            // SAFETY: a prefetch touches no memory.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        }
         instructions! {
             fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
             fn load(xs: &[f32; LANES]) -> __m512 { _mm512_loadu_ps(xs.as_ptr()) }

@@ -54,6 +54,10 @@ pub(crate) trait Isa: Copy {
     /// Whole numbers as bytes: what is less than 0 becomes 0, what is more than 255 becomes 255, and NaN becomes 0.
     fn to_u8(self, a: Self::F) -> [u8; LANES];
 
+    /// Asks for the cache line at `at`, which may lie anywhere, in the second-level cache.
+    #[inline(always)]
+    fn prefetch<T>(self, _at: *const T) {}
+
     fn zero(self) -> Self::Acc;
     /// Adds to each lane the product of the four activations in `a` with the lane's own four weights. Exact; no weight is -128.
     fn dot4(self, acc: Self::Acc, a: u32, weights: &[i8; 4 * LANES]) -> Self::Acc;

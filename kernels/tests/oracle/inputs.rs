@@ -96,6 +96,12 @@ pub fn image_and_window() -> impl Strategy<Value = (Image, Window)> {
     image().prop_flat_map(|image| (Just(image), window(image)))
 }
 
+/// As the first layer of a small network has it.
+pub fn one_channel() -> impl Strategy<Value = (Image, Window)> {
+    let window = Window { kernel: [3, 3], stride: [1, 1], padding: [0; 4] };
+    (4..9usize, 4..11usize).prop_map(move |(height, width)| (Image { height, width, channels: 1 }, window))
+}
+
 pub fn layout() -> impl Strategy<Value = Layout> {
     let (rows, depth) = (0..40usize, 1..100usize);
     prop_oneof![

@@ -5,10 +5,11 @@ mod bounds;
 mod fences;
 mod inputs;
 mod products;
+mod tiles;
 
 use bounds::{EPSILON, Sum, activate};
 use fences::{Fenced, check_bytes, everywhere, everywhere_from};
-use inputs::{ACTIVATIONS, Layout, Random, Rest, image_and_window, layout, patches, window};
+use inputs::{ACTIVATIONS, Layout, Random, Rest, image_and_window, layout, one_channel, patches, window};
 use products::{check_gemm, check_gemm_i8};
 use proptest::prelude::*;
 use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
@@ -20,6 +21,7 @@ use sconce_kernels::pool::{Pool, global_average, pool};
 use sconce_kernels::quantise::{Scaling, quantise, quantise_dynamic};
 use sconce_kernels::rows::{AMPLE, Rows, Taps};
 use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Out, Threads, Window};
+use tiles::check_tiles;
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -39,6 +41,15 @@ proptest! {
     #[test]
     fn product_of_bytes_is_exact(layout in layout(), outputs in 1..150usize, seed: u64) {
         check_gemm_i8(layout, outputs, seed);
+    }
+
+    #[test]
+    fn convolution_in_tiles_is_within_its_bound_and_the_same_in_any_batch(
+        (height, width) in (3..9usize, 3..9usize), padding in prop::array::uniform4(0..3usize),
+        (channels, outputs) in (1..4usize, 1..4usize), batch in 0..3usize, seed: u64,
+    ) {
+        let image = Image { height, width, channels: 16 * channels };
+        check_tiles(image, padding, 16 * outputs, batch, seed);
     }
 
     #[test]
@@ -98,7 +109,7 @@ proptest! {
 
     #[test]
     fn convolution_with_its_pool_is_both_one_after_the_other(
-        ((image, window), pooled) in image_and_window().prop_flat_map(|(image, by)| {
+        ((image, window), pooled) in prop_oneof![3 => image_and_window(), 1 => one_channel()].prop_flat_map(|(image, by)| {
             (Just((image, by)), window(Image { channels: 1, ..by.output(image) }))
         }),
         outputs in 1..70usize, batch in 0..3usize, seed: u64,
@@ -294,6 +305,12 @@ fn long_rows_and_weights_that_no_cache_holds_are_no_different() {
     check_gemm(Layout::Dense { rows: 1, depth: 2_500 }, 150, true, 2);
     check_gemm(Layout::Strided { rows: 60, depth: 700, gap: 3 }, 150, false, 3);
     check_gemm_i8(Layout::Dense { rows: 7, depth: 10_001 }, 70, 4);
+}
+
+#[test]
+fn tiles_of_many_blocks_whose_weights_no_cache_holds_are_no_different() {
+    check_tiles(Image { height: 30, width: 31, channels: 16 }, [1; 4], 32, 2, 1);
+    check_tiles(Image { height: 9, width: 8, channels: 160 }, [1, 0, 2, 1], 112, 3, 2);
 }
 
 #[test]

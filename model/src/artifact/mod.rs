@@ -269,7 +269,7 @@ pub fn bytes(variant: &Variant, head: Option<&str>) -> Result<u64, ArtifactError
 
 fn entry(variant: &Variant, parts: &[weights::Part]) -> Result<VariantEntry, ArtifactError> {
     let bytes = weights::size(parts);
-    let scratch = variant.plan().map_err(|source| ArtifactError::Network { source })?.scratch_bytes();
+    let plan = variant.plan().map_err(|source| ArtifactError::Network { source })?;
     let quantisation = match &variant.arithmetic {
         Arithmetic::F32 | Arithmetic::F16 => None,
         Arithmetic::I8(Quantisation { inputs, .. }) => {
@@ -286,7 +286,7 @@ fn entry(variant: &Variant, parts: &[weights::Part]) -> Result<VariantEntry, Art
         files: parts.iter().map(|(file, _)| file.clone()).collect(),
         bytes,
         // With what a full batch of 16 needs meanwhile.
-        memory_bytes: bytes + 16 * scratch as u64,
+        memory_bytes: bytes + (plan.weight_bytes_beyond_files() + 16 * plan.scratch_bytes()) as u64,
         flops: variant.network.graph().flops(),
         quantisation,
         reference: None,

@@ -210,11 +210,16 @@ impl Compiler<'_> {
         let is_pointwise = (window.kernel, window.stride, window.padding) == ([1, 1], [1, 1], [0; 4]);
         let (outputs, depth) = (self.network.weight(node)?.dims()[0], area * image.channels);
         let output = Image { channels: outputs, ..window.output(image) };
-        let taps = (!is_pointwise).then(|| Taps::convolution(image, &window));
         // The graph's weight is (filters, channels, height, width); a row of taps is (height, width, channels).
         let column = |k: usize| k % image.channels * area + k / image.channels;
-        let mut product = self.packer.product(node, taps, depth, column, fused)?;
         let pooled = pool.map(|(pool, of_pool)| Pooled::new(pool, of_pool, window, image, outputs));
+        if !pooled.as_ref().is_some_and(|pooled| pooled.suits(outputs * depth * size_of::<f32>()))
+            && let Some(product) = self.packer.tiles(node, image, window, column, fused)?
+        {
+            return Ok((product, output));
+        }
+        let taps = (!is_pointwise).then(|| Taps::convolution(image, &window));
+        let mut product = self.packer.product(node, taps, depth, column, fused)?;
         product.pooled = pooled.filter(|pooled| pooled.suits(product.weights.bytes())).map(Box::new);
         product.taps = product.pooled.as_ref().and_then(|pooled| pooled.taps()).or(product.taps);
         Ok((product, output))

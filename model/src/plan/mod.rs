@@ -29,6 +29,7 @@ use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::Pool;
 use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::Taps;
+use sconce_kernels::winograd::Winograd;
 use sconce_kernels::{Activation, Aligned, Cpu, Image, Window};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -114,6 +115,7 @@ impl Kernel {
     fn work(&self) -> Pair<Span> {
         let (floats, bytes) = match self {
             Self::Product(Product { pooled: Some(pooled), .. }) => (pooled.work(), 0),
+            Self::Product(Product { weights: Weights::Tiles(tiles), .. }) => (tiles.work(1), 0),
             Self::Recurrence(recurrence) => recurrence.work(),
             _ => (0, 0),
         };
@@ -165,8 +167,17 @@ struct Depthwise {
 /// With what stands in the padding of a convolution.
 #[derive(Debug)]
 enum Weights {
-    Float { packed: Packed, padding: Vec<f32> },
-    Bytes { packed: PackedI8, padding: Vec<u8>, input: Scaling },
+    Float {
+        packed: Packed,
+        padding: Vec<f32>,
+    },
+    Bytes {
+        packed: PackedI8,
+        padding: Vec<u8>,
+        input: Scaling,
+    },
+    /// Of a convolution that is done in tiles.
+    Tiles(Box<Winograd>),
 }
 
 impl Plan {
@@ -205,6 +216,15 @@ impl Plan {
     /// Bytes of a [`Scratch`] for one row; for more on any CPU about so many times as much, or less.
     pub fn scratch_bytes(&self) -> usize {
         Layout::new(&self.steps, self.ends, 1, segments::alone(0..self.steps.len(), 1)).size()
+    }
+
+    /// Bytes by which weights are more in memory than in a file: those of tiles are 16 for 9.
+    pub fn weight_bytes_beyond_files(&self) -> usize {
+        let beyond = |step: &Step| match &step.kernel {
+            Kernel::Product(Product { weights: Weights::Tiles(tiles), .. }) => tiles.bytes() / 16 * 7,
+            _ => 0,
+        };
+        self.steps.iter().map(beyond).sum()
     }
 
     /// Answers several requests as one batch: each of `xs` is `(rows, ..input)`, its answer `(rows, ..output)`. The same row
@@ -269,6 +289,8 @@ impl Step {
         let reads = self.reads[0].values;
         match &self.kernel {
             Kernel::Product(Product { taps: Some(taps), weights, .. }) => taps.rows() * weights.multiplications(),
+            // As many as without tiles.
+            Kernel::Product(Product { weights: Weights::Tiles(tiles), .. }) => tiles.depth() * tiles.output().len(),
             Kernel::Product(Product { weights, .. }) => reads / weights.depth() * weights.multiplications(),
             Kernel::Depthwise(Depthwise { window, image, .. }) => {
                 window.kernel[0] * window.kernel[1] * window.output(*image).len()
@@ -297,6 +319,7 @@ impl Weights {
         match self {
             Self::Float { packed, .. } => packed.depth(),
             Self::Bytes { packed, .. } => packed.depth(),
+            Self::Tiles(tiles) => tiles.depth(),
         }
     }
 
@@ -305,6 +328,7 @@ impl Weights {
         let outputs = match self {
             Self::Float { packed, .. } => packed.outputs(),
             Self::Bytes { packed, .. } => packed.outputs(),
+            Self::Tiles(tiles) => tiles.output().channels,
         };
         self.depth() * outputs
     }
@@ -313,6 +337,7 @@ impl Weights {
         match self {
             Self::Float { packed, .. } => packed.bytes(),
             Self::Bytes { packed, .. } => packed.bytes(),
+            Self::Tiles(tiles) => tiles.bytes(),
         }
     }
 }
@@ -321,7 +346,7 @@ impl Product {
     /// What the bytes stand for that it reads.
     fn input(&self) -> Option<Scaling> {
         match &self.weights {
-            Weights::Float { .. } => None,
+            Weights::Float { .. } | Weights::Tiles(_) => None,
             Weights::Bytes { input, .. } => Some(*input),
         }
     }
@@ -373,7 +398,8 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Product {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.taps.is_some() { "convolution" } else { "product" };
+        let is_convolution = self.taps.is_some() || matches!(self.weights, Weights::Tiles(_));
+        let what = if is_convolution { "convolution" } else { "product" };
         write!(f, "{what}{}", self.weights)
     }
 }
@@ -384,6 +410,7 @@ impl fmt::Display for Weights {
             Weights::Float { packed, .. } if packed.is_f16() => " of f16",
             Weights::Float { .. } => "",
             Weights::Bytes { .. } => " of int8",
+            Weights::Tiles(_) => " in tiles",
         })
     }
 }

@@ -9,6 +9,7 @@ use sconce_kernels::conv_pool::convolve_and_pool;
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gemm::{self, Factors};
 use sconce_kernels::rows::{AMPLE, Rows};
+use sconce_kernels::winograd::convolve;
 use sconce_kernels::{Aligned, Cpu, Epilogue, Image, Out, gates, pool, quantise};
 use std::mem::take;
 use std::ops::Range;
@@ -202,9 +203,13 @@ impl Writes {
 }
 
 impl Product {
-    /// `work` is for the lines that are pooled.
+    /// `work` is for the lines that are pooled, or for tiles.
     pub(super) fn run(&self, cpu: Cpu<'_>, xs: Values<'_>, residual: Option<&[f32]>, work: &mut [f32], out: Out<'_>) {
+        let (bias, activation) = (self.bias.as_deref(), self.activation);
         let factors = match (&self.weights, xs, &self.taps) {
+            (Weights::Tiles(tiles), Values::Floats(xs), _) => {
+                return convolve(cpu, tiles, xs, Epilogue { bias, activation, residual }, work, out);
+            }
             (Weights::Float { packed, padding }, Values::Floats(xs), Some(taps)) => {
                 Factors::Floats(Rows::indirect(xs, taps, padding), packed)
             }
@@ -219,7 +224,6 @@ impl Product {
             }
             _ => unreachable!("a product reads what its weights are"),
         };
-        let (bias, activation) = (self.bias.as_deref(), self.activation);
         match &self.pooled {
             Some(pooled) => convolve_and_pool(cpu, factors, bias, activation, pooled, work, out),
             None => gemm::multiply(cpu, factors, Epilogue { bias, activation, residual }, out),

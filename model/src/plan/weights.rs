@@ -11,6 +11,7 @@ use candle_core::Result;
 use sconce_kernels::pack::{self, Packed, PackedI8};
 use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::{AMPLE, Taps};
+use sconce_kernels::winograd::Winograd;
 use sconce_kernels::{Activation as Epilogue, Aligned, Image, Window};
 
 /// From here on a number is infinite as f16.
@@ -82,6 +83,30 @@ impl Packer<'_> {
         let weights = self.weights(outputs, runs, |output, k| given[output * depth + column(k)], factor, bytes);
         let activation = in_epilogue(fused.activation).unwrap_or_default();
         Ok(Product { taps, weights, bias: self.bias(node, norm)?, activation, pooled: None })
+    }
+
+    /// A convolution in tiles, if that is faster: of `f32`, for the weights of tiles are more than those of a file.
+    pub(super) fn tiles(
+        &self,
+        node: &Node,
+        image: Image,
+        window: Window,
+        column: impl Fn(usize) -> usize,
+        fused: &Fused,
+    ) -> Result<Option<Product>> {
+        let given = values(self.network.weight(node)?)?;
+        let depth = window.kernel[0] * window.kernel[1] * image.channels;
+        let outputs = given.len() / depth;
+        let is_f32 = !matches!(self.arithmetic, Arithmetic::F16) && self.input(node).is_none();
+        if !is_f32 || !Winograd::suits(1, image, &window, outputs) {
+            return Ok(None);
+        }
+        let norm = fused.norm.as_ref();
+        let factor = |output: usize| norm.map_or(1.0, |norm| norm.scale[output]);
+        let weight = |output, k| given[output * depth + column(k)] * factor(output);
+        let weights = Weights::Tiles(Box::new(Winograd::new(image, window, outputs, weight)));
+        let activation = in_epilogue(fused.activation).unwrap_or_default();
+        Ok(Some(Product { taps: None, weights, bias: self.bias(node, norm)?, activation, pooled: None }))
     }
 
     /// Of a weight that is bytes.

@@ -1,7 +1,8 @@
-//! Two-dimensional convolution, optionally rectified: small kernels directly, large ones as a product over patches.
+//! Two-dimensional convolution, optionally rectified: small kernels directly, those of 3×3 in tiles, others as a product over patches.
 
 mod direct;
 mod product;
+mod tiles;
 
 use super::activation::{self, activate, is_rectifier, through};
 use super::record::{elements, learns, like, record};
@@ -36,14 +37,14 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, activ
     for (plane, bias) in ys.chunks_exact_mut(geometry.plane()).zip(biases.iter().cycle()) {
         plane.fill(*bias);
     }
-    geometry.forward(&elements(&xs)?, &elements(&weight)?, &mut ys);
+    geometry.forward(&elements(&xs)?, &elements(&weight)?, &mut ys)?;
     activation::apply(fused, &mut ys)?;
     let shape = (batch, geometry.filters, geometry.out.0, geometry.out.1);
     let ys = record("conv2d", [&xs, &weight, bias], ys, shape, move |[xs, weight, bias], ys, gradient| {
         let before = through(fused, &elements(gradient)?, &elements(ys)?)?;
         let space = |of: &Tensor| learns(of).then(|| vec![0.0; of.elem_count()]);
         let (mut dx, mut dw) = (space(xs), space(weight));
-        geometry.backward(&elements(xs)?, &elements(weight)?, &before, (dx.as_deref_mut(), dw.as_deref_mut()));
+        geometry.backward(&elements(xs)?, &elements(weight)?, &before, (dx.as_deref_mut(), dw.as_deref_mut()))?;
         let db = learns(bias).then(|| geometry.filter_sums(&before));
         let given = |values: Option<Vec<f32>>, of| values.map_or(Ok(None), |values| like(values, of));
         Ok([given(dx, xs)?, given(dw, weight)?, given(db, bias)?])
@@ -104,17 +105,36 @@ impl Geometry {
     }
 
     /// Adds to `ys`, which are the biases.
-    fn forward(&self, xs: &[f32], weight: &[f32], ys: &mut [f32]) {
-        if self.is_direct() { direct::forward(self, xs, weight, ys) } else { product::forward(self, xs, weight, ys) }
+    fn forward(&self, xs: &[f32], weight: &[f32], ys: &mut [f32]) -> Result<()> {
+        if self.is_direct() {
+            direct::forward(self, xs, weight, ys);
+        } else if tiles::suits(self, ys.len() / (self.filters * self.plane())) {
+            tiles::forward(self, xs, weight, ys)?;
+        } else {
+            product::forward(self, xs, weight, ys);
+        }
+        Ok(())
     }
 
     /// Adds to the gradients that are asked for: of the images, and of the weights.
-    fn backward(&self, xs: &[f32], weight: &[f32], gradient: &[f32], into: (Option<&mut [f32]>, Option<&mut [f32]>)) {
+    fn backward(
+        &self,
+        xs: &[f32],
+        weight: &[f32],
+        gradient: &[f32],
+        (mut dx, dw): (Option<&mut [f32]>, Option<&mut [f32]>),
+    ) -> Result<()> {
         if self.is_direct() {
-            direct::backward(self, xs, weight, gradient, into);
-        } else {
-            product::backward(self, xs, weight, gradient, into);
+            direct::backward(self, xs, weight, gradient, (dx, dw));
+            return Ok(());
         }
+        if tiles::suits(self, gradient.len() / (self.filters * self.plane()))
+            && let Some(dx) = dx.take()
+        {
+            tiles::backward(self, weight, gradient, dx)?;
+        }
+        product::backward(self, xs, weight, gradient, (dx, dw));
+        Ok(())
     }
 
     fn filter_sums(&self, gradient: &[f32]) -> Vec<f32> {

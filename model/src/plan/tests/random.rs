@@ -53,7 +53,8 @@ fn image_layer() -> impl Strategy<Value = Value> {
         1 => (1..3_usize).prop_map(|multiplier| json!({"depthwiseConv2d": {"kernel": 3, "padding": 1, "multiplier": multiplier}})),
         1 => (1..9_usize).prop_map(|filters| json!({"separableConv2d": {"filters": filters, "kernel": 2, "batchNorm": true}})),
         1 => (1..3_usize).prop_map(|factor| json!({"upsample2d": {"factor": factor}})),
-        3 => (1..4_usize, 1..3_usize, 1..3_usize, blocks).prop_map(|(quarters, stride, repeat, block)| json!({"residual": {
+        // With 32 filters and more, their convolutions are done in tiles.
+        3 => (prop_oneof![3 => 1..4_usize, 1 => Just(8)], 1..3_usize, 1..3_usize, blocks).prop_map(|(quarters, stride, repeat, block)| json!({"residual": {
             "filters": 4 * quarters, "stride": stride, "repeat": repeat, "block": block}})),
         3 => plain_layer(),
     ]
