@@ -14,6 +14,7 @@ mod learning;
 mod placing;
 mod readme;
 mod stable;
+mod stored;
 mod suite;
 mod training;
 mod trust;
