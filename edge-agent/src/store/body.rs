@@ -77,12 +77,16 @@ impl Relay {
         Self { opened, digest, metrics, _permit: permit, is_whole: false, hasher, waiting, waiting_bytes: 0 }
     }
 
+    fn behind_the_first(&self) -> u64 {
+        self.waiting_bytes - self.waiting.front().map_or(0, |chunk| chunk.len() as u64)
+    }
+
     /// Reads on until there is more than is held back, or all: then the first of it may be shown.
     ///
     /// # Errors
     /// [`Refusal`] if the registry breaks off, or all of it is not what it should be.
     pub async fn fill(&mut self) -> Result<(), Refusal> {
-        while !self.is_whole && self.waiting_bytes <= HOLD_BACK {
+        while !self.is_whole && self.behind_the_first() < HOLD_BACK {
             if let Some(chunk) = self.opened.chunk().await? {
                 self.hasher.update(&chunk);
                 self.waiting_bytes += chunk.len() as u64;

@@ -18,8 +18,10 @@ use tokio::task::spawn_blocking;
 pub const HOLD_BACK: u64 = 256 << 10;
 /// Read at once.
 const BLOCK: usize = 256 << 10;
-/// Before a registry that broke off is asked to go on.
+/// Before a registry that broke off is asked to go on; longer each time that it brings nothing.
 const AGAIN: Duration = Duration::from_millis(200);
+/// So often it may break off and bring nothing.
+const MOST_IN_VAIN: u32 = 3;
 
 /// How far it is.
 #[derive(Clone, Default)]
@@ -119,13 +121,16 @@ impl Transfer {
         };
         let begun = Begun { held: file.held.clone(), size };
         self.progress.send_modify(|progress| (progress.begun, progress.written) = (Some(begun), file.have));
+        let mut in_vain = 0;
         loop {
             let before = file.have;
-            match self.pour(&mut opened, &mut file).await {
+            let poured = self.pour(&mut opened, &mut file).await;
+            in_vain = if file.have > before { 0 } else { in_vain + 1 };
+            match poured {
                 Ok(()) => break,
-                Err(Refusal::Unreachable { why }) if file.have > before => {
+                Err(Refusal::Unreachable { why }) if in_vain < MOST_IN_VAIN => {
                     tracing::info!(digest = %self.asked.digest, have = file.have, size, why, "going on");
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(AGAIN * (in_vain + 1)).await;
                     opened = self.store.upstream.open(&self.asked, file.have).await?;
                     if opened.size != size {
                         return Err(Refusal::Unreachable { why: "it is another than it was".into() });

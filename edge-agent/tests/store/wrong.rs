@@ -84,7 +84,7 @@ async fn what_rots_on_the_disk_is_found_and_fetched_anew() {
     let rot = |digest: &str| {
         let path = kept.path().join(digest.replace(':', "-"));
         let mut content = std::fs::read(&path).unwrap();
-        content[500] ^= 1;
+        content[0] ^= 1;
         std::fs::write(&path, content).unwrap();
     };
     for digest in [&small, &large] {
