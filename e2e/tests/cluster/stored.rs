@@ -15,7 +15,8 @@ use std::time::Duration;
 const NODE: &str = "site-a-1";
 const LIMIT: Duration = Duration::from_secs(180);
 /// The registry as pods reach it: refused by the node, as by a link that is cut, while the API server is still reached.
-const CUT: &str = "nft 'add table ip registry; add chain ip registry forward { type filter hook forward priority -10; };
+const CUT: &str =
+    "nft 'add table ip registry; add chain ip registry forward { type filter hook forward priority -10; };
     add rule ip registry forward ip daddr 10.89.0.1 tcp dport 5000 reject'";
 const HEALED: &str = "nft delete table ip registry";
 
@@ -72,7 +73,8 @@ async fn serve(bed: &Bed, artifact: &Path, repository: &str) -> Result<()> {
 
 async fn started_again(bed: &Bed) -> Result<()> {
     let before = Counted::read(bed).await?;
-    let pods = ["delete", "pod", "-n", NAMESPACE, "--wait=true", "-l", "sconce.dev/model=digits,sconce.dev/site=site-a"];
+    let pods =
+        ["delete", "pod", "-n", NAMESPACE, "--wait=true", "-l", "sconce.dev/model=digits,sconce.dev/site=site-a"];
     bed.kubectl().args(pods).output().await?;
     let deployment = format!("deploy/{}", placement_name("digits", "site-a"));
     let status = ["rollout", "status", &deployment, "-n", NAMESPACE, "--timeout=120s"];

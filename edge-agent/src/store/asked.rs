@@ -74,7 +74,8 @@ pub fn asked(path: &str, query: Option<&str>) -> Result<Asked, Refusal> {
         return Err(Refusal::Name);
     }
     let digest = Digest::parse(&colons(digest)).ok_or(Refusal::Tag)?;
-    let mut namespaces = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.strip_prefix("ns="));
+    let mut namespaces =
+        query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.strip_prefix("ns="));
     let registry = match (namespaces.next(), namespaces.next()) {
         (Some(registry), None) => colons(registry),
         _ => return Err(Refusal::Registry),
@@ -116,7 +117,9 @@ fn is_registry(registry: &str) -> bool {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     let is_name = host.len() <= 253 && host.split('.').all(is_label);
-    (is_address || is_name) && port.is_none_or(|port| port.len() <= 5 && port.parse::<u16>().is_ok_and(|port| port > 0))
+    let is_port =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0);
+    (is_address || is_name) && port.is_none_or(is_port)
 }
 
 #[cfg(test)]
@@ -128,12 +131,8 @@ mod tests {
     #[test]
     fn a_manifest_and_a_blob_are_asked_for_by_digest() {
         let check = |path: &str, query: &str, kind, repository: &str, registry: &str| {
-            let expected = Asked {
-                registry: registry.into(),
-                repository: repository.into(),
-                kind,
-                digest: Digest(HEX.into()),
-            };
+            let expected =
+                Asked { registry: registry.into(), repository: repository.into(), kind, digest: Digest(HEX.into()) };
             assert_eq!(asked(path, Some(query)), Ok(expected));
         };
         let path = |repository: &str, kind: &str| format!("/v2/{repository}/{kind}/sha256:{HEX}");
@@ -151,13 +150,15 @@ mod tests {
         };
         let blob = |repository: &str| format!("/v2/{repository}/blobs/sha256:{HEX}");
         let ns = Some("ns=r.example");
-        for path in ["", "/", "/v2/", "/v2/a", "/v2/a/tags/list", "/v1/a/blobs/x", "/v2/a/blobs/uploads/x", "/v2/a/b/c"] {
+        for path in ["", "/", "/v2/", "/v2/a", "/v2/a/tags/list", "/v1/a/blobs/x", "/v2/a/blobs/uploads/x", "/v2/a/b/c"]
+        {
             check(path, ns, Refusal::Path);
         }
         let long = "a".repeat(256);
-        for name in
-            ["", "..", "../a", "a/..", "a//b", "/a", "a/", "A", "a%2f..", "a\\b", ".a", "a.", "-a", "a b", "é", "a..b", &long]
-        {
+        for name in [
+            "", "..", "../a", "a/..", "a//b", "/a", "a/", "A", "a%2f..", "a\\b", ".a", "a.", "-a", "a b", "é", "a..b",
+            &long,
+        ] {
             check(&blob(name), ns, Refusal::Name);
         }
         for digest in ["latest", "sha256:", "sha512:00", "..", "sha256:..%2f..", "sha256-00"] {
@@ -168,7 +169,18 @@ mod tests {
         for query in [None, Some(""), Some("x=r"), Some("ns="), Some("ns=a&ns=b"), Some("ns=a/b"), Some("ns=u@a")] {
             check(&blob("a"), query, Refusal::Registry);
         }
-        for query in ["ns=a:0", "ns=a:99999", "ns=a:+80", "ns=[fd00", "ns=[a]", "ns=a:1:2", "ns=-a", "ns=a..b", "ns=a?b", "ns=a#b"] {
+        for query in [
+            "ns=a:0",
+            "ns=a:99999",
+            "ns=a:+80",
+            "ns=[fd00",
+            "ns=[a]",
+            "ns=a:1:2",
+            "ns=-a",
+            "ns=a..b",
+            "ns=a?b",
+            "ns=a#b",
+        ] {
             check(&blob("a"), Some(query), Refusal::Registry);
         }
     }

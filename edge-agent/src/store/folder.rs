@@ -98,8 +98,7 @@ impl Folder {
         }
         self.metrics.kept(index.bytes());
         drop(index);
-        let opened =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(self.path.join(&name));
+        let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(self.path.join(&name));
         let file = opened.inspect_err(|_| self.forget(&name))?;
         let held = self.held(name, id, file);
         // A full disk is met here and not half way. Not all file systems can.

@@ -16,7 +16,9 @@ pub enum Refusal {
     Registry,
     #[error("the registry does not have it")]
     Missing,
-    #[error("the registry gives it to nobody without a name and a password, and this store has none: ask the registry itself")]
+    #[error(
+        "the registry gives it to nobody without a name and a password, and this store has none: ask the registry itself"
+    )]
     Forbidden,
     #[error("the registry cannot be asked: {why}")]
     Unreachable { why: String },

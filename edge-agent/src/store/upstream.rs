@@ -171,7 +171,8 @@ impl Upstream {
                 return Err(Refusal::Forbidden);
             }
         }
-        let body: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&body).map_err(|_| Refusal::Forbidden)?;
+        let body: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(&body).map_err(|_| Refusal::Forbidden)?;
         let token = body.get("token").or(body.get("access_token")).and_then(|token| token.as_str());
         let header = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
         header.ok_or(Refusal::Forbidden)
@@ -232,14 +233,17 @@ mod tests {
     fn a_part_is_told_by_its_bytes() {
         assert_eq!(content_range("bytes 5-9/10"), Some((5, 10)));
         assert_eq!(content_range("bytes 0-0/1"), Some((0, 1)));
-        for bad in ["bytes 5-8/10", "bytes 9-5/10", "bytes */10", "bytes 5-9/*", "5-9/10", "bytes 0-18446744073709551615/0"] {
+        for bad in
+            ["bytes 5-8/10", "bytes 9-5/10", "bytes */10", "bytes 5-9/*", "5-9/10", "bytes 0-18446744073709551615/0"]
+        {
             assert_eq!(content_range(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn a_challenge_names_who_gives_tokens() {
-        let fields = bearer(r#"Bearer realm="https://auth.example/token", service="r.example",scope="a:b,c:d""#).unwrap();
+        let fields =
+            bearer(r#"Bearer realm="https://auth.example/token", service="r.example",scope="a:b,c:d""#).unwrap();
         assert_eq!(fields["realm"], "https://auth.example/token");
         assert_eq!((fields["service"].as_str(), fields["scope"].as_str()), ("r.example", "a:b,c:d"));
         assert_eq!(bearer("Basic realm=\"x\""), None);

@@ -78,13 +78,7 @@ impl Drop for Process {
     }
 }
 
-pub async fn pod(
-    store: &str,
-    registry: &Registry,
-    digest: &str,
-    variant: &str,
-    to: &Path,
-) -> Result<(), FetchError> {
+pub async fn pod(store: &str, registry: &Registry, digest: &str, variant: &str, to: &Path) -> Result<(), FetchError> {
     let source = Source::of(&[store.to_owned(), registry.uri()], &[])?;
     // Longer than a registry of these tests may need, and short enough to wait for once.
     fetch(&source, digest, variant, to, &Trust::default(), Duration::from_secs(5)).await

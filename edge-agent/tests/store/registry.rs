@@ -103,8 +103,10 @@ impl Registry {
             serde_json::json!({"mediaType": "application/octet-stream", "digest": digest, "size": size, "annotations": {FILE_PATH: file.path}})
         };
         let layers: Vec<_> = sconce_model::artifact::files(folder).unwrap().into_iter().map(layer).collect();
-        let config = serde_json::json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2});
-        let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+        let config =
+            serde_json::json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2});
+        let manifest =
+            serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
         self.add(serde_json::to_vec(&manifest).unwrap())
     }
 
