@@ -4,7 +4,7 @@ use crate::suite::{bed, training};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
-use sconce_api::EdgeModelVersion;
+use sconce_api::{EdgeModelVersion, EdgePlacement};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, placement_name, stands};
 use sconce_model::artifact::testing::write_update;
 use serde_json::json;
@@ -55,10 +55,8 @@ async fn serve(bed: &Bed, artifact: &Path, repository: &str) -> Result<()> {
     let uri = format!("{}@{digest}", Bed::model_uri(name));
     bed.patch("em", NAMESPACE, "digits", json!({"spec": {"model": {"uri": uri}}})).await?;
     let version = digest.trim_start_matches("sha256:")[..10].to_owned();
-    let is_served = |ep: &_| {
-        let ep: &sconce_api::EdgePlacement = ep;
-        stands(ep, "Ready").starts_with("True") && ep.spec.version_ref.name.contains(&version)
-    };
+    let is_served =
+        |ep: &EdgePlacement| stands(ep, "Ready").starts_with("True") && ep.spec.version_ref.name.contains(&version);
     let placement = bed.until_placement("digits", "site-a", "the version serves", is_served).await?;
     let versions: Api<EdgeModelVersion> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let is_measured = |found: Option<&EdgeModelVersion>| {
@@ -91,7 +89,7 @@ async fn started_again(bed: &Bed) -> Result<()> {
 fn bytes(artifact: &Path, part: &str) -> Result<u64> {
     let sizes = ["f32", "f16", "int8"].map(|variant| {
         let file = artifact.join(format!("weights/{variant}/{part}.safetensors"));
-        Ok(std::fs::metadata(file)?.len())
+        Ok::<_, anyhow::Error>(std::fs::metadata(file)?.len())
     });
     sizes.into_iter().sum()
 }

@@ -156,7 +156,7 @@ fn fetch(pods: &Pods<'_>, settings: &Settings) -> Value {
     // The kubelet writes the address: whichever node it is, and where no name can be resolved.
     let store = settings.store_port.map(|port| format!("http://$({HOST_IP}):{port}"));
     let mut args = vec!["fetch"];
-    args.extend(store.iter().flat_map(|store| ["--from", store]));
+    args.extend(store.iter().flat_map(|store| ["--from", store.as_str()]));
     args.extend(["--from", repository, "--digest", &spec.digest, "--variant", pods.variant, "--to", "/models"]);
     for registry in &settings.insecure_registries {
         args.extend(["--insecure-registry", registry]);
