@@ -112,7 +112,7 @@ impl Transfer {
     /// Goes on where an earlier one ended; it is kept only when its digest is right.
     async fn download(&self, folder: &Arc<Folder>) -> Result<(), Refusal> {
         let begun = folder.begun(&self.asked);
-        let mut opened = self.store.upstream.open(&self.asked, begun).await?;
+        let opened = self.store.upstream.open(&self.asked, begun).await?;
         let size = opened.size;
         let mut file = {
             let (folder, asked) = (folder.clone(), self.asked.clone());
@@ -121,20 +121,20 @@ impl Transfer {
         };
         let begun = Begun { held: file.held.clone(), size };
         self.progress.send_modify(|progress| (progress.begun, progress.written) = (Some(begun), file.have));
-        let mut in_vain = 0;
+        let (mut next, mut in_vain) = (Ok(opened), 0);
         loop {
             let before = file.have;
-            let poured = self.pour(&mut opened, &mut file).await;
+            let poured = match next {
+                Ok(opened) => self.pour(opened, &mut file).await,
+                Err(refusal) => Err(refusal),
+            };
             in_vain = if file.have > before { 0 } else { in_vain + 1 };
             match poured {
                 Ok(()) => break,
                 Err(Refusal::Unreachable { why }) if in_vain < MOST_IN_VAIN => {
                     tracing::info!(digest = %self.asked.digest, have = file.have, size, why, "going on");
                     tokio::time::sleep(AGAIN * (in_vain + 1)).await;
-                    opened = self.store.upstream.open(&self.asked, file.have).await?;
-                    if opened.size != size {
-                        return Err(Refusal::Unreachable { why: "it is another than it was".into() });
-                    }
+                    next = self.store.upstream.open(&self.asked, file.have).await;
                 }
                 Err(refusal) => return Err(refusal),
             }
@@ -154,7 +154,10 @@ impl Transfer {
     }
 
     /// What the registry gives, from where it begins to the end.
-    async fn pour(&self, opened: &mut Opened, file: &mut Coming) -> Result<(), Refusal> {
+    async fn pour(&self, mut opened: Opened, file: &mut Coming) -> Result<(), Refusal> {
+        if opened.size != file.size {
+            return Err(Refusal::Unreachable { why: "it is another than it was".into() });
+        }
         let mut at = opened.first;
         while file.have < file.size {
             let chunk = tokio::select! {
