@@ -17,7 +17,7 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run until SIGTERM.
-    Run(Run),
+    Run(Box<Run>),
     /// Keep files of models for the pods of this node, and bring them from their registries, until SIGTERM.
     Store(Store),
 }

@@ -24,7 +24,7 @@ fn main() -> anyhow::Result<()> {
     // Two workers: a probe must not wait while a list of placements is decoded.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match command {
-        Command::Run(args) => runtime.block_on(run(args))?,
+        Command::Run(args) => runtime.block_on(run(*args))?,
         Command::Store(args) => runtime.block_on(store::run(args))?,
     }
     Ok(())
