@@ -233,6 +233,11 @@ impl Bed {
         kubebox(&self.spec, &["link"])?.arg(node).args(shape).output().await.map(drop)
     }
 
+    /// Runs a line of bash in the namespaces of a node.
+    pub async fn on(&self, node: &str, line: &str) -> Result<String> {
+        kubebox(&self.spec, &["exec"])?.arg(node).args(["--", "bash", "-c", line]).output().await
+    }
+
     /// Ends a node as a power cut would, or boots it again.
     pub async fn node(&self, verb: &str, node: &str) -> Result<()> {
         kubebox(&self.spec, &["node", verb])?.arg(node).output().await.map(drop)

@@ -1,12 +1,12 @@
 //! Flags and environment.
 
 use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
-use sconce_api::DurationText;
+use sconce_api::{Amount, DurationText};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Measures this node's hardware and link, and keeps the routes file of its router.
+/// Measures this node's hardware and link, and keeps the routes file of its router; or keeps files of models.
 #[derive(Parser, Debug)]
 #[command(name = "edge-agent", version)]
 pub struct Args {
@@ -17,7 +17,18 @@ pub struct Args {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run until SIGTERM.
-    Run(Run),
+    Run(Box<Run>),
+    /// Keep files of models for the pods of this node, and bring them from their registries, until SIGTERM.
+    Store(Store),
+}
+
+impl Command {
+    pub fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Run(run) => run.log_format,
+            Self::Store(store) => store.log_format,
+        }
+    }
 }
 
 #[derive(Flags, Debug)]
@@ -62,6 +73,33 @@ pub struct Run {
     pub log_format: LogFormat,
 }
 
+#[derive(Flags, Debug)]
+pub struct Store {
+    /// Folder of the node where files are kept, by their digests; no other process may have it.
+    #[arg(long, value_name = "DIR")]
+    pub folder: PathBuf,
+
+    /// Bytes that they may take in all, such as 4Gi: those that were used longest ago go first. Whatever this says, a tenth of the
+    /// disk stays free.
+    #[arg(long, value_name = "BYTES", default_value = "4Gi", value_parser = bytes)]
+    pub most_bytes: u64,
+
+    /// Registry without TLS, beside those on loopback addresses. May be given several times.
+    #[arg(long = "insecure-registry", value_name = "HOST:PORT")]
+    pub insecure_registries: Vec<String>,
+
+    /// Where pods ask.
+    #[arg(long, default_value = "0.0.0.0:8003")]
+    pub listen: SocketAddr,
+
+    /// Address of /healthz and /metrics.
+    #[arg(long, default_value = "0.0.0.0:8083")]
+    pub health: SocketAddr,
+
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug)]
 pub enum LogFormat {
     Text,
@@ -77,6 +115,10 @@ fn probe_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn bytes(text: &str) -> Result<u64, String> {
+    Amount(text.into()).units().ok_or_else(|| "expected a number of bytes, such as 4Gi".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +130,11 @@ mod tests {
         assert!(probe_interval("15").is_err());
         assert!(probe_interval("200ms").is_err());
         assert!(probe_interval("11m").is_err());
+    }
+
+    #[test]
+    fn room_is_told_in_bytes() {
+        assert_eq!((bytes("4Gi"), bytes("1000")), (Ok(4 << 30), Ok(1000)));
+        assert!(bytes("much").is_err() && bytes("-1").is_err());
     }
 }

@@ -18,6 +18,7 @@ mod router;
 mod routes;
 mod run;
 mod status;
+pub mod store;
 mod uplink;
 mod usage;
 mod waits;

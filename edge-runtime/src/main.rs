@@ -150,7 +150,7 @@ fn start_with_little_memory() -> Result<()> {
 }
 
 async fn run_fetch(args: Fetch) -> Result<()> {
-    let source = Source::new(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
+    let source = Source::of(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
     let trust = args.trusted.trust();
     let fetched = fetch(&source, &args.digest, &args.variant, &args.to, &trust, args.registries.patience);
     tokio::select! {

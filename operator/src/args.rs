@@ -31,6 +31,9 @@ pub struct Run {
     /// Registry that is spoken to without TLS. May be given several times.
     #[arg(long = "insecure-registry", value_name = "HOST:PORT")]
     pub insecure_registries: Vec<String>,
+    /// Port of each node where its store answers: pods ask it for models before the registry. Default: nodes have none.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub store_port: Option<u16>,
     /// Namespace of the lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "sconce-system")]
     pub namespace: String,
@@ -82,7 +85,7 @@ mod tests {
         assert_eq!((&*run.runtime_image, &*run.trainer_image), ("runtime:1", "trainer:1"));
         assert_eq!(run.insecure_registries, ["r:5000"]);
         assert_eq!(run.drain, Duration::from_secs(10));
-        assert_eq!(run.page, None);
+        assert_eq!((run.page, run.store_port), (None, None));
         assert!(Args::try_parse_from(["sconce-operator", "run"]).is_err());
         assert!(
             Args::try_parse_from(["sconce-operator", "run", "--runtime-image=i", "--trainer-image=t", "--drain=soon"])

@@ -93,6 +93,7 @@ async fn operate(run: Run) -> Result<()> {
             trainer_image: run.trainer_image,
             pull_policy: run.image_pull_policy,
             insecure_registries: run.insecure_registries,
+            store_port: run.store_port,
             trusted_keys: None,
         },
         drain: run.drain,

@@ -15,6 +15,7 @@ mod placing;
 mod predicted;
 mod readme;
 mod stable;
+mod stored;
 mod suite;
 mod training;
 mod trust;

@@ -46,8 +46,9 @@ pub enum Verb {
 
 #[derive(clap::Args, Debug)]
 pub struct Fetch {
-    #[arg(long, value_name = "oci://HOST/REPOSITORY")]
-    pub from: String,
+    /// The registry; and, repeated, stores near by that are asked before it, as its mirrors: http://HOST:PORT.
+    #[arg(long, value_name = "oci://HOST/REPOSITORY|http://HOST:PORT", required = true)]
+    pub from: Vec<String>,
     /// Digest of the artifact's manifest.
     #[arg(long, value_name = "sha256:HEX", value_parser = sha256)]
     pub digest: String,
@@ -304,6 +305,9 @@ pub struct Measure {
     /// Variants whose files are larger are not measured.
     #[arg(long, value_name = "BYTES", default_value = "268435456")]
     pub most_bytes: u64,
+    /// A store near by that is asked before the registry that the agent names, as its mirror. May be repeated.
+    #[arg(long, value_name = "http://HOST:PORT")]
+    pub from: Vec<String>,
     #[command(flatten)]
     pub registries: Registries,
 }

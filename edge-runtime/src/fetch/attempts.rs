@@ -1,8 +1,9 @@
 //! How often a registry is asked, and for how long.
 
+use super::place::Origin;
 use super::{FetchError, Source};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A source, and how long it may bring nothing.
@@ -11,15 +12,40 @@ pub(super) struct Attempts<'a> {
     patience: Duration,
     /// How many bytes of a file there were at best, over its attempts.
     furthest: AtomicU64,
+    /// Of its mirrors, those that were not there when they were asked.
+    absent: Vec<AtomicBool>,
 }
 
 impl<'a> Attempts<'a> {
     pub fn new(source: &'a Source, patience: Duration) -> Self {
-        Self { source, patience, furthest: AtomicU64::new(0) }
+        let absent = source.mirrors().iter().map(|_| AtomicBool::new(false)).collect();
+        Self { source, patience, furthest: AtomicU64::new(0), absent }
     }
 
-    /// A registry is asked again while it gets further now and then; one that gives wrong bytes, three times.
-    pub async fn retried<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Result<T, FetchError>
+    /// Each mirror is asked once, and then the registry: what one has begun, the next goes on with.
+    pub async fn nearest<T, F>(&self, what: &str, mut attempt: impl FnMut(&'a Origin) -> F) -> Result<T, FetchError>
+    where
+        F: Future<Output = Result<T, FetchError>>,
+    {
+        let mirrors = self.source.mirrors().iter().zip(&self.absent);
+        for (mirror, absent) in mirrors.filter(|(_, absent)| !absent.load(Ordering::Relaxed)) {
+            match attempt(mirror).await {
+                Ok(fetched) => return Ok(fetched),
+                // Here it is another's fault than a mirror's.
+                Err(error @ FetchError::Write { .. }) => return Err(error),
+                Err(error) => {
+                    // Waiting for it once is enough.
+                    absent.store(matches!(error, FetchError::Registry { .. }), Ordering::Relaxed);
+                    let mirror = mirror.repository().resolve_registry();
+                    tracing::warn!(what, mirror, %error, "not from the store near by; asking the registry itself");
+                }
+            }
+        }
+        self.retried(what, attempt).await
+    }
+
+    /// The registry is asked again while it gets further now and then; one that gives wrong bytes, three times.
+    pub async fn retried<T, F>(&self, what: &str, mut attempt: impl FnMut(&'a Origin) -> F) -> Result<T, FetchError>
     where
         F: Future<Output = Result<T, FetchError>>,
     {
@@ -32,7 +58,7 @@ impl<'a> Attempts<'a> {
         self.furthest.store(0, Ordering::Relaxed);
         loop {
             let before = self.furthest.load(Ordering::Relaxed);
-            let error = match attempt().await {
+            let error = match attempt(self.source.registry()).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(error) => error,
             };

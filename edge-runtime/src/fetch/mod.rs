@@ -20,6 +20,7 @@ use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use others::Others;
+use place::Origin;
 use sconce_model::artifact::media_type;
 use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
 use sconce_model::digest::{named, sha256};
@@ -46,6 +47,9 @@ pub enum FetchError {
     Digest { what: String, got: String, need: String },
     #[error("RegistryUnreachable: cannot fetch {what}: {why}")]
     Registry { what: String, why: String },
+    /// It is there, and cannot now.
+    #[error("RegistryUnreachable: cannot fetch {what}: {why}")]
+    Busy { what: String, why: String },
     #[error(
         "{why}; only the registry knows what its tag stands for. What {} has from before is served without it by {uri}@sha256:HEX",
         store.display()
@@ -65,7 +69,7 @@ impl FetchError {
     /// Whether trying again may help.
     fn passes(&self) -> bool {
         // Bytes may have been spoilt on the way; what is missing may be about to be pushed, but nobody knows.
-        matches!(self, FetchError::Registry { .. } | FetchError::Digest { .. })
+        matches!(self, FetchError::Registry { .. } | FetchError::Busy { .. } | FetchError::Digest { .. })
     }
 }
 
@@ -96,7 +100,7 @@ async fn fetch_beside(
 ) -> Result<(), FetchError> {
     let source = &Attempts::new(source, patience);
     std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
-    let manifest = source.retried("the manifest", || fetch_manifest(source, digest, folder)).await?;
+    let manifest = source.nearest("the manifest", |from| fetch_manifest(source, from, digest, folder)).await?;
     let layers = layers(&manifest)?;
     let wanted = |path: &str| !path.contains('/');
     small_enough(source.source, "what describes it", layers.iter().filter(|(path, _)| wanted(path)))?;
@@ -140,16 +144,22 @@ fn small_enough<'a>(
 pub async fn resolve(source: &Source, patience: Duration) -> Result<String, FetchError> {
     let source = &Attempts::new(source, patience);
     let tag = source.source.repository();
-    let bytes = source.retried(&tag.whole(), || pull_manifest(source, tag)).await?;
+    // What a tag stands for only the registry knows.
+    let bytes = source.retried(&tag.whole(), |registry| pull_manifest(source, registry, tag)).await?;
     Ok(sha256(&bytes))
 }
 
-async fn fetch_manifest(source: &Attempts<'_>, digest: &str, folder: &Path) -> Result<Manifest, FetchError> {
+async fn fetch_manifest(
+    source: &Attempts<'_>,
+    from: &Origin,
+    digest: &str,
+    folder: &Path,
+) -> Result<Manifest, FetchError> {
     let path = folder.join(MANIFEST);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) if sha256(&bytes) == digest => bytes,
         _ => {
-            let bytes = pull_manifest(source, &source.source.by_digest(digest)).await?;
+            let bytes = pull_manifest(source, from, &from.by_digest(digest)).await?;
             let got = sha256(&bytes);
             if got != digest {
                 return Err(FetchError::Digest { what: "the manifest".into(), got, need: digest.into() });
@@ -163,9 +173,9 @@ async fn fetch_manifest(source: &Attempts<'_>, digest: &str, folder: &Path) -> R
 }
 
 /// A manifest as the registry has it, unverified.
-async fn pull_manifest(source: &Attempts<'_>, reference: &Reference) -> Result<Bytes, FetchError> {
+async fn pull_manifest(source: &Attempts<'_>, from: &Origin, reference: &Reference) -> Result<Bytes, FetchError> {
     let accepted = ["application/vnd.oci.image.manifest.v1+json"];
-    let pulled = source.source.client()?.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &accepted);
+    let pulled = from.client()?.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &accepted);
     let (bytes, _) = source.heard("the manifest", pulled).await?.map_err(|error| told(error, &reference.whole()))?;
     Ok(bytes)
 }
@@ -224,7 +234,7 @@ async fn fetch_file(
     if others.give(&layer.digest, &target) {
         return Ok(());
     }
-    source.retried(path, || download(source, layer, path, &target)).await
+    source.nearest(path, |from| download(source, from, layer, path, &target)).await
 }
 
 /// A file of another variant, that is there and not what it should be, would hold up all: whoever needs it fetches it again.
@@ -237,7 +247,13 @@ fn remove_rotten(layer: &Layer, path: &Path) -> Result<(), FetchError> {
 }
 
 /// Goes on where an earlier attempt ended; the file appears only when its digest is right.
-async fn download(source: &Attempts<'_>, layer: &Layer, path: &str, target: &Path) -> Result<(), FetchError> {
+async fn download(
+    source: &Attempts<'_>,
+    from: &Origin,
+    layer: &Layer,
+    path: &str,
+    target: &Path,
+) -> Result<(), FetchError> {
     let partial = partial_of(target);
     let failed = |source| FetchError::Write { path: partial.clone(), source };
     let mut file = tokio::fs::OpenOptions::new()
@@ -264,7 +280,7 @@ async fn download(source: &Attempts<'_>, layer: &Layer, path: &str, target: &Pat
         size: layer.size as i64,
         ..OciDescriptor::default()
     };
-    let (client, reference) = (source.source.client()?, source.source.repository());
+    let (client, reference) = (from.client()?, from.repository());
     let response = client.pull_blob_stream_partial(reference, &descriptor, have, None);
     let refused = |error| match error {
         OciDistributionError::ServerError { code: 416, .. } => {
@@ -363,6 +379,7 @@ fn told(error: OciDistributionError, what: &str) -> FetchError {
         E::DigestError(DigestError::VerificationError { expected, actual }) => {
             FetchError::Digest { what: what.into(), got: actual, need: expected }
         }
+        E::ServerError { code: 500.., .. } => FetchError::Busy { what: what.into(), why: causes(&error) },
         error => {
             let mut why = causes(&error);
             // As rustls says it.

@@ -51,7 +51,7 @@ impl Store {
 
     async fn resolved(&self, source: &Source, patience: Duration) -> Result<String, FetchError> {
         let digest = resolve(source, patience).await.map_err(|error| match error {
-            FetchError::Registry { .. } => {
+            FetchError::Registry { .. } | FetchError::Busy { .. } => {
                 FetchError::Tag { why: error.into(), uri: source.uri(), store: self.folder.clone() }
             }
             error => error,

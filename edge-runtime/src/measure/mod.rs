@@ -70,7 +70,8 @@ async fn measured_one(args: &Measure, ask: &Ask) -> State {
 
 async fn fetched(args: &Measure, ask: &Ask) -> Result<std::path::PathBuf, FetchError> {
     let registries = &args.registries;
-    let source = Source::new(&ask.from, &registries.insecure_registry)?.with_most_bytes(args.most_bytes);
+    let source = Source::new(&ask.from, &registries.insecure_registry)?.with_mirrors(&args.from)?;
+    let source = source.with_most_bytes(args.most_bytes);
     let store = Store::new(args.folder.join(MODELS));
     // Whoever signed it: it serves nobody here.
     let trust = Trust::default();

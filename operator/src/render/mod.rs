@@ -38,6 +38,8 @@ pub struct Settings {
     pub trainer_image: String,
     pub pull_policy: String,
     pub insecure_registries: Vec<String>,
+    /// Where a node's store answers its pods, at the node's own address; `None` where nodes have none.
+    pub store_port: Option<u16>,
     /// Of those whose models may run, as PEM; `None` where a digest is enough.
     pub trusted_keys: Option<String>,
 }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 pub const GRPC: u16 = 8001;
 const METRICS: u16 = 8002;
+/// Variable that has the node's address.
+const HOST_IP: &str = "HOST_IP";
 /// Least memory limit: the runtime's own pages, whatever the model.
 const LEAST_LIMIT: u64 = 96 << 20;
 
@@ -146,16 +148,27 @@ pub(super) fn node_affinity(terms: Vec<Vec<Value>>) -> Option<Value> {
     })
 }
 
-/// Fetches and checks the model's bytes; verified bytes that are there already are not fetched again.
+/// Fetches and checks the model's bytes, from the node's store before the registry; verified bytes that are there already are not
+/// fetched again.
 fn fetch(pods: &Pods<'_>, settings: &Settings) -> Value {
     let spec = &pods.version.spec;
     let repository = spec.uri.split('@').next().unwrap_or_default();
-    let mut args = vec!["fetch", "--from", repository, "--digest", &spec.digest];
-    args.extend(["--variant", pods.variant, "--to", "/models"]);
+    // The kubelet writes the address: whichever node it is, and where no name can be resolved.
+    let store = settings.store_port.map(|port| format!("http://$({HOST_IP}):{port}"));
+    let mut args = vec!["fetch"];
+    args.extend(store.iter().flat_map(|store| ["--from", store.as_str()]));
+    args.extend(["--from", repository, "--digest", &spec.digest, "--variant", pods.variant, "--to", "/models"]);
     for registry in &settings.insecure_registries {
         args.extend(["--insecure-registry", registry]);
     }
-    container("fetch", args, "/models", false, pods, settings)
+    let mut fetch = container("fetch", args, "/models", false, pods, settings);
+    if store.is_some()
+        && let Some(env) = fetch["env"].as_array_mut()
+    {
+        let host = json!({"name": HOST_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}});
+        env.insert(0, host);
+    }
+    fetch
 }
 
 fn serve(pods: &Pods<'_>, settings: &Settings) -> Value {

@@ -28,6 +28,7 @@ fn settings() -> Settings {
         trainer_image: "trainer:1".into(),
         pull_policy: "IfNotPresent".into(),
         insecure_registries: vec!["r:5000".into()],
+        store_port: None,
         trusted_keys: None,
     }
 }
@@ -121,6 +122,22 @@ fn whose_models_may_run_is_told_to_who_fetches_and_who_serves() {
     let anyone = rendered(|pods| edge_deployment(pods, "site-a", "gw-a", &self::settings()));
     assert!(!anyone.is_in(&Fields::of(&pod.body)), "what is trusted no longer has to go");
     assert!(anyone.is_in(&Fields::of(&anyone.body)));
+}
+
+#[test]
+fn the_nodes_store_is_asked_before_the_registry() {
+    let settings = Settings { store_port: Some(8003), trusted_keys: Some("PEM".into()), ..settings() };
+    let pod = rendered(|pods| edge_deployment(pods, "site-a", "gw-a", &settings));
+    let container = |kind: &str| pod.body.pointer(&format!("/spec/template/spec/{kind}/0")).unwrap().clone();
+    let fetch = container("initContainers");
+    let froms = json!(["fetch", "--from", "http://$(HOST_IP):8003", "--from", "oci://r:5000/m/digits"]);
+    assert_eq!(fetch["args"].as_array().unwrap()[..5], froms.as_array().unwrap()[..]);
+    // Kubernetes puts a variable into what stands after it.
+    let host = json!({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}});
+    assert_eq!(fetch["env"], json!([host, {"name": "SCONCE_TRUSTED_KEYS", "value": "PEM"}]));
+    assert_eq!(container("containers")["env"], json!([{"name": "SCONCE_TRUSTED_KEYS", "value": "PEM"}]));
+    let typed: Deployment = serde_json::from_value(pod.body.clone()).unwrap();
+    assert!(pod.is_in(&serde_json::to_value(typed).unwrap()));
 }
 
 #[test]

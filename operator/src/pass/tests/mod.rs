@@ -97,6 +97,7 @@ fn run_with(world: &World, refusals: &Refusals, readings: &Readings, resolutions
         image: "runtime:1".into(),
         trainer_image: "trainer:1".into(),
         pull_policy: "IfNotPresent".into(),
+        store_port: None,
         insecure_registries: Vec::new(),
         trusted_keys: None,
     };
