@@ -79,7 +79,7 @@ pub struct Store {
     #[arg(long, value_name = "DIR")]
     pub folder: PathBuf,
 
-    /// Bytes that they may take in all, such as 4Gi: those that were used longest ago go first. Whatever this says, a tenth of the
+    /// Bytes that they may take in all, such as 4Gi: those that were used longest ago go first. Whatever this says, what is fetched leaves a tenth of the
     /// disk stays free.
     #[arg(long, value_name = "BYTES", default_value = "4Gi", value_parser = bytes)]
     pub most_bytes: u64,

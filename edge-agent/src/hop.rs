@@ -22,7 +22,7 @@ pub async fn probe(router: Endpoint, port: u16, mut here: watch::Receiver<Option
         () = link::probe("router", router, &mut prober) => {}
         told = until_served(&mut here) => if !told { return },
     }
-    prober.begin_anew();
+    prober.begin_mixed();
     let (mut clients, mut last) = (BTreeMap::new(), None);
     loop {
         let servers = here.borrow().as_ref().map(|here| here.servers.clone()).unwrap_or_default();

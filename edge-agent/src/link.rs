@@ -110,11 +110,22 @@ pub struct Prober {
     /// The first samples are still to come, or are taken again.
     first: bool,
     began: Instant,
+    /// Probes go several ways, in turn: that they differ is no change.
+    mixed: bool,
 }
 
 impl Prober {
     pub fn new(alone: Alone, interval: Duration, link: watch::Sender<Link>, metrics: Metrics) -> Self {
-        Self { alone, interval, window: Window::default(), link, metrics, first: true, began: Instant::now() }
+        Self {
+            alone,
+            interval,
+            window: Window::default(),
+            link,
+            metrics,
+            first: true,
+            began: Instant::now(),
+            mixed: false,
+        }
     }
 
     /// Over a new connection the window is gone on with.
@@ -123,8 +134,9 @@ impl Prober {
         self.first = self.window.len() < P99_FROM;
     }
 
-    /// It is another way from now on: nothing of the one before counts.
-    pub fn begin_anew(&mut self) {
+    /// From now on it is several ways, in turn: nothing of the one before counts.
+    pub fn begin_mixed(&mut self) {
+        self.mixed = true;
         self.window = Window::default();
         self.begin();
     }
@@ -152,7 +164,7 @@ impl Prober {
             }
         }
         drop(quiet);
-        if self.window.tells_of_another_link() {
+        if !self.mixed && self.window.tells_of_another_link() {
             tracing::info!("the link to the cloud tier or router has become another; measuring it anew");
             self.window.begin_anew();
             return Ok(Duration::ZERO);

@@ -63,7 +63,8 @@ impl Here {
             let version = placement.spec.version_ref.name.clone();
             here.versions.insert((placement.namespace().unwrap_or_default(), version));
             let status = placement.status.as_ref();
-            let is_here = |decision: &Decision| decision.nodes.iter().any(|other| other == node);
+            // Of several nodes nobody says which server is on which.
+            let is_here = |decision: &Decision| decision.nodes.len() == 1 && decision.nodes[0] == node;
             if status.and_then(|status| status.decision.as_ref()).is_some_and(is_here) {
                 let endpoints = status.into_iter().flat_map(|status| &status.endpoints);
                 let edge = endpoints.filter(|endpoint| endpoint.tier == Tier::Edge);

@@ -36,7 +36,9 @@ pub(crate) fn run(cpu: Cpu<'_>, factors: Factors<'_>, source: Image, output: Ima
         Factors::Floats(rows, weights) => (rows.values().len(), weights.depth == 9),
         Factors::Bytes(rows, _, weights) => (rows.values().len(), (weights.taps, weights.depth) == (3, 3)),
     };
-    assert!(values == images * source.len() && is_of_kernel, "rows of {images} images of {source:?}, and their kernel");
+    let is_whole = factors.rows() == 4 * images * output.height * output.width;
+    assert!(is_whole && values == images * source.len(), "rows of {images} images of {source:?}, of each all");
+    assert!(is_of_kernel, "weights of 3×3");
     match factors {
         Factors::Floats(rows, weights) => {
             let outputs = weights.outputs;

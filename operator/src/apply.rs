@@ -279,8 +279,8 @@ async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
             let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
             let api: Api<Answer> = api(client, target.kind, &target.namespace);
             let deleted = api.delete(&target.name, &parameters).await;
-            // A conflict means that it changed: the next look decides again.
-            done(deleted, |status| status.is_not_found() || status.is_conflict())
+            // A conflict means that it changed: soon the next look decides again.
+            done(deleted, Status::is_not_found)
         }
     }
 }
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_conflict_on_deleting_is_left_to_the_next_look() {
+    async fn after_a_conflict_on_deleting_there_is_a_next_look() {
         let (mut applier, mut server) = applier();
         let target = Target {
             kind: Kind::Service,
@@ -421,8 +421,8 @@ mod tests {
         let server = tokio::spawn(async move {
             answer(&mut server, StatusCode::CONFLICT, refused(StatusCode::CONFLICT, "Conflict")).await
         });
-        assert_eq!(applier.all(vec![Write::Delete(target.clone())]).await, [Write::Delete(target)]);
+        assert_eq!(applier.all(vec![Write::Delete(target)]).await, []);
         assert_eq!(server.await.unwrap(), "DELETE /api/v1/namespaces/vision/services/pool");
-        assert!(applier.retry_at().is_none());
+        assert!(applier.retry_at().is_some());
     }
 }

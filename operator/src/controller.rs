@@ -60,6 +60,8 @@ impl Controller {
             }
             let started = Instant::now();
             let now = Timestamp::now();
+            // What is new by now is seen now.
+            self.news.mark_unchanged();
             let mut world = observe(&self.stores, now);
             let learned = learned.get_or_insert_with(|| Learned::remembered(&written_ratios(&world.fleets), world.now));
             world.ratios = Arc::new(learned.ratios());
@@ -88,26 +90,26 @@ impl Controller {
             self.metrics.passes.observe(started.elapsed().as_secs_f64());
             tracing::debug!(took = ?started.elapsed(), look_at = ?look_at.map(|at| at.to_string()), "passed");
             let wake = wake_at(look_at, now, &applier, &resolutions, started);
-            loop {
+            let gather = loop {
                 self.pulse.beat();
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    Ok(()) = self.news.changed() => break,
-                    () = tokio::time::sleep_until(wake.into()) => break,
+                    Ok(()) = self.news.changed() => break gather,
+                    () = tokio::time::sleep_until(wake.into()) => break DEBOUNCE,
                     Some(answer) = answers.recv() => {
                         self.note(&mut resolutions, answer);
-                        break;
+                        break DEBOUNCE;
                     }
                     Some((pod, progress)) = told.recv() => {
                         let news = readings.get_mut(&pod).filter(|reading| progress.is_some() && reading.progress != progress);
                         if let Some(reading) = news {
                             reading.progress = progress;
-                            break;
+                            break DEBOUNCE;
                         }
                     }
                     () = tokio::time::sleep(BEAT) => {}
                 }
-            }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(gather) => {}

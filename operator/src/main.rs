@@ -29,11 +29,6 @@ const REQUESTS: usize = 64;
 /// A pass that has begun is given so long to end.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// Decisions and watched objects are many small values that come and go: a pass takes three quarters of the time that it takes with
-/// the system's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let Args { command: Command::Run(run) } = Args::parse();

@@ -24,11 +24,31 @@ const ANSWERS: i64 = 1_300;
 
 /// All parts of a prediction are measured, and what clients wait, p99, is near it. How near is told: the aim is 0.7 to 1.5 at nine of
 /// ten, which takes a machine that is as busy while the agents measure as while clients ask; on two cores that others compile on it
-/// was eight of ten, twice, from 0.65 to 1.19. What is asserted holds on any: a part that is left out is off by ten.
+/// was eight of ten, twice, from 0.65 to 1.19. What is asserted holds on any, of edge and cloud by itself: at the edge, without the way
+/// to the model and back, it was 0.1.
 #[tokio::test]
 async fn clients_wait_as_long_as_predicted() -> Result<()> {
     let bed = bed().await?;
     hold(&bed).await?;
+    let compared = compare(&bed).await;
+    let names = HELD.map(|(name, ..)| name);
+    bed.kubectl().args(["delete", "em", "-n", NAMESPACE, "--wait=true"]).args(names).output().await?;
+    let ratios = compared?;
+    for tier in [Tier::Edge, Tier::Cloud] {
+        let of_tier = ratios.iter().filter(|(of, _)| *of == tier).map(|(_, ratio)| *ratio);
+        let median = median(of_tier.collect());
+        ensure!((0.25..=4.0).contains(&median), "{tier}: {median:.2} by the median: {ratios:.2?}");
+    }
+    Ok(())
+}
+
+fn median(mut ratios: Vec<f64>) -> f64 {
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
+/// What was predicted over what clients wait, of each placement.
+async fn compare(bed: &Bed) -> Result<Vec<(Tier, f64)>> {
     let asked = SITES.into_iter().flat_map(|(site, node, own)| {
         let held = HELD.into_iter().map(|(model, tier, _)| (model, tier));
         held.chain([("digits", own)]).map(move |(model, tier)| (model, site, node, tier))
@@ -43,7 +63,6 @@ async fn clients_wait_as_long_as_predicted() -> Result<()> {
     let ask = |run: ClientRun| {
         try_join_all(asked.iter().map(|(model, _, node, _)| {
             let run = ClientRun { model: format!("{model}.{NAMESPACE}"), ..run.clone() };
-            let bed = &bed;
             async move { bed.ask(node, &run).await }
         }))
     };
@@ -57,24 +76,15 @@ async fn clients_wait_as_long_as_predicted() -> Result<()> {
     let told = asked.iter().map(|(model, site, ..)| bed.until_placement(model, site, "what clients waited", told));
     let mut ratios = Vec::new();
     println!("{:<12} {:<8} {:<12} {:>10} {:>10}  ratio", "model", "site", "place", "predicted", "observed");
-    for ((model, site, ..), placement) in asked.iter().zip(try_join_all(told).await?) {
+    for ((model, site, _, tier), placement) in asked.iter().zip(try_join_all(told).await?) {
         let (place, predicted, observed) = compared(&placement).with_context(|| format!("of {model} at {site}"))?;
         let ratio = predicted.div_duration_f64(observed);
         println!("{model:<12} {site:<8} {place:<12} {predicted:>10.2?} {observed:>10.2?}  {ratio:.2}");
-        ratios.push(ratio);
+        ratios.push((*tier, ratio));
     }
-    ratios.sort_by(f64::total_cmp);
-    let within = |low: f64, high: f64| ratios.iter().filter(|ratio| (low..=high).contains(*ratio)).count();
-    let median = ratios[ratios.len() / 2];
-    println!("{} of {} within 0.7 to 1.5; the median is {median:.2}", within(0.7, 1.5), ratios.len());
-
-    let names = HELD.map(|(name, ..)| name);
-    bed.kubectl().args(["delete", "em", "-n", NAMESPACE, "--wait=true"]).args(names).output().await?;
-    ensure!(
-        (0.25..=4.0).contains(&median),
-        "predictions are {median:.2} of what clients wait, by the median: {ratios:.2?}"
-    );
-    Ok(())
+    let within = ratios.iter().filter(|(_, ratio)| (0.7..=1.5).contains(ratio)).count();
+    println!("{within} of {} within 0.7 to 1.5", ratios.len());
+    Ok(ratios)
 }
 
 /// Models beside the example's own, each held in a tier.

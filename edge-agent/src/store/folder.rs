@@ -164,16 +164,15 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let name = self.name();
         let mut index = self.folder.index();
-        // What was not brought to its end takes what is there of it.
-        if name.ends_with(PARTIAL)
+        // What was not brought to its end, and by nobody else, takes what is there of it.
+        if let Some(name) = index.end(self.id).map(str::to_owned)
+            && name.ends_with(PARTIAL)
             && let Ok(about) = self.file.metadata()
         {
             self.file.set_len(about.len()).ok();
-            index.shrink(&name, self.id, about.len());
+            index.shrink(&name, about.len());
         }
-        index.end(&name, self.id);
         self.folder.metrics.kept(index.bytes());
     }
 }

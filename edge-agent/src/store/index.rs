@@ -54,10 +54,11 @@ impl Index {
         Some(entry.id)
     }
 
-    pub fn end(&mut self, name: &str, id: Id) {
-        if let Some(entry) = self.files.get_mut(name).filter(|entry| entry.id == id) {
-            entry.users = entry.users.saturating_sub(1);
-        }
+    /// Ends a use; the file's name, if nobody uses it any more. It may have got another name since the use began.
+    pub fn end(&mut self, id: Id) -> Option<&str> {
+        let (name, entry) = self.files.iter_mut().find(|(_, entry)| entry.id == id)?;
+        entry.users = entry.users.saturating_sub(1);
+        (entry.users == 0).then_some(name)
     }
 
     /// Makes room for a file of so many bytes, which is in use from then on, within `most` for all; of a file that has begun the
@@ -98,8 +99,8 @@ impl Index {
     }
 
     /// It is no longer than this.
-    pub fn shrink(&mut self, name: &str, id: Id, bytes: u64) {
-        if let Some(entry) = self.files.get_mut(name).filter(|entry| entry.id == id) {
+    pub fn shrink(&mut self, name: &str, bytes: u64) {
+        if let Some(entry) = self.files.get_mut(name) {
             entry.bytes = bytes.min(entry.bytes);
         }
     }
@@ -146,13 +147,13 @@ mod tests {
     fn the_least_recently_used_goes_first_and_no_more_than_must() {
         let mut files = index(&["c", "a", "b"]);
         let id = reserve(&mut files, "d", 10, 40).unwrap();
-        files.end("d", id);
+        files.end(id);
         assert_eq!(reserve(&mut files, "e", 15, 40), Err("a c".into()));
         assert_eq!(files.bytes(), 35);
         // A use makes it the last to go.
         let mut files = index(&["c", "a", "b"]);
         let id = files.begin("c").unwrap();
-        files.end("c", id);
+        files.end(id);
         assert_eq!(reserve(&mut files, "d", 10, 30), Err("a".into()));
     }
 
@@ -160,10 +161,10 @@ mod tests {
     fn what_is_in_use_stays() {
         let mut files = index(&["a", "b"]);
         let [one, other] = [files.begin("a").unwrap(), files.begin("a").unwrap()];
-        files.end("a", one);
+        files.end(one);
         assert_eq!(reserve(&mut files, "c", 10, 20), Err("b".into()));
         assert_eq!(reserve(&mut files, "d", 10, 20), Err("no room".into()), "a and c are in use");
-        files.end("a", other);
+        files.end(other);
         assert_eq!(reserve(&mut files, "d", 10, 20), Err("a".into()));
         assert_eq!(files.begin("a"), None);
     }
@@ -180,10 +181,12 @@ mod tests {
     fn what_has_begun_takes_no_room_twice_and_has_its_users_under_its_new_name() {
         let mut files = index(&["a", "b.partial"]);
         let id = reserve(&mut files, "b.partial", 20, 30).unwrap();
+        let other = files.begin("b.partial").unwrap();
         files.rename("b.partial", "b");
+        assert_eq!(files.end(other), None, "it is still used");
         assert_eq!((files.bytes(), reserve(&mut files, "c", 10, 30)), (30, Err("a".into())));
         assert_eq!(reserve(&mut files, "d", 10, 30), Err("no room".into()));
-        files.end("b", id);
+        assert_eq!(files.end(id), Some("b"));
         assert_eq!(reserve(&mut files, "d", 10, 30), Err("b".into()));
     }
 
@@ -193,11 +196,10 @@ mod tests {
         let mut files = index(&["a"]);
         let gone = files.begin("a").unwrap();
         files.forget("a");
-        let id = reserve(&mut files, "a", 10, 10).unwrap();
-        files.shrink("a", gone, 1);
-        files.end("a", gone);
+        reserve(&mut files, "a", 10, 10).unwrap();
+        assert_eq!(files.end(gone), None);
         assert_eq!((files.bytes(), reserve(&mut files, "b", 5, 10)), (10, Err("no room".into())));
-        files.shrink("a", id, 5);
+        files.shrink("a", 5);
         assert!(reserve(&mut files, "b", 5, 10).is_ok());
     }
 

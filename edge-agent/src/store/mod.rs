@@ -6,7 +6,7 @@
 //!
 //! **Who may read what.** The store has no credentials, and forwards none: it asks a registry as nobody, and keeps only what that gives
 //! to anybody. So whoever has a file from here could have had it from the registry, and knowing a digest opens nothing that is closed.
-//! What needs a name and a password is refused (`DENIED`); pods fetch it themselves, with their own. Two things follow: a repository
+//! What needs a name and a password is refused (`DENIED`); pods ask its registry themselves. Two things follow: a repository
 //! that is closed later stays open here until its files go, to who knows their digests (256 bits that nobody guesses); and where a
 //! NetworkPolicy keeps pods from a registry, it has to keep them from here, too.
 

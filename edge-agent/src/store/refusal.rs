@@ -57,7 +57,12 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, code) = self.status();
-        let body = serde_json::json!({"errors": [{"code": code, "message": self.to_string()}]});
+        // What another server said or did is for our log, and not for whoever names a server to ask.
+        let message = match &self {
+            Self::Unreachable { .. } | Self::Digest { .. } => "the registry does not give it".into(),
+            told => told.to_string(),
+        };
+        let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
         (status, [("content-type", "application/json")], body.to_string()).into_response()
     }
 }

@@ -32,8 +32,8 @@ pub async fn run(args: args::Store) -> Result<(), Error> {
     }
     // None of these ends.
     tokio::select! {
-        () = server::serve(pods, server::api(store)) => {}
-        () = server::serve(health, server::health(metrics)) => {}
+        () = server::serve(pods, server::api(store), server::is_near) => {}
+        () = server::serve(health, server::health(metrics), |_| true) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

@@ -11,6 +11,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -64,14 +65,33 @@ fn part(headers: &HeaderMap) -> Option<Part> {
     }
 }
 
-/// Serves connections for ever.
-pub async fn serve(listener: TcpListener, router: Router) {
+/// Whether somebody asks from a network of the site, the cluster or this machine. A node's address may be one of the internet, and
+/// what is served there is meant for the node's pods.
+pub fn is_near(peer: IpAddr) -> bool {
+    match peer.to_canonical() {
+        // The last are carriers', and of overlays between sites.
+        IpAddr::V4(v4) => {
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Serves connections for ever; those of others than `may` are closed.
+pub async fn serve(listener: TcpListener, router: Router, may: fn(IpAddr) -> bool) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // Nobody closes it.
         let place = connections.clone().acquire_owned().await.ok();
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok((stream, peer)) if may(peer.ip()) => stream,
+            Ok((_, peer)) => {
+                tracing::info!(%peer, "closed: it is of no near network");
+                continue;
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection is not accepted");
                 tokio::time::sleep(AGAIN).await;
@@ -93,6 +113,15 @@ pub async fn serve(listener: TcpListener, router: Router) {
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
+
+    #[test]
+    fn who_is_of_the_internet_is_not_near() {
+        let near = |peer: &str| is_near(peer.parse().unwrap());
+        let nearby =
+            ["10.42.0.7", "172.16.0.1", "192.168.1.2", "127.0.0.1", "100.64.0.1", "::1", "fd00::1", "::ffff:10.0.0.1"];
+        assert!(nearby.into_iter().all(near));
+        assert!(!["8.8.8.8", "100.128.0.1", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8"].into_iter().any(near));
+    }
 
     #[test]
     fn a_part_has_a_beginning_and_may_have_an_end() {

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -20,8 +20,8 @@ pub const HOLD_BACK: u64 = 256 << 10;
 const BLOCK: usize = 256 << 10;
 /// Before a registry that broke off is asked to go on; longer each time that it brings nothing.
 const AGAIN: Duration = Duration::from_millis(200);
-/// So often it may break off and bring nothing.
-const MOST_IN_VAIN: u32 = 3;
+/// For so long it may bring nothing; those who wait here do so for a little longer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far it is.
 #[derive(Clone, Default)]
@@ -91,15 +91,19 @@ impl Transfer {
             progress.send_modify(|progress| progress.begun = Some(Begun { held: held.clone(), size }));
             while at < size && progress.receiver_count() > 0 {
                 let block = &mut block[..BLOCK.min((size - at) as usize)];
-                held.file.read_exact_at(block, at).map_err(disk)?;
+                if let Err(error) = held.file.read_exact_at(block, at) {
+                    // It is worth as little as one that has other bytes.
+                    tracing::warn!(%digest, %error, "a kept file cannot be read");
+                    break;
+                }
                 hasher.update(&*block);
                 at += block.len() as u64;
                 progress.send_modify(|progress| progress.written = at);
             }
-            if at < size {
+            if at < size && progress.receiver_count() == 0 {
                 return Err(Refusal::Abandoned);
             }
-            if hex(hasher) != digest.hex() {
+            if at < size || hex(hasher) != digest.hex() {
                 held.remove();
                 metrics.rotten();
                 return Err(Refusal::Rotten);
@@ -121,19 +125,22 @@ impl Transfer {
         };
         let begun = Begun { held: file.held.clone(), size };
         self.progress.send_modify(|progress| (progress.begun, progress.written) = (Some(begun), file.have));
-        let (mut next, mut in_vain) = (Ok(opened), 0);
+        let (mut next, mut in_vain, mut heard) = (Ok(opened), 0, Instant::now());
         loop {
             let before = file.have;
             let poured = match next {
                 Ok(opened) => self.pour(opened, &mut file).await,
                 Err(refusal) => Err(refusal),
             };
-            in_vain = if file.have > before { 0 } else { in_vain + 1 };
+            if file.have > before {
+                (in_vain, heard) = (0, Instant::now());
+            }
+            in_vain += 1;
             match poured {
                 Ok(()) => break,
-                Err(Refusal::Unreachable { why }) if in_vain < MOST_IN_VAIN => {
+                Err(Refusal::Unreachable { why }) if heard.elapsed() < PATIENCE => {
                     tracing::info!(digest = %self.asked.digest, have = file.have, size, why, "going on");
-                    tokio::time::sleep(AGAIN * (in_vain + 1)).await;
+                    tokio::time::sleep(AGAIN * in_vain.min(5)).await;
                     next = self.store.upstream.open(&self.asked, file.have).await;
                 }
                 Err(refusal) => return Err(refusal),

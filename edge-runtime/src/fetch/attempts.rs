@@ -29,13 +29,15 @@ impl<'a> Attempts<'a> {
     {
         let mirrors = self.source.mirrors().iter().zip(&self.absent);
         for (mirror, absent) in mirrors.filter(|(_, absent)| !absent.load(Ordering::Relaxed)) {
+            let before = self.furthest.load(Ordering::Relaxed);
             match attempt(mirror).await {
                 Ok(fetched) => return Ok(fetched),
                 // Here it is another's fault than a mirror's.
                 Err(error @ FetchError::Write { .. }) => return Err(error),
                 Err(error) => {
-                    // Waiting for it once is enough.
-                    absent.store(matches!(error, FetchError::Registry { .. }), Ordering::Relaxed);
+                    // Waiting for it once is enough; one that has brought something is there.
+                    let is_silent = self.furthest.load(Ordering::Relaxed) <= before;
+                    absent.store(is_silent && matches!(error, FetchError::Registry { .. }), Ordering::Relaxed);
                     let mirror = mirror.repository().resolve_registry();
                     tracing::warn!(what, mirror, %error, "not from the store near by; asking the registry itself");
                 }

@@ -379,6 +379,21 @@ fn results_are_the_same_bits_on_x86_and_on_arm() {
     assert_eq!(digest, 0x811b_7790_4015_eecb, "{digest:#x}");
 }
 
+/// As many values as one image has, and rows of another that is of another form.
+#[test]
+#[should_panic = "of each all"]
+fn first_layer_refuses_rows_of_another_image() {
+    let by_3 = Window { kernel: [3, 3], stride: [1, 1], padding: [0; 4] };
+    let halves = Window { kernel: [2, 2], stride: [2, 2], padding: [0; 4] };
+    let image = |height, width| Image { height, width, channels: 1 };
+    let pooled = |image| Pooled::new(Pool::Max, halves, by_3, image, 1);
+    let (square, long, threads) = (pooled(image(6, 6)), pooled(image(9, 4)), Threads::one());
+    let cpu = Cpu { isa: IsaToken::all_present()[0], threads: &threads };
+    let (taps, packed, mut ys) = (square.taps().unwrap(), Packed::f32(1, 9, |_, _| 1.0), vec![0.0; 4]);
+    let factors = Factors::Floats(Rows::indirect(&[0.0; 36], &taps, &[0.0]), &packed);
+    convolve_and_pool(cpu, factors, None, Activation::None, &long, &mut [], &mut ys);
+}
+
 #[test]
 #[should_panic = "put together by the taps of the pool"]
 fn pool_of_four_refuses_rows_in_the_order_of_lines() {

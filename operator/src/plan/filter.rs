@@ -232,13 +232,21 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
         }
     }
     // Mostly all are.
-    let mut open = Cow::Borrowed(&site.nodes[..]);
+    let closed = failed.len();
     for place in &site.nodes {
         if let Err(failure) = edge(snapshot, model, place.node) {
             failed.push(Failed { node: Some(place.node), variant: None, failure });
-            open.to_mut().retain(|open| open.index != place.index);
         }
     }
+    let open = match &failed[closed..] {
+        [] => Cow::Borrowed(&site.nodes[..]),
+        closed => {
+            // Both are in the same order.
+            let mut closed = closed.iter().filter_map(|failed| failed.node).peekable();
+            let is_open = |place: &&SiteNode<'a>| closed.next_if(|node| std::ptr::eq(*node, place.node)).is_none();
+            Cow::Owned(site.nodes.iter().filter(is_open).cloned().collect())
+        }
+    };
     // What the variant does on each kind of node.
     let mut of_kind: Vec<Option<usize>> = vec![None; site.kinds];
     for &(variant, failure) in &variants {

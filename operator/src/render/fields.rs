@@ -1,12 +1,16 @@
 //! Whether a live object has what we ask for. Of ten thousand live objects this is held, and not the objects.
 
 use serde_json::Value;
-use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::hash::{BuildHasher as _, DefaultHasher, Hash, Hasher as _, RandomState};
+use std::sync::LazyLock;
 
 /// The fields of an object that are not empty, in order: each as 32 bits that stand for its path, and 32 for its value. Of four
 /// thousand million changes to a field one is taken for none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(Box<[u64]>);
+
+/// Of this process alone: nobody can look for a value that passes for ours.
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 const OF_VALUE: u64 = 0xffff_ffff;
 
@@ -24,7 +28,7 @@ enum Found<'a> {
 impl Fields {
     pub fn of(object: &Value) -> Self {
         let mut hashes = Vec::new();
-        collect(object, &DefaultHasher::new(), &mut hashes);
+        collect(object, &KEYS.build_hasher(), &mut hashes);
         hashes.sort_unstable();
         Self(hashes.into())
     }
@@ -32,7 +36,7 @@ impl Fields {
     /// Whether every field of `ours` is here at `path`, with our value: of lists every element counts, in order; of objects only the
     /// fields that are asked for. What is asked for empty is to be empty or absent: the API drops what is empty.
     pub fn have(&self, path: &[&str], ours: &Value) -> bool {
-        self.has(&path.iter().fold(DefaultHasher::new(), |path, name| step(&path, name)), ours)
+        self.has(&path.iter().fold(KEYS.build_hasher(), |path, name| step(&path, name)), ours)
     }
 
     fn has(&self, path: &DefaultHasher, ours: &Value) -> bool {

@@ -132,12 +132,11 @@ fn the_nodes_store_is_asked_before_the_registry() {
     let fetch = container("initContainers");
     let froms = json!(["fetch", "--from", "http://$(HOST_IP):8003", "--from", "oci://r:5000/m/digits"]);
     assert_eq!(fetch["args"].as_array().unwrap()[..5], froms.as_array().unwrap()[..]);
-    // Kubernetes puts a variable into what stands after it.
     let host = json!({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}});
     assert_eq!(fetch["env"], json!([host, {"name": "SCONCE_TRUSTED_KEYS", "value": "PEM"}]));
     assert_eq!(container("containers")["env"], json!([{"name": "SCONCE_TRUSTED_KEYS", "value": "PEM"}]));
     let typed: Deployment = serde_json::from_value(pod.body.clone()).unwrap();
-    assert!(pod.is_in(&serde_json::to_value(typed).unwrap()));
+    assert!(pod.is_in(&Fields::of(&serde_json::to_value(typed).unwrap())));
 }
 
 #[test]
