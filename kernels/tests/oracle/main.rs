@@ -390,7 +390,7 @@ fn first_layer_refuses_rows_of_another_image() {
     let (square, long, threads) = (pooled(image(6, 6)), pooled(image(9, 4)), Threads::one());
     let cpu = Cpu { isa: IsaToken::all_present()[0], threads: &threads };
     let (taps, packed, mut ys) = (square.taps().unwrap(), Packed::f32(1, 9, |_, _| 1.0), vec![0.0; 4]);
-    let factors = Factors::Floats(Rows::indirect(&[0.0; 36], &taps, &[0.0]), &packed);
+    let factors = Factors::Floats(Rows::indirect(&[0.0; 36], &taps, &[0.0; 9]), &packed);
     convolve_and_pool(cpu, factors, None, Activation::None, &long, &mut [], &mut ys);
 }
 

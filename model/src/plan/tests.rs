@@ -91,6 +91,21 @@ fn seed_network_takes_four_passes() {
     assert_eq!((plan.input(), plan.output()), (&[1, 28, 28][..], &[10][..]));
 }
 
+/// Of a 3×3 kernel sixteen values for nine, from as many channels on as tiles are for; of the layer before, what its file has.
+#[test]
+fn weights_in_tiles_are_counted_as_they_lie_in_memory() {
+    let layers = [
+        json!({"conv2d": {"filters": 32, "kernel": 3, "padding": "same"}}),
+        json!({"conv2d": {"filters": 48, "kernel": 3, "padding": "same"}}),
+        json!({"flatten": {}}),
+        json!({"dense": {"units": 2}}),
+    ];
+    let network = network(&[1, 8, 8], &layers, 7).unwrap();
+    let beyond = |arithmetic| Plan::compile(&network, arithmetic).unwrap().weight_bytes_beyond_files();
+    assert_eq!(beyond(&Arithmetic::F32), (16 - 9) * 32 * 48 * 4);
+    assert_eq!(beyond(&Arithmetic::F16), 0);
+}
+
 #[test]
 fn same_row_gives_the_same_bits_in_any_batch_on_any_cpu() {
     check_bits(&seed_network());
