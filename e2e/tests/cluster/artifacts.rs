@@ -1,12 +1,13 @@
 //! Bad artifacts: a condition says what, why and what to do; what already serves keeps serving.
 
-use crate::suite::{altered, bed, training};
+use crate::suite::{bed, training};
 use anyhow::{Context as _, Result, bail};
 use kube::api::Api;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::{Reference, secrets::RegistryAuth};
 use sconce_api::{EdgeModel, EdgePlacement, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, Spec, stands};
+use sconce_model::artifact::testing::write_update;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
@@ -46,19 +47,18 @@ async fn missing_artifact_is_named() -> Result<()> {
 async fn bytes_that_differ_from_their_digest_are_refused_by_the_node() -> Result<()> {
     let bed = bed().await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
-    // Whichever variant it will be.
-    let of_variant = |variant| {
-        ["backbone", "head"].map(|part| training().artifact.join(format!("weights/{variant}/{part}.safetensors")))
-    };
-    let weights = ["f32", "f16", "int8"].into_iter().flat_map(of_variant).map(std::fs::read);
-    // Two variants may have the same head.
-    let weights = weights.collect::<std::io::Result<BTreeSet<_>>>()?;
-    let spoils: [(_, Spoil, _); 2] = [("tampered", flipped, "DigestMismatch"), ("cut-off", half, "FetchFailed")];
-    for (what, spoil, expected) in spoils {
-        // A version of its own, so that nodes have to fetch: one class is renamed.
-        let other = altered("config.json", |config| config["labels"][0] = json!(what))?;
+    let spoils: [(_, Spoil, _, _); 2] =
+        [("tampered", flipped, "DigestMismatch", 11), ("cut-off", half, "FetchFailed", 12)];
+    for (what, spoil, expected, seed) in spoils {
+        // With a head of its own: what a node's store has of a model is right, whatever its registry says later.
+        let other = tempfile::tempdir()?;
+        write_update(other.path(), &training().artifact, seed)?;
         let digest = bed.publish(other.path(), &format!("models/{what}:1.0.0")).await?;
-        let _spoilt = weights.iter().map(|good| Spoilt::new(good, spoil(good))).collect::<Result<Vec<_>>>()?;
+        // Whichever variant it will be; two may have the same.
+        let heads =
+            ["f32", "f16", "int8"].map(|variant| other.path().join(format!("weights/{variant}/head.safetensors")));
+        let heads = heads.map(std::fs::read).into_iter().collect::<std::io::Result<BTreeSet<_>>>()?;
+        let _spoilt = heads.iter().map(|good| Spoilt::new(good, spoil(good))).collect::<Result<Vec<_>>>()?;
         point_to(&bed, &format!("{}@{digest}", Bed::model_uri(&format!("models/{what}")))).await?;
         let wanted = format!("True/{expected}");
         let refused = bed
