@@ -209,7 +209,7 @@ fn routers(world: &World, nodes: &BTreeMap<String, Arc<Node>>) -> Vec<Finding> {
             return Some(Finding::doubtful(about, told, format!("kubectl describe node {name}")));
         }
         let mut pods = world.other_pods.get(name).into_iter().flatten();
-        if pods.any(|pod| is_answering_router(pod)) {
+        if pods.any(is_answering_router) {
             return None;
         }
         let next = format!(

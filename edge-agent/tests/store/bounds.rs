@@ -28,7 +28,8 @@ impl Bed {
     fn keeps(&self, expected: &[&String]) {
         let mut expected: Vec<_> = expected.iter().map(|digest| digest.replace(':', "-")).collect();
         let mut found = files(self.kept.path(), false);
-        (expected.sort(), found.sort());
+        expected.sort();
+        found.sort();
         assert_eq!(found, expected);
     }
 }
