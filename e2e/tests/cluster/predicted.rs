@@ -24,8 +24,8 @@ const ANSWERS: i64 = 1_300;
 
 /// All parts of a prediction are measured, and what clients wait, p99, is near it. How near is told: the aim is 0.7 to 1.5 at nine of
 /// ten, which takes a machine that is as busy while the agents measure as while clients ask; on two cores that others compile on it
-/// was eight of ten, twice, from 0.65 to 1.19. What is asserted holds on any, of edge and cloud by itself: at the edge, without the way
-/// to the model and back, it was 0.1.
+/// was eight of ten, twice, from 0.65 to 1.19. Asserted is what holds on any machine: half of the requests, at the edge and in the
+/// cloud, take about as long as the parts together. Without the way to the model and back it was 0.15 at the edge.
 #[tokio::test]
 async fn clients_wait_as_long_as_predicted() -> Result<()> {
     let bed = bed().await?;
@@ -37,7 +37,7 @@ async fn clients_wait_as_long_as_predicted() -> Result<()> {
     for tier in [Tier::Edge, Tier::Cloud] {
         let of_tier = ratios.iter().filter(|(of, _)| *of == tier).map(|(_, ratio)| *ratio);
         let median = median(of_tier.collect());
-        ensure!((0.25..=4.0).contains(&median), "{tier}: {median:.2} by the median: {ratios:.2?}");
+        ensure!((0.3..=3.3).contains(&median), "{tier}: p50 {median:.2} by the median: {ratios:.2?}");
     }
     Ok(())
 }
@@ -47,7 +47,7 @@ fn median(mut ratios: Vec<f64>) -> f64 {
     ratios[ratios.len() / 2]
 }
 
-/// What was predicted over what clients wait, of each placement.
+/// What was predicted over what clients wait, p50, of each placement.
 async fn compare(bed: &Bed) -> Result<Vec<(Tier, f64)>> {
     let asked = SITES.into_iter().flat_map(|(site, node, own)| {
         let held = HELD.into_iter().map(|(model, tier, _)| (model, tier));
@@ -74,15 +74,19 @@ async fn compare(bed: &Bed) -> Result<Vec<(Tier, f64)>> {
         ep.status.as_ref().and_then(|status| status.observed.as_ref()).is_some_and(|waited| waited.count >= ANSWERS)
     };
     let told = asked.iter().map(|(model, site, ..)| bed.until_placement(model, site, "what clients waited", told));
-    let mut ratios = Vec::new();
-    println!("{:<12} {:<8} {:<12} {:>10} {:>10}  ratio", "model", "site", "place", "predicted", "observed");
+    let (mut ratios, mut within) = (Vec::new(), 0);
+    println!(
+        "{:<12} {:<8} {:<12} {:>10} {:>10}  ratio, and of the p50",
+        "model", "site", "place", "predicted", "observed"
+    );
     for ((model, site, _, tier), placement) in asked.iter().zip(try_join_all(told).await?) {
         let (place, predicted, observed) = compared(&placement).with_context(|| format!("of {model} at {site}"))?;
-        let ratio = predicted.div_duration_f64(observed);
-        println!("{model:<12} {site:<8} {place:<12} {predicted:>10.2?} {observed:>10.2?}  {ratio:.2}");
-        ratios.push((*tier, ratio));
+        let [p50, p99] = [0, 1].map(|at| predicted[at].div_duration_f64(observed[at]));
+        let [predicted, observed] = [predicted[1], observed[1]];
+        println!("{model:<12} {site:<8} {place:<12} {predicted:>10.2?} {observed:>10.2?}  {p99:.2}, {p50:.2}");
+        within += usize::from((0.7..=1.5).contains(&p99));
+        ratios.push((*tier, p50));
     }
-    let within = ratios.iter().filter(|(_, ratio)| (0.7..=1.5).contains(ratio)).count();
     println!("{within} of {} within 0.7 to 1.5", ratios.len());
     Ok(ratios)
 }
@@ -113,11 +117,14 @@ fn is_measured(placement: &EdgePlacement) -> bool {
     predicted.is_some_and(|predicted| predicted.basis == Basis::Measured)
 }
 
-/// The place, the p99 that was predicted for it, and the p99 that clients waited.
-fn compared(placement: &EdgePlacement) -> Option<(String, Duration, Duration)> {
+/// The place, and p50 and p99: as predicted for it, and as clients waited. The parts' p50 are added up.
+fn compared(placement: &EdgePlacement) -> Option<(String, [Duration; 2], [Duration; 2])> {
     let status = placement.status.as_ref()?;
     let decision = status.decision.as_ref()?;
     let time = |text: &DurationText| text.parse().filter(|time| !time.is_zero());
-    let (predicted, observed) = (&status.predicted.as_ref()?.p99, status.observed.as_ref()?.p99.as_ref()?);
-    Some((format!("{}/{}", decision.tier, decision.variant), time(predicted)?, time(observed)?))
+    let (predicted, observed) = (status.predicted.as_ref()?, status.observed.as_ref()?);
+    let parts = [&predicted.link, &predicted.transfer, &predicted.queue, &predicted.compute];
+    let half = parts.iter().map(|part| part.p50.parse()).sum::<Option<Duration>>()?;
+    let place = format!("{}/{}", decision.tier, decision.variant);
+    Some((place, [half, time(&predicted.p99)?], [time(observed.p50.as_ref()?)?, time(observed.p99.as_ref()?)?]))
 }
