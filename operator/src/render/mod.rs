@@ -13,7 +13,7 @@ pub use pods::{edge_deployment, pool_objects};
 
 use crate::artifact::Artifact;
 use crate::names;
-use crate::observe::World;
+use crate::observe::{Key, World};
 use crate::plan;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -231,23 +231,33 @@ pub struct Pods<'a> {
 /// The fields of the live object that has the name of ours.
 pub fn live<'a>(world: &'a World, object: &Object) -> Option<Cow<'a, Fields>> {
     let key = (object.namespace.clone(), object.name.clone());
-    fn read<'a, K: serde::Serialize>(object: Option<&Arc<K>>) -> Option<Cow<'a, Fields>> {
-        object.and_then(|object| serde_json::to_value(object.as_ref()).ok()).map(|live| Cow::Owned(Fields::of(&live)))
-    }
     match object.kind {
-        Kind::EdgeFleet => read(world.fleets.get(&key)),
-        Kind::EdgeSite => read(world.sites.get(&key)),
-        Kind::EdgeNode => read(world.edge_nodes.get(&key)),
-        Kind::EdgeModel => read(world.models.get(&key)),
-        Kind::EdgeModelVersion => read(world.versions.get(&key)),
+        Kind::Deployment => world.deployments.get(&key).map(|live| Cow::Borrowed(&live.fields)),
+        // Most of it is its status, of which nothing is asked.
         Kind::EdgePlacement => world
             .placements
             .get(&key)
             .map(|live| Cow::Owned(Fields::of(&json!({"metadata": live.metadata, "spec": live.spec})))),
-        Kind::EdgeTraining => read(world.trainings.get(&key)),
-        Kind::Deployment => world.deployments.get(&key).map(|live| Cow::Borrowed(&live.fields)),
-        Kind::Service => read(world.services.get(&key)),
-        Kind::PodDisruptionBudget => read(world.disruption_budgets.get(&key)),
-        Kind::Job => read(world.jobs.get(&key)),
+        kind => whole(world, kind, &key).map(|live| Cow::Owned(Fields::of(&live))),
+    }
+}
+
+/// A live object, as JSON; of Deployments none is held whole.
+pub fn whole(world: &World, kind: Kind, key: &Key) -> Option<Value> {
+    fn json<K: serde::Serialize>(object: Option<&Arc<K>>) -> Option<Value> {
+        object.and_then(|object| serde_json::to_value(object.as_ref()).ok())
+    }
+    match kind {
+        Kind::EdgeFleet => json(world.fleets.get(key)),
+        Kind::EdgeSite => json(world.sites.get(key)),
+        Kind::EdgeNode => json(world.edge_nodes.get(key)),
+        Kind::EdgeModel => json(world.models.get(key)),
+        Kind::EdgeModelVersion => json(world.versions.get(key)),
+        Kind::EdgePlacement => json(world.placements.get(key)),
+        Kind::EdgeTraining => json(world.trainings.get(key)),
+        Kind::Deployment => None,
+        Kind::Service => json(world.services.get(key)),
+        Kind::PodDisruptionBudget => json(world.disruption_budgets.get(key)),
+        Kind::Job => json(world.jobs.get(key)),
     }
 }

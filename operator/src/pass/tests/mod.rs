@@ -14,7 +14,7 @@ use crate::logs::Readings;
 use crate::names;
 use crate::observe::{ByKey, INSTANCE_LABEL, MODEL_POD, NAME_LABEL, World, key};
 use crate::registry::Resolutions;
-use crate::render::{Kind, Manifest, RETIRE_AT, Settings};
+use crate::render::{Kind, RETIRE_AT, Settings, whole};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use sconce_api::Reason;
@@ -139,8 +139,8 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
         let (Write::Create(object) | Write::Apply { object, .. } | Write::Label(object)) = write else { continue };
         let at = (object.namespace.clone(), object.name.clone());
         let before = world.deployments.get(&at).filter(|_| object.kind == Kind::Deployment).cloned();
-        let mut live =
-            live(&world, object).unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
+        let mut live = whole(&world, object.kind, &at)
+            .unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
         if let Write::Label(_) = write {
             // All labels are ours here: those that we no longer say go.
             live["metadata"]["labels"] = json!({});
@@ -154,7 +154,8 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
     }
     for write in &steps.statuses {
         let Write::Status { object, .. } = write else { continue };
-        let mut live = live(&world, object).unwrap();
+        let at = (object.namespace.clone(), object.name.clone());
+        let mut live = whole(&world, object.kind, &at).unwrap();
         live["status"] = object.body()["status"].take();
         placed(&mut world, object.kind, live);
     }
@@ -178,27 +179,6 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
         }
     }
     world
-}
-
-/// The whole of what is there of that name; of a Deployment nothing is held that could not be made of ours.
-fn live(world: &World, object: &Manifest) -> Option<Value> {
-    let key = (object.namespace.clone(), object.name.clone());
-    fn json<K: serde::Serialize>(object: Option<&Arc<K>>) -> Option<Value> {
-        object.map(|object| serde_json::to_value(object.as_ref()).unwrap())
-    }
-    match object.kind {
-        Kind::EdgeFleet => json(world.fleets.get(&key)),
-        Kind::EdgeSite => json(world.sites.get(&key)),
-        Kind::EdgeNode => json(world.edge_nodes.get(&key)),
-        Kind::EdgeModel => json(world.models.get(&key)),
-        Kind::EdgeModelVersion => json(world.versions.get(&key)),
-        Kind::EdgePlacement => json(world.placements.get(&key)),
-        Kind::EdgeTraining => json(world.trainings.get(&key)),
-        Kind::Deployment => None,
-        Kind::Service => json(world.services.get(&key)),
-        Kind::PodDisruptionBudget => json(world.disruption_budgets.get(&key)),
-        Kind::Job => json(world.jobs.get(&key)),
-    }
 }
 
 fn merged(mut live: Value, ours: &Value) -> Value {
