@@ -106,7 +106,8 @@ pub fn load(opened: &Opened, variant: &str, max_batch_size: usize, threads: usiz
     };
     let labels = artifact.config().labels.clone();
     let images = Images::new(artifact.preprocess(), &artifact.graph().input, MAX_PIXELS).map(Arc::new);
-    let signature = Signature { input: input.clone(), output: output.clone(), images, labels, max_batch_size };
+    let (input, output, lengths) = (input.clone(), output.clone(), artifact.graph().lengths());
+    let signature = Signature { input, lengths, output, images, labels, max_batch_size };
     let plan = opened.plan(variant)?;
     for step in plan.steps() {
         tracing::debug!(%step, "planned");

@@ -1,12 +1,15 @@
 //! A network with every shape known: what is trained, served and counted.
 
 use crate::architecture::Activation;
+use std::ops::RangeInclusive;
 use thiserror::Error;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
     /// Without the batch.
     pub input: Vec<usize>,
+    /// The first size of the input is that of the longest sequences, and of their time those of nodes: others are shorter.
+    pub any_time: bool,
     /// In an order of computation: each reads the input or nodes before it. The last is the output.
     pub nodes: Vec<Node>,
 }
@@ -258,6 +261,31 @@ impl Node {
         self.parameters.iter().filter(|parameter| parameter.is_matrix())
     }
 
+    /// Whether it gives a sequence where it reads one, step by step or window by window.
+    pub fn keeps_time(&self) -> bool {
+        match &self.op {
+            Op::GlobalAvgPool | Op::GlobalMaxPool | Op::StatsPool | Op::Flatten | Op::Reshape => false,
+            Op::Concat { axis } => *axis > 0,
+            Op::Recurrent(recurrent) => recurrent.return_sequences,
+            _ => true,
+        }
+    }
+
+    /// Windows over the time: how many steps one spans, how many are between two, and how many of padding there are.
+    pub fn windows(&self) -> Option<(usize, usize, usize)> {
+        match self.op {
+            Op::Conv1d { kernel, stride, pad, dilation, .. } => Some((dilation * (kernel - 1) + 1, stride, pad.0 + pad.1)),
+            Op::MaxPool1d { size, stride, pad } => Some((size, stride, pad.0 + pad.1)),
+            _ => None,
+        }
+    }
+
+    /// Steps that it gives of a sequence of so many; none if no window fits.
+    pub fn steps_after(&self, steps: usize) -> Option<usize> {
+        let Some((reach, stride, padding)) = self.windows() else { return Some(steps) };
+        Some((steps + padding).checked_sub(reach)? / stride + 1)
+    }
+
     /// The name of its weights, if it has some.
     pub fn weight(&self) -> String {
         format!("{}.weight", self.name)
@@ -268,6 +296,29 @@ impl Graph {
     /// Size of the output's last axis.
     pub fn units(&self) -> usize {
         self.nodes.last().and_then(|node| node.shape.last()).copied().unwrap_or_default()
+    }
+
+    /// How many steps a sequence may have, where that is not said; none where it is, or there is none.
+    pub fn lengths(&self) -> Option<RangeInclusive<usize>> {
+        let longest = *self.input.first().filter(|_| self.any_time)?;
+        let shortest = (1..=longest).find(|steps| self.steps(*steps).is_some())?;
+        Some(shortest..=longest)
+    }
+
+    /// How many steps each node gives of a sequence of so many, if it gives any; none if a window does not fit.
+    pub fn steps(&self, steps: usize) -> Option<Vec<Option<usize>>> {
+        let mut after: Vec<Option<usize>> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let read = match node.inputs.first() {
+                Some(Source::Node(index)) => after[*index],
+                _ => Some(steps),
+            };
+            after.push(match read.filter(|_| node.keeps_time()) {
+                Some(steps) => Some(node.steps_after(steps)?),
+                None => None,
+            });
+        }
+        Some(after)
     }
 
     pub fn flops(&self) -> u64 {

@@ -40,6 +40,8 @@ pub enum Read {
     State,
 }
 
+/// Its weights are shared by all who hold it, and by its clones.
+#[derive(Clone)]
 pub struct Network {
     graph: Arc<Graph>,
     /// In the order of names, so that every walk over them is the same walk.

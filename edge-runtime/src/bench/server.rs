@@ -230,7 +230,11 @@ async fn request(client: &mut Client, model: &str, rows: u16) -> Result<ModelInf
     let metadata = ModelMetadataRequest { name: model.into(), version: String::new() };
     let metadata = client.model_metadata(metadata).await?.into_inner();
     let input = metadata.inputs.into_iter().next().context("the model takes no input")?;
-    let shape: Vec<i64> = input.shape.iter().map(|&size| if size < 0 { rows.into() } else { size }).collect();
+    let [_, row @ ..] = &input.shape[..] else { bail!("input \"{}\" has no batch", input.name) };
+    if row.iter().any(|size| *size < 0) {
+        bail!("{model} takes sequences of any length; bench asks it by its folder, with the longest: --model FOLDER");
+    }
+    let shape: Vec<i64> = std::iter::once(i64::from(rows)).chain(row.iter().copied()).collect();
     let zeros = vec![0.0; shape.iter().product::<i64>() as usize];
     let tensor = InferInputTensor { name: input.name, datatype: input.datatype, shape, ..Default::default() };
     let raw_input_contents = vec![raw_fp32(&zeros)];

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use sconce_model::artifact::TensorSpec;
 use sconce_model::preprocess::PreprocessError;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -27,8 +28,10 @@ pub const ENCODED: &str = "encoded";
 /// What a model takes and gives.
 #[derive(Clone, Debug)]
 pub struct Signature {
-    /// With the batch, -1, in front; so is the output.
+    /// With the batch, -1, in front; so is the output. Behind it -1 is the time of sequences of any of the `lengths`.
     pub input: TensorSpec,
+    /// Steps of a sequence; none if the shape says how many.
+    pub lengths: Option<RangeInclusive<usize>>,
     /// One row for each row of the input.
     pub output: TensorSpec,
     /// How encoded images become the input; `None`: they are not taken.
@@ -51,7 +54,8 @@ impl Signature {
         const PER_NUMBER: usize = 32;
         const BESIDE: usize = 1 << 16;
         const IMAGES: usize = 16 << 20;
-        let row = self.input.shape.iter().skip(1).map(|&size| usize::try_from(size).unwrap_or(1));
+        let longest = self.lengths.as_ref().map_or(1, |lengths| *lengths.end());
+        let row = self.input.shape.iter().skip(1).map(|&size| usize::try_from(size).unwrap_or(longest));
         let numbers = row.fold(self.max_batch_size, usize::saturating_mul);
         let tensor = numbers.saturating_mul(PER_NUMBER).saturating_add(BESIDE);
         if self.images.is_some() { tensor.max(IMAGES) } else { tensor }
@@ -91,6 +95,8 @@ pub enum DecodeError {
     Datatype { name: String, got: String, need: String },
     #[error("input \"{name}\" has shape {got:?}; the model takes {need:?}, the first being 1 to {max}")]
     Shape { name: String, got: Vec<i64>, need: Vec<i64>, max: usize },
+    #[error("input \"{name}\" has sequences of {got} steps; the model takes {least} to {most}: send shorter parts, or fill up")]
+    Steps { name: String, got: i64, least: usize, most: usize },
     #[error("input \"{name}\" has {got} columns; the model takes {max} at most: send fewer in a row")]
     Columns { name: &'static str, got: i64, max: i64 },
     #[error("input \"{name}\": both {raw} and {typed} are set; the protocol allows one of them")]
@@ -166,6 +172,11 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
     if input.datatype != spec.datatype {
         return Err(DecodeError::Datatype { name: name(), got: input.datatype, need: spec.datatype.clone() });
     }
+    if let (Some(lengths), &[_, got, ..]) = (&signature.lengths, &input.shape[..])
+        && !usize::try_from(got).is_ok_and(|steps| lengths.contains(&steps))
+    {
+        return Err(DecodeError::Steps { name: name(), got, least: *lengths.start(), most: *lengths.end() });
+    }
     let Some((rows, elements)) = rows_and_elements(&input.shape, signature) else {
         let (need, max) = (spec.shape.clone(), signature.max_batch_size);
         return Err(DecodeError::Shape { name: name(), got: input.shape, need, max });
@@ -217,7 +228,9 @@ fn rows_and_elements(shape: &[i64], signature: &Signature) -> Option<(usize, usi
     let (&rows, rest) = shape.split_first()?;
     let rows = usize::try_from(rows).ok().filter(|rows| (1..=signature.max_batch_size).contains(rows))?;
     let need = signature.input.shape.get(1..)?;
-    if rest != need {
+    // Which times are taken has been looked at.
+    let fits = |(got, need): (&i64, &i64)| got == need || (*need < 0 && signature.lengths.is_some());
+    if rest.len() != need.len() || !rest.iter().zip(need).all(fits) {
         return None;
     }
     let elements = rest.iter().try_fold(rows, |product, &size| product.checked_mul(usize::try_from(size).ok()?))?;

@@ -45,7 +45,7 @@ pub fn rest(head: &[u8], mut binary: Bytes) -> Result<Request, DecodeError> {
     Ok(Request { id: request.id, inputs, outputs: outputs.collect::<Result<_, _>>()?, form, priority, timeout })
 }
 
-/// The whole body is the model's one input, raw: as many rows as it has bytes for.
+/// The whole body is the model's one input, raw: as many rows as it has bytes for; or one sequence, where they are of any length.
 ///
 /// # Errors
 /// [`DecodeError`] if the model has not the one.
@@ -55,10 +55,14 @@ pub fn whole(body: Bytes, input: Option<&TensorSpec>) -> Result<Request, DecodeE
     let row_bytes = each.iter().map(|&size| size.unsigned_abs() as usize).product::<usize>() * size_of::<f32>();
     // What is no whole number of rows is told so by the check of its bytes.
     let rows = (body.len() / row_bytes.max(1)).max(1) as i64;
+    let shape = match each {
+        [-1, rest @ ..] => [1, rows].iter().chain(rest).copied().collect(),
+        _ => std::iter::once(rows).chain(each.iter().copied()).collect(),
+    };
     let input = Given {
         name: spec.name.clone(),
         datatype: spec.datatype.clone(),
-        shape: std::iter::once(rows).chain(each.iter().copied()).collect(),
+        shape,
         contents: Contents::Raw(body),
     };
     Ok(alone(input, Form::Raw))

@@ -16,6 +16,7 @@ fn signature() -> Signature {
         |name: &str, shape: &[i64]| TensorSpec { name: name.into(), datatype: "FP32".into(), shape: shape.into() };
     Signature {
         input: tensor("x", &[-1, 2]),
+        lengths: None,
         output: tensor("y", &[-1, 3]),
         images: None,
         labels: Vec::new(),
@@ -128,6 +129,36 @@ proptest! {
         if let Ok(message) = ModelInferRequest::decode(&bytes[..]) {
             sound(checked(grpc(message)))?;
         }
+    }
+
+    #[test]
+    fn sequences_of_lengths_that_are_taken_come_as_they_are(rows in 0..6_i64, steps in -2..12_i64, features in 1..4_i64) {
+        let signature = Signature {
+            input: TensorSpec { name: "x".into(), datatype: "FP32".into(), shape: vec![-1, -1, 2] },
+            lengths: Some(3..=9),
+            ..signature()
+        };
+        let mut message = messages()[0].clone();
+        message.inputs[0].shape = vec![rows, steps, features];
+        let count = (rows * steps * features).max(0) as usize;
+        message.inputs[0].contents = Some(InferTensorContents { fp32_contents: vec![0.5; count], ..Default::default() });
+        let request = grpc(message).unwrap();
+        match check(request.inputs, &request.outputs, &signature) {
+            Ok(Checked::Tensor(Input { xs, .. })) => {
+                prop_assert!((3..=9).contains(&steps) && (1..=4).contains(&rows) && features == 2);
+                prop_assert_eq!(xs.dims(), [rows as usize, steps as usize, 2]);
+            }
+            Ok(Checked::Images(..)) => unreachable!("the model takes no images"),
+            Err(error) if !(3..=9).contains(&steps) => {
+                let expected = format!("input \"x\" has sequences of {steps} steps; the model takes 3 to 9: send shorter parts, or fill up");
+                prop_assert_eq!(error.to_string(), expected);
+            }
+            Err(DecodeError::Shape { .. }) => prop_assert!(!(1..=4).contains(&rows) || features != 2),
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+        let body = vec![0; (8 * steps.max(1)) as usize];
+        let alone = whole(body.into(), Some(&signature.input)).unwrap();
+        prop_assert_eq!(&alone.inputs[0].shape, &[1, steps.max(1), 2]);
     }
 
     #[test]

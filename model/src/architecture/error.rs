@@ -13,8 +13,14 @@ pub enum ArchitectureError {
     TooManyLayers { got: usize, limit: usize },
     #[error("layers[{index}] \"{name}\": more than {limit} layers once residual blocks are expanded; repeat them less")]
     TooManyNodes { index: usize, name: String, limit: usize },
-    #[error("input.shape: {got:?}; need 1 to 4 sizes of at least 1, channels first, without the batch")]
-    Input { got: Dims },
+    #[error(
+        "input.shape: {got:?}; need 1 to 4 sizes of at least 1, channels first, without the batch; the time of [time] or [time, features] may be -1"
+    )]
+    Input { got: Vec<i64> },
+    #[error("input.maxLength: {got}; need 1 to 65,536 steps")]
+    MaxLength { got: usize },
+    #[error("layers[{index}] \"{name}\": {kind} over time -1; {advice}")]
+    OverTime { index: usize, name: String, kind: &'static str, advice: &'static str },
     #[error("layers[{index}] \"{name}\": two layers have this name")]
     Name { index: usize, name: String },
     #[error("layers[{index}] from: no earlier layer \"{got}\"; {advice}")]

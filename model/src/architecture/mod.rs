@@ -5,6 +5,7 @@ mod error;
 mod expand;
 mod infer;
 mod layer;
+mod time;
 mod wire;
 
 pub use attributes::{
@@ -28,10 +29,24 @@ pub struct Architecture {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Input {
-    /// Channels first, without the batch.
-    pub shape: Dims,
+    /// Channels first, without the batch. [`ANY_TIME`] for the time of sequences of any length: `[-1]` or `[-1, features]`.
+    pub shape: Vec<i64>,
+    /// Steps of the longest sequence, where the time is any.
+    #[serde(default = "max_length", skip_serializing_if = "is_max_length")]
+    pub max_length: usize,
     #[serde(default, skip_serializing_if = "is_f32")]
     pub dtype: InputType,
+}
+
+/// The first of a shape whose sequences may have any number of steps, up to a longest.
+pub const ANY_TIME: i64 = -1;
+
+pub(crate) fn max_length() -> usize {
+    512
+}
+
+fn is_max_length(steps: &usize) -> bool {
+    *steps == max_length()
 }
 
 fn is_f32(dtype: &InputType) -> bool {

@@ -1,4 +1,4 @@
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, ArchitectureError};
 use crate::graph::{Graph, Source};
 use crate::zoo;
 use proptest::prelude::*;
@@ -78,7 +78,7 @@ fn what_does_not_fit_is_said_with_layer_finding_and_remedy() {
     check(
         json!([0]),
         json!([{"flatten": {}}]),
-        "input.shape: [0]; need 1 to 4 sizes of at least 1, channels first, without the batch",
+        "input.shape: [0]; need 1 to 4 sizes of at least 1, channels first, without the batch; the time of [time] or [time, features] may be -1",
     );
     check(
         json!([1, 1 << 20, 1 << 20]),
@@ -90,6 +90,64 @@ fn what_does_not_fit_is_said_with_layer_finding_and_remedy() {
         json!([{"name": "a", "flatten": {}}, {"name": "a", "flatten": {}}]),
         "layers[1] \"a\": two layers have this name",
     );
+}
+
+/// Of sequences of any length, word for word.
+#[test]
+fn what_needs_a_time_of_a_length_is_said() {
+    let check_input = |input: serde_json::Value, layers: serde_json::Value, expected: &str| {
+        let typed: Architecture = serde_json::from_value(json!({"input": input, "layers": layers})).unwrap();
+        assert_eq!(typed.graph().unwrap_err().to_string(), expected);
+    };
+    let check = |layers: serde_json::Value, expected: &str| check_input(json!({"shape": [-1, 4]}), layers, expected);
+    check(
+        json!([{"flatten": {}}, {"dense": {"units": 2}}]),
+        "layers[0] \"flatten_1\": flatten over time -1; use globalAvgPool, or returnSequences: false",
+    );
+    check(
+        json!([{"gru": {"units": 3, "returnSequences": true}}]),
+        "layers[0] \"gru_1\": an output over time -1; use globalAvgPool, or returnSequences: false",
+    );
+    check(
+        json!([{"reshape": {"shape": [2048]}}]),
+        "layers[0] \"reshape_1\": reshape over time -1; use globalAvgPool, or returnSequences: false, before it",
+    );
+    let branch = |name: &str, kernel: usize| json!({"name": name, "conv1d": {"filters": 4, "kernel": kernel, "padding": "valid"}, "from": "input"});
+    check(
+        json!([branch("a", 2), branch("b", 2), {"concat": {}, "from": ["a", "b"]}]),
+        "layers[2] \"concat_1\": concat over time -1; side by side are features, with axis: 1",
+    );
+    check(
+        json!([{"conv1d": {"filters": 4, "kernel": 3, "stride": 2, "padding": "same"}}]),
+        "layers[0] \"conv1d_1\": padding is same; need valid, causal or a number, for over time -1 same adds another one to each length",
+    );
+    // Of 512 steps both make 256, of 511 one makes 256 and the other 255.
+    let half = |name: &str, padding: usize| json!({"name": name, "conv1d": {"filters": 4, "kernel": 2, "stride": 2, "padding": padding}, "from": "input"});
+    let odd = json!({"name": "b", "conv1d": {"filters": 4, "kernel": 1, "stride": 2, "padding": "valid"}, "from": "input"});
+    check(
+        json!([half("a", 0), odd, {"add": {}, "from": ["a", "b"]}, {"globalAvgPool": {}}]),
+        "layers[2] \"add_1\": add over time -1; what it reads has other times than the first; pad all alike",
+    );
+    check_input(
+        json!({"shape": [-1, 4], "maxLength": 0}),
+        json!([{"globalAvgPool": {}}]),
+        "input.maxLength: 0; need 1 to 65,536 steps",
+    );
+    for shape in [json!([-1, 4, 4]), json!([4, -1]), json!([-2]), json!([])] {
+        let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": [{"flatten": {}}]})).unwrap();
+        assert!(matches!(typed.graph(), Err(ArchitectureError::Input { .. })), "{shape}");
+    }
+}
+
+#[test]
+fn ways_that_have_the_same_time_at_any_length_meet() {
+    let conv = |name: &str, from: &str, kernel: usize| json!({"name": name, "conv1d": {"filters": 4, "kernel": kernel, "padding": "valid"}, "from": from});
+    let typed: Architecture = serde_json::from_value(json!({"input": {"shape": [-1, 4], "maxLength": 9}, "layers": [
+        conv("a", "input", 3), conv("b", "a", 3), conv("c", "input", 5), {"add": {}, "from": ["b", "c"]}, {"lstm": {"units": 2}}]})).unwrap();
+    let graph = typed.graph().unwrap();
+    assert_eq!((graph.input.clone(), graph.lengths()), (vec![9, 4], Some(5..=9)));
+    assert_eq!(graph.steps(7).unwrap(), [Some(5), Some(3), Some(3), Some(3), None]);
+    assert_eq!(serde_json::to_value(&typed).unwrap()["input"], json!({"shape": [-1, 4], "maxLength": 9}));
 }
 
 /// What is wrong with the wiring, and with the layers of sequences and of deep networks, word for word.
@@ -370,7 +428,7 @@ fn a_layer_has_exactly_one_known_kind() {
 
 proptest! {
     #[test]
-    fn hostile_sizes_never_panic(shape in prop::collection::vec(prop_oneof![any::<usize>(), 1..9_usize], 0..5), filters: usize, kernel in any::<[usize; 2]>(), stride: usize, zeros: usize, same: bool) {
+    fn hostile_sizes_never_panic(shape in prop::collection::vec(prop_oneof![1 => any::<i64>(), 1 => 1..9_i64, 1 => Just(-1)], 0..5), longest: usize, filters: usize, kernel in any::<[usize; 2]>(), stride: usize, zeros: usize, same: bool) {
         let padding = if same { json!("same") } else { json!(zeros) };
         let layers = [
             json!([{"conv2d": {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}}, {"maxPool2d": {"size": kernel}}, {"flatten": {}}, {"dense": {"units": filters}}]),
@@ -382,8 +440,10 @@ proptest! {
             json!([{"separableConv2d": {"filters": filters, "kernel": kernel}}, {"depthwiseConv2d": {"kernel": 1, "multiplier": zeros}}, {"reshape": {"shape": kernel}}]),
         ];
         for layers in layers {
-            let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": layers})).unwrap();
-            let _ = typed.graph();
+            for input in [json!({"shape": shape}), json!({"shape": shape, "maxLength": longest})] {
+                let typed: Architecture = serde_json::from_value(json!({"input": input, "layers": layers})).unwrap();
+                let _ = typed.graph().map(|graph| graph.lengths());
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! From typed layers to nodes: names, who reads whom, and limits. A description is hostile input.
 
 use super::infer::{MAX_ACTIVATION, Place};
-use super::{Architecture, ArchitectureError as Error, BatchNorm, InputType, Kind};
+use super::time::{self, Time};
+use super::{ANY_TIME, Architecture, ArchitectureError as Error, BatchNorm, Input, InputType, Kind};
 use crate::graph::{Graph, Node, Source};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,21 +10,20 @@ const MAX_LAYERS: usize = 256;
 /// Once residual blocks and batch norms are expanded.
 const MAX_NODES: usize = 1_024;
 const MAX_PARAMETERS: usize = 1 << 28;
+/// Steps of a sequence of any length.
+const MAX_LENGTH: usize = 1 << 16;
 /// The name by which a layer reads the network's input.
 const INPUT: &str = "input";
 
 /// The graph, and of which typed layer each node is.
 pub(super) fn graph(architecture: &Architecture) -> Result<(Graph, Vec<usize>), Error> {
-    let input = architecture.input.shape.clone();
-    if input.is_empty() || input.len() > 4 || input.contains(&0) {
-        return Err(Error::Input { got: input });
-    }
+    let (input, any_time) = longest(&architecture.input)?;
     match architecture.layers.len() {
         0 => return Err(Error::Empty),
         got if got > MAX_LAYERS => return Err(Error::TooManyLayers { got, limit: MAX_LAYERS }),
         _ => {}
     }
-    let mut wiring = Wiring::new(input);
+    let mut wiring = Wiring::new(input, any_time);
     let mut numbers = BTreeMap::<&str, usize>::new();
     for (index, layer) in architecture.layers.iter().enumerate() {
         let number = numbers.entry(layer.kind.stem()).or_default();
@@ -52,9 +52,29 @@ pub(super) fn graph(architecture: &Architecture) -> Result<(Graph, Vec<usize>), 
     wiring.finish()
 }
 
+/// The shape of the longest input, and whether others are shorter.
+fn longest(input: &Input) -> Result<(Vec<usize>, bool), Error> {
+    let Input { shape, max_length, .. } = input;
+    let any_time = matches!(shape[..], [ANY_TIME] | [ANY_TIME, _]);
+    if any_time && !(1..=MAX_LENGTH).contains(max_length) {
+        return Err(Error::MaxLength { got: *max_length });
+    }
+    let size = |(axis, &size): (usize, &i64)| match size {
+        ANY_TIME if any_time && axis == 0 => Some(*max_length),
+        size => usize::try_from(size).ok().filter(|size| *size > 0),
+    };
+    let sizes: Option<Vec<usize>> = shape.iter().enumerate().map(size).collect();
+    match sizes.filter(|sizes| (1..=4).contains(&sizes.len())) {
+        Some(sizes) => Ok((sizes, any_time)),
+        None => Err(Error::Input { got: shape.clone() }),
+    }
+}
+
 /// The nodes so far.
 pub(super) struct Wiring {
     graph: Graph,
+    /// Of each node, if sequences are of any length.
+    times: Vec<Option<Time>>,
     /// Of which typed layer each node is.
     origins: Vec<usize>,
     names: BTreeSet<String>,
@@ -66,9 +86,10 @@ pub(super) struct Wiring {
 }
 
 impl Wiring {
-    fn new(input: Vec<usize>) -> Self {
+    fn new(input: Vec<usize>, any_time: bool) -> Self {
         Self {
-            graph: Graph { input, nodes: Vec::new() },
+            graph: Graph { input, any_time, nodes: Vec::new() },
+            times: Vec::new(),
             origins: Vec::new(),
             names: BTreeSet::new(),
             layers: BTreeMap::from([(INPUT.into(), Source::Input)]),
@@ -120,14 +141,26 @@ impl Wiring {
             Kind::Conv2d(conv) if conv.batch_norm => (&mut conv.use_bias, &mut conv.activation),
             Kind::DepthwiseConv2d(conv) if conv.batch_norm => (&mut conv.use_bias, &mut conv.activation),
             Kind::Conv1d(conv) if conv.batch_norm => (&mut conv.use_bias, &mut conv.activation),
-            _ => return self.node(place, |shapes| place.node(kind, shapes), inputs),
+            _ => {
+                let source = self.node(place, |shapes| place.node(kind, shapes), inputs)?;
+                return self.is_padded_alike(place, kind).map(|()| source);
+            }
         };
         use_bias.get_or_insert(false);
         let activation = std::mem::take(activation);
         let conv = self.node(place, |shapes| place.node(&bare, shapes), inputs)?;
+        self.is_padded_alike(place, &bare)?;
         let norm = place.part("bn");
         let settings = BatchNorm::default();
         self.node(&norm, |shapes| norm.batch_norm(&settings, activation, shapes[0]), vec![conv])
+    }
+
+    /// The last node, if it has a time that may be any.
+    fn is_padded_alike(&self, place: &Place, kind: &Kind) -> Result<(), Error> {
+        match (self.times.last(), self.graph.nodes.last()) {
+            (Some(Some(_)), Some(node)) => time::is_padded_alike(place, kind, node),
+            _ => Ok(()),
+        }
     }
 
     fn node(
@@ -153,6 +186,14 @@ impl Wiring {
         if self.parameters > MAX_PARAMETERS {
             return Err(Error::TooLarge { index, name, what: "parameters", limit: MAX_PARAMETERS });
         }
+        let any = self.graph.any_time.then(Time::default);
+        let time = |source: &Source| match source {
+            Source::Input => any.as_ref(),
+            Source::Node(index) => self.times[*index].as_ref(),
+        };
+        let times: Vec<Option<&Time>> = inputs.iter().map(time).collect();
+        let time = time::after(place, &node, &times)?;
+        self.times.push(time);
         self.graph.nodes.push(Node { inputs, ..node });
         self.origins.push(index);
         Ok(Source::Node(self.graph.nodes.len() - 1))
@@ -163,6 +204,11 @@ impl Wiring {
         let inner = self.graph.nodes.len() - 1;
         match readers.iter().take(inner).position(Vec::is_empty) {
             Some(unused) => Err(Error::Unused { name: self.graph.nodes[unused].name.clone() }),
+            None if self.times[inner].is_some() => {
+                let (index, name) = (self.origins[inner], self.graph.nodes[inner].name.clone());
+                let advice = "use globalAvgPool, or returnSequences: false";
+                Err(Error::OverTime { index, name, kind: "an output", advice })
+            }
             None => Ok((self.graph, self.origins)),
         }
     }

@@ -14,7 +14,7 @@ pub use error::ArtifactError;
 pub use files::{File, files, media_type};
 pub use formats::{Config, DataSet, Evaluation, Paired, Result as Measured, TensorSpec, VariantEntry};
 
-use crate::architecture::Architecture;
+use crate::architecture::{ANY_TIME, Architecture};
 use crate::drift::Reference;
 use crate::graph::Graph;
 use crate::network::Network;
@@ -294,7 +294,11 @@ fn entry(variant: &Variant, parts: &[weights::Part]) -> Result<VariantEntry, Art
 }
 
 fn input_spec(graph: &Graph) -> TensorSpec {
-    tensor_spec("input", &graph.input)
+    let mut spec = tensor_spec("input", &graph.input);
+    if graph.any_time {
+        spec.shape[1] = ANY_TIME;
+    }
+    spec
 }
 
 fn output_spec(graph: &Graph) -> TensorSpec {

@@ -1,6 +1,6 @@
 //! Sequences of different lengths in one batch: how many steps of each are valid, layer by layer.
 
-use crate::graph::{Node, Op};
+use crate::graph::Node;
 use candle_core::{DType, Device, Result, Tensor};
 
 /// Checked: one for each of the batch, at least 1 and at most `time`.
@@ -21,17 +21,8 @@ pub(super) fn read(lengths: &Tensor, xs: &Tensor, input: &[usize]) -> Result<Vec
 /// Of what the node gives, by those of what it reads; none where there is no time any more.
 pub(super) fn after(node: &Node, lengths: Option<&[usize]>) -> Option<Vec<usize>> {
     let lengths = lengths?;
-    let windows = |kernel: usize, stride: usize, pad: (usize, usize)| {
-        let count = |length: &usize| (length + pad.0 + pad.1).saturating_sub(kernel) / stride + 1;
-        lengths.iter().map(|length| count(length).min(node.shape[0])).collect()
-    };
-    match &node.op {
-        Op::Conv1d { kernel, stride, pad, dilation, .. } => Some(windows(dilation * (kernel - 1) + 1, *stride, *pad)),
-        Op::MaxPool1d { size, stride, pad } => Some(windows(*size, *stride, *pad)),
-        Op::Reshape | Op::Concat { axis: 0 } => None,
-        _ if node.shape.len() == 2 => Some(lengths.to_vec()),
-        _ => None,
-    }
+    let is_sequence = node.keeps_time() && node.shape.len() == 2;
+    is_sequence.then(|| lengths.iter().map(|length| node.steps_after(*length).unwrap_or(1).min(node.shape[0])).collect())
 }
 
 /// `xs` is `(batch, time, features)`; what comes after the valid steps is `filling`, so that no window sees it.

@@ -20,8 +20,11 @@ impl Network {
             inputs.map(|inputs| Node { inputs, ..node.clone() })
         };
         let after: Option<Vec<Node>> = self.graph.nodes[before.len()..].iter().map(node).collect();
-        let backbone = Graph { input: self.graph.input.clone(), nodes: before.to_vec() };
-        let head = Graph { input: before[last].shape.clone(), nodes: after? };
+        let any_time = self.graph.any_time;
+        let after_backbone = self.graph.steps(self.graph.input[0]).and_then(|steps| steps[last]);
+        let backbone = Graph { input: self.graph.input.clone(), any_time, nodes: before.to_vec() };
+        let any_time = any_time && after_backbone.is_some();
+        let head = Graph { input: before[last].shape.clone(), any_time, nodes: after? };
         Some((self.part(backbone), self.part(head)))
     }
 

@@ -58,7 +58,7 @@ pub(super) fn compile(network: &Network, arithmetic: &Arithmetic) -> Result<Plan
     let mut steps = compiler.steps;
     let ends = [input, output.span];
     leave_out(&mut steps, output.span);
-    Ok(Plan { input: graph.input.clone(), output: graph.shape(last).to_vec(), steps, ends })
+    Ok(Plan { input: graph.input.clone(), output: graph.shape(last).to_vec(), lengths: graph.lengths(), steps, ends })
 }
 
 /// Numbers that all who read them read as bytes.
@@ -163,7 +163,8 @@ impl Compiler<'_> {
                 let pad = Pad { top: pad.0, bottom: pad.1, ..Pad::default() };
                 let window = window((*kernel, 1), (*stride, 1), pad);
                 let (product, _) = self.convolution(node, image, window, &fused, None)?;
-                (xs, Kernel::Product(product), Layout::AsGraph)
+                let over = product.taps.as_ref().map(|_| (image, window));
+                (xs, Kernel::Product(Product { over, ..product }), Layout::AsGraph)
             }
             Op::DepthwiseConv2d { kernel, stride, pad, .. } => {
                 let (xs, image) = self.image(source);
@@ -248,7 +249,7 @@ impl Compiler<'_> {
             let read = self.as_read(name.clone(), xs, projection.input());
             let projected = self.push(vec![name.clone()], Kernel::Product(projection), &[read], time * wide * gates);
             let every = return_sequences || layer + 1 < layers;
-            let recurrence = Recurrence { cell, units, time, directions, every };
+            let recurrence = Recurrence { cell, units, time, directions: directions.into(), every };
             let left = wide * units * if every { time } else { 1 };
             xs = self.push(vec![name], Kernel::Recurrence(recurrence), &[projected], left);
         }

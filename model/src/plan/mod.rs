@@ -9,6 +9,7 @@ mod fuse;
 mod recurrent;
 mod run;
 mod segments;
+mod time;
 mod weights;
 
 pub(crate) use compile::has_no_kernel;
@@ -16,7 +17,6 @@ pub use run::Scratch;
 
 use crate::architecture;
 use crate::network::Network;
-use crate::ops::lend;
 use crate::variant::Arithmetic;
 use buffers::{Layout, Pair, Span};
 use candle_core::{Device, Result, Tensor};
@@ -32,6 +32,8 @@ use sconce_kernels::rows::Taps;
 use sconce_kernels::winograd::Winograd;
 use sconce_kernels::{Activation, Aligned, Cpu, Image, Window};
 use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Immutable; shared by all that serve the model. What changes during a run is in a [`Scratch`].
@@ -40,6 +42,8 @@ pub struct Plan {
     /// Without the batch.
     input: Vec<usize>,
     output: Vec<usize>,
+    /// Steps that a sequence may have; those of `input` are the most. None if all inputs have as many.
+    lengths: Option<RangeInclusive<usize>>,
     steps: Vec<Step>,
     /// What is read first, and what is there after all steps.
     ends: [Span; 2],
@@ -50,7 +54,7 @@ pub struct Plan {
 pub struct Step {
     /// The graph's nodes that it does, such as `conv2d_1`.
     pub nodes: Vec<String>,
-    kernel: Kernel,
+    kernel: Arc<Kernel>,
     /// What it reads, the residual of a product last.
     reads: Vec<Span>,
     writes: Writes,
@@ -145,6 +149,8 @@ impl Kernel {
 struct Product {
     /// From where a convolution takes its rows; a dense layer has them as they lie.
     taps: Option<Taps>,
+    /// Of a convolution over time, what it slides over: an image of one column.
+    over: Option<(Image, Window)>,
     weights: Weights,
     bias: Option<Vec<f32>>,
     activation: Activation,
@@ -165,19 +171,19 @@ struct Depthwise {
 }
 
 /// With what stands in the padding of a convolution.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Weights {
     Float {
-        packed: Packed,
+        packed: Arc<Packed>,
         padding: Vec<f32>,
     },
     Bytes {
-        packed: PackedI8,
+        packed: Arc<PackedI8>,
         padding: Vec<u8>,
         input: Scaling,
     },
     /// Of a convolution that is done in tiles.
-    Tiles(Box<Winograd>),
+    Tiles(Arc<Winograd>),
 }
 
 impl Plan {
@@ -189,7 +195,7 @@ impl Plan {
         compile::compile(network, arithmetic)
     }
 
-    /// Shape of one input, without the batch.
+    /// Shape of one input, without the batch; of the longest sequence, where [`Plan::lengths`] says that others are shorter.
     pub fn input(&self) -> &[usize] {
         &self.input
     }
@@ -197,6 +203,11 @@ impl Plan {
     /// Shape of one output, without the batch.
     pub fn output(&self) -> &[usize] {
         &self.output
+    }
+
+    /// How many steps a sequence may have; none if that is no choice.
+    pub fn lengths(&self) -> Option<RangeInclusive<usize>> {
+        self.lengths.clone()
     }
 
     pub fn steps(&self) -> &[Step] {
@@ -209,8 +220,12 @@ impl Plan {
     }
 
     fn scratch_for(&self, rows: usize, cache: usize) -> Scratch {
+        Scratch::new(self, rows, cache)
+    }
+
+    fn layout(&self, rows: usize, cache: usize) -> Layout {
         let segments = segments::split(&self.steps, self.ends[1], rows, cache);
-        Scratch::new(Layout::new(&self.steps, self.ends, rows, segments))
+        Layout::new(&self.steps, self.ends, rows, segments)
     }
 
     /// Bytes of a [`Scratch`] for one row; for more on any CPU about so many times as much, or less.
@@ -220,7 +235,7 @@ impl Plan {
 
     /// Bytes by which weights are more in memory than in a file: those of tiles are 16 for 9.
     pub fn weight_bytes_beyond_files(&self) -> usize {
-        let beyond = |step: &Step| match &step.kernel {
+        let beyond = |step: &Step| match &*step.kernel {
             Kernel::Product(Product { weights: Weights::Tiles(tiles), .. }) => tiles.bytes() / 16 * 7,
             _ => 0,
         };
@@ -228,7 +243,8 @@ impl Plan {
     }
 
     /// Answers several requests as one batch: each of `xs` is `(rows, ..input)`, its answer `(rows, ..output)`. The same row
-    /// gives the same bits in any batch, on any number of threads, on any instruction set.
+    /// gives the same bits in any batch, on any number of threads, on any instruction set. Sequences of different lengths, where
+    /// they may differ, go through one length after the other.
     ///
     /// # Errors
     /// If one of `xs` is of another shape or type, or names a word that an embedding does not know.
@@ -236,15 +252,18 @@ impl Plan {
     /// # Panics
     /// If `scratch` was made for fewer rows.
     pub fn infer(&self, cpu: Cpu<'_>, xs: &[&Tensor], scratch: &mut Scratch) -> Result<Vec<Tensor>> {
-        let values = self.fill(xs, scratch)?;
-        let mut ys = run::run(self, cpu, values, scratch, |_| ())?;
-        let answer = |xs: &&Tensor| {
-            let shape: Vec<usize> = std::iter::once(xs.dims()[0]).chain(self.output.iter().copied()).collect();
-            let (mine, others) = ys.split_at(shape.iter().product());
-            ys = others;
-            Tensor::from_slice(mine, shape, &Device::Cpu)
-        };
-        xs.iter().map(answer).collect()
+        let mut answers = Vec::with_capacity(xs.len());
+        for xs in xs.chunk_by(|one, other| one.dims().get(1..) == other.dims().get(1..)) {
+            self.check(xs)?;
+            let mut ys = run::run(self, cpu, xs, scratch, |_| ())?;
+            for xs in xs {
+                let shape: Vec<usize> = std::iter::once(xs.dims()[0]).chain(self.output.iter().copied()).collect();
+                let (mine, others) = ys.split_at(shape.iter().product());
+                ys = others;
+                answers.push(Tensor::from_slice(mine, shape, &Device::Cpu)?);
+            }
+        }
+        Ok(answers)
     }
 
     /// How long each of the [`Plan::steps`] takes in one run: where the time goes.
@@ -255,9 +274,9 @@ impl Plan {
     /// # Panics
     /// As [`Plan::infer`].
     pub fn times(&self, cpu: Cpu<'_>, xs: &Tensor, scratch: &mut Scratch) -> Result<Vec<Duration>> {
-        let values = self.fill(&[xs], scratch)?;
+        self.check(&[xs])?;
         let (mut times, mut before) = (vec![Duration::ZERO; self.steps.len()], Instant::now());
-        run::run(self, cpu, values, scratch, |step| {
+        run::run(self, cpu, &[xs], scratch, |step| {
             let now = Instant::now();
             times[step] += now - before;
             before = now;
@@ -265,29 +284,38 @@ impl Plan {
         Ok(times)
     }
 
-    /// Takes the rows of all; returns how many values they are.
-    fn fill(&self, xs: &[&Tensor], scratch: &mut Scratch) -> Result<usize> {
-        let mut values = 0;
+    /// Whether all are inputs, of one length.
+    fn check(&self, xs: &[&Tensor]) -> Result<()> {
         for xs in xs {
-            if xs.dims().get(1..) != Some(&self.input[..]) {
-                candle_core::bail!("the plan needs (batch, {:?}), got {:?}", self.input, xs.dims());
+            let fits = match (xs.dims(), &self.lengths) {
+                ([_, time, rest @ ..], Some(lengths)) => lengths.contains(time) && rest == &self.input[1..],
+                (dims, _) => dims.get(1..) == Some(&self.input[..]),
+            };
+            match &self.lengths {
+                _ if fits => {}
+                None => candle_core::bail!("the plan needs (batch, {:?}), got {:?}", self.input, xs.dims()),
+                Some(lengths) => candle_core::bail!(
+                    "the plan needs (batch, {:?}) or sequences from {} steps on, got {:?}",
+                    self.input,
+                    lengths.start(),
+                    xs.dims()
+                ),
             }
-            values = lend(xs, |xs| Ok(scratch.fill(values, xs)))?;
         }
-        Ok(values)
+        Ok(())
     }
 }
 
 impl Step {
     /// Whether candle computes it, for want of a kernel.
     pub fn falls_back(&self) -> bool {
-        matches!(self.kernel, Kernel::Fallback(_))
+        matches!(*self.kernel, Kernel::Fallback(_))
     }
 
     /// Multiplications for one row.
     pub fn multiplications(&self) -> usize {
         let reads = self.reads[0].values;
-        match &self.kernel {
+        match &*self.kernel {
             Kernel::Product(Product { taps: Some(taps), weights, .. }) => taps.rows() * weights.multiplications(),
             // As many as without tiles.
             Kernel::Product(Product { weights: Weights::Tiles(tiles), .. }) => tiles.depth() * tiles.output().len(),
@@ -304,7 +332,7 @@ impl Step {
 
     /// Bytes of weights that it reads, each time.
     fn weight_bytes(&self) -> usize {
-        match &self.kernel {
+        match &*self.kernel {
             Kernel::Product(product) => product.weights.bytes(),
             Kernel::Depthwise(convolution) => size_of_val(&convolution.weights[..]),
             Kernel::Recurrence(recurrence) => recurrence.weight_bytes(),
@@ -357,7 +385,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.nodes.join(" + "))?;
         let residual = if self.reads.len() > 1 { " + residual" } else { "" };
-        match &self.kernel {
+        match &*self.kernel {
             Kernel::ChannelsLast { .. } => write!(f, "channels last"),
             Kernel::ChannelsFirst(_) => write!(f, "channels first"),
             Kernel::Product(product) => {

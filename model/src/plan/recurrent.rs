@@ -5,6 +5,7 @@ use super::run::Values;
 use crate::graph::Cell;
 use sconce_kernels::quantise::quantise;
 use sconce_kernels::{Cpu, gates};
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub(super) struct Recurrence {
@@ -12,7 +13,7 @@ pub(super) struct Recurrence {
     pub units: usize,
     pub time: usize,
     /// One, or forwards and backwards.
-    pub directions: Vec<Direction>,
+    pub directions: Arc<[Direction]>,
     /// Leaves the states of all steps, else those after the last one.
     pub every: bool,
 }

@@ -3,8 +3,8 @@
 use super::buffers::{Form, Layout, Pair, Place, Places};
 use super::segments::Segment;
 use super::{Depthwise, Kernel, Plan, Product, Step, Weights, Writes};
-use crate::ops;
-use candle_core::Result;
+use crate::ops::{self, lend};
+use candle_core::{Result, Tensor};
 use sconce_kernels::conv_pool::convolve_and_pool;
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gemm::{self, Factors};
@@ -14,10 +14,18 @@ use sconce_kernels::{Aligned, Cpu, Epilogue, Image, Out, gates, pool, quantise};
 use std::mem::take;
 use std::ops::Range;
 
+/// So many lengths of sequences are kept, beside the longest.
+const LENGTHS: usize = 16;
+
 /// Buffers of one runner. Made once, used for every batch.
 #[derive(Debug)]
 pub struct Scratch {
+    rows: usize,
+    /// Bytes of the second-level cache.
+    cache: usize,
     layout: Layout,
+    /// How shorter sequences go through the same buffers, the last that came last.
+    lengths: Vec<(usize, Plan, Layout)>,
     buffers: Buffers,
 }
 
@@ -46,17 +54,29 @@ pub(super) enum Values<'a> {
 }
 
 impl Scratch {
-    pub(super) fn new(layout: Layout) -> Self {
-        let floats = layout.sizes.floats.iter().map(|size| Aligned::zeros(*size)).collect();
-        let bytes = layout.sizes.bytes.iter().map(|size| Aligned::zeros(*size + AMPLE)).collect();
-        Self { layout, buffers: Buffers { floats, bytes } }
+    /// For batches of up to `rows` of a plan.
+    pub(super) fn new(plan: &Plan, rows: usize, cache: usize) -> Self {
+        let layout = plan.layout(rows, cache);
+        let mut buffers = Buffers { floats: Vec::new(), bytes: Vec::new() };
+        buffers.hold(&layout);
+        Self { rows, cache, layout, lengths: Vec::new(), buffers }
     }
 
-    /// Takes the rows of an input, behind the `filled` values that are there; returns how many there are now.
-    pub(super) fn fill(&mut self, filled: usize, xs: &[f32]) -> usize {
-        let end = filled + xs.len();
-        self.buffers.floats[self.layout.input.buffer][filled..end].copy_from_slice(xs);
-        end
+    /// The plan of shorter sequences, and how they go through the buffers.
+    fn at(&mut self, plan: &Plan, steps: usize) -> Result<()> {
+        match self.lengths.iter().position(|(known, ..)| *known == steps) {
+            Some(known) => self.lengths[known..].rotate_left(1),
+            None => {
+                let Some(other) = plan.at(steps) else { candle_core::bail!("sequences of {steps} steps are too short") };
+                let layout = other.layout(self.rows, self.cache);
+                self.buffers.hold(&layout);
+                if self.lengths.len() == LENGTHS {
+                    self.lengths.remove(0);
+                }
+                self.lengths.push((steps, other, layout));
+            }
+        }
+        Ok(())
     }
 
     #[cfg(test)]
@@ -65,16 +85,26 @@ impl Scratch {
     }
 }
 
-/// Runs on the first `values` of `scratch`, which are whole rows; returns the outputs. `done` hears of each step, by its index,
-/// each time that a group went through it.
+/// Runs on inputs of one length; returns the outputs. `done` hears of each step, by its index, each time that a group went through it.
 pub(super) fn run<'a>(
     plan: &Plan,
     cpu: Cpu<'_>,
-    values: usize,
+    xs: &[&Tensor],
     scratch: &'a mut Scratch,
     mut done: impl FnMut(usize),
 ) -> Result<&'a [f32]> {
-    let Scratch { layout, buffers } = scratch;
+    let is_shorter = |steps: &usize| plan.lengths.is_some() && *steps != plan.input[0];
+    let steps = xs.first().and_then(|xs| xs.dims().get(1).copied()).filter(is_shorter);
+    steps.map_or(Ok(()), |steps| scratch.at(plan, steps))?;
+    let Scratch { layout, lengths, buffers, .. } = scratch;
+    let (plan, layout) = match (steps, lengths.last()) {
+        (Some(_), Some((_, plan, layout))) => (plan, layout),
+        _ => (plan, &*layout),
+    };
+    let mut values = 0;
+    for xs in xs {
+        values = lend(xs, |xs| Ok(buffers.fill(layout, values, xs)))?;
+    }
     let rows = values / plan.input.iter().product::<usize>();
     for Segment { steps, group } in &layout.segments {
         for first in (0..rows).step_by(*group) {
@@ -102,6 +132,28 @@ pub(super) fn run<'a>(
 }
 
 impl Buffers {
+    /// What a layout needs.
+    fn hold(&mut self, layout: &Layout) {
+        fn grow<T: Copy + Default>(buffers: &mut Vec<Aligned<T>>, sizes: impl Iterator<Item = usize>) {
+            for (index, size) in sizes.enumerate() {
+                match buffers.get_mut(index) {
+                    Some(buffer) if buffer.len() >= size => {}
+                    Some(buffer) => *buffer = Aligned::zeros(size),
+                    None => buffers.push(Aligned::zeros(size)),
+                }
+            }
+        }
+        grow(&mut self.floats, layout.sizes.floats.iter().copied());
+        grow(&mut self.bytes, layout.sizes.bytes.iter().map(|size| size + AMPLE));
+    }
+
+    /// Takes the rows of an input, behind the `filled` values that are there; returns how many there are now.
+    fn fill(&mut self, layout: &Layout, filled: usize, xs: &[f32]) -> usize {
+        let end = filled + xs.len();
+        self.floats[layout.input.buffer][filled..end].copy_from_slice(xs);
+        end
+    }
+
     fn take(&mut self, places: &Pair<Option<Place>>) -> Taken {
         let floats = places.floats.map(|place| take(&mut self.floats[place.buffer]));
         let bytes = places.bytes.map(|place| take(&mut self.bytes[place.buffer]));
@@ -156,7 +208,7 @@ impl Step {
         if self.kernel.is_in_place() && Some(places.reads[0]) != places.writes.floats {
             ys.copy_from_slice(read(0));
         }
-        match &self.kernel {
+        match &*self.kernel {
             // Not `max` and `min`, which would hide a NaN.
             Kernel::Clamp(most) => ys.iter_mut().for_each(|y| *y = y.clamp(0.0, *most)),
             Kernel::Map(function) => gates::map(cpu.isa, *function, ys),

@@ -11,11 +11,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod random;
+mod time;
 mod zoo;
 
 fn network(input: &[usize], layers: &[Value], seed: u64) -> Option<Network> {
+    network_of(&json!({"shape": input}), layers, seed)
+}
+
+fn network_of(input: &Value, layers: &[Value], seed: u64) -> Option<Network> {
     let architecture: Architecture =
-        serde_json::from_value(json!({"input": {"shape": input}, "layers": layers})).expect("the language knows these");
+        serde_json::from_value(json!({"input": input, "layers": layers})).expect("the language knows these");
     let network = Network::initialise(Arc::new(architecture.graph().ok()?), seed).unwrap();
     unfold(&network, seed);
     Some(network)

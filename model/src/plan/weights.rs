@@ -13,6 +13,7 @@ use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::{AMPLE, Taps};
 use sconce_kernels::winograd::Winograd;
 use sconce_kernels::{Activation as Epilogue, Aligned, Image, Window};
+use std::sync::Arc;
 
 /// From here on a number is infinite as f16.
 const BEYOND_F16: f32 = 65_520.0;
@@ -43,7 +44,7 @@ impl Packer<'_> {
         let depth = given.len() / bias.len();
         let bytes = input.map(|input| (input, &scales[..]));
         let weights = self.weights(bias.len(), (1, depth), |output, k| given[output * depth + k], |_| 1.0, bytes);
-        Ok(Product { taps: None, weights, bias: Some(bias), activation: Epilogue::None, pooled: None })
+        Ok(Product { taps: None, over: None, weights, bias: Some(bias), activation: Epilogue::None, pooled: None })
     }
 
     pub(super) fn depthwise(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<Depthwise> {
@@ -82,7 +83,7 @@ impl Packer<'_> {
         let bytes = self.input(node).map(|input| (input, self.scales(&node.weight())));
         let weights = self.weights(outputs, runs, |output, k| given[output * depth + column(k)], factor, bytes);
         let activation = in_epilogue(fused.activation).unwrap_or_default();
-        Ok(Product { taps, weights, bias: self.bias(node, norm)?, activation, pooled: None })
+        Ok(Product { taps, over: None, weights, bias: self.bias(node, norm)?, activation, pooled: None })
     }
 
     /// A convolution in tiles, if that is faster: of `f32`, for the weights of tiles are more than those of a file.
@@ -104,9 +105,9 @@ impl Packer<'_> {
         let norm = fused.norm.as_ref();
         let factor = |output: usize| norm.map_or(1.0, |norm| norm.scale[output]);
         let weight = |output, k| given[output * depth + column(k)] * factor(output);
-        let weights = Weights::Tiles(Box::new(Winograd::new(image, window, outputs, weight)));
+        let weights = Weights::Tiles(Arc::new(Winograd::new(image, window, outputs, weight)));
         let activation = in_epilogue(fused.activation).unwrap_or_default();
-        Ok(Some(Product { taps: None, weights, bias: self.bias(node, norm)?, activation, pooled: None }))
+        Ok(Some(Product { taps: None, over: None, weights, bias: self.bias(node, norm)?, activation, pooled: None }))
     }
 
     /// Of a weight that is bytes.
@@ -129,12 +130,12 @@ impl Packer<'_> {
     ) -> Weights {
         let Some((input, of_outputs)) = bytes else {
             let packed = self.pack(outputs, runs * run, |output, k| weight(output, k) * factor(output));
-            return Weights::Float { packed, padding: vec![0.0; run] };
+            return Weights::Float { packed: Arc::new(packed), padding: vec![0.0; run] };
         };
         // A norm behind bytes changes their scale, and no byte.
         let scales: Vec<f32> = (0..outputs).map(|output| of_outputs[output] * factor(output)).collect();
         let byte = |output, k| pack::byte(weight(output, k), of_outputs[output]);
-        let packed = PackedI8::new(&scales, runs, run, byte);
+        let packed = Arc::new(PackedI8::new(&scales, runs, run, byte));
         Weights::Bytes { packed, padding: vec![input.zero_point; run + AMPLE], input }
     }
 

@@ -153,7 +153,7 @@ impl Compiler<'_> {
             }
         }
         let is_same =
-            |step: &&Step| step.reads[0] == xs.span && matches!(step.kernel, Kernel::Quantise(by) if by == scaling);
+            |step: &&Step| step.reads[0] == xs.span && matches!(*step.kernel, Kernel::Quantise(by) if by == scaling);
         if let Some((span, _)) = self.steps.iter().find(is_same).and_then(|step| step.writes.bytes) {
             return Value { span, ..xs };
         }
@@ -178,7 +178,7 @@ impl Compiler<'_> {
             _ => (Span::floats(at, values), Writes { floats: Some(Span::floats(at, values)), bytes: None }),
         };
         let work = kernel.work();
-        self.steps.push(Step { nodes, kernel, reads, writes, work });
+        self.steps.push(Step { nodes, kernel: kernel.into(), reads, writes, work });
         Value { span, layout }
     }
 }

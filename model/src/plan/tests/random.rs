@@ -158,7 +158,8 @@ fn images() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
     })
 }
 
-fn sequences() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
+/// Input shape and layers likewise.
+pub(super) fn sequences() -> impl Strategy<Value = (Vec<usize>, Vec<Value>)> {
     let pools = ["flatten", "globalAvgPool", "globalMaxPool", "statsPool"].map(|pool| json!({pool: {}}));
     let last = prop_oneof![3 => prop::sample::select(pools.to_vec()), 1 => recurrent(false)];
     let layers = (

@@ -18,7 +18,7 @@ fn network(architecture: &Architecture) -> Network {
 /// For images of another size.
 fn resized(typed: &str, side: usize) -> Architecture {
     let mut architecture = zoo::read(typed);
-    architecture.input.shape[1..].fill(side);
+    architecture.input.shape[1..].fill(side as i64);
     architecture
 }
 
