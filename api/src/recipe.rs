@@ -18,9 +18,13 @@ pub struct Architecture {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkInput {
-    /// Channels first, without the batch; -1 stands for time.
+    /// Channels first, without the batch; -1 stands for the time of sequences of any length, as [-1] or [-1, features].
     #[schemars(length(min = 1, max = 4), inner(range(min = -1, max = 65536)))]
     pub shape: Vec<i64>,
+    /// Steps of the longest sequence, where the time is -1. Default: 512.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_length: Option<i32>,
     /// u32: whole numbers, which name words, for an embedding. Default: f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<InputType>,

@@ -12,6 +12,7 @@ mod inline {
     mod builtin;
     mod images;
     mod rest;
+    mod sequences;
     mod serving;
     mod swapping;
 }
@@ -23,6 +24,7 @@ mod thread {
     mod builtin;
     mod images;
     mod rest;
+    mod sequences;
     mod serving;
     mod swapping;
 }

@@ -274,7 +274,9 @@ impl Node {
     /// Windows over the time: how many steps one spans, how many are between two, and how many of padding there are.
     pub fn windows(&self) -> Option<(usize, usize, usize)> {
         match self.op {
-            Op::Conv1d { kernel, stride, pad, dilation, .. } => Some((dilation * (kernel - 1) + 1, stride, pad.0 + pad.1)),
+            Op::Conv1d { kernel, stride, pad, dilation, .. } => {
+                Some((dilation * (kernel - 1) + 1, stride, pad.0 + pad.1))
+            }
             Op::MaxPool1d { size, stride, pad } => Some((size, stride, pad.0 + pad.1)),
             _ => None,
         }

@@ -108,8 +108,8 @@ fn draw_weights(network: &Network) {
 
 impl Case {
     fn input(&self) -> Tensor {
-        let shape: Vec<usize> =
-            std::iter::once(self.batch).chain(self.architecture.input.shape.iter().copied()).collect();
+        let sizes = self.architecture.input.shape.iter().map(|size| *size as usize);
+        let shape: Vec<usize> = std::iter::once(self.batch).chain(sizes).collect();
         let count = shape.iter().product();
         match self.words {
             Some(words) => tensor((0..count).map(|at| (at * 5 % words) as f64), &shape),

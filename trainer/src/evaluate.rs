@@ -36,7 +36,7 @@ pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preproces
     let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
         let graph = variant.network.graph();
-        let prepared = Prepared::new(samples, preprocess, &graph.input)?;
+        let prepared = Prepared::new(samples, preprocess, graph)?;
         let answers = prepared.answers(&variant.plan()?)?;
         let order: Vec<usize> = (0..answers.len()).collect();
         let weights = prepared.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);

@@ -101,7 +101,7 @@ pub fn finish(
     let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, base, say };
     let Compressed { mut variants, architectures, refused } = compress(network, &course);
     let Evaluated { mut evaluation, mut answers, references } = evaluate(&variants, data, preprocess)?;
-    let latencies = latencies(&variants, &train.batch(&[0])?.0)?;
+    let latencies = latencies(&variants, &train.batch(&[train.longest()])?.0)?;
     let most = share(&settings.max_accuracy_drop).unwrap_or_default();
     let first = variants.first().and_then(|variant| answers.get(&variant.name)).cloned().unwrap_or_default();
     let parts = by_part(data.test.parts(), &first);

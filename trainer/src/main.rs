@@ -85,7 +85,7 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
         _ => Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() },
     };
     preprocess.check().with_context(|| format!("{}: spec.preprocess", source.manifest.display()))?;
-    let wanted = Wanted { preprocess: &preprocess, input: &graph.input, classes: graph.units() };
+    let wanted = Wanted::of(&graph, &preprocess);
     let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, wanted)?;
     let share = share(&spec.fit.validation).unwrap_or_default();
     let (train, validation) = data.train.split(share, spec.fit.seed, "validation");
@@ -100,7 +100,7 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     println!("Data: {} ({})", data.name, data.digest);
     data.notes.iter().for_each(|note| println!("  {note}"));
     println!("{} samples to train on, {} to validate, {} to test", train.len(), validation.len(), data.test.len());
-    let prepared = |samples| Prepared::new(samples, &preprocess, &graph.input);
+    let prepared = |samples| Prepared::new(samples, &preprocess, &graph);
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
     Ok(Opened { name, spec, architecture, base, preprocess, data, train, validation })
 }

@@ -5,6 +5,7 @@ use crate::data::{Inputs, Samples};
 use crate::manifest::Augment;
 use candle_core::{Device, Tensor};
 use sconce_kernels::{Cpu, IsaToken, Threads};
+use sconce_model::graph::Graph;
 use sconce_model::metrics::argmax;
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Preprocess, PreprocessError};
@@ -29,8 +30,10 @@ pub struct Prepared {
     labels: Vec<u32>,
     /// How much each counts; none = all alike.
     weights: Vec<f32>,
-    /// Without the batch.
+    /// Without the batch; of the longest.
     shape: Vec<usize>,
+    /// Steps of each, if they may have any number.
+    lengths: Vec<usize>,
     /// What preprocessing makes of black and of white, for each channel.
     black: Vec<f32>,
     white: Vec<f32>,
@@ -69,18 +72,24 @@ impl Answer {
 impl Prepared {
     /// # Errors
     /// [`PreparedError`] if preprocessing does not fit the samples or the network.
-    pub fn new(samples: &Samples, preprocess: &Preprocess, input: &[usize]) -> Result<Self, PreparedError> {
+    pub fn new(samples: &Samples, preprocess: &Preprocess, graph: &Graph) -> Result<Self, PreparedError> {
+        let input = &graph.input;
         let need: usize = input.iter().product();
         let xs = match &samples.inputs {
             Inputs::Images(images) => preprocess.apply_all(images)?,
             Inputs::Ready(xs) => xs.clone(),
         };
         if xs.len() != need * samples.len() {
-            return Err(PreparedError::Input { got: xs.len() / samples.len().max(1), need, input: input.into() });
+            return Err(PreparedError::Input { got: xs.len() / samples.len().max(1), need, input: input.clone() });
         }
         let labels = samples.labels.iter().map(|&label| u32::from(label)).collect();
         let (black, white) = (preprocess.pixel(0), preprocess.pixel(u8::MAX));
-        Ok(Self { xs, labels, weights: samples.weights.clone(), shape: input.into(), black, white })
+        let lengths = match &samples.lengths[..] {
+            _ if !graph.any_time => vec![],
+            [] => vec![input[0]; samples.len()],
+            lengths => lengths.into(),
+        };
+        Ok(Self { xs, labels, weights: samples.weights.clone(), shape: input.clone(), lengths, black, white })
     }
 
     pub fn len(&self) -> usize {
@@ -101,7 +110,23 @@ impl Prepared {
         weights.collect::<Option<Vec<_>>>().filter(|weights| !weights.is_empty())
     }
 
-    /// `(batch, ..input)`, and a label for each.
+    /// One that no other is longer than.
+    pub fn longest(&self) -> usize {
+        (0..self.lengths.len()).max_by_key(|index| self.lengths[*index]).unwrap_or(0)
+    }
+
+    /// Whether a batch of one is what a plan that serves is asked, and one of several is filled up.
+    pub fn have_lengths(&self) -> bool {
+        !self.lengths.is_empty()
+    }
+
+    /// `(batch)`, how many steps of each are valid; none where they all have as many.
+    pub fn lengths(&self, indices: &[usize]) -> candle_core::Result<Option<Tensor>> {
+        let lengths = || indices.iter().map(|&index| self.lengths[index] as u32).collect::<Vec<_>>();
+        self.have_lengths().then(|| Tensor::new(lengths(), &Device::Cpu)).transpose()
+    }
+
+    /// `(batch, ..input)`, and a label for each; sequences are filled up to the longest of them.
     pub fn batch(&self, indices: &[usize]) -> candle_core::Result<(Tensor, Vec<u32>)> {
         self.changed(indices, |_, _| {})
     }
@@ -124,14 +149,19 @@ impl Prepared {
         mut change: impl FnMut(usize, &mut [f32]),
     ) -> candle_core::Result<(Tensor, Vec<u32>)> {
         let size: usize = self.shape.iter().product();
-        let mut xs: Vec<f32> = Vec::with_capacity(indices.len() * size);
+        let mut shape = self.shape.clone();
+        if let Some(steps) = indices.iter().filter_map(|&index| self.lengths.get(index)).max() {
+            shape[0] = *steps;
+        }
+        let taken: usize = shape.iter().product();
+        let mut xs: Vec<f32> = Vec::with_capacity(indices.len() * taken);
         for &index in indices {
             let begun = xs.len();
-            xs.extend_from_slice(&self.xs[index * size..(index + 1) * size]);
+            xs.extend_from_slice(&self.xs[index * size..][..taken]);
             change(index, &mut xs[begun..]);
         }
         let labels: Vec<u32> = indices.iter().map(|&index| self.labels[index]).collect();
-        let shape: Vec<usize> = std::iter::once(indices.len()).chain(self.shape.iter().copied()).collect();
+        shape.insert(0, indices.len());
         Ok((Tensor::from_vec(xs, shape, &Device::Cpu)?, labels))
     }
 
@@ -156,7 +186,8 @@ impl Prepared {
         let mut xs = Vec::with_capacity(self.len() * plan.output().iter().product::<usize>());
         self.inferred(plan, |row| xs.extend_from_slice(row))?;
         let (labels, weights) = (self.labels.clone(), self.weights.clone());
-        Ok(Self { xs, labels, weights, shape: plan.output().into(), black: Vec::new(), white: Vec::new() })
+        let (shape, lengths) = (plan.output().into(), Vec::new());
+        Ok(Self { xs, labels, weights, shape, lengths, black: Vec::new(), white: Vec::new() })
     }
 
     /// What the plan gives for each sample, in their order.
@@ -165,7 +196,8 @@ impl Prepared {
         let cpu = Cpu { isa, threads: &Threads::available()? };
         let mut scratch = plan.scratch(ANSWERED_AT_ONCE);
         let order: Vec<usize> = (0..self.len()).collect();
-        for indices in order.chunks(ANSWERED_AT_ONCE) {
+        let at_once = if self.have_lengths() { 1 } else { ANSWERED_AT_ONCE };
+        for indices in order.chunks(at_once) {
             let rows = plan.infer(cpu, &[&self.batch(indices)?.0], &mut scratch)?.remove(0);
             rows.flatten_from(1)?.to_vec2::<f32>()?.iter().for_each(|row| each(row));
         }

@@ -41,7 +41,7 @@ fn run(learning_rate: f32) -> Result<(Network, f64, Reference), FitError> {
     let network = Network::initialise(Arc::new(graph), 3)?;
     let recipe = Fit { epochs: 5, optimizer: Optimizer::Adam { learning_rate }, seed: 3, ..Fit::default() };
     let (train, validation) = data.train.split(0.1, 3, "validation");
-    let prepared = |samples| Prepared::new(samples, &preprocess, &network.graph().input);
+    let prepared = |samples| Prepared::new(samples, &preprocess, network.graph());
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
     let lesson = Lesson {
         network: &network,
@@ -82,7 +82,7 @@ fn digits_are_learned_and_the_same_seed_learns_the_same_bits() {
 /// Windows until the alarm, of answers to such samples by chance.
 fn alarm(network: Network, reference: &Reference, samples: &Samples, windows: u64) -> (Network, Option<u64>) {
     let variant = Variant::f32(network);
-    let prepared = Prepared::new(samples, &preprocess(), &[1, 28, 28]).unwrap();
+    let prepared = Prepared::new(samples, &preprocess(), variant.network.graph()).unwrap();
     let answers = prepared.answers(&variant.plan().unwrap()).unwrap();
     let (mut monitor, mut generator, start) =
         (Monitor::new(reference.clone()), generator(5, "requests"), Instant::now());

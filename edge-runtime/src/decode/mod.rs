@@ -95,7 +95,9 @@ pub enum DecodeError {
     Datatype { name: String, got: String, need: String },
     #[error("input \"{name}\" has shape {got:?}; the model takes {need:?}, the first being 1 to {max}")]
     Shape { name: String, got: Vec<i64>, need: Vec<i64>, max: usize },
-    #[error("input \"{name}\" has sequences of {got} steps; the model takes {least} to {most}: send shorter parts, or fill up")]
+    #[error(
+        "input \"{name}\" has sequences of {got} steps; the model takes {least} to {most}: send shorter parts, or fill up"
+    )]
     Steps { name: String, got: i64, least: usize, most: usize },
     #[error("input \"{name}\" has {got} columns; the model takes {max} at most: send fewer in a row")]
     Columns { name: &'static str, got: i64, max: i64 },

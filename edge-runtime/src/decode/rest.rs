@@ -59,12 +59,8 @@ pub fn whole(body: Bytes, input: Option<&TensorSpec>) -> Result<Request, DecodeE
         [-1, rest @ ..] => [1, rows].iter().chain(rest).copied().collect(),
         _ => std::iter::once(rows).chain(each.iter().copied()).collect(),
     };
-    let input = Given {
-        name: spec.name.clone(),
-        datatype: spec.datatype.clone(),
-        shape,
-        contents: Contents::Raw(body),
-    };
+    let input =
+        Given { name: spec.name.clone(), datatype: spec.datatype.clone(), shape, contents: Contents::Raw(body) };
     Ok(alone(input, Form::Raw))
 }
 

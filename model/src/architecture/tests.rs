@@ -123,7 +123,8 @@ fn what_needs_a_time_of_a_length_is_said() {
     );
     // Of 512 steps both make 256, of 511 one makes 256 and the other 255.
     let half = |name: &str, padding: usize| json!({"name": name, "conv1d": {"filters": 4, "kernel": 2, "stride": 2, "padding": padding}, "from": "input"});
-    let odd = json!({"name": "b", "conv1d": {"filters": 4, "kernel": 1, "stride": 2, "padding": "valid"}, "from": "input"});
+    let odd =
+        json!({"name": "b", "conv1d": {"filters": 4, "kernel": 1, "stride": 2, "padding": "valid"}, "from": "input"});
     check(
         json!([half("a", 0), odd, {"add": {}, "from": ["a", "b"]}, {"globalAvgPool": {}}]),
         "layers[2] \"add_1\": add over time -1; what it reads has other times than the first; pad all alike",
@@ -134,7 +135,8 @@ fn what_needs_a_time_of_a_length_is_said() {
         "input.maxLength: 0; need 1 to 65,536 steps",
     );
     for shape in [json!([-1, 4, 4]), json!([4, -1]), json!([-2]), json!([])] {
-        let typed: Architecture = serde_json::from_value(json!({"input": {"shape": shape}, "layers": [{"flatten": {}}]})).unwrap();
+        let typed: Architecture =
+            serde_json::from_value(json!({"input": {"shape": shape}, "layers": [{"flatten": {}}]})).unwrap();
         assert!(matches!(typed.graph(), Err(ArchitectureError::Input { .. })), "{shape}");
     }
 }

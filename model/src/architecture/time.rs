@@ -42,7 +42,9 @@ pub(super) fn after(place: &Place, node: &Node, read: &[Option<&Time>]) -> Resul
         Op::Add { .. } if read.iter().any(|other| *other != Some(time)) => {
             over("add", "what it reads has other times than the first; pad all alike")
         }
-        _ if node.keeps_time() => Ok(Some(node.windows().map_or_else(|| time.clone(), |windows| time.through(windows)))),
+        _ if node.keeps_time() => {
+            Ok(Some(node.windows().map_or_else(|| time.clone(), |windows| time.through(windows))))
+        }
         _ => Ok(None),
     }
 }
@@ -55,9 +57,11 @@ pub(super) fn is_padded_alike(place: &Place, kind: &Kind, node: &Node) -> Result
         _ => return Ok(()),
     };
     match (padding, node.windows()) {
-        (Padding::Same, Some((_, 2.., _))) => {
-            Err(place.value("padding", "same", "valid, causal or a number, for over time -1 same adds another one to each length"))
-        }
+        (Padding::Same, Some((_, 2.., _))) => Err(place.value(
+            "padding",
+            "same",
+            "valid, causal or a number, for over time -1 same adds another one to each length",
+        )),
         _ => Ok(()),
     }
 }

@@ -22,7 +22,8 @@ pub(super) fn read(lengths: &Tensor, xs: &Tensor, input: &[usize]) -> Result<Vec
 pub(super) fn after(node: &Node, lengths: Option<&[usize]>) -> Option<Vec<usize>> {
     let lengths = lengths?;
     let is_sequence = node.keeps_time() && node.shape.len() == 2;
-    is_sequence.then(|| lengths.iter().map(|length| node.steps_after(*length).unwrap_or(1).min(node.shape[0])).collect())
+    is_sequence
+        .then(|| lengths.iter().map(|length| node.steps_after(*length).unwrap_or(1).min(node.shape[0])).collect())
 }
 
 /// `xs` is `(batch, time, features)`; what comes after the valid steps is `filling`, so that no window sees it.

@@ -67,7 +67,9 @@ impl Scratch {
         match self.lengths.iter().position(|(known, ..)| *known == steps) {
             Some(known) => self.lengths[known..].rotate_left(1),
             None => {
-                let Some(other) = plan.at(steps) else { candle_core::bail!("sequences of {steps} steps are too short") };
+                let Some(other) = plan.at(steps) else {
+                    candle_core::bail!("sequences of {steps} steps are too short")
+                };
                 let layout = other.layout(self.rows, self.cache);
                 self.buffers.hold(&layout);
                 if self.lengths.len() == LENGTHS {

@@ -23,7 +23,10 @@ struct Sample {
     class: u8,
     group: String,
     probability: f64,
+    /// Filled up to the longest, of sequences of any length.
     xs: Vec<f32>,
+    /// Of those.
+    steps: Option<usize>,
 }
 
 /// All that is labelled, and what was left out.
@@ -97,9 +100,9 @@ async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
         let contents = lake.contents(&shard, &labelled).await?;
         for ((row, class), content) in labelled.into_iter().zip(classes).zip(contents) {
             match input(&row, &content, wanted) {
-                Ok(xs) => {
+                Ok((xs, steps)) => {
                     let Row { id, group, probability, .. } = row;
-                    gathered.samples.push(Sample { id, class, group, probability, xs });
+                    gathered.samples.push(Sample { id, class, group, probability, xs, steps });
                 }
                 Err(why) => {
                     gathered.unread += 1;
@@ -120,16 +123,33 @@ fn class(label: &Label, classes: usize) -> Result<u8, DataError> {
     })
 }
 
-/// A file as a server would take it; a tensor that a model was asked with, as it is.
-fn input(row: &Row, content: &[u8], Wanted { preprocess, input, .. }: Wanted<'_>) -> Result<Vec<f32>, String> {
+/// A file as a server would take it; a tensor that a model was asked with, as it is. With how many steps it has, where that may be any.
+fn input(row: &Row, content: &[u8], wanted: Wanted<'_>) -> Result<(Vec<f32>, Option<usize>), String> {
+    let Wanted { preprocess, input, shortest, .. } = wanted;
     match row.media.as_str() {
-        "jpg" | "png" => preprocess.encoded(content, input, MAX_PIXELS).map_err(|error| error.to_string()),
+        "jpg" | "png" => {
+            let xs = preprocess.encoded(content, input, MAX_PIXELS).map_err(|error| error.to_string())?;
+            Ok((xs, shortest.map(|_| input[0])))
+        }
         "npy" => {
             let tensor = npy::read(content)?;
-            if tensor.shape != input && tensor.shape.strip_prefix(&[1]) != Some(input) {
-                return Err(format!("a tensor of {:?}, the network takes {input:?}", tensor.shape));
+            let shape = tensor.shape.strip_prefix(&[1]).filter(|row| row.len() == input.len()).unwrap_or(&tensor.shape);
+            let (Some(shortest), [steps, rest @ ..]) = (shortest, shape) else {
+                return if shape == input {
+                    Ok((tensor.values, None))
+                } else {
+                    Err(format!("a tensor of {:?}, the network takes {input:?}", tensor.shape))
+                };
+            };
+            if rest != &input[1..] || !(shortest..=input[0]).contains(steps) {
+                let got = &tensor.shape;
+                return Err(format!(
+                    "a tensor of {got:?}, the network takes {input:?} or sequences from {shortest} steps on"
+                ));
             }
-            Ok(tensor.values)
+            let (steps, mut xs) = (*steps, tensor.values);
+            xs.resize(input.iter().product(), 0.0);
+            Ok((xs, Some(steps)))
         }
         other => Err(format!("it is a file of {other}; images and tensors can be learned from")),
     }
@@ -151,6 +171,7 @@ fn joined(samples: Vec<Sample>, by_group: bool) -> Samples {
         labels,
         groups,
         weights,
+        lengths: samples.iter().filter_map(|sample| sample.steps).collect(),
         inputs: Inputs::Ready(samples.into_iter().flat_map(|sample| sample.xs).collect()),
     }
 }
@@ -199,18 +220,26 @@ mod tests {
     #[test]
     fn files_become_what_a_server_makes_of_them_and_tensors_stay() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
-        let wanted = Wanted { preprocess: &preprocess, input: &[1, 1, 2], classes: 10 };
+        let wanted = Wanted { preprocess: &preprocess, input: &[1, 1, 2], shortest: None, classes: 10 };
         let row = |media: &str| Row { media: media.into(), ..Row::default() };
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 2,), }";
         let tensor = |values: [f32; 2]| {
             let values = values.map(f32::to_le_bytes).concat();
             [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &values].concat()
         };
-        assert_eq!(input(&row("npy"), &tensor([3.0, -1.0]), wanted).unwrap(), [3.0, -1.0]);
+        assert_eq!(input(&row("npy"), &tensor([3.0, -1.0]), wanted).unwrap(), (vec![3.0, -1.0], None));
         let narrow = Wanted { input: &[1, 1, 3], ..wanted };
         let error = input(&row("npy"), &tensor([3.0, -1.0]), narrow).unwrap_err();
         assert_eq!(error, "a tensor of [1, 1, 1, 2], the network takes [1, 1, 3]");
         assert!(input(&row("png"), b"\x89PNG...", wanted).unwrap_err().starts_with("it is no PNG or JPEG"));
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 2,), }";
+        let two = [3.0_f32, -1.0].map(f32::to_le_bytes).concat();
+        let one_step =
+            [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &two].concat();
+        let any = Wanted { input: &[3, 2], shortest: Some(1), ..wanted };
+        assert_eq!(input(&row("npy"), &one_step, any).unwrap(), (vec![3.0, -1.0, 0.0, 0.0, 0.0, 0.0], Some(1)));
+        let error = input(&row("npy"), &one_step, Wanted { shortest: Some(2), ..any }).unwrap_err();
+        assert_eq!(error, "a tensor of [1, 1, 2], the network takes [3, 2] or sequences from 2 steps on");
         assert!(input(&row("wav"), b"RIFF", wanted).unwrap_err().starts_with("it is a file of wav"));
     }
 }

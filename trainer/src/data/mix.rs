@@ -23,7 +23,7 @@ pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataE
 }
 
 fn empty() -> Samples {
-    Samples { inputs: Inputs::Ready(vec![]), labels: vec![], groups: vec![], weights: vec![] }
+    Samples { inputs: Inputs::Ready(vec![]), labels: vec![], groups: vec![], weights: vec![], lengths: vec![] }
 }
 
 fn add(all: &mut Samples, more: Samples, name: &str, wanted: Wanted<'_>) -> Result<(), DataError> {
@@ -36,6 +36,7 @@ fn add(all: &mut Samples, more: Samples, name: &str, wanted: Wanted<'_>) -> Resu
         ready.extend(xs);
     }
     all.labels.extend(more.labels);
+    all.lengths.extend(more.lengths);
     // A row that has no group is its own.
     let own = |row: usize| hashed(format!("{name} {row}").as_bytes());
     all.groups.extend((0..count).map(|row| more.groups.get(row).copied().unwrap_or_else(|| own(row))));
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn both_are_learned_and_both_are_tested() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
-        let wanted = Wanted { preprocess: &preprocess, input: &[1, 28, 28], classes: 10 };
+        let wanted = Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 10 };
         let [one, mut other] = [1, 2].map(|seed| synthetic::digits(50, seed));
         other.train.groups = (0..40).map(|row| row / 8).collect();
         other.train.weights = vec![2.0; 40];

@@ -11,6 +11,7 @@ pub use order::Order;
 
 use crate::manifest::{DataSource, Format};
 use sconce_lake::LakeError;
+use sconce_model::graph::Graph;
 use sconce_model::idx::{IdxError, Images};
 use sconce_model::network::{generator, unit};
 use sconce_model::preprocess::{Preprocess, PreprocessError};
@@ -26,6 +27,8 @@ pub struct Samples {
     pub groups: Vec<u64>,
     /// How much each counts in training; none = all alike.
     pub weights: Vec<f32>,
+    /// Steps of each, of sequences of any length, which lie filled up to the longest; none = all have as many.
+    pub lengths: Vec<usize>,
 }
 
 /// What is learned from.
@@ -41,9 +44,18 @@ pub enum Inputs {
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     pub preprocess: &'a Preprocess,
-    /// Shape of the network's input, without the batch.
+    /// Shape of the network's input, without the batch; of the longest sequence, where `shortest` says that others are shorter.
     pub input: &'a [usize],
+    /// Steps that a sequence must have, of those of any length.
+    pub shortest: Option<usize>,
     pub classes: usize,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn of(graph: &'a Graph, preprocess: &'a Preprocess) -> Self {
+        let shortest = graph.lengths().map(|lengths| *lengths.start());
+        Self { preprocess, input: &graph.input, shortest, classes: graph.units() }
+    }
 }
 
 /// The test split: no choice is made on it, and every reading is counted.
@@ -192,7 +204,7 @@ impl TestSplit {
 impl Samples {
     /// Images, each of its own group.
     pub fn grey(images: Images, labels: Vec<u8>) -> Self {
-        Self { inputs: Inputs::Images(images), labels, groups: vec![], weights: vec![] }
+        Self { inputs: Inputs::Images(images), labels, groups: vec![], weights: vec![], lengths: vec![] }
     }
 
     /// Before preprocessing, if they are all grey and of one size.
@@ -227,7 +239,8 @@ impl Samples {
         // What is known of no row is known of none of these.
         let groups = indices.iter().filter_map(|&index| self.groups.get(index).copied()).collect();
         let weights = indices.iter().filter_map(|&index| self.weights.get(index).copied()).collect();
-        Samples { inputs, labels, groups, weights }
+        let lengths = indices.iter().filter_map(|&index| self.lengths.get(index).copied()).collect();
+        Samples { inputs, labels, groups, weights, lengths }
     }
 
     /// Two parts, the second of about `share`, drawn by the seed and the split's name; no group is in both.

@@ -23,6 +23,9 @@ impl Features {
         let changes = !recipe.augment.is_empty() || teacher.is_some() || rounding.is_some();
         let Some(from) = learned_from.filter(|_| !changes) else { return Ok(None) };
         let Some((backbone, head)) = network.split(from) else { return Ok(None) };
+        if head.graph().any_time {
+            return Ok(None);
+        }
         let of_one: usize = head.graph().input.iter().product();
         let bytes = (train.len() + validation.len()).saturating_mul(of_one * size_of::<f32>());
         if bytes > MOST_BYTES {

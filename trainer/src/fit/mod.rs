@@ -207,10 +207,11 @@ impl<'a> Run<'a> {
         let training = Training { seed: recipe.seed, epoch, step: batch, frozen: &self.frozen };
         // Straight through: gradients are those at the rounded weights, and move the exact ones.
         let exact = self.round()?;
-        let logits = network.forward_t(&xs, None, Mode::Train(training))?;
+        let lengths = train.lengths(indices)?;
+        let logits = network.forward_t(&xs, lengths.as_ref(), Mode::Train(training))?;
         let weights = train.weights(indices);
         let targets = weights.as_ref().map_or(Targets::Labels(&labels), |weights| Targets::Weighted(&labels, weights));
-        let mean = self.loss(&xs, &logits, targets)?;
+        let mean = self.loss((&xs, lengths.as_ref()), &logits, targets)?;
         let loss = mean.to_scalar::<f32>()?;
         if !loss.is_finite() {
             return Err(FitError::Diverged { epoch, batch: batch + 1, loss });
@@ -242,10 +243,15 @@ impl<'a> Run<'a> {
         Ok(Some(exact))
     }
 
-    fn loss(&self, xs: &Tensor, logits: &Tensor, targets: Targets<'_>) -> candle_core::Result<Tensor> {
+    fn loss(
+        &self,
+        (xs, lengths): (&Tensor, Option<&Tensor>),
+        logits: &Tensor,
+        targets: Targets<'_>,
+    ) -> candle_core::Result<Tensor> {
         let own = self.loss.mean(logits, targets)?;
         let Some(Teacher { network, temperature, share }) = self.lesson.teacher else { return Ok(own) };
-        let says = (network.forward_t(xs, None, Mode::Eval)? / temperature)?;
+        let says = (network.forward_t(xs, lengths, Mode::Eval)? / temperature)?;
         let taught = soft_cross_entropy(&(logits / temperature)?, &candle_nn::ops::softmax(&says, 1)?)?;
         // The gradient of softened answers is smaller by the temperature's square.
         (own * (1.0 - share))? + (taught * (share * temperature * temperature))?

@@ -10,14 +10,14 @@ use proptest::prelude::*;
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use serde_json::{Value, json};
 
-
 /// The same weights for sequences of so many steps alone.
 fn fixed(network: &Network, layers: &[Value], steps: usize) -> Network {
     let features = &network.graph().input[1..];
     let shape: Vec<usize> = std::iter::once(steps).chain(features.iter().copied()).collect();
     let input = json!({"shape": shape});
     let graph = network_of(&input, layers, 0).expect("the language takes the time, and windows fit").graph().clone();
-    let weights = network.variables().iter().map(|(name, weight)| (name.clone(), weight.as_detached_tensor())).collect();
+    let weights =
+        network.variables().iter().map(|(name, weight)| (name.clone(), weight.as_detached_tensor())).collect();
     Network::load(graph, &weights).unwrap()
 }
 
