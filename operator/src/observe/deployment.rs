@@ -1,26 +1,31 @@
 //! What is kept of a Deployment of ours: of ten thousand of them, whole ones take a quarter of a gigabyte.
 
-use super::{INSTANCE_LABEL, owner_model};
+use super::{Owned, owner_model};
 use crate::plan;
-use crate::render::{Fields, RETIRE_AT};
+use crate::render::{Fields, RETIRE_AT, tier_label};
 use k8s_openapi::api::apps::v1 as api;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use sconce_api::{Tier, labels};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
-const LABELS: [&str; 4] = [labels::MANAGED_BY, labels::TIER, labels::VERSION, labels::VARIANT];
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deployment {
-    /// With the labels and annotations that are read.
+    /// Without labels and annotations; of its owners the one that is in charge.
     pub metadata: ObjectMeta,
+    /// It says that we manage it.
+    is_managed: bool,
+    pub tier: Option<Tier>,
+    pub version: String,
+    pub variant: String,
+    /// Where its pods are to be, of one at the edge.
+    node: Option<String>,
+    replicas: u64,
+    /// When it goes, as it was written.
+    pub retire_at: Option<String>,
     pub ready_replicas: i32,
     /// Why it cannot make its pods: a quota, or an admission policy.
     pub refused: Option<String>,
-    /// Of one at the edge: where its pods are to be, and which.
-    pub home: Option<plan::Home>,
     /// To tell whether it is as it is to be.
     pub fields: Fields,
 }
@@ -28,11 +33,28 @@ pub struct Deployment {
 impl Deployment {
     /// When it goes, if it was told to.
     pub fn retires_at(&self) -> Option<&str> {
-        self.annotations().get(RETIRE_AT).map(String::as_str)
+        self.retire_at.as_deref()
+    }
+
+    /// Of one at the edge: where its pods are to be, and which.
+    pub fn home(&self) -> Option<plan::Home> {
+        Some(plan::Home {
+            tier: Tier::Edge,
+            node: Some(self.node.clone()?),
+            variant: self.variant.clone(),
+            version: self.version.clone(),
+            replicas: self.replicas,
+        })
     }
 }
 
 super::is_watched_as!(Deployment, api::Deployment);
+
+impl Owned for Deployment {
+    fn is_managed(&self) -> bool {
+        self.is_managed
+    }
+}
 
 impl<'de> Deserialize<'de> for Deployment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -45,43 +67,56 @@ impl<'de> Deserialize<'de> for Deployment {
                 live.pointer_mut(part).and_then(Value::as_object_mut).and_then(|fields| fields.remove(*name));
             }
         }
-        let home = home(&whole);
-        let status = whole.status.unwrap_or_default();
+        let node = owner_model(&whole).and_then(|_| node(&whole));
+        let (is_managed, spec, status) = (whole.is_managed(), whole.spec, whole.status.unwrap_or_default());
         let failure = |found: &api::DeploymentCondition| found.type_ == "ReplicaFailure" && found.status == "True";
         let mut metadata = whole.metadata;
-        metadata.managed_fields = None;
-        metadata.annotations.iter_mut().for_each(|all| all.retain(|name, _| name == RETIRE_AT));
-        metadata.labels.iter_mut().for_each(|all| all.retain(|name, _| LABELS.contains(&name.as_str())));
+        let mut labels = metadata.labels.take().unwrap_or_default();
+        let mut label = |name: &str| labels.remove(name).unwrap_or_default();
+        let tier = label(labels::TIER);
         Ok(Self {
-            metadata,
+            is_managed,
+            tier: [Tier::Edge, Tier::Cloud].into_iter().find(|known| tier_label(*known) == tier),
+            version: label(labels::VERSION),
+            variant: label(labels::VARIANT),
+            node,
+            replicas: super::snapshot::count(spec.and_then(|spec| spec.replicas).unwrap_or(1).into()),
+            retire_at: metadata.annotations.take().and_then(|mut all| all.remove(RETIRE_AT)),
             ready_replicas: status.ready_replicas.unwrap_or(0),
             refused: status.conditions.unwrap_or_default().into_iter().find(failure).and_then(|found| found.message),
-            home,
+            metadata: ObjectMeta {
+                name: metadata.name,
+                namespace: metadata.namespace,
+                uid: metadata.uid,
+                resource_version: metadata.resource_version,
+                deletion_timestamp: metadata.deletion_timestamp,
+                owner_references: metadata.owner_references.map(in_charge),
+                ..ObjectMeta::default()
+            },
             fields: Fields::of(&live),
         })
     }
 }
 
-fn home(deployment: &api::Deployment) -> Option<plan::Home> {
-    owner_model(deployment)?;
-    let label = |key: &str| deployment.labels().get(key).cloned();
+fn in_charge(owners: Vec<OwnerReference>) -> Vec<OwnerReference> {
+    let mut owners: Vec<_> = owners.into_iter().filter(|owner| owner.controller == Some(true)).collect();
+    owners.shrink_to_fit();
+    owners
+}
+
+fn node(deployment: &api::Deployment) -> Option<String> {
     let spec = deployment.spec.as_ref()?;
-    spec.selector.match_labels.as_ref()?.get(INSTANCE_LABEL)?;
     let affinity = spec.template.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
     let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
     let field = terms.iter().flat_map(|term| term.match_fields.iter().flatten()).next()?;
-    Some(plan::Home {
-        tier: Tier::Edge,
-        node: field.values.as_ref()?.first().cloned(),
-        variant: label(labels::VARIANT)?,
-        version: label(labels::VERSION)?,
-        replicas: super::snapshot::count(spec.replicas.unwrap_or(1).into()),
-    })
+    field.values.as_ref()?.first().cloned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::INSTANCE_LABEL;
+    use kube::ResourceExt as _;
     use serde_json::json;
 
     #[test]
@@ -103,9 +138,9 @@ mod tests {
         let kept: Deployment = serde_json::from_value(live).unwrap();
         assert_eq!((kept.name_any().as_str(), kept.resource_version().as_deref()), ("digits-1", Some("7")));
         assert_eq!((kept.ready_replicas, kept.refused.as_deref()), (1, Some("exceeded quota")));
-        assert_eq!((kept.retires_at(), kept.annotations().len()), (Some("2026-11-29T00:00:00Z"), 1));
-        assert!(!kept.labels().contains_key("theirs") && kept.managed_fields().is_empty());
-        let home = kept.home.clone().unwrap();
+        assert_eq!((kept.retires_at(), owner_model(&kept).as_deref()), (Some("2026-11-29T00:00:00Z"), Some("digits")));
+        assert!(kept.labels().is_empty() && kept.annotations().is_empty() && kept.managed_fields().is_empty());
+        let home = kept.home().unwrap();
         assert_eq!((home.node.as_deref(), home.variant.as_str(), home.replicas), (Some("gw-a"), "int8", 2));
         assert!(kept.fields.have(&["spec", "replicas"], &json!(2)));
         assert!(kept.fields.have(&["metadata", "labels", "theirs"], &json!("x")));

@@ -54,7 +54,6 @@ pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
 use crate::plan::{DataStays, Ratios};
-use crate::render::tier_label;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{self as core, Node, Service};
@@ -179,8 +178,7 @@ impl World {
     /// Models that have a pool which is not about to go.
     pub fn with_pools(&self) -> BTreeSet<Key> {
         let is_pool = |live: &&Arc<Deployment>| {
-            live.labels().get(labels::TIER).map(String::as_str) == Some(tier_label(Tier::Cloud))
-                && live.retires_at().is_none()
+            live.tier == Some(Tier::Cloud) && live.retires_at().is_none()
         };
         let owner = |live: &Arc<Deployment>| Some((live.namespace()?, owner_model(live.as_ref())?));
         self.deployments.values().filter(is_pool).filter_map(owner).collect()
@@ -202,9 +200,22 @@ pub const MODEL_POD: &str = "sconce-model";
 /// Value of [`NAME_LABEL`] on pods that train.
 pub const TRAINING_POD: &str = "sconce-training";
 
+/// What may be of a model.
+pub trait Owned: ResourceExt {
+    /// Whether it says that we manage it.
+    fn is_managed(&self) -> bool {
+        self.labels().get(labels::MANAGED_BY).is_some_and(|manager| manager == labels::MANAGER)
+    }
+}
+
+impl Owned for EdgePlacement {}
+impl Owned for Service {}
+impl Owned for PodDisruptionBudget {}
+impl Owned for k8s_openapi::api::apps::v1::Deployment {}
+
 /// Name of the EdgeModel that owns an object of ours; `None` = it is not ours.
-pub fn owner_model(object: &impl ResourceExt) -> Option<String> {
-    if object.labels().get(labels::MANAGED_BY).is_none_or(|manager| manager != labels::MANAGER) {
+pub fn owner_model(object: &impl Owned) -> Option<String> {
+    if !object.is_managed() {
         return None;
     }
     let owner = object.owner_references().iter().find(|owner| owner.controller == Some(true))?;
@@ -212,7 +223,7 @@ pub fn owner_model(object: &impl ResourceExt) -> Option<String> {
 }
 
 /// Objects of ours by the EdgeModel that owns them.
-pub fn by_model<K: ResourceExt>(all: &ByKey<K>) -> BTreeMap<Key, Vec<&K>> {
+pub fn by_model<K: Owned>(all: &ByKey<K>) -> BTreeMap<Key, Vec<&K>> {
     let mut found = BTreeMap::<Key, Vec<&K>>::new();
     for ((namespace, _), object) in all {
         if let Some(model) = owner_model(object.as_ref()) {

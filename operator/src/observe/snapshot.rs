@@ -230,7 +230,7 @@ fn amount(list: &BTreeMap<String, Quantity>, name: &str) -> Option<Amount> {
 fn home(world: &World, model: &EdgeModel, site: &str) -> Option<plan::Home> {
     let key = (model.namespace().unwrap_or_default(), names::placement(&model.name_any(), site));
     let decided = world.placements.get(&key).and_then(|placement| decided(placement));
-    decided.or_else(|| world.deployments.get(&key).and_then(|deployment| deployment.home.clone()))
+    decided.or_else(|| world.deployments.get(&key).and_then(|deployment| deployment.home()))
 }
 
 fn decided(placement: &EdgePlacement) -> Option<plan::Home> {

@@ -19,6 +19,9 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::watch;
 
+/// Objects in an answer to a list: all kinds are listed at once, and a page is in memory as text, as JSON, and as objects.
+const PAGE: u32 = 100;
+
 /// A watch that hears nothing for so long is opened anew: a silently dropped connection freezes a store no longer.
 const WATCH_SECONDS: u32 = 120;
 
@@ -48,7 +51,7 @@ impl Stores {
     pub fn watch(client: &Client, metrics: &Metrics, news: &watch::Sender<()>) -> Self {
         let door = Door { client, metrics, news };
         // Lists, then watches: streaming lists are off by default in Kubernetes 1.33.
-        let all = watcher::Config::default().timeout(WATCH_SECONDS);
+        let all = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         let ours = all.clone().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
         let runs = all.clone().labels(&format!("{NAME_LABEL}={TRAINING_POD}"));
         let alive = all.clone().fields("status.phase!=Succeeded,status.phase!=Failed");
@@ -58,7 +61,7 @@ impl Stores {
             edge_nodes: door.store(all.clone(), as_it_is),
             models: door.store(all.clone(), as_it_is),
             versions: door.store(all.clone(), as_it_is),
-            placements: door.store(all.clone(), as_it_is),
+            placements: door.store(all.clone(), compact),
             priority_classes: door.store(all.clone(), as_it_is),
             trainings: door.store(all.clone(), as_it_is),
             datasets: door.store(all.clone(), as_it_is),
@@ -183,6 +186,17 @@ where
 }
 
 fn as_it_is<K>(_: &mut K) {}
+
+/// Lists that were read element by element have room for more than they will ever have.
+fn compact(placement: &mut EdgePlacement) {
+    placement.metadata.owner_references.iter_mut().for_each(Vec::shrink_to_fit);
+    if let Some(status) = &mut placement.status {
+        status.conditions.shrink_to_fit();
+        status.rejected.shrink_to_fit();
+        status.endpoints.shrink_to_fit();
+        status.decision.iter_mut().for_each(|decision| decision.nodes.shrink_to_fit());
+    }
+}
 
 /// Images and volumes of a node are long lists that nobody here reads.
 pub fn prune_node(node: &mut Node) {

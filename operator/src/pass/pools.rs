@@ -7,8 +7,7 @@ use crate::observe::{Deployment, World, key};
 use crate::plan;
 use crate::render::{self, Kind, Pods};
 use crate::status::{PoolView, answers};
-use kube::ResourceExt;
-use sconce_api::{EdgeModel, EdgeModelVersion, Selector, Tier, labels};
+use sconce_api::{EdgeModel, EdgeModelVersion, Selector, Tier};
 use std::collections::BTreeSet;
 
 /// The pools that the model is to have; returns their names, by kind.
@@ -44,16 +43,13 @@ pub fn pool_views(
     model: &EdgeModel,
     wanted: &BTreeSet<(Kind, String)>,
 ) -> Vec<PoolView> {
-    let is_pool = |live: &&&Deployment| {
-        live.labels().get(labels::TIER).map(String::as_str) == Some(render::tier_label(Tier::Cloud))
-    };
+    let is_pool = |live: &&&Deployment| live.tier == Some(Tier::Cloud);
     let view = |live: &&Deployment| {
         let key = key(*live);
-        let label = |name: &str| live.labels().get(name).cloned().unwrap_or_default();
         let address = world.services.get(&key).and_then(|service| service.spec.as_ref()?.cluster_ip.clone());
         PoolView {
-            version: label(labels::VERSION),
-            variant: label(labels::VARIANT),
+            version: live.version.clone(),
+            variant: live.variant.clone(),
             wanted: wanted.contains(&(Kind::Deployment, key.1.clone())),
             address: address.filter(|_| answers(live)),
             retiring: live.retires_at().is_some(),

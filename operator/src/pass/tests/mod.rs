@@ -14,7 +14,7 @@ use crate::logs::Readings;
 use crate::names;
 use crate::observe::{ByKey, INSTANCE_LABEL, MODEL_POD, NAME_LABEL, World, key};
 use crate::registry::Resolutions;
-use crate::render::{Kind, RETIRE_AT, Settings, whole};
+use crate::render::{Kind, Settings, whole};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use sconce_api::Reason;
@@ -148,7 +148,7 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
         placed(&mut world, object.kind, merged(live, &object.body()));
         if let Some(before) = before {
             let now = world.deployments.get_mut(&at).map(Arc::make_mut).unwrap();
-            now.metadata = before.metadata.clone();
+            (now.metadata, now.retire_at) = (before.metadata.clone(), before.retire_at.clone());
             (now.ready_replicas, now.refused) = (before.ready_replicas, before.refused.clone());
         }
     }
@@ -163,8 +163,7 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
         match write {
             Write::Retire { target, at } => {
                 let mut live = world.deployments[&(target.namespace.clone(), target.name.clone())].as_ref().clone();
-                live.annotations_mut().remove(RETIRE_AT);
-                live.annotations_mut().extend(at.map(|at| (RETIRE_AT.into(), at.to_string())));
+                live.retire_at = at.map(|at| at.to_string());
                 world.deployments.insert(key(&live), Arc::new(live));
             }
             Write::Delete(target) => {
@@ -207,8 +206,8 @@ fn settled(mut world: World) -> World {
 
 /// What a Deployment's pods are known by.
 fn pod_labels(world: &World, deployment: &str) -> Value {
-    let labels = world.deployments[&("vision".to_owned(), deployment.to_owned())].labels();
-    merged(json!(labels), &json!({NAME_LABEL: MODEL_POD, INSTANCE_LABEL: deployment}))
+    let live = &world.deployments[&("vision".to_owned(), deployment.to_owned())];
+    json!({(sconce_api::labels::VERSION): live.version, (sconce_api::labels::VARIANT): live.variant, NAME_LABEL: MODEL_POD, INSTANCE_LABEL: deployment})
 }
 
 /// A Ready pod of the Deployment.
