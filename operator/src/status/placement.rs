@@ -98,15 +98,21 @@ pub fn edge_placement(
         site: site.to_owned(),
         tier: status.decision.as_ref().map(|decision| decision.tier),
         offline: claims.serving.reason == Reason::NoContact,
-        placed: claims.placed.clone(),
-        serving: claims.serving.clone(),
-        ready: ready.clone(),
-        within: claims.within.clone(),
+        placed: brief(&claims.placed),
+        serving: brief(&claims.serving),
+        ready: brief(&ready),
+        within: brief(&claims.within),
         reconciling: claims.reconciling.is_some(),
     };
     let all = [ready, claims.placed, claims.serving, claims.within].into_iter().chain(claims.reconciling).collect();
     status.conditions = conditions(all, &old.conditions, generation, world.now);
     (status, outcome)
+}
+
+/// For the model, which says why not, and of ten thousand places never why.
+fn brief(claim: &Claim) -> Claim {
+    let message = if claim.holds() { String::new() } else { claim.message.clone() };
+    Claim { message, ..*claim }
 }
 
 /// Kept, not decided anew: what was said of the place stands.

@@ -39,6 +39,8 @@ impl Operator {
             ])
             .args(["--health", HEALTH, "--metrics", "127.0.0.1:28080"])
             .env("KUBECONFIG", kubeconfig)
+            // As the chart has it.
+            .env("MALLOC_ARENA_MAX", "1")
             .stderr(said)
             .kill_on_drop(true)
             .spawn()
