@@ -11,7 +11,7 @@ use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use sconce_api::{EdgeModel, EdgeModelVersion, EdgePlacement, Endpoint, Reason, Tier, labels};
 use std::collections::{BTreeMap, BTreeSet};
@@ -360,25 +360,11 @@ fn at_site(
         &place,
         observed.unwrap_or_default(),
     );
-    let due = live.filter(|_| placement.is_some()).and_then(|live| first_told_at(live, &place, world.now));
-    steps.look_at(due);
-    if let Some(live) = live.filter(|_| due.is_none()) {
+    if let Some(live) = live {
         let news = news(live.as_ref(), &["Placed"], conditions(&live.status, |s| &s.conditions), &new.conditions);
         steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);
     }
     (place, outcome)
-}
-
-/// A place that was just made, and that nothing is wrong with, is not told of for so long while its pods start, where nothing else
-/// could answer meanwhile: most answer before, and of ten thousand each is written once instead of twice.
-const START: SignedDuration = SignedDuration::from_secs(10);
-
-/// When a placement is told of for the first time at the latest; none if that is now.
-fn first_told_at(live: &EdgePlacement, place: &Place, now: Timestamp) -> Option<Timestamp> {
-    let (.., is_failure) = place.trouble;
-    let only_starts = live.status.is_none() && !place.current && !is_failure && place.endpoints.is_empty();
-    let due = live.creation_timestamp().filter(|_| only_starts)?.0.checked_add(START).ok()?;
-    (now < due).then_some(due)
 }
 
 /// What keeps the place from being made.

@@ -19,35 +19,6 @@ fn a_model_comes_to_the_edge_and_then_nothing_is_written() {
     assert_eq!(model.address.as_deref(), Some("digits.vision"));
 }
 
-/// A placement that has just been made, with nobody to answer in its place.
-#[test]
-fn what_only_starts_is_told_of_once_it_answers_or_after_a_while() {
-    let mut world = settled(scene("25ms"));
-    let key = ("vision".to_owned(), edge());
-    let made_at = |world: &mut World, seconds_ago: i64| {
-        let mut live = serde_json::to_value(world.placements[&key].as_ref()).unwrap();
-        let at = Timestamp::from_second(world.now.as_second() - seconds_ago).unwrap();
-        (live["metadata"]["creationTimestamp"], live["status"]) = (json!(at), json!(null));
-        put(&mut world.placements, live);
-    };
-    let told = |steps: &Steps| {
-        let of = |write: &Write| matches!(write, Write::Status { object, .. } if object.kind == Kind::EdgePlacement);
-        steps.statuses.iter().any(of)
-    };
-    made_at(&mut world, 3);
-    let steps = run(&world);
-    let due = Timestamp::from_second(world.now.as_second() + 7).unwrap();
-    assert!(!told(&steps) && steps.look_at.is_some_and(|at| at <= due), "{:?}", steps.look_at);
-    made_at(&mut world, 10);
-    assert!(told(&run(&world)), "it is not hidden for ever");
-    made_at(&mut world, 3);
-    let mut other = world.clone();
-    pool_answers(&mut other);
-    assert!(told(&run(&other)), "the site is to know who answers meanwhile");
-    pod(&mut world, &edge(), "10.1.0.5", "a-1");
-    assert!(told(&run(&world)), "it answers");
-}
-
 #[test]
 fn pods_that_cannot_replace_those_that_answer_are_told() {
     let mut world = settled(scene("25ms"));
