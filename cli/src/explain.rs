@@ -9,7 +9,7 @@ use sconce_api::{
     Amount, Basis, Decision, DurationText, EdgeModel, EdgePlacement, Percent, Prediction, Reason, Rejection, RoundTrip,
     Term, VariantFacts,
 };
-use sconce_operator::observe::World;
+use sconce_operator::observe::{Placement, World};
 use sconce_operator::plan::text;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -41,7 +41,7 @@ pub fn explain(world: &World, namespace: &str, model: &str, site: Option<&str>) 
     let Some(object) = world.models.get(&(namespace.to_owned(), model.to_owned())) else {
         bail!(lacking(world, namespace, model));
     };
-    let mine = |placement: &&EdgePlacement| {
+    let mine = |placement: &&Placement| {
         placement.namespace().as_deref() == Some(namespace)
             && placement.spec.model_ref.name == model
             && site.is_none_or(|site| placement.spec.site_ref.name == site)

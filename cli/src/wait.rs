@@ -10,8 +10,8 @@ use kube::api::ApiResource;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use sconce_api::{EdgeFleet, EdgeModel, EdgePlacement, EdgeSite, condition};
-use sconce_operator::observe::{World, all};
+use sconce_api::{EdgeFleet, EdgeModel, EdgeSite, condition};
+use sconce_operator::observe::{Placement, World, all};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -45,12 +45,12 @@ fn of_model(world: &World, model: &EdgeModel) -> Vec<Pending> {
         let message = "the operator has not seen the last change yet".to_owned();
         return vec![Pending { what, reason: "Unobserved".into(), message }];
     }
-    let mine = |placement: &&Arc<EdgePlacement>| {
+    let mine = |placement: &&Arc<Placement>| {
         placement.namespace() == model.namespace() && placement.spec.model_ref.name == model.name_any()
     };
     let placements: Vec<_> = world.placements.values().filter(mine).collect();
-    let at = |placement: &EdgePlacement| format!("{what} at {}", placement.spec.site_ref.name);
-    let of = |placement: &&Arc<EdgePlacement>| {
+    let at = |placement: &Placement| format!("{what} at {}", placement.spec.site_ref.name);
+    let of = |placement: &&Arc<Placement>| {
         let conditions = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         lacks(conditions).map(|why| told(at(placement), why))
     };
@@ -120,7 +120,7 @@ struct Stores {
     fleets: Store<EdgeFleet>,
     sites: Store<EdgeSite>,
     models: Store<EdgeModel>,
-    placements: Store<EdgePlacement>,
+    placements: Store<Placement>,
 }
 
 type Changes = BoxStream<'static, Result<()>>;

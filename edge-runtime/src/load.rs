@@ -106,9 +106,10 @@ pub fn load(opened: &Opened, variant: &str, max_batch_size: usize, threads: usiz
     };
     let labels = artifact.config().labels.clone();
     let images = Images::new(artifact.preprocess(), &artifact.graph().input, MAX_PIXELS).map(Arc::new);
-    let (input, output, lengths) = (input.clone(), output.clone(), artifact.graph().lengths());
-    let signature = Signature { input, lengths, output, images, labels, max_batch_size };
     let plan = opened.plan(variant)?;
+    // A variant may have windows that the others have not.
+    let (input, output, lengths) = (input.clone(), output.clone(), plan.lengths());
+    let signature = Signature { input, lengths, output, images, labels, max_batch_size };
     for step in plan.steps() {
         tracing::debug!(%step, "planned");
     }

@@ -244,6 +244,11 @@ impl Taps {
         self.rows
     }
 
+    /// In memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.offsets[..])
+    }
+
     /// Runs in a row.
     pub fn taps(&self) -> usize {
         self.taps

@@ -241,24 +241,14 @@ async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
         }
         Write::Apply { object, is_new } => {
             let api: Api<Answer> = api(client, object.kind, &object.namespace);
-            let apply = async |parameters: PatchParams| {
-                let body = Patch::Apply(object.body());
-                api.patch_metadata(&object.name, &parameters, &body).await
-            };
-            if !is_new {
-                return done(apply(PatchParams::apply(MANAGER).force()).await, |_| false);
+            if *is_new
+                && let Some(there) = api.get_metadata_opt(&object.name).await?
+                && !is_ours(&there, object)
+            {
+                return Err(ApplyError::NameConflict);
             }
-            // Nothing is forced upon what may be another's: where it is not there, one request makes it.
-            match apply(PatchParams::apply(MANAGER)).await {
-                Err(kube::Error::Api(status)) if status.is_conflict() || status.is_invalid() => {
-                    match api.get_metadata_opt(&object.name).await? {
-                        Some(there) if !is_ours(&there, object) => Err(ApplyError::NameConflict),
-                        Some(_) => done(apply(PatchParams::apply(MANAGER).force()).await, |_| false),
-                        None => Err(kube::Error::Api(status).into()),
-                    }
-                }
-                made => done(made, |_| false),
-            }
+            let parameters = PatchParams::apply(MANAGER).force();
+            done(api.patch_metadata(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
         }
         Write::Label(object) => {
             let parameters = PatchParams::apply(NODE_MANAGER).force();

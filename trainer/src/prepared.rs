@@ -1,7 +1,7 @@
 //! Samples as a network takes them, and its answers to them.
 
 use crate::augment::Planes;
-use crate::data::{Inputs, Samples};
+use crate::data::{Inputs, Samples, rows};
 use crate::manifest::Augment;
 use candle_core::{Device, Tensor};
 use sconce_kernels::{Cpu, IsaToken, Threads};
@@ -9,6 +9,7 @@ use sconce_model::graph::Graph;
 use sconce_model::metrics::argmax;
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Preprocess, PreprocessError};
+use std::ops::Range;
 use thiserror::Error;
 
 /// Samples in one batch of an evaluation.
@@ -34,6 +35,8 @@ pub struct Prepared {
     shape: Vec<usize>,
     /// Steps of each, if they may have any number.
     lengths: Vec<usize>,
+    /// Where each lies among `xs`.
+    rows: Vec<Range<usize>>,
     /// What preprocessing makes of black and of white, for each channel.
     black: Vec<f32>,
     white: Vec<f32>,
@@ -74,22 +77,26 @@ impl Prepared {
     /// [`PreparedError`] if preprocessing does not fit the samples or the network.
     pub fn new(samples: &Samples, preprocess: &Preprocess, graph: &Graph) -> Result<Self, PreparedError> {
         let input = &graph.input;
-        let need: usize = input.iter().product();
-        let xs = match &samples.inputs {
-            Inputs::Images(images) => preprocess.apply_all(images)?,
-            Inputs::Ready(xs) => xs.clone(),
-        };
-        if xs.len() != need * samples.len() {
-            return Err(PreparedError::Input { got: xs.len() / samples.len().max(1), need, input: input.clone() });
-        }
-        let labels = samples.labels.iter().map(|&label| u32::from(label)).collect();
-        let (black, white) = (preprocess.pixel(0), preprocess.pixel(u8::MAX));
         let lengths = match &samples.lengths[..] {
             _ if !graph.any_time => vec![],
             [] => vec![input[0]; samples.len()],
             lengths => lengths.into(),
         };
-        Ok(Self { xs, labels, weights: samples.weights.clone(), shape: input.clone(), lengths, black, white })
+        let of_all: usize = input.iter().product();
+        let need = if graph.any_time { input[1..].iter().product() } else { of_all };
+        let count = if graph.any_time { lengths.iter().sum() } else { samples.len() };
+        let xs = match &samples.inputs {
+            Inputs::Images(images) => preprocess.apply_all(images)?,
+            Inputs::Ready(xs) => xs.clone(),
+        };
+        if xs.len() != need * count {
+            let got = xs.len() / samples.len().max(1);
+            return Err(PreparedError::Input { got, need: of_all, input: input.clone() });
+        }
+        let labels = samples.labels.iter().map(|&label| u32::from(label)).collect();
+        let (black, white) = (preprocess.pixel(0), preprocess.pixel(u8::MAX));
+        let rows = rows(xs.len(), samples.len(), &lengths);
+        Ok(Self { xs, labels, weights: samples.weights.clone(), shape: input.clone(), lengths, rows, black, white })
     }
 
     pub fn len(&self) -> usize {
@@ -148,7 +155,6 @@ impl Prepared {
         indices: &[usize],
         mut change: impl FnMut(usize, &mut [f32]),
     ) -> candle_core::Result<(Tensor, Vec<u32>)> {
-        let size: usize = self.shape.iter().product();
         let mut shape = self.shape.clone();
         if let Some(steps) = indices.iter().filter_map(|&index| self.lengths.get(index)).max() {
             shape[0] = *steps;
@@ -157,7 +163,8 @@ impl Prepared {
         let mut xs: Vec<f32> = Vec::with_capacity(indices.len() * taken);
         for &index in indices {
             let begun = xs.len();
-            xs.extend_from_slice(&self.xs[index * size..][..taken]);
+            xs.extend_from_slice(&self.xs[self.rows[index].clone()]);
+            xs.resize(begun + taken, 0.0);
             change(index, &mut xs[begun..]);
         }
         let labels: Vec<u32> = indices.iter().map(|&index| self.labels[index]).collect();
@@ -186,8 +193,8 @@ impl Prepared {
         let mut xs = Vec::with_capacity(self.len() * plan.output().iter().product::<usize>());
         self.inferred(plan, |row| xs.extend_from_slice(row))?;
         let (labels, weights) = (self.labels.clone(), self.weights.clone());
-        let (shape, lengths) = (plan.output().into(), Vec::new());
-        Ok(Self { xs, labels, weights, shape, lengths, black: Vec::new(), white: Vec::new() })
+        let (shape, lengths, rows) = (plan.output().into(), Vec::new(), rows(xs.len(), self.len(), &[]));
+        Ok(Self { xs, labels, weights, shape, lengths, rows, black: Vec::new(), white: Vec::new() })
     }
 
     /// What the plan gives for each sample, in their order.

@@ -100,3 +100,19 @@ fn sequences_that_do_not_fit_are_counted() {
     let told = said.lines().find(|line| line.contains("cannot be read; the first")).expect(&said);
     assert!(told.contains("the network takes [20, 2] or sequences from 1 steps on"), "{told}");
 }
+
+#[test]
+fn a_student_must_take_what_its_teacher_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = "apiVersion: sconce.dev/v1alpha1\nkind: EdgeTraining\nmetadata: {name: a}\nspec:\n  dataset: {uri: 'file:///none', format: collected}\n  \
+        architecture: {input: {shape: [-1, 2]}, layers: [{gru: {units: 4}}, {dense: {units: 3, activation: softmax}}]}\n  fit: {epochs: 1}\n  \
+        compress: {variants: [distilled], distill: {layers: [{conv1d: {filters: 2, kernel: 5, padding: valid}}, {gru: {units: 2}}, {dense: {units: 3, activation: softmax}}]}}\n";
+    std::fs::write(folder.path().join("training.yaml"), manifest).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sconce-trainer"));
+    let output =
+        command.current_dir(folder.path()).args(["train", "training.yaml", "--output", "out"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected =
+        "spec.compress.distill.layers: sequences from 5 steps on, the teacher takes 1; make windows shorter, or pad";
+    assert!(said.contains(expected), "{said}");
+}

@@ -182,7 +182,7 @@ impl Artifact {
         let architecture: Architecture =
             serde_json::from_value(typed.clone()).map_err(|error| unknown(error.to_string()))?;
         let graph = architecture.graph().map_err(|error| unknown(error.to_string()))?;
-        let says = |graph: &Graph| (input_spec(graph), output_spec(graph), graph.classifies());
+        let says = |graph: &Graph| (graph.input.clone(), graph.any_time, output_spec(graph), graph.classifies());
         if says(&graph) != says(&self.graph) {
             let why = format!("\"{}\" reads or says something else than the version", entry.name);
             return Err(ArtifactError::Broken { file: VARIANTS.into(), why });

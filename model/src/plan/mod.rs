@@ -252,18 +252,40 @@ impl Plan {
     /// # Panics
     /// If `scratch` was made for fewer rows.
     pub fn infer(&self, cpu: Cpu<'_>, xs: &[&Tensor], scratch: &mut Scratch) -> Result<Vec<Tensor>> {
-        let mut answers = Vec::with_capacity(xs.len());
-        for xs in xs.chunk_by(|one, other| one.dims().get(1..) == other.dims().get(1..)) {
-            self.check(xs)?;
-            let mut ys = run::run(self, cpu, xs, scratch, |_| ())?;
-            for xs in xs {
-                let shape: Vec<usize> = std::iter::once(xs.dims()[0]).chain(self.output.iter().copied()).collect();
-                let (mine, others) = ys.split_at(shape.iter().product());
-                ys = others;
-                answers.push(Tensor::from_slice(mine, shape, &Device::Cpu)?);
-            }
+        self.check(xs)?;
+        if self.lengths.is_none() {
+            return self.alike(cpu, xs, scratch);
         }
-        Ok(answers)
+        let mut order: Vec<usize> = (0..xs.len()).collect();
+        order.sort_by_key(|index| xs[*index].dims()[1]);
+        let mut answers: Vec<(usize, Tensor)> = Vec::with_capacity(xs.len());
+        for indices in order.chunk_by(|one, other| xs[*one].dims()[1] == xs[*other].dims()[1]) {
+            let of_length: Vec<&Tensor> = indices.iter().map(|index| xs[*index]).collect();
+            answers.extend(indices.iter().copied().zip(self.alike(cpu, &of_length, scratch)?));
+        }
+        answers.sort_by_key(|(index, _)| *index);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// Inputs of one length.
+    fn alike(&self, cpu: Cpu<'_>, xs: &[&Tensor], scratch: &mut Scratch) -> Result<Vec<Tensor>> {
+        let mut ys = run::run(self, cpu, xs, scratch, |_| ())?;
+        let answer = |xs: &&Tensor| {
+            let shape: Vec<usize> = std::iter::once(xs.dims()[0]).chain(self.output.iter().copied()).collect();
+            let (mine, others) = ys.split_at(shape.iter().product());
+            ys = others;
+            Tensor::from_slice(mine, shape, &Device::Cpu)
+        };
+        xs.iter().map(answer).collect()
+    }
+
+    /// Bytes that say from where convolutions take their rows.
+    fn taps_bytes(&self) -> usize {
+        let of = |step: &Step| match &*step.kernel {
+            Kernel::Product(Product { taps: Some(taps), .. }) => taps.bytes(),
+            _ => 0,
+        };
+        self.steps.iter().map(of).sum()
     }
 
     /// How long each of the [`Plan::steps`] takes in one run: where the time goes.
@@ -284,7 +306,7 @@ impl Plan {
         Ok(times)
     }
 
-    /// Whether all are inputs, of one length.
+    /// Whether all are inputs.
     fn check(&self, xs: &[&Tensor]) -> Result<()> {
         for xs in xs {
             let fits = match (xs.dims(), &self.lengths) {

@@ -14,8 +14,9 @@ use sconce_kernels::{Aligned, Cpu, Epilogue, Image, Out, gates, pool, quantise};
 use std::mem::take;
 use std::ops::Range;
 
-/// So many lengths of sequences are kept, beside the longest.
+/// So many lengths of sequences are kept, beside the longest, and so many bytes of what each needs for itself.
 const LENGTHS: usize = 16;
+const LENGTHS_BYTES: usize = 4 << 20;
 
 /// Buffers of one runner. Made once, used for every batch.
 #[derive(Debug)]
@@ -72,10 +73,12 @@ impl Scratch {
                 };
                 let layout = other.layout(self.rows, self.cache);
                 self.buffers.hold(&layout);
-                if self.lengths.len() == LENGTHS {
+                self.lengths.push((steps, other, layout));
+                let own =
+                    |kept: &[(usize, Plan, Layout)]| kept.iter().map(|(_, plan, _)| plan.taps_bytes()).sum::<usize>();
+                while self.lengths.len() > LENGTHS || self.lengths.len() > 1 && own(&self.lengths) > LENGTHS_BYTES {
                     self.lengths.remove(0);
                 }
-                self.lengths.push((steps, other, layout));
             }
         }
         Ok(())

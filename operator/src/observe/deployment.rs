@@ -38,9 +38,10 @@ impl Deployment {
 
     /// Of one at the edge: where its pods are to be, and which.
     pub fn home(&self) -> Option<plan::Home> {
+        let is_told = !self.variant.is_empty() && !self.version.is_empty();
         Some(plan::Home {
             tier: Tier::Edge,
-            node: Some(self.node.clone()?),
+            node: Some(self.node.clone().filter(|_| is_told)?),
             variant: self.variant.clone(),
             version: self.version.clone(),
             replicas: self.replicas,
@@ -98,7 +99,7 @@ impl<'de> Deserialize<'de> for Deployment {
     }
 }
 
-fn in_charge(owners: Vec<OwnerReference>) -> Vec<OwnerReference> {
+pub(super) fn in_charge(owners: Vec<OwnerReference>) -> Vec<OwnerReference> {
     let mut owners: Vec<_> = owners.into_iter().filter(|owner| owner.controller == Some(true)).collect();
     owners.shrink_to_fit();
     owners

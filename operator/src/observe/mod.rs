@@ -2,6 +2,7 @@
 
 mod deployment;
 mod history;
+mod placement;
 mod pod;
 mod profiles;
 mod ratios;
@@ -46,10 +47,11 @@ macro_rules! is_watched_as {
 use is_watched_as;
 
 pub use deployment::Deployment;
+pub use placement::Placement;
 pub use pod::{Of, Pod};
 pub use profiles::Measurements;
 pub use ratios::written_ratios;
-pub use snapshot::{fleet_snapshot, model_name, site_snapshot, speed_of};
+pub use snapshot::{Seen, fleet_snapshot, model_name, site_snapshot, speed_of};
 pub use stores::{Stores, prune_node, prune_pod};
 pub use survey::{FleetView, SiteView, is_ready, survey};
 
@@ -86,7 +88,7 @@ pub struct World {
     pub edge_nodes: ByKey<EdgeNode>,
     pub models: ByKey<EdgeModel>,
     pub versions: ByKey<EdgeModelVersion>,
-    pub placements: ByKey<EdgePlacement>,
+    pub placements: ByKey<Placement>,
     pub trainings: ByKey<EdgeTraining>,
     pub datasets: ByKey<EdgeDataset>,
     pub nodes: ByKey<Node>,
@@ -177,9 +179,7 @@ impl World {
 
     /// Models that have a pool which is not about to go.
     pub fn with_pools(&self) -> BTreeSet<Key> {
-        let is_pool = |live: &&Arc<Deployment>| {
-            live.tier == Some(Tier::Cloud) && live.retires_at().is_none()
-        };
+        let is_pool = |live: &&Arc<Deployment>| live.tier == Some(Tier::Cloud) && live.retires_at().is_none();
         let owner = |live: &Arc<Deployment>| Some((live.namespace()?, owner_model(live.as_ref())?));
         self.deployments.values().filter(is_pool).filter_map(owner).collect()
     }

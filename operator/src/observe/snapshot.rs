@@ -53,13 +53,16 @@ pub fn fleet_snapshot(
     plan::FleetSnapshot { cloud_nodes, reserve_millis: reserve.unwrap_or(0), models: models.collect() }
 }
 
+/// Models as the sites before saw them: most see the same.
+pub type Seen = BTreeMap<plan::ModelName, Arc<plan::Model>>;
+
 pub fn site_snapshot(
     world: &World,
     fleet: &EdgeFleet,
-    name: &str,
-    site: &SiteView,
+    (name, site): (&str, &SiteView),
     models: &[Resolved<'_>],
     offers: &BTreeMap<plan::ModelName, plan::CloudOffer>,
+    seen: &mut Seen,
 ) -> plan::Snapshot {
     let spec = site.object.as_ref().map(|site| &site.spec);
     let measured = OfSite::of_nodes(world, &site.nodes);
@@ -69,7 +72,15 @@ pub fn site_snapshot(
             _ => None,
         };
         let at = At { site: site.labels(), priority: world.priority_of(model), closed, measured: &measured, offers };
-        Arc::new(plan_model(model, version, &at))
+        let model = plan_model(model, version, &at);
+        match seen.get(&model.name).filter(|seen| ***seen == model) {
+            Some(same) => Arc::clone(same),
+            None => {
+                let new = Arc::new(model);
+                seen.insert(new.name.clone(), Arc::clone(&new));
+                new
+            }
+        }
     };
     let current = models.iter().filter_map(|(model, _)| Some((model_name(model), home(world, model, name)?)));
     plan::Snapshot {

@@ -1,6 +1,6 @@
 //! What wakes us: one watch per kind, each with its own store and its own backoff, so that none holds up another.
 
-use super::{Deployment, NAME_LABEL, Pod, TRAINING_POD};
+use super::{Deployment, NAME_LABEL, Placement, Pod, TRAINING_POD};
 use crate::metrics::{KindLabel, Metrics};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -12,9 +12,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::reflector::{self, ObjectRef, Store};
 use kube_runtime::watcher::{self, Event, watcher};
 use kube_runtime::{WatchStreamExt, reflector::store::WriterDropped};
-use sconce_api::{
-    EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgePlacement, EdgeSite, EdgeTraining, labels,
-};
+use sconce_api::{EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgeSite, EdgeTraining, labels};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::watch;
@@ -32,7 +30,7 @@ pub struct Stores {
     pub edge_nodes: Store<EdgeNode>,
     pub models: Store<EdgeModel>,
     pub versions: Store<EdgeModelVersion>,
-    pub placements: Store<EdgePlacement>,
+    pub placements: Store<Placement>,
     pub trainings: Store<EdgeTraining>,
     pub datasets: Store<EdgeDataset>,
     pub nodes: Store<Node>,
@@ -61,7 +59,7 @@ impl Stores {
             edge_nodes: door.store(all.clone(), as_it_is),
             models: door.store(all.clone(), as_it_is),
             versions: door.store(all.clone(), as_it_is),
-            placements: door.store(all.clone(), compact),
+            placements: door.store(all.clone(), as_it_is),
             priority_classes: door.store(all.clone(), as_it_is),
             trainings: door.store(all.clone(), as_it_is),
             datasets: door.store(all.clone(), as_it_is),
@@ -186,17 +184,6 @@ where
 }
 
 fn as_it_is<K>(_: &mut K) {}
-
-/// Lists that were read element by element have room for more than they will ever have.
-fn compact(placement: &mut EdgePlacement) {
-    placement.metadata.owner_references.iter_mut().for_each(Vec::shrink_to_fit);
-    if let Some(status) = &mut placement.status {
-        status.conditions.shrink_to_fit();
-        status.rejected.shrink_to_fit();
-        status.endpoints.shrink_to_fit();
-        status.decision.iter_mut().for_each(|decision| decision.nodes.shrink_to_fit());
-    }
-}
 
 /// Images and volumes of a node are long lists that nobody here reads.
 pub fn prune_node(node: &mut Node) {

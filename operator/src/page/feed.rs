@@ -1,11 +1,10 @@
 //! What a browser is told, and when: everything at first, then only what changed. Who reads slowly gets fewer, later steps.
 
 use super::view::{View, view};
-use crate::observe::{Key, Stores, World, observe};
+use crate::observe::{Key, Placement, Stores, World, observe};
 use futures::{Stream, stream};
 use jiff::Timestamp;
 use kube_runtime::reflector::ObjectRef;
-use sconce_api::EdgePlacement;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -16,7 +15,7 @@ const PACE: Duration = Duration::from_millis(500);
 /// Where the page reads what it shows.
 pub trait Source: Send + Sync + 'static {
     fn world(&self) -> World;
-    fn placement(&self, key: &Key) -> Option<Arc<EdgePlacement>>;
+    fn placement(&self, key: &Key) -> Option<Arc<Placement>>;
 }
 
 impl Source for Stores {
@@ -24,7 +23,7 @@ impl Source for Stores {
         observe(self, Timestamp::now())
     }
 
-    fn placement(&self, (namespace, name): &Key) -> Option<Arc<EdgePlacement>> {
+    fn placement(&self, (namespace, name): &Key) -> Option<Arc<Placement>> {
         self.placements.get(&ObjectRef::new(name).within(namespace))
     }
 }
@@ -61,7 +60,7 @@ impl Board {
         views
     }
 
-    pub fn placement(&self, key: &Key) -> Option<Arc<EdgePlacement>> {
+    pub fn placement(&self, key: &Key) -> Option<Arc<Placement>> {
         self.source.placement(key)
     }
 

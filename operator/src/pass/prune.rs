@@ -3,14 +3,14 @@
 use super::site::farewell;
 use super::{Input, Steps};
 use crate::apply::{Target, Write};
-use crate::observe::{Deployment, Key, World, by_model};
+use crate::observe::{Deployment, Key, Placement, World, by_model};
 use crate::render::Kind;
 use crate::retire::{Fate, fate};
 use crate::status::PoolView;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
-use sconce_api::{EdgeModel, EdgePlacement};
+use sconce_api::EdgeModel;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub struct Decided<'a> {
@@ -29,7 +29,7 @@ pub struct Owned<'a> {
     pub deployments: BTreeMap<Key, Vec<&'a Deployment>>,
     services: BTreeMap<Key, Vec<&'a Service>>,
     disruption_budgets: BTreeMap<Key, Vec<&'a PodDisruptionBudget>>,
-    placements: BTreeMap<Key, Vec<&'a EdgePlacement>>,
+    placements: BTreeMap<Key, Vec<&'a Placement>>,
 }
 
 impl<'a> Owned<'a> {

@@ -6,7 +6,7 @@ use super::prune::{Decided as PruneInput, Owned, prune};
 use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
-use crate::observe::{FleetView, Key, SiteView, World, fleet_snapshot, model_name, site_snapshot};
+use crate::observe::{FleetView, Key, Placement, Seen, SiteView, World, fleet_snapshot, model_name, site_snapshot};
 use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods};
 use crate::retire::Fate;
@@ -99,10 +99,10 @@ pub fn plan_all<'a>(
         caught(|| format!("fleet {fleet}"), panics, decided)
     };
     let offers = fleet_plan(panics, &BTreeMap::new())?.1.offers;
-    let mut sites = Vec::new();
+    let (mut sites, mut seen) = (Vec::new(), Seen::new());
     for (name, site) in view.sites.iter().filter(|(_, site)| site.object.is_some()) {
         let selected: Vec<Resolved<'_>> = models.iter().filter(|(model, _)| selects(model, site)).copied().collect();
-        let mut snapshot = site_snapshot(world, &view.fleet, name, site, &selected, &offers);
+        let mut snapshot = site_snapshot(world, &view.fleet, (name, site), &selected, &offers, &mut seen);
         if pace == Pace::AtOnce {
             snapshot.stability.settle_seconds = 0;
         }
@@ -148,11 +148,11 @@ fn hold_losses(
         .iter()
         .flat_map(|site| site.snapshot.models.iter().map(|model| (site.name.as_str(), &model.name)))
         .collect();
-    let is_unwanted = |(key, live): &(&Key, &Arc<EdgePlacement>)| {
+    let is_unwanted = |(key, live): &(&Key, &Arc<Placement>)| {
         !wanted.contains(&(live.spec.site_ref.name.as_str(), &named(key, live)))
     };
     // Of a site that has nodes and is not registered, or cannot be read, nothing goes until it is.
-    let is_unread = |(_, live): &(&Key, &Arc<EdgePlacement>)| {
+    let is_unread = |(_, live): &(&Key, &Arc<Placement>)| {
         view.sites.get(&live.spec.site_ref.name).is_some_and(|site| site.object.is_none())
     };
     let (unread, unwanted): (Vec<_>, Vec<_>) = all.clone().filter(is_unwanted).partition(is_unread);
@@ -195,7 +195,7 @@ fn hold_moves(world: &World, view: &FleetView, sites: &mut [Planned<'_>]) -> Opt
         let movers = site.plan.placements.iter().filter_map(|placement| Some((placement.moves?, &placement.model)));
         movers.map(|(urgency, model)| (urgency, (site.name.clone(), model.clone())))
     });
-    let moved = |live: &Arc<EdgePlacement>| {
+    let moved = |live: &Arc<Placement>| {
         let decision = live.status.as_ref()?.decision.as_ref()?;
         let is_here = decision.left.is_some() && view.sites.contains_key(&live.spec.site_ref.name);
         is_here.then_some(decision.since.0)
@@ -354,7 +354,7 @@ fn at_site(
     let observed = placement.map(|placement| status::observed(world, &view.nodes, model, placement.tier));
     let (new, outcome) = status::edge_placement(
         world,
-        live.map(AsRef::as_ref),
+        live.map(|live| &***live),
         (site, model.spec.terms_at(view.labels())),
         decided,
         &place,

@@ -233,16 +233,12 @@ pub fn live<'a>(world: &'a World, object: &Object) -> Option<Cow<'a, Fields>> {
     let key = (object.namespace.clone(), object.name.clone());
     match object.kind {
         Kind::Deployment => world.deployments.get(&key).map(|live| Cow::Borrowed(&live.fields)),
-        // Most of it is its status, of which nothing is asked.
-        Kind::EdgePlacement => world
-            .placements
-            .get(&key)
-            .map(|live| Cow::Owned(Fields::of(&json!({"metadata": live.metadata, "spec": live.spec})))),
+        Kind::EdgePlacement => world.placements.get(&key).map(|live| Cow::Borrowed(&live.fields)),
         kind => whole(world, kind, &key).map(|live| Cow::Owned(Fields::of(&live))),
     }
 }
 
-/// A live object, as JSON; of Deployments none is held whole.
+/// A live object, as JSON; of Deployments and EdgePlacements none is held whole.
 pub fn whole(world: &World, kind: Kind, key: &Key) -> Option<Value> {
     fn json<K: serde::Serialize>(object: Option<&Arc<K>>) -> Option<Value> {
         object.and_then(|object| serde_json::to_value(object.as_ref()).ok())
@@ -253,7 +249,7 @@ pub fn whole(world: &World, kind: Kind, key: &Key) -> Option<Value> {
         Kind::EdgeNode => json(world.edge_nodes.get(key)),
         Kind::EdgeModel => json(world.models.get(key)),
         Kind::EdgeModelVersion => json(world.versions.get(key)),
-        Kind::EdgePlacement => json(world.placements.get(key)),
+        Kind::EdgePlacement => None,
         Kind::EdgeTraining => json(world.trainings.get(key)),
         Kind::Deployment => None,
         Kind::Service => json(world.services.get(key)),

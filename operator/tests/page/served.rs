@@ -1,7 +1,6 @@
 //! A page that is served, and whose world the test changes.
 
-use sconce_api::EdgePlacement;
-use sconce_operator::observe::{Key, World};
+use sconce_operator::observe::{Key, Placement, World};
 use sconce_operator::page::{Source, serve_page};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -25,7 +24,7 @@ impl Source for Made {
         self.0.lock().unwrap().clone()
     }
 
-    fn placement(&self, key: &Key) -> Option<Arc<EdgePlacement>> {
+    fn placement(&self, key: &Key) -> Option<Arc<Placement>> {
         self.0.lock().unwrap().placements.get(key).cloned()
     }
 }

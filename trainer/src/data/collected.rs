@@ -23,9 +23,8 @@ struct Sample {
     class: u8,
     group: String,
     probability: f64,
-    /// Filled up to the longest, of sequences of any length.
     xs: Vec<f32>,
-    /// Of those.
+    /// Of sequences of any length.
     steps: Option<usize>,
 }
 
@@ -147,9 +146,8 @@ fn input(row: &Row, content: &[u8], wanted: Wanted<'_>) -> Result<(Vec<f32>, Opt
                     "a tensor of {got:?}, the network takes {input:?} or sequences from {shortest} steps on"
                 ));
             }
-            let (steps, mut xs) = (*steps, tensor.values);
-            xs.resize(input.iter().product(), 0.0);
-            Ok((xs, Some(steps)))
+            let steps = *steps;
+            Ok((tensor.values, Some(steps)))
         }
         other => Err(format!("it is a file of {other}; images and tensors can be learned from")),
     }
@@ -237,7 +235,7 @@ mod tests {
         let one_step =
             [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &two].concat();
         let any = Wanted { input: &[3, 2], shortest: Some(1), ..wanted };
-        assert_eq!(input(&row("npy"), &one_step, any).unwrap(), (vec![3.0, -1.0, 0.0, 0.0, 0.0, 0.0], Some(1)));
+        assert_eq!(input(&row("npy"), &one_step, any).unwrap(), (vec![3.0, -1.0], Some(1)));
         let error = input(&row("npy"), &one_step, Wanted { shortest: Some(2), ..any }).unwrap_err();
         assert_eq!(error, "a tensor of [1, 1, 2], the network takes [3, 2] or sequences from 2 steps on");
         assert!(input(&row("wav"), b"RIFF", wanted).unwrap_err().starts_with("it is a file of wav"));

@@ -36,7 +36,10 @@ fn add(all: &mut Samples, more: Samples, name: &str, wanted: Wanted<'_>) -> Resu
         ready.extend(xs);
     }
     all.labels.extend(more.labels);
-    all.lengths.extend(more.lengths);
+    if wanted.shortest.is_some() {
+        // What does not say is as long as the longest.
+        all.lengths.extend((0..count).map(|row| more.lengths.get(row).copied().unwrap_or(wanted.input[0])));
+    }
     // A row that has no group is its own.
     let own = |row: usize| hashed(format!("{name} {row}").as_bytes());
     all.groups.extend((0..count).map(|row| more.groups.get(row).copied().unwrap_or_else(|| own(row))));
@@ -79,5 +82,25 @@ mod tests {
         assert_eq!(mixed.test.samples.labels[10..], labels);
         let (first, second) = mixed.train.split(0.2, 7, "validation");
         assert!(second.groups.iter().all(|group| !first.groups.contains(group)));
+    }
+
+    #[test]
+    fn shorter_sequences_stay_as_long_as_they_are_beside_others() {
+        let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
+        let wanted = Wanted { preprocess: &preprocess, input: &[28, 28], shortest: Some(1), classes: 10 };
+        let [pictures, mut shorter] = [1, 2].map(|seed| synthetic::digits(50, seed));
+        let of = |samples: &mut Samples| {
+            samples.lengths = (0..samples.len()).map(|row| 3 + row % 5).collect();
+            let values = samples.lengths.iter().enumerate().flat_map(|(row, steps)| vec![row as f32; 28 * steps]);
+            samples.inputs = Inputs::Ready(values.collect());
+        };
+        of(&mut shorter.train);
+        of(&mut shorter.test.samples);
+        let mixed = together(vec![pictures, shorter], wanted).unwrap().train;
+        assert_eq!(mixed.lengths[39..45], [28, 3, 4, 5, 6, 7]);
+        let few = mixed.select(&[42, 0, 41]);
+        assert_eq!(few.lengths, [5, 28, 4]);
+        let Inputs::Ready(xs) = few.inputs else { panic!("they are ready") };
+        assert_eq!((xs.len(), xs[0], xs[28 * 33]), (28 * 37, 2.0, 1.0));
     }
 }

@@ -15,6 +15,7 @@ use sconce_model::graph::Graph;
 use sconce_model::idx::{IdxError, Images};
 use sconce_model::network::{generator, unit};
 use sconce_model::preprocess::{Preprocess, PreprocessError};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -27,7 +28,7 @@ pub struct Samples {
     pub groups: Vec<u64>,
     /// How much each counts in training; none = all alike.
     pub weights: Vec<f32>,
-    /// Steps of each, of sequences of any length, which lie filled up to the longest; none = all have as many.
+    /// Steps of each, of sequences of any length; none = all have as many.
     pub lengths: Vec<usize>,
 }
 
@@ -231,8 +232,8 @@ impl Samples {
                 Inputs::Images(Images { count: indices.len(), height, width, pixels })
             }
             Inputs::Ready(xs) => {
-                let size = xs.len() / self.len().max(1);
-                Inputs::Ready(indices.iter().flat_map(|&index| &xs[index * size..][..size]).copied().collect())
+                let rows = rows(xs.len(), self.len(), &self.lengths);
+                Inputs::Ready(indices.iter().flat_map(|&index| &xs[rows[index].clone()]).copied().collect())
             }
         };
         let labels = indices.iter().map(|&index| self.labels[index]).collect();
@@ -254,6 +255,19 @@ impl Samples {
         let (second, first) = order.split_at(held_out.min(self.len()));
         (self.select(first), self.select(second))
     }
+}
+
+/// Where each of `count` samples lies among so many values: all have as many, or as many for each step.
+pub(crate) fn rows(values: usize, count: usize, lengths: &[usize]) -> Vec<Range<usize>> {
+    let all = if lengths.is_empty() { count } else { lengths.iter().sum() };
+    let each = values / all.max(1);
+    let mut end = 0;
+    let row = |index: usize| {
+        let begin = end;
+        end += each * lengths.get(index).copied().unwrap_or(1);
+        begin..end
+    };
+    (0..count).map(row).collect()
 }
 
 /// A permutation of `0..count`, drawn by the seed and a name.

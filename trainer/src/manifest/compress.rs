@@ -2,6 +2,7 @@
 
 use super::{Fault, share};
 use sconce_model::architecture::{Architecture, Layer};
+use sconce_model::graph::Graph;
 use sconce_model::variant::quantisable;
 use serde::Deserialize;
 
@@ -154,6 +155,14 @@ impl Compress {
         student.trainable().map_err(|error| in_student(error.to_string()))?;
         if (student.units(), student.classifies()) != (graph.units(), graph.classifies()) {
             let why = format!("{} outputs, the teacher has {}; end as it does", student.units(), graph.units());
+            return Err(in_student(why));
+        }
+        let shortest = |graph: &Graph| graph.lengths().map(|lengths| *lengths.start());
+        if let (Some(own), Some(teachers)) = (shortest(&student), shortest(&graph))
+            && own > teachers
+        {
+            let why =
+                format!("sequences from {own} steps on, the teacher takes {teachers}; make windows shorter, or pad");
             return Err(in_student(why));
         }
         Ok(())

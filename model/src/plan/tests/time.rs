@@ -84,7 +84,7 @@ fn requests_of_all_lengths_are_answered_together() {
     let longest = inputs(&network, 1, 3);
     let requests: Vec<Tensor> =
         (3..=40).chain([5, 5, 40, 3]).map(|steps| longest.narrow(1, 0, steps).unwrap().contiguous().unwrap()).collect();
-    let mut scratch = plan.scratch(2);
+    let mut scratch = plan.scratch(3);
     let together = plan.infer(cpu, &requests.iter().collect::<Vec<_>>(), &mut scratch).unwrap();
     for (xs, ys) in requests.iter().zip(&together) {
         assert_eq!(values(ys), values(&infer(&plan, cpu, xs)), "{} steps", xs.dims()[1]);

@@ -139,6 +139,7 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
         let (Write::Create(object) | Write::Apply { object, .. } | Write::Label(object)) = write else { continue };
         let at = (object.namespace.clone(), object.name.clone());
         let before = world.deployments.get(&at).filter(|_| object.kind == Kind::Deployment).cloned();
+        let placed_before = world.placements.get(&at).filter(|_| object.kind == Kind::EdgePlacement).cloned();
         let mut live = whole(&world, object.kind, &at)
             .unwrap_or_else(|| json!({"metadata": {"generation": 1, "uid": object.name}}));
         if let Write::Label(_) = write {
@@ -151,12 +152,22 @@ fn carried_out(mut world: World, steps: &Steps) -> World {
             (now.metadata, now.retire_at) = (before.metadata.clone(), before.retire_at.clone());
             (now.ready_replicas, now.refused) = (before.ready_replicas, before.refused.clone());
         }
+        if let Some(before) = placed_before {
+            let now = world.placements.get_mut(&at).map(Arc::make_mut).unwrap();
+            (now.metadata, now.status) = (before.metadata.clone(), before.status.clone());
+        }
     }
     for write in &steps.statuses {
         let Write::Status { object, .. } = write else { continue };
         let at = (object.namespace.clone(), object.name.clone());
+        let status = object.body()["status"].take();
+        if object.kind == Kind::EdgePlacement {
+            let live = world.placements.get_mut(&at).map(Arc::make_mut).unwrap();
+            live.status = serde_json::from_value(status).unwrap();
+            continue;
+        }
         let mut live = whole(&world, object.kind, &at).unwrap();
-        live["status"] = object.body()["status"].take();
+        live["status"] = status;
         placed(&mut world, object.kind, live);
     }
     for write in &steps.farewells {
