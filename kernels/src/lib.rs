@@ -23,6 +23,7 @@ pub mod shape;
 mod sums;
 pub mod threads;
 mod tile;
+pub mod turn;
 mod wide;
 pub mod winograd;
 

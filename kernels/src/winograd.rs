@@ -4,11 +4,13 @@
 //! rows of a product with the weights of that place; of the sixteen products of a tile, sums make its 2×2 outputs. Each output takes
 //! the same steps in any batch and on any instruction set, but not those of [`crate::gemm::gemm`]: its last bits differ.
 
+mod gradient;
 mod sums;
+
+pub use gradient::{gradient, gradient_work};
 
 use std::ops::Range;
 
-use crate::Cpu;
 use crate::aligned::Aligned;
 use crate::epilogue::Epilogue;
 use crate::gemm::{Alone, By, Keep, To};
@@ -18,7 +20,8 @@ use crate::rows::Rows;
 use crate::shape::{Image, Window};
 use crate::sums::Float;
 use crate::threads::Shared;
-use sums::{Bring, Leave, spread};
+use crate::{Cpu, IsaToken};
+use sums::{Bring, Leave, Weigh};
 
 /// Outputs along a side of a tile, and values that they are made of.
 const STEP: usize = 2;
@@ -37,17 +40,52 @@ const FEWEST_TILES: usize = 12;
 /// Of fewer channels products are so short that sums before and behind them take as long as they save.
 const FEWEST_CHANNELS: usize = 32;
 
-/// The weights of such a convolution, and what it is of.
+/// What such a convolution is of, in tiles.
 #[derive(Clone, Debug)]
-pub struct Winograd {
+pub struct Tiles {
     image: Image,
     window: Window,
     /// With the outputs as channels.
     output: Image,
-    /// For each place, panels as [`crate::pack::Packed`] has them.
-    panels: Aligned<f32>,
     /// What stands in the padding.
     zeros: Vec<f32>,
+}
+
+impl Tiles {
+    /// # Panics
+    /// If the kernel is not 3×3 by strides of one, channels or outputs are no multiple of 16, or as [`Window::output`].
+    pub fn new(image: Image, window: Window, outputs: usize) -> Self {
+        assert_eq!((window.kernel, window.stride), ([3, 3], [1, 1]), "a kernel of 3×3 by strides of one");
+        let (channels, output) = (image.channels, Image { channels: outputs, ..window.output(image) });
+        assert!(channels.is_multiple_of(LANES) && outputs.is_multiple_of(LANES), "{channels} to {outputs} channels");
+        Self { image, window, output, zeros: vec![0.0; channels.max(outputs)] }
+    }
+
+    /// Where a tile begins: its image, and the outputs that it makes.
+    fn place(&self, tile: usize) -> (usize, usize, usize) {
+        let (across, of_image) = (self.output.width.div_ceil(STEP), tiles(self.output));
+        let (image, within) = (tile / of_image, tile % of_image);
+        (image, within / across * STEP, within % across * STEP)
+    }
+
+    /// Values of one tile, and products, or as many others.
+    fn of_tile(&self) -> usize {
+        PLACES * (self.image.channels + self.output.channels)
+    }
+
+    /// Tiles that are under way together, of which there are so many, and at least so many wanted.
+    fn at_once(&self, all: usize, least: usize) -> usize {
+        let most = (BLOCK / self.of_tile() / ROWS).max(1) * ROWS;
+        most.max(least).min(all)
+    }
+}
+
+/// The weights of such a convolution, and what it is of.
+#[derive(Clone, Debug)]
+pub struct Winograd {
+    tiles: Tiles,
+    /// For each place, panels as [`crate::pack::Packed`] has them.
+    panels: Aligned<f32>,
 }
 
 impl Winograd {
@@ -61,33 +99,40 @@ impl Winograd {
     /// `weight(output, k)` is as for rows of [`crate::rows::Taps::convolution`]: `k` is (kernel row, kernel column, channel).
     ///
     /// # Panics
-    /// If the kernel is not 3×3 by strides of one, channels or outputs are no multiple of 16, or as [`Window::output`].
+    /// As [`Tiles::new`].
     pub fn new(image: Image, window: Window, outputs: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
-        assert_eq!((window.kernel, window.stride), ([3, 3], [1, 1]), "a kernel of 3×3 by strides of one");
-        let (channels, output) = (image.channels, Image { channels: outputs, ..window.output(image) });
-        assert!(channels.is_multiple_of(LANES) && outputs.is_multiple_of(LANES), "{channels} to {outputs} channels");
-        let of_place = channels * outputs;
-        let mut panels = Aligned::zeros(PLACES * of_place);
-        let values: &mut [f32] = &mut panels;
-        for first in (0..outputs).step_by(LANES) {
-            for channel in 0..channels {
-                let of_tap = |tap: usize| std::array::from_fn(|lane| weight(first + lane, tap * channels + channel));
-                let at = first * channels + channel * LANES;
-                for (place, of_place_values) in spread(std::array::from_fn(of_tap)).iter().enumerate() {
-                    values[place * of_place + at..][..LANES].copy_from_slice(of_place_values);
-                }
-            }
-        }
-        Self { image, window, output, panels, zeros: vec![0.0; channels] }
+        let channels = image.channels;
+        let lines = (0..channels).flat_map(|channel| (0..9).map(move |tap| tap * channels + channel));
+        let lines: Vec<f32> = lines
+            .flat_map(|k| (0..outputs).map(move |output| (output, k)))
+            .map(|(output, k)| weight(output, k))
+            .collect();
+        Self::of_lines(IsaToken::all_present()[0], image, window, outputs, &lines)
+    }
+
+    /// The same of weights as `(channel, kernel row, kernel column, output)`.
+    ///
+    /// # Panics
+    /// As [`Tiles::new`], or if there are not as many.
+    pub fn of_lines(isa: IsaToken, image: Image, window: Window, outputs: usize, lines: &[f32]) -> Self {
+        let (tiles, channels) = (Tiles::new(image, window, outputs), image.channels);
+        assert_eq!(lines.len(), 9 * channels * outputs, "one weight for each tap, channel and output");
+        let mut panels = Aligned::zeros(PLACES * channels * outputs);
+        isa.run(Weigh { lines, outputs, panels: &mut panels });
+        Self { tiles, panels }
     }
 
     /// Weights of one output, as the network has them.
     pub fn depth(&self) -> usize {
-        9 * self.image.channels
+        9 * self.tiles.image.channels
+    }
+
+    pub fn input(&self) -> Image {
+        self.tiles.image
     }
 
     pub fn output(&self) -> Image {
-        self.output
+        self.tiles.output
     }
 
     /// In memory.
@@ -97,25 +142,11 @@ impl Winograd {
 
     /// Values that [`convolve`] needs beside its output, for so many images: at most so many times what one needs.
     pub fn work(&self, images: usize) -> usize {
-        self.at_once(images) * self.of_tile() + 2 * PLACES * LANES
+        self.at_once(images) * self.tiles.of_tile() + 2 * PLACES * LANES
     }
 
-    /// Values of one tile, and products.
-    fn of_tile(&self) -> usize {
-        PLACES * (self.image.channels + self.output.channels)
-    }
-
-    /// Tiles that are under way together.
     fn at_once(&self, images: usize) -> usize {
-        let most = (BLOCK / self.of_tile() / ROWS).max(1) * ROWS;
-        most.min(images * tiles(self.output))
-    }
-
-    /// Where a tile begins: its image, and the outputs that it makes.
-    fn place(&self, tile: usize) -> (usize, usize, usize) {
-        let (across, of_image) = (self.output.width.div_ceil(STEP), tiles(self.output));
-        let (image, within) = (tile / of_image, tile % of_image);
-        (image, within / across * STEP, within % across * STEP)
+        self.tiles.at_once(images * tiles(self.tiles.output), 1)
     }
 }
 
@@ -136,7 +167,7 @@ pub fn convolve<'a>(
     work: &mut [f32],
     out: impl Into<Out<'a>>,
 ) {
-    let (image, output, out) = (by.image, by.output, &out.into());
+    let (image, output, out) = (by.tiles.image, by.tiles.output, &out.into());
     assert!(xs.len().is_multiple_of(image.len()), "{} values are no images of {image:?}", xs.len());
     let images = xs.len() / image.len();
     assert_eq!(out.len(), images * output.len(), "one output image per image");
@@ -158,19 +189,28 @@ pub fn convolve<'a>(
             });
         };
         let (stride, shared) = (strides[0], Shared::new(values));
-        tiles(image.channels / LANES, &|tiles| cpu.isa.run(Bring { by, xs, tiles, first, values: shared, stride }));
+        tiles(image.channels / LANES, &|tiles| {
+            cpu.isa.run(Bring {
+                of: &by.tiles,
+                xs,
+                tiles,
+                first,
+                values: shared,
+                strides: [stride, image.channels, LANES],
+            })
+        });
         multiply(cpu, by, block.len(), values, products, strides);
         let (stride, products) = (strides[1], &*products);
         tiles(output.channels / LANES, &|tiles| match out.only_floats() {
-            Some(out) => cpu.isa.run(Leave { by, epilogue, tiles, first, products, stride, out }),
-            None => cpu.isa.run(Leave { by, epilogue, tiles, first, products, stride, out: out.ends() }),
+            Some(out) => cpu.isa.run(Leave { of: &by.tiles, epilogue, tiles, first, products, stride, out }),
+            None => cpu.isa.run(Leave { of: &by.tiles, epilogue, tiles, first, products, stride, out: out.ends() }),
         });
     }
 }
 
 /// The values of so many tiles with the weights, place by place.
 fn multiply(cpu: Cpu<'_>, by: &Winograd, tiles: usize, values: &[f32], products: &mut [f32], strides: [usize; 2]) {
-    let (depth, outputs) = (by.image.channels, by.output.channels);
+    let (depth, outputs) = (by.tiles.image.channels, by.tiles.output.channels);
     let products = Shared::new(products);
     cpu.threads.run(PLACES, &|place| {
         let rows = Rows::dense(&values[place * strides[0]..][..tiles * depth], depth);

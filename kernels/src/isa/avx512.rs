@@ -31,6 +31,11 @@ macro_rules! floats {
             // SAFETY: a prefetch touches no memory.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
+        #[inline(always)]
+        fn turn(self, square: [__m512; LANES]) -> [__m512; LANES] {
+            // SAFETY: `self` exists only where the CPU has the instructions.
+            unsafe { turn(square) }
+        }
         instructions! {
             fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
             fn load(xs: &[f32; LANES]) -> __m512 { _mm512_loadu_ps(xs.as_ptr()) }
@@ -74,6 +79,41 @@ macro_rules! floats {
             }
         }
     };
+}
+
+/// Neighbours, then pairs of them, within each quarter; then quarters.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn turn(mut x: [__m512; LANES]) -> [__m512; LANES] {
+    let mut y = x;
+    // SAFETY: the caller's promise.
+    unsafe {
+        for i in 0..8 {
+            y[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+            y[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+        }
+        for i in 0..4 {
+            for half in 0..2 {
+                let (a, b) = (_mm512_castps_pd(y[4 * i + half]), _mm512_castps_pd(y[4 * i + 2 + half]));
+                x[4 * i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                x[4 * i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+        }
+        // Now `x[4 * i + j]` has, in quarter `q`, lane `4 * q + j` of the vectors from `4 * i` on.
+        for j in 0..4 {
+            let (low, high) = (x[j], x[4 + j]);
+            let (third, last) = (x[8 + j], x[12 + j]);
+            let [a, b] = [_mm512_shuffle_f32x4::<0x88>(low, high), _mm512_shuffle_f32x4::<0xdd>(low, high)];
+            let [c, d] = [_mm512_shuffle_f32x4::<0x88>(third, last), _mm512_shuffle_f32x4::<0xdd>(third, last)];
+            y[j] = _mm512_shuffle_f32x4::<0x88>(a, c);
+            y[8 + j] = _mm512_shuffle_f32x4::<0xdd>(a, c);
+            y[4 + j] = _mm512_shuffle_f32x4::<0x88>(b, d);
+            y[12 + j] = _mm512_shuffle_f32x4::<0xdd>(b, d);
+        }
+    }
+    y
 }
 
 fn mask(n: usize) -> u16 {

@@ -122,6 +122,23 @@ pub(crate) trait Isa: Copy {
         lanes
     }
 
+    /// Lanes as vectors: the first of each become the first vector.
+    #[inline(always)]
+    fn turn(self, square: [Self::F; LANES]) -> [Self::F; LANES] {
+        let (mut rows, mut turned) = ([[0.0; LANES]; LANES], square);
+        for row in 0..LANES {
+            self.store(square[row], &mut rows[row]);
+        }
+        for lane in 0..LANES {
+            let mut line = [0.0; LANES];
+            for row in 0..LANES {
+                line[row] = rows[row][lane];
+            }
+            turned[lane] = self.load(&line);
+        }
+        turned
+    }
+
     /// One value of all lanes, taken in halves: the same order everywhere.
     #[inline(always)]
     fn fold(self, x: Self::F, join: impl Fn(f32, f32) -> f32) -> f32 {

@@ -2,46 +2,71 @@
 
 use std::ops::Range;
 
-use super::{PLACES, SIDE, STEP, Winograd};
+use super::{PLACES, SIDE, STEP, Tiles};
 use crate::epilogue::Epilogue;
 use crate::isa::{Body, Isa, LANES};
 use crate::out::Sink;
 use crate::threads::Shared;
 
-/// The weights of sixteen outputs.
-type Lanes = [f32; LANES];
-
 /// From the nine taps of kernels to the sixteen places.
-pub(super) fn spread(taps: [Lanes; 9]) -> [Lanes; PLACES] {
-    let of_line = |line: usize| along([&taps[3 * line], &taps[3 * line + 1], &taps[3 * line + 2]]);
-    let lines: [_; 3] = std::array::from_fn(of_line);
-    let mut places = [[0.0; LANES]; PLACES];
-    for column in 0..SIDE {
-        let of_column = along([&lines[0][column], &lines[1][column], &lines[2][column]]);
-        for (row, place) in of_column.into_iter().enumerate() {
-            places[row * SIDE + column] = place;
+pub(super) struct Weigh<'a> {
+    /// `(channel, tap, output)`.
+    pub lines: &'a [f32],
+    pub outputs: usize,
+    /// For each place, for each sixteen outputs, for each channel.
+    pub panels: &'a mut [f32],
+}
+
+impl Body for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { lines, outputs, panels } = self;
+        let channels = lines.len() / (9 * outputs);
+        for (channel, taps) in lines.chunks_exact(9 * outputs).enumerate() {
+            for first in (0..outputs).step_by(LANES) {
+                let mut columns = [[isa.splat(0.0); 3]; SIDE];
+                for line in 0..3 {
+                    let mut of_line = [isa.splat(0.0); 3];
+                    for tap in 0..3 {
+                        of_line[tap] = isa.read(&taps[(3 * line + tap) * outputs + first..], 0.0);
+                    }
+                    let spread = weighed(isa, of_line);
+                    for column in 0..SIDE {
+                        columns[column][line] = spread[column];
+                    }
+                }
+                for column in 0..SIDE {
+                    let places = weighed(isa, columns[column]);
+                    for row in 0..SIDE {
+                        let at = (row * SIDE + column) * channels * outputs + first * channels + channel * LANES;
+                        isa.write(places[row], &mut panels[at..at + LANES]);
+                    }
+                }
+            }
         }
     }
-    places
 }
 
 /// Along one side of kernels.
-fn along([a, b, c]: [&Lanes; 3]) -> [Lanes; SIDE] {
-    let ends: Lanes = std::array::from_fn(|lane| a[lane] + c[lane]);
-    let sum = std::array::from_fn(|lane| 0.5 * (ends[lane] + b[lane]));
-    [*a, sum, std::array::from_fn(|lane| 0.5 * (ends[lane] - b[lane])), *c]
+#[inline(always)]
+fn weighed<I: Isa>(isa: I, [a, b, c]: [I::F; 3]) -> [I::F; SIDE] {
+    let (half, ends) = (isa.splat(0.5), isa.add(a, c));
+    [a, isa.mul(half, isa.add(ends, b)), isa.mul(half, isa.sub(ends, b)), c]
 }
 
 /// From images to the values of tiles.
 pub(super) struct Bring<'a> {
-    pub by: &'a Winograd,
+    pub of: &'a Tiles,
     pub xs: &'a [f32],
     pub tiles: Range<usize>,
     /// Of the block.
     pub first: usize,
     pub values: Shared<'a, f32>,
-    /// From one place to the next.
-    pub stride: usize,
+    /// From one place to the next, from one tile, and from sixteen channels.
+    pub strides: [usize; 3],
 }
 
 impl Body for Bring<'_> {
@@ -50,9 +75,10 @@ impl Body for Bring<'_> {
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
     fn run<I: Isa>(self, isa: I) {
-        let Self { by: Winograd { image, window, zeros, .. }, xs, values, stride, .. } = self;
+        let Self { of: Tiles { image, window, zeros, .. }, xs, values, strides: [of_place, of_tile, of_lanes], .. } =
+            self;
         for tile in self.tiles.clone() {
-            let (index, y, x) = self.by.place(tile);
+            let (index, y, x) = self.of.place(tile);
             let pixel = |row: usize, column: usize| {
                 let row = (y + row).checked_sub(window.padding[0]).filter(|row| *row < image.height);
                 let column = (x + column).checked_sub(window.padding[1]).filter(|column| *column < image.width);
@@ -79,11 +105,11 @@ impl Body for Bring<'_> {
                         d[row * SIDE + column] = line[row];
                     }
                 }
-                let at = (tile - self.first) * image.channels + channel;
+                let at = (tile - self.first) * of_tile + channel / LANES * of_lanes;
                 for row in 0..SIDE {
                     let line = brought(isa, [d[row * SIDE], d[row * SIDE + 1], d[row * SIDE + 2], d[row * SIDE + 3]]);
                     for column in 0..SIDE {
-                        let at = (row * SIDE + column) * stride + at;
+                        let at = (row * SIDE + column) * of_place + at;
                         // SAFETY: the tile's values are nobody else's, and there is one for each place and channel.
                         isa.write(line[column], unsafe { values.part(at..at + LANES) });
                     }
@@ -107,7 +133,7 @@ fn left<I: Isa>(isa: I, [a, b, c, d]: [I::F; SIDE]) -> [I::F; STEP] {
 
 /// From products to outputs.
 pub(super) struct Leave<'a, S> {
-    pub by: &'a Winograd,
+    pub of: &'a Tiles,
     pub epilogue: Epilogue<'a>,
     pub tiles: Range<usize>,
     /// Of the block.
@@ -124,10 +150,10 @@ impl<S: Sink> Body for Leave<'_, S> {
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
     fn run<I: Isa>(self, isa: I) {
-        let Self { by: Winograd { output, .. }, epilogue, products, stride, out, .. } = self;
+        let Self { of: Tiles { output, .. }, epilogue, products, stride, out, .. } = self;
         let finish = epilogue.finish(isa);
         for tile in self.tiles.clone() {
-            let (index, y, x) = self.by.place(tile);
+            let (index, y, x) = self.of.place(tile);
             for channel in (0..output.channels).step_by(LANES) {
                 let bias = epilogue.bias(isa, channel);
                 let start = (tile - self.first) * output.channels + channel;

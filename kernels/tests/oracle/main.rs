@@ -20,8 +20,9 @@ use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, global_average, pool};
 use sconce_kernels::quantise::{Scaling, quantise, quantise_dynamic};
 use sconce_kernels::rows::{AMPLE, Rows, Taps};
+use sconce_kernels::turn::{turn, turned};
 use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Out, Threads, Window};
-use tiles::check_tiles;
+use tiles::{check_gradient, check_tiles};
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -50,6 +51,7 @@ proptest! {
     ) {
         let image = Image { height, width, channels: 16 * channels };
         check_tiles(image, padding, 16 * outputs, batch, seed);
+        check_gradient(image, padding, 16 * outputs, batch, seed);
     }
 
     #[test]
@@ -311,6 +313,24 @@ fn long_rows_and_weights_that_no_cache_holds_are_no_different() {
 fn tiles_of_many_blocks_whose_weights_no_cache_holds_are_no_different() {
     check_tiles(Image { height: 30, width: 31, channels: 16 }, [1; 4], 32, 2, 1);
     check_tiles(Image { height: 9, width: 8, channels: 160 }, [1, 0, 2, 1], 112, 3, 2);
+    check_gradient(Image { height: 30, width: 31, channels: 16 }, [1; 4], 32, 2, 1);
+    check_gradient(Image { height: 9, width: 8, channels: 160 }, [1, 0, 2, 1], 112, 9, 2);
+}
+
+#[test]
+fn rows_become_columns() {
+    for (rows, columns) in [(1, 1), (16, 16), (17, 33), (5, 40), (48, 32)] {
+        let from = Fenced::new((0..3 * rows * columns).map(|at| at as f32).collect());
+        let place = |at: usize| (at / (rows * columns), at % (rows * columns) / rows, at % rows);
+        let ys = everywhere(from.inside().len(), f32::NAN, |cpu, to| {
+            turn(cpu.isa, rows, columns, from.inside(), to);
+            assert_eq!(turned(cpu.isa, rows, columns, from.inside()), to);
+        });
+        for (at, y) in ys.into_iter().enumerate() {
+            let (matrix, column, row) = place(at);
+            assert_eq!(y, from.inside()[(matrix * rows + row) * columns + column]);
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor};
 use sconce_kernels::IsaToken;
 use sconce_kernels::gates::{Function, map};
 use sconce_kernels::wide;
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// What is left of a value below zero, as in PyTorch.
@@ -36,8 +37,7 @@ pub fn activate(xs: &Tensor, activation: Activation) -> Result<Tensor> {
 pub(crate) fn apply(activation: Activation, ys: &mut [f32]) -> Result<()> {
     match activation {
         None | Softmax => {}
-        // Not `max`, which would hide a NaN.
-        Relu => ys.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y }),
+        Relu => wide(isa()?, rectify, ys),
         Relu6 => ys.iter_mut().for_each(|y| *y = y.clamp(0.0, 6.0)),
         LeakyRelu => ys.iter_mut().for_each(|y| *y = if *y < 0.0 { LEAK * *y } else { *y }),
         HardSwish => ys.iter_mut().for_each(|y| *y *= (*y + 3.0).clamp(0.0, 6.0) / 6.0),
@@ -50,6 +50,12 @@ pub(crate) fn apply(activation: Activation, ys: &mut [f32]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[inline(always)]
+fn rectify(ys: &mut [f32]) {
+    // Not `max`, which would hide a NaN.
+    ys.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y });
 }
 
 /// Of the output `y` by the input `x`; a rectifier's needs the output alone.
@@ -84,10 +90,10 @@ pub(super) fn slope_of_output(activation: Activation, y: f32) -> f32 {
 }
 
 /// The gradient before a rectifier, given that behind it.
-pub(super) fn through(activation: Activation, gradient: &[f32], ys: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn through<'a>(activation: Activation, gradient: &'a [f32], ys: &[f32]) -> Result<Cow<'a, [f32]>> {
     Ok(match activation {
-        None => gradient.to_vec(),
-        Relu => wide(isa()?, where_positive, (gradient, ys)),
+        None => gradient.into(),
+        Relu => wide(isa()?, where_positive, (gradient, ys)).into(),
         _ => gradient.iter().zip(ys).map(|(g, y)| g * slope(activation, 0.0, *y)).collect(),
     })
 }

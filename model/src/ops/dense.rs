@@ -23,7 +23,8 @@ pub fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation
     let mut shape = xs.dims().to_vec();
     *shape.last_mut().expect("an input has a last axis") = outputs;
     let ys = record("dense", [&xs, &weight, bias], ys, shape, move |[xs, weight, bias], ys, gradient| {
-        let before = through(fused, &elements(gradient)?, &elements(ys)?)?;
+        let gradient = elements(gradient)?;
+        let before = through(fused, &gradient, &elements(ys)?)?;
         let gradient = Matrix::new(&before, rows, outputs);
         let product = |a, b, of: &Tensor| {
             let mut out = vec![0.0; of.elem_count()];

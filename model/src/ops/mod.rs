@@ -13,6 +13,7 @@ mod pool;
 mod rearrange;
 mod record;
 mod recurrent;
+mod scratch;
 mod sgd;
 mod soft;
 

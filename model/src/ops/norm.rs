@@ -1,9 +1,13 @@
 //! Norms: of a batch, per channel, and of a layer, per row.
 
+mod images;
+
 use super::activation::{self, activate, is_rectifier, through};
 use super::record::{elements, learns, like, record};
 use crate::architecture::Activation;
 use candle_core::{Result, Tensor};
+use images::Planes;
+use std::borrow::Cow;
 
 /// What a batch norm normalises by.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +35,7 @@ impl Channels {
         })
     }
 
-    /// Sums per channel of two functions of two values.
+    /// Sums per channel of two functions of two values, where rows are of channels.
     fn sums(
         self,
         xs: &[f32],
@@ -40,41 +44,25 @@ impl Channels {
         of: impl Fn(usize, f32, f32) -> (f32, f32),
     ) -> (Vec<f64>, Vec<f64>) {
         let (mut first, mut second) = (vec![0.0; self.count], vec![0.0; self.count]);
-        if self.inner == 1 {
-            let rows = xs.chunks_exact(self.count).zip(gradient.chunks_exact(self.count));
-            for (_, (xs, gradient)) in rows.enumerate().filter(|(row, _)| valid.has(*row)) {
-                for (channel, (x, g)) in xs.iter().zip(gradient).enumerate() {
-                    let (a, b) = of(channel, *x, *g);
-                    first[channel] += f64::from(a);
-                    second[channel] += f64::from(b);
-                }
+        let rows = xs.chunks_exact(self.count).zip(gradient.chunks_exact(self.count));
+        for (_, (xs, gradient)) in rows.enumerate().filter(|(row, _)| valid.has(*row)) {
+            for (channel, (x, g)) in xs.iter().zip(gradient).enumerate() {
+                let (a, b) = of(channel, *x, *g);
+                first[channel] += f64::from(a);
+                second[channel] += f64::from(b);
             }
-            return (first, second);
-        }
-        for (run, (xs, gradient)) in xs.chunks_exact(self.inner).zip(gradient.chunks_exact(self.inner)).enumerate() {
-            let channel = run % self.count;
-            // Sums side by side, which can be vectorised, and are more exact than one.
-            let mut lanes = [[0.0_f32; 8]; 2];
-            for (xs, gradient) in xs.chunks(8).zip(gradient.chunks(8)) {
-                for (lane, (x, g)) in xs.iter().zip(gradient).enumerate() {
-                    let (a, b) = of(channel, *x, *g);
-                    lanes[0][lane] += a;
-                    lanes[1][lane] += b;
-                }
-            }
-            first[channel] += lanes[0].iter().map(|x| f64::from(*x)).sum::<f64>();
-            second[channel] += lanes[1].iter().map(|x| f64::from(*x)).sum::<f64>();
         }
         (first, second)
     }
 
-    /// Calls `each(channel, from, to)` for every run.
-    fn runs(self, len: usize, valid: &Valid, mut each: impl FnMut(usize, usize, usize)) {
-        for (run, from) in (0..len).step_by(self.inner).enumerate() {
-            if self.inner > 1 || valid.has(run / self.count) {
-                each(run % self.count, from, from + self.inner);
-            }
-        }
+    /// Where they are images.
+    fn planes(self) -> Result<Option<Planes>> {
+        (self.inner > 1).then(|| Planes::new(self.count, self.inner)).transpose()
+    }
+
+    /// Calls `each(channel, at)` for every value of rows that count.
+    fn values(self, len: usize, valid: &Valid, mut each: impl FnMut(usize, usize)) {
+        (0..len).filter(|at| valid.has(at / self.count)).for_each(|at| each(at % self.count, at));
     }
 }
 
@@ -95,14 +83,6 @@ impl Valid {
         self.0.as_ref().is_none_or(|rows| rows[row])
     }
 
-    /// What is padding gets no gradient.
-    fn clear_rest(&self, rows: &mut [f32], width: usize) {
-        let Some(valid) = &self.0 else { return };
-        for (row, _) in rows.chunks_exact_mut(width).zip(valid).filter(|(_, valid)| !**valid) {
-            row.fill(0.0);
-        }
-    }
-
     fn count(&self, all: usize) -> usize {
         self.0.as_ref().map_or(all, |rows| rows.iter().filter(|row| **row).count())
     }
@@ -115,9 +95,19 @@ pub fn statistics(xs: &Tensor, valid: &Valid) -> Result<Statistics> {
     let xs = elements(&xs)?;
     let count = if channels.inner == 1 { valid.count(xs.len() / channels.count) } else { xs.len() / channels.count };
     let mean = |sums: Vec<f64>| sums.iter().map(|sum| (sum / count.max(1) as f64) as f32).collect::<Vec<_>>();
-    let means = mean(channels.sums(&xs, &xs, valid, |_, x, _| (x, 0.0)).0);
-    let variance =
-        mean(channels.sums(&xs, &xs, valid, |channel, x, _| ((x - means[channel]) * (x - means[channel]), 0.0)).0);
+    let (means, variance) = match channels.planes()? {
+        Some(planes) => {
+            let means = mean(planes.sums(&xs));
+            let variance = mean(planes.squares(&xs, &means));
+            (means, variance)
+        }
+        None => {
+            let means = mean(channels.sums(&xs, &xs, valid, |_, x, _| (x, 0.0)).0);
+            let square = |channel: usize, x: f32, _| ((x - means[channel]) * (x - means[channel]), 0.0);
+            let variance = mean(channels.sums(&xs, &xs, valid, square).0);
+            (means, variance)
+        }
+    };
     Ok(Statistics { mean: means, variance, count })
 }
 
@@ -137,43 +127,61 @@ pub fn batch_norm(
     let fused = if is_rectifier(activation) { activation } else { Activation::None };
     let Statistics { mean, variance, count } = statistics;
     let inverse: Vec<f32> = variance.iter().map(|variance| (variance + epsilon).sqrt().recip()).collect();
-    let mut ys = vec![0.0; xs.elem_count()];
-    {
+    let planes = channels.planes()?;
+    let mut ys = {
         let (values, weight, bias) = (elements(&xs)?, elements(weight)?, elements(bias)?);
         let scale: Vec<f32> = weight.iter().zip(&inverse).map(|(weight, inverse)| weight * inverse).collect();
-        channels.runs(values.len(), &valid, |channel, from, to| {
-            let (mean, scale, bias) = (mean[channel], scale[channel], bias[channel]);
-            ys[from..to].iter_mut().zip(&values[from..to]).for_each(|(y, x)| *y = (x - mean) * scale + bias);
-        });
+        match planes {
+            Some(planes) => planes.normal(&values, &mean, &scale, &bias, fused == Activation::Relu),
+            None => {
+                let mut ys = vec![0.0; values.len()];
+                channels.values(values.len(), &valid, |channel, at| {
+                    ys[at] = (values[at] - mean[channel]) * scale[channel] + bias[channel];
+                });
+                ys
+            }
+        }
+    };
+    if planes.is_none() || fused != Activation::Relu {
+        activation::apply(fused, &mut ys)?;
     }
-    activation::apply(fused, &mut ys)?;
     let ys = record("batch-norm", [&xs, weight, bias], ys, xs.shape(), move |[xs, weight, bias], ys, gradient| {
-        let (values, weights) = (elements(xs)?, elements(weight)?);
-        let mut before = through(fused, &elements(gradient)?, &elements(ys)?)?;
-        valid.clear_rest(&mut before, channels.count);
-        let (sums, products) = channels.sums(&values, &before, &valid, |channel, x, g| (g, g * (x - mean[channel])));
+        let (values, weights, of_ys, gradient) = (elements(xs)?, elements(weight)?, elements(ys)?, elements(gradient)?);
+        let rectified = (planes.is_some() && fused == Activation::Relu).then_some(&*of_ys);
+        let before = match rectified {
+            Some(_) => Cow::Borrowed(&*gradient),
+            None => through(fused, &gradient, &of_ys)?,
+        };
+        let (sums, products) = match planes {
+            Some(planes) => planes.slopes(&values, &before, rectified, &mean),
+            None => channels.sums(&values, &before, &valid, |channel, x, g| (g, g * (x - mean[channel]))),
+        };
         let of = |sums: &[f64]| sums.iter().map(|sum| *sum as f32).collect::<Vec<f32>>();
         let dw = of(&products).iter().zip(&inverse).map(|(product, inverse)| product * inverse).collect();
         let db = of(&sums);
-        if learns(xs) {
-            let mut dx = std::mem::take(&mut before);
-            let shares = |channel: usize| match of_batch {
-                true => {
-                    let spread = f64::from(inverse[channel]).powi(2);
-                    ((sums[channel] / count as f64) as f32, (products[channel] * spread / count as f64) as f32)
-                }
-                false => (0.0, 0.0),
+        let of_channel = |channel: usize| {
+            let spread = f64::from(inverse[channel]).powi(2);
+            let [shift, slope] = match of_batch {
+                true => [sums[channel], products[channel] * spread].map(|sum| (sum / count as f64) as f32),
+                false => [0.0; 2],
             };
-            channels.runs(values.len(), &valid, |channel, from, to| {
-                let (scale, mean, (shift, slope)) =
-                    (weights[channel] * inverse[channel], mean[channel], shares(channel));
-                let run = dx[from..to].iter_mut().zip(&values[from..to]);
-                run.for_each(|(g, x)| *g = scale * (*g - shift - (x - mean) * slope));
-            });
-            before = dx;
-        }
-        let given = |is: bool, values: Vec<f32>, of| if is { like(values, of) } else { Ok(None) };
-        Ok([given(learns(xs), before, xs)?, given(learns(weight), dw, weight)?, given(learns(bias), db, bias)?])
+            [weights[channel] * inverse[channel], mean[channel], shift, slope]
+        };
+        let dx = || match planes {
+            Some(planes) => planes.back(&values, &before, rectified, of_channel),
+            None => {
+                let by: Vec<[f32; 4]> = (0..channels.count).map(of_channel).collect();
+                let mut dx = vec![0.0; values.len()];
+                channels.values(values.len(), &valid, |channel, at| {
+                    let [scale, mean, shift, slope] = by[channel];
+                    dx[at] = scale * (before[at] - shift - (values[at] - mean) * slope);
+                });
+                dx
+            }
+        };
+        let given = |values: Vec<f32>, of: &Tensor| if learns(of) { like(values, of) } else { Ok(None) };
+        let dx = if learns(xs) { like(dx(), xs)? } else { None };
+        Ok([dx, given(dw, weight)?, given(db, bias)?])
     })?;
     activate(&ys, if fused == activation { Activation::None } else { activation })
 }

@@ -1,9 +1,10 @@
 //! Operations that move values, and add up what came from one place.
 
-use super::activation::{self, activate, is_rectifier, through};
+use super::activation::{self, activate, is_rectifier, isa, through};
 use super::record::{elements, learns, like, record};
 use crate::architecture::Activation;
 use candle_core::{DType, Result, Tensor};
+use sconce_kernels::wide;
 
 /// The sum of several of one shape.
 pub fn add(xs: &[Tensor], activation: Activation) -> Result<Tensor> {
@@ -12,19 +13,23 @@ pub fn add(xs: &[Tensor], activation: Activation) -> Result<Tensor> {
     let left = more.iter().try_fold(one.clone(), |sum, xs| sum + xs)?.contiguous()?;
     let right = last.contiguous()?;
     let fused = if is_rectifier(activation) { activation } else { Activation::None };
-    let mut ys = elements(&left)?.to_vec();
-    ys.iter_mut().zip(elements(&right)?.iter()).for_each(|(y, x)| *y += x);
+    let mut ys = wide(isa()?, sums, (&*elements(&left)?, &*elements(&right)?));
     activation::apply(fused, &mut ys)?;
     let ys = record("add", [&left, &right], ys, left.shape(), move |[left, right], ys, gradient| {
         let before = if fused == Activation::None {
             gradient.clone()
         } else {
-            let before = through(fused, &elements(gradient)?, &elements(ys)?)?;
+            let before = through(fused, &elements(gradient)?, &elements(ys)?)?.into_owned();
             Tensor::from_vec(before, ys.shape(), ys.device())?
         };
         Ok([left, right].map(|of| learns(of).then(|| before.clone())))
     })?;
     activate(&ys, if fused == activation { Activation::None } else { activation })
+}
+
+#[inline(always)]
+fn sums((left, right): (&[f32], &[f32])) -> Vec<f32> {
+    left.iter().zip(right).map(|(left, right)| left + right).collect()
 }
 
 /// Each pixel becomes `factor × factor` of them. `xs` is `(batch, channels, height, width)`.

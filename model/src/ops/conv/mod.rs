@@ -32,25 +32,23 @@ pub fn conv2d(xs: &Tensor, weight: &Tensor, bias: &Tensor, window: Window, activ
     let geometry = Geometry::new(channels, weight.dim(0)?, (height, width), window);
     let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
     let fused = if is_rectifier(activation) { activation } else { Activation::None };
-    let mut ys = vec![0.0; batch * geometry.filters * geometry.plane()];
     let biases = elements(&bias.contiguous()?)?.to_vec();
-    for (plane, bias) in ys.chunks_exact_mut(geometry.plane()).zip(biases.iter().cycle()) {
-        plane.fill(*bias);
-    }
-    geometry.forward(&elements(&xs)?, &elements(&weight)?, &mut ys)?;
+    let mut ys = geometry.forward(&elements(&xs)?, &elements(&weight)?, &biases, batch)?;
     activation::apply(fused, &mut ys)?;
     let shape = (batch, geometry.filters, geometry.out.0, geometry.out.1);
     let ys = record("conv2d", [&xs, &weight, bias], ys, shape, move |[xs, weight, bias], ys, gradient| {
-        let before = through(fused, &elements(gradient)?, &elements(ys)?)?;
-        let space = |of: &Tensor| learns(of).then(|| vec![0.0; of.elem_count()]);
-        let (mut dx, mut dw) = (space(xs), space(weight));
-        geometry.backward(&elements(xs)?, &elements(weight)?, &before, (dx.as_deref_mut(), dw.as_deref_mut()))?;
+        let gradient = elements(gradient)?;
+        let before = through(fused, &gradient, &elements(ys)?)?;
+        let (dx, dw) = geometry.backward(&elements(xs)?, &elements(weight)?, &before, (learns(xs), learns(weight)))?;
         let db = learns(bias).then(|| geometry.filter_sums(&before));
         let given = |values: Option<Vec<f32>>, of| values.map_or(Ok(None), |values| like(values, of));
         Ok([given(dx, xs)?, given(dw, weight)?, given(db, bias)?])
     })?;
     activate(&ys, if fused == activation { Activation::None } else { activation })
 }
+
+/// Of the images, and of the weights.
+type Gradients = (Option<Vec<f32>>, Option<Vec<f32>>);
 
 #[derive(Clone, Copy)]
 struct Geometry {
@@ -100,41 +98,41 @@ impl Geometry {
         self.window.kernel == (1, 1) && self.window.stride == (1, 1) && self.window.pad == Pad::default()
     }
 
+    /// Never where tiles suit: those are of 32 channels and filters, at least.
     fn is_direct(&self) -> bool {
         self.patch() <= DIRECT && self.share() < 4 && !self.is_pointwise()
     }
 
-    /// Adds to `ys`, which are the biases.
-    fn forward(&self, xs: &[f32], weight: &[f32], ys: &mut [f32]) -> Result<()> {
-        if self.is_direct() {
-            direct::forward(self, xs, weight, ys);
-        } else if tiles::suits(self, ys.len() / (self.filters * self.plane())) {
-            tiles::forward(self, xs, weight, ys)?;
-        } else {
-            product::forward(self, xs, weight, ys);
+    fn forward(&self, xs: &[f32], weight: &[f32], biases: &[f32], batch: usize) -> Result<Vec<f32>> {
+        if tiles::suits(self, batch) {
+            return tiles::forward(self, xs, weight, biases);
         }
-        Ok(())
+        let mut ys = Vec::with_capacity(batch * self.filters * self.plane());
+        for bias in biases.iter().cycle().take(batch * self.filters) {
+            ys.extend(std::iter::repeat_n(*bias, self.plane()));
+        }
+        if self.is_direct() {
+            direct::forward(self, xs, weight, &mut ys);
+        } else {
+            product::forward(self, xs, weight, &mut ys);
+        }
+        Ok(ys)
     }
 
-    /// Adds to the gradients that are asked for: of the images, and of the weights.
-    fn backward(
-        &self,
-        xs: &[f32],
-        weight: &[f32],
-        gradient: &[f32],
-        (mut dx, dw): (Option<&mut [f32]>, Option<&mut [f32]>),
-    ) -> Result<()> {
+    /// Those that are asked for.
+    fn backward(&self, xs: &[f32], weight: &[f32], gradient: &[f32], asked: (bool, bool)) -> Result<Gradients> {
+        if tiles::suits(self, gradient.len() / (self.filters * self.plane())) {
+            return tiles::backward(self, xs, weight, gradient, asked);
+        }
+        let mut dx = asked.0.then(|| vec![0.0; xs.len()]);
+        let mut dw = asked.1.then(|| vec![0.0; weight.len()]);
+        let into = (dx.as_deref_mut(), dw.as_deref_mut());
         if self.is_direct() {
-            direct::backward(self, xs, weight, gradient, (dx, dw));
-            return Ok(());
+            direct::backward(self, xs, weight, gradient, into);
+        } else {
+            product::backward(self, xs, weight, gradient, into);
         }
-        if tiles::suits(self, gradient.len() / (self.filters * self.plane()))
-            && let Some(dx) = dx.take()
-        {
-            tiles::backward(self, weight, gradient, dx)?;
-        }
-        product::backward(self, xs, weight, gradient, (dx, dw));
-        Ok(())
+        Ok((dx, dw))
     }
 
     fn filter_sums(&self, gradient: &[f32]) -> Vec<f32> {

@@ -1,14 +1,16 @@
 //! The convolution of 3×3 by strides of one in tiles: 16 products for 36. The gradient of its images is such a convolution, too, of
-//! the outputs' gradient by the kernels turned round.
+//! the outputs' gradient by the kernels turned round, and that of its weights is made of tiles as well.
 
-use super::Geometry;
+use super::{Geometry, Gradients};
 use crate::ops::activation::isa;
+use crate::ops::scratch::{Scratch, scratch};
 use candle_core::Result;
-use sconce_kernels::winograd::{Winograd, convolve};
-use sconce_kernels::{Cpu, Epilogue, Image, Threads, Window, wide};
+use sconce_kernels::turn::{turn, turned};
+use sconce_kernels::winograd::{self, Tiles, Winograd, convolve, gradient_work};
+use sconce_kernels::{Cpu, Epilogue, Image, IsaToken, Threads, Window, wide};
 
-/// Values along a side of a block that is turned at once.
-const BLOCK: usize = 16;
+/// Of a kernel.
+const TAPS: usize = 9;
 
 /// Whether this is faster than a product over patches, for so many images.
 pub(super) fn suits(geometry: &Geometry, batch: usize) -> bool {
@@ -27,51 +29,72 @@ fn window(geometry: &Geometry) -> Window {
     Window { kernel: [3, 3], stride: [1, 1], padding: [pad.top, pad.left, pad.bottom, pad.right] }
 }
 
-/// Adds to `ys`.
-pub(super) fn forward(geometry: &Geometry, xs: &[f32], weight: &[f32], ys: &mut [f32]) -> Result<()> {
-    let channels = geometry.channels;
-    let weight = |filter: usize, k: usize| weight[(filter * channels + k % channels) * 9 + k / channels];
-    let by = Winograd::new(images(geometry), window(geometry), geometry.filters, weight);
-    add(&by, xs, channels, ys)
+/// `xs` and what it returns have their channels first.
+pub(super) fn forward(geometry: &Geometry, xs: &[f32], weight: &[f32], biases: &[f32]) -> Result<Vec<f32>> {
+    let (isa, filters, depth) = (isa()?, geometry.filters, geometry.patch());
+    let mut lines = scratch(weight.len());
+    turn(isa, filters, depth, weight, &mut lines);
+    let by = Winograd::of_lines(isa, images(geometry), window(geometry), filters, &lines);
+    let xs = channels_last(isa, geometry.channels, geometry.size, xs);
+    Ok(convolved(isa, &by, &xs, Some(biases)))
 }
 
-/// Adds to `dx`.
-pub(super) fn backward(geometry: &Geometry, weight: &[f32], gradient: &[f32], dx: &mut [f32]) -> Result<()> {
-    let (channels, filters) = (geometry.channels, geometry.filters);
-    let image = Image { height: geometry.out.0, width: geometry.out.1, channels: filters };
-    let window = window(geometry);
-    let window = Window { padding: window.padding.map(|pad| 2 - pad), ..window };
-    let weight = |channel: usize, k: usize| weight[(k % filters * channels + channel) * 9 + 8 - k / filters];
-    add(&Winograd::new(image, window, channels, weight), gradient, filters, dx)
+/// Those that are asked for.
+pub(super) fn backward(
+    geometry: &Geometry,
+    xs: &[f32],
+    weight: &[f32],
+    gradient: &[f32],
+    asked: (bool, bool),
+) -> Result<Gradients> {
+    let (isa, channels, filters) = (isa()?, geometry.channels, geometry.filters);
+    let gradient = channels_last(isa, filters, geometry.out, gradient);
+    let dx = asked.0.then(|| {
+        let image = Image { height: geometry.out.0, width: geometry.out.1, channels: filters };
+        let window = window(geometry);
+        let window = Window { padding: window.padding.map(|pad| 2 - pad), ..window };
+        let mut lines = scratch(weight.len());
+        wide(isa, turned_round, (channels, weight, &mut lines[..]));
+        let by = Winograd::of_lines(isa, image, window, channels, &lines);
+        drop(lines);
+        convolved(isa, &by, &gradient, None)
+    });
+    let dw = asked.1.then(|| {
+        let xs = channels_last(isa, channels, geometry.size, xs);
+        let of = Tiles::new(images(geometry), window(geometry), filters);
+        let mut work = scratch(gradient_work(&of, xs.len() / geometry.image()));
+        let mut lines = scratch(weight.len());
+        let threads = Threads::one();
+        winograd::gradient(Cpu { isa, threads: &threads }, &of, &xs, &gradient, &mut work, &mut lines);
+        turned(isa, TAPS * channels, filters, &lines)
+    });
+    Ok((dx, dw))
 }
 
-/// Adds the convolution of `xs`, of so many channels, to `ys`; in both, channels lie first.
-fn add(by: &Winograd, xs: &[f32], channels: usize, ys: &mut [f32]) -> Result<()> {
-    let (isa, threads, output) = (isa()?, Threads::one(), by.output());
-    let batch = ys.len() / output.len();
-    let plane = xs.len() / batch / channels;
-    let (mut last, mut convolved) = (vec![0.0; xs.len()], vec![0.0; ys.len()]);
-    for (xs, last) in xs.chunks_exact(channels * plane).zip(last.chunks_exact_mut(channels * plane)) {
-        wide(isa, turn, (channels, plane, xs, last));
-    }
-    let mut work = vec![0.0; by.work(batch)];
-    convolve(Cpu { isa, threads: &threads }, by, &last, Epilogue::default(), &mut work, &mut convolved[..]);
-    for (convolved, ys) in convolved.chunks_exact(output.len()).zip(ys.chunks_exact_mut(output.len())) {
-        wide(isa, turn, (output.height * output.width, output.channels, convolved, ys));
-    }
-    Ok(())
+/// Images whose channels lie first.
+fn channels_last(isa: IsaToken, channels: usize, size: (usize, usize), xs: &[f32]) -> Scratch {
+    let mut last = scratch(xs.len());
+    turn(isa, channels, size.0 * size.1, xs, &mut last);
+    last
 }
 
-/// Adds `(rows, columns)` to `(columns, rows)`.
+/// Of images whose channels lie last; in what it returns they lie first.
+fn convolved(isa: IsaToken, by: &Winograd, xs: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let (threads, output) = (Threads::one(), by.output());
+    let images = xs.len() / by.input().len();
+    let (mut ys, mut work) = (scratch(images * output.len()), scratch(by.work(images)));
+    let epilogue = Epilogue { bias, ..Epilogue::default() };
+    convolve(Cpu { isa, threads: &threads }, by, xs, epilogue, &mut work, &mut ys[..]);
+    turned(isa, output.height * output.width, output.channels, &ys)
+}
+
+/// From `(filter, channel, tap)` to `(filter, tap, channel)`, the last tap first.
 #[inline(always)]
-fn turn((rows, columns, from, to): (usize, usize, &[f32], &mut [f32])) {
-    for row in (0..rows).step_by(BLOCK) {
-        for column in (0..columns).step_by(BLOCK) {
-            for column in column..columns.min(column + BLOCK) {
-                let to = &mut to[column * rows..][row..rows.min(row + BLOCK)];
-                for (index, to) in to.iter_mut().enumerate() {
-                    *to += from[(row + index) * columns + column];
-                }
+fn turned_round((channels, weight, lines): (usize, &[f32], &mut [f32])) {
+    for (weight, lines) in weight.chunks_exact(TAPS * channels).zip(lines.chunks_exact_mut(TAPS * channels)) {
+        for (tap, line) in lines.chunks_exact_mut(channels).enumerate() {
+            for (to, taps) in line.iter_mut().zip(weight.as_chunks::<TAPS>().0) {
+                *to = taps[TAPS - 1 - tap];
             }
         }
     }
@@ -96,22 +119,24 @@ mod tests {
     }
 
     #[test]
-    fn tiles_add_what_the_product_adds_forwards_and_backwards() {
+    fn tiles_give_what_the_product_gives_forwards_and_backwards() {
         let pads = [Pad { top: 1, left: 1, bottom: 1, right: 1 }, Pad { top: 0, left: 2, bottom: 1, right: 0 }];
         for (pad, batch) in pads.into_iter().zip([3, 1]) {
             let window = Window { kernel: (3, 3), stride: (1, 1), pad, dilation: (1, 1), groups: 1 };
             let geometry = Geometry::new(32, 48, (7, 9), window);
             assert!(suits(&geometry, batch));
             let (xs, weight) = (drawn(batch * geometry.image(), 1), drawn(48 * geometry.patch(), 2));
-            let gradient = drawn(batch * 48 * geometry.plane(), 3);
-            let (mut ys, mut expected) = (gradient.clone(), gradient.clone());
-            forward(&geometry, &xs, &weight, &mut ys).unwrap();
+            let (gradient, biases) = (drawn(batch * 48 * geometry.plane(), 3), drawn(48, 4));
+            let ys = forward(&geometry, &xs, &weight, &biases).unwrap();
+            let of_bias = |bias: &f32| std::iter::repeat_n(*bias, geometry.plane());
+            let mut expected: Vec<f32> = biases.iter().flat_map(of_bias).collect::<Vec<_>>().repeat(batch);
             product::forward(&geometry, &xs, &weight, &mut expected);
             check(&ys, &expected);
-            let (mut dx, mut expected) = (xs.clone(), xs.clone());
-            backward(&geometry, &weight, &gradient, &mut dx).unwrap();
-            product::backward(&geometry, &xs, &weight, &gradient, (Some(&mut expected), None));
-            check(&dx, &expected);
+            let (dx, dw) = backward(&geometry, &xs, &weight, &gradient, (true, true)).unwrap();
+            let (mut of_xs, mut of_weight) = (vec![0.0; xs.len()], vec![0.0; weight.len()]);
+            product::backward(&geometry, &xs, &weight, &gradient, (Some(&mut of_xs), Some(&mut of_weight)));
+            check(&dx.unwrap(), &of_xs);
+            check(&dw.unwrap(), &of_weight);
         }
     }
 }
