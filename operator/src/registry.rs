@@ -71,7 +71,7 @@ impl Registries {
         let pull = RegistryOperation::Pull;
         let registry = Registry::new(reference.clone(), pull, &self.insecure, Arc::new(keyring), configured);
         let client = registry.client().await.map_err(|error| shut(uri, error))?;
-        let failure = |file: &str, error| failure(uri, file, &registry.who(), &error);
+        let failure = |file: &str, error| failure(uri, file, &registry, &error);
         let pulled = client.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, MANIFEST_TYPES).await;
         let (manifest, _) = pulled.map_err(|error| failure("the manifest", error))?;
         let digest = digest_of(&manifest);
@@ -137,8 +137,7 @@ fn shut(uri: &str, error: RegistryError) -> Failure {
     Failure { reason, message: error.to_string() }.at(uri)
 }
 
-/// `who` asked.
-fn failure(uri: &str, file: &str, who: &str, error: &OciDistributionError) -> Failure {
+fn failure(uri: &str, file: &str, registry: &Registry, error: &OciDistributionError) -> Failure {
     let missing = || Failure {
         reason: Reason::ArtifactMissing,
         message: format!(
@@ -154,25 +153,26 @@ fn failure(uri: &str, file: &str, who: &str, error: &OciDistributionError) -> Fa
             }
             let closed = [OciErrorCode::Denied, OciErrorCode::Unauthorized];
             if envelope.errors.iter().any(|error| closed.contains(&error.code)) {
-                return unauthorized(uri, who);
+                return unauthorized(uri, registry);
             }
             unreachable(uri, error)
         }
-        OciDistributionError::ServerError { code: 401 | 403, .. } => unauthorized(uri, who),
+        OciDistributionError::ServerError { code: 401 | 403, .. } => unauthorized(uri, registry),
         OciDistributionError::ServerError { code: 404, .. } => missing(),
         OciDistributionError::DigestError(_) => mismatch(uri, file),
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-            unauthorized(uri, who)
+            unauthorized(uri, registry)
         }
         _ => unreachable(uri, error),
     }
 }
 
-fn unauthorized(uri: &str, who: &str) -> Failure {
-    let message = format!(
-        "{uri}: the registry does not give it to somebody {who}: a model needs spec.model.pullSecretRef, a Secret whose name and \
-         password may pull there; a person, docker login"
-    );
+fn unauthorized(uri: &str, registry: &Registry) -> Failure {
+    let to_do = match registry.is_named() {
+        true => "are name and password right, and may they pull there?",
+        false => "name a Secret with both in spec.model.pullSecretRef; on a machine of your own: docker login",
+    };
+    let message = format!("{uri}: the registry does not give it to somebody {}: {to_do}", registry.who());
     Failure { reason: Reason::Unauthorized, message }
 }
 

@@ -77,10 +77,15 @@ impl Registry {
 
     /// Who asks, as a message says it.
     pub fn who(&self) -> String {
-        match self.is_named.get() {
-            Some(true) => format!("whom {} names", self.keyring.origin()),
-            _ => "who has no name and password".into(),
+        match self.is_named() {
+            true => format!("whom {} names", self.keyring.origin()),
+            false => "who has no name and password".into(),
         }
+    }
+
+    /// Whether a name and a password were found, when it was opened.
+    pub fn is_named(&self) -> bool {
+        self.is_named.get().is_some_and(|is_named| *is_named)
     }
 
     /// A client that is let in, whatever its requests are given as credentials. Opened when it is first needed, and anew before its

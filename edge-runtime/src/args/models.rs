@@ -19,7 +19,7 @@ pub struct Asked {
 /// Where its artifact is.
 pub enum Place {
     Folder(PathBuf),
-    Registry(Source),
+    Registry(Box<Source>),
 }
 
 impl Serve {
@@ -60,7 +60,7 @@ impl Serve {
             (flag, address) => flag.or(address).map(str::to_owned),
         };
         let name = name.unwrap_or(source.name()).to_owned();
-        Ok(Asked { name, place: Place::Registry(source), digest })
+        Ok(Asked { name, place: Place::Registry(Box::new(source)), digest })
     }
 
     /// Where models of registries are kept.
