@@ -31,7 +31,7 @@ pub enum BaseError {
     #[error("spec.base.uri: cannot fetch {what} of {uri}; does the registry run, and is the digest right?")]
     Registry { what: String, uri: String, source: Box<OciDistributionError> },
     #[error("spec.base.uri: {uri}: {source}")]
-    Login { uri: String, source: RegistryError },
+    Login { uri: String, source: Box<RegistryError> },
     #[error("spec.base.uri: {what} of {uri} is {got}: the registry or the way to it spoils bytes; push it again")]
     Digest { what: String, uri: String, got: String },
     #[error("spec.base.uri: {uri} is no model of ours: {why}")]
@@ -179,7 +179,7 @@ async fn fetch(uri: &str, reference: &Reference, to: &Path, asked: Asked<'_>) ->
         got if got == need => Ok(()),
         got => Err(BaseError::Digest { what: what.into(), uri: uri.into(), got }),
     };
-    let shut = |source| BaseError::Login { uri: uri.into(), source };
+    let shut = |source: RegistryError| BaseError::Login { uri: uri.into(), source: Box::new(source) };
     let keyring = asked.config.map_or_else(Keyring::of_user, Keyring::in_folder);
     let keyring = keyring.map_err(|error| shut(error.into()))?;
     let registry = publish::opened(reference, asked.insecure, keyring, RegistryOperation::Pull);

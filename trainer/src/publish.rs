@@ -30,7 +30,7 @@ pub enum PublishError {
     #[error("cannot wait for a registry")]
     Wait(#[source] std::io::Error),
     #[error("cannot log in at {registry}: {source}")]
-    Login { registry: String, source: RegistryError },
+    Login { registry: String, source: Box<RegistryError> },
     #[error(
         "cannot {what} at {registry}; does it run, and may you write there? Without TLS it needs --insecure-registry {registry}"
     )]
@@ -150,7 +150,7 @@ impl Publishing<'_> {
         let registry = opened(self.target, self.insecure, keyring(self.target)?, RegistryOperation::Push);
         match waiting()?.block_on(registry.client()) {
             Err(source @ (RegistryError::Keyring(_) | RegistryError::Refused { .. } | RegistryError::Plain { .. })) => {
-                Err(PublishError::Login { registry: self.target.registry().into(), source })
+                Err(PublishError::Login { registry: self.target.registry().into(), source: Box::new(source) })
             }
             _ => Ok(()),
         }
@@ -165,7 +165,7 @@ fn waiting() -> Result<tokio::runtime::Runtime, PublishError> {
 fn keyring(target: &Reference) -> Result<Keyring, PublishError> {
     let failed = |source: sconce_registry::KeyringError| PublishError::Login {
         registry: target.registry().into(),
-        source: source.into(),
+        source: Box::new(source.into()),
     };
     Keyring::of_user().map_err(failed)
 }
@@ -187,8 +187,12 @@ pub async fn publish(
     let pack = Pack::new(folder)?;
     let opened = opened(reference, insecure, keyring, RegistryOperation::Push);
     // A token may end before the last of many bytes is sent.
-    let client =
-        async || opened.client().await.map_err(|source| PublishError::Login { registry: registry.into(), source });
+    let client = async || {
+        opened
+            .client()
+            .await
+            .map_err(|source| PublishError::Login { registry: registry.into(), source: Box::new(source) })
+    };
     let (identity, manifest) = (pack.digest(), pack.manifest);
     let files = pack.files.into_iter().map(|file| (file.digest, file.bytes));
     for (digest, bytes) in [(sha256(&pack.config), pack.config)].into_iter().chain(files) {
