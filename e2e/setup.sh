@@ -35,14 +35,15 @@ why[python3-venv]="runs packages from PyPI: ONNX Runtime and other peers, and cl
 why[chromium]="looks at the operator's page"
 why[mosquitto]="the broker that the collector's tests ask"
 why[mosquitto-clients]="says what the broker's subscribers hear"
+why[docker-registry]="a registry that asks for a password"
 case ${1:-} in
   "") ;;
   bench) install python3-venv ;;
-  strangers) install python3-venv mosquitto mosquitto-clients ;;
+  strangers) install python3-venv mosquitto mosquitto-clients docker-registry ;;
   browser) install chromium ;;
   # The tests say so where it is missing.
   test)
-    for package in python3-venv chromium mosquitto mosquitto-clients; do
+    for package in python3-venv chromium mosquitto mosquitto-clients docker-registry; do
       install "$package" || echo "setup: going on without $package" >&2
     done
     ;;

@@ -101,6 +101,10 @@ pub struct ModelSource {
         regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?/[a-z0-9._/-]+(:[A-Za-z0-9._-]+)?(@sha256:[a-f0-9]{64})?$")
     )]
     pub uri: Option<String>,
+    /// A Secret of this namespace, of type kubernetes.io/dockerconfigjson, with the name and the password by which the registry lets
+    /// us pull; as `kubectl create secret docker-registry` makes it. Absent = anybody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secret_ref: Option<NameRef>,
     /// Instead of `uri`: what an EdgeTraining of this namespace publishes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_ref: Option<NameRef>,

@@ -38,6 +38,8 @@ reasons! {
     UnknownArchitecture,
     /// The registry cannot be reached.
     RegistryUnreachable,
+    /// The registry does not let us in: a name and a password are missing, cannot be read, or are wrong.
+    Unauthorized,
     /// There is no such EdgeTraining.
     TrainingNotFound,
     /// The EdgeTraining has published nothing yet.

@@ -2,6 +2,7 @@
 //! is wrong with a layer by its shapes, as no schema can.
 
 use crate::amounts::*;
+use crate::common::NameRef;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value, json};
@@ -39,6 +40,10 @@ pub struct Base {
         regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+@sha256:[0-9a-f]{64}$")
     )]
     pub uri: String,
+    /// A Secret of this namespace, of type kubernetes.io/dockerconfigjson, with the name and the password by which the registry lets
+    /// us pull. Absent = that of `output`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<NameRef>,
     /// Backbone: all layers before the head stay as they are, to the byte. None: all layers learn. Default: Backbone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze: Option<Freeze>,

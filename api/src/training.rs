@@ -133,6 +133,10 @@ pub struct TrainingOutput {
         regex(pattern = r"^oci://[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$")
     )]
     pub uri: String,
+    /// A Secret of this namespace, of type kubernetes.io/dockerconfigjson, with the name and the password by which the registry lets
+    /// us push. It opens the registry of `base`, too, if that has none of its own. Absent = anybody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<NameRef>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]

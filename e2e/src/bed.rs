@@ -102,6 +102,9 @@ fn kubebox(spec: &Spec, command: &[&str]) -> Result<Command> {
 }
 
 impl Bed {
+    /// Where a scenario may have a registry of its own, on the control plane's node.
+    pub const PRIVATE_REGISTRY: &'static str = "10.89.0.1:5001";
+
     /// Starts the cluster, with progress on our output.
     pub async fn start(spec: Spec) -> Result<Self> {
         kubebox(&spec, &["up"])?
@@ -197,7 +200,8 @@ impl Bed {
             install = install.arg("--set-string").arg(format!("image.{component}.digest={digest}"));
         }
         install = values.iter().fold(install, |install, value| install.args(["--set", value]));
-        install.arg("--set").arg(format!("insecureRegistries={{{REGISTRY_INSIDE}}}")).output().await?;
+        let insecure = format!("insecureRegistries={{{REGISTRY_INSIDE},{}}}", Self::PRIVATE_REGISTRY);
+        install.arg("--set").arg(insecure).output().await?;
         Ok(())
     }
 

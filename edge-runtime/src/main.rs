@@ -18,6 +18,7 @@ use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::spans::{self, Exporter};
 use sconce_edge_runtime::tls::Tls;
 use sconce_edge_runtime::{bench, inspect, measure, route, stop};
+use sconce_registry::Keyring;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -151,6 +152,8 @@ fn start_with_little_memory() -> Result<()> {
 
 async fn run_fetch(args: Fetch) -> Result<()> {
     let source = Source::of(&args.from, &args.registries.insecure_registry).map_err(FetchError::from)?;
+    let keyring = Keyring::of_user().map_err(|error| FetchError::Login(error.into()))?;
+    let source = source.with_keyring(Arc::new(keyring));
     let trust = args.trusted.trust();
     let fetched = fetch(&source, &args.digest, &args.variant, &args.to, &trust, args.registries.patience);
     tokio::select! {

@@ -261,7 +261,8 @@ async fn a_registry_that_forbids_is_not_asked_again() {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let fetched = tokio::time::timeout(Duration::from_secs(5), fetched(&from, &digest, to.path(), MINUTE));
         let error = fetched.await.unwrap().unwrap_err().to_string();
-        assert!(error.starts_with("RegistryUnreachable: the registry lets nobody read "), "{error}");
+        assert!(error.starts_with("Unauthorized: the registry does not give 127.0.0.1:"), "{error}");
+        assert!(error.contains(" to somebody who has no name and password: "), "{error}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::logs::{self, Reading, Readings};
 use crate::metrics::{Metrics, ResultLabel};
 use crate::observe::{Key, Stores, observe, written_ratios};
 use crate::pass::{Input, Steps, pass};
-use crate::registry::{Outcome, Registries, Resolution, Resolutions, patience, run_of};
+use crate::registry::{Ask, Outcome, Registries, Resolution, Resolutions, patience, run_of};
 use crate::render::Settings;
 use jiff::Timestamp;
 use kube::Client;
@@ -41,7 +41,7 @@ pub struct Controller {
 }
 
 type Told = (Key, Option<sconce_api::TrainingProgress>);
-type Answer = (Key, String, Result<crate::artifact::Artifact, crate::artifact::Failure>);
+type Answer = (Key, Ask, Result<crate::artifact::Artifact, crate::artifact::Failure>);
 
 impl Controller {
     /// Runs until told to stop; a pass that has begun is finished.
@@ -129,8 +129,8 @@ impl Controller {
             self.metrics.panics.inc();
             tracing::error!(what = panicked, "a decision panicked; what it concerns stays as it is");
         }
-        for (key, uri) in steps.to_resolve {
-            self.ask(resolutions, key, uri, asked.clone());
+        for (key, ask) in steps.to_resolve {
+            self.ask(resolutions, key, ask, asked.clone());
         }
         applier.all(steps.objects).await;
         for write in applier.all(steps.statuses).await {
@@ -145,19 +145,19 @@ impl Controller {
     }
 
     /// Off the loop, so that a registry that does not answer holds up nobody.
-    fn ask(&self, resolutions: &mut Resolutions, key: Key, uri: String, asked: mpsc::UnboundedSender<Answer>) {
-        let earlier = resolutions.remove(&key).filter(|earlier| earlier.uri == uri).map(|earlier| earlier.outcome);
+    fn ask(&self, resolutions: &mut Resolutions, key: Key, ask: Ask, asked: mpsc::UnboundedSender<Answer>) {
+        let earlier = resolutions.remove(&key).filter(|earlier| earlier.ask == ask).map(|earlier| earlier.outcome);
         let (failed, attempts) = match earlier {
             Some(Outcome::Failed { failure, attempts, .. }) => (Some(failure), attempts),
             _ => (None, 0),
         };
         let outcome = Outcome::Asking { failed, attempts };
-        resolutions.insert(key.clone(), Resolution { uri: uri.clone(), outcome });
-        let registries = self.registries.clone();
+        resolutions.insert(key.clone(), Resolution { ask: ask.clone(), outcome });
+        let (registries, client) = (self.registries.clone(), self.client.clone());
         tokio::spawn(async move {
-            let answer = registries.resolve(&uri).await;
+            let answer = registries.ask(&client, &key.0, &ask).await;
             // Nobody listens once the process is ending.
-            asked.send((key, uri, answer)).ok();
+            asked.send((key, ask, answer)).ok();
         });
     }
 
@@ -171,8 +171,9 @@ impl Controller {
         });
     }
 
-    fn note(&self, resolutions: &mut Resolutions, (key, uri, answer): Answer) {
-        let Some(resolution) = resolutions.get_mut(&key).filter(|resolution| resolution.uri == uri) else { return };
+    fn note(&self, resolutions: &mut Resolutions, (key, ask, answer): Answer) {
+        let Some(resolution) = resolutions.get_mut(&key).filter(|resolution| resolution.ask == ask) else { return };
+        let uri = ask.uri;
         let attempts = match resolution.outcome {
             Outcome::Asking { attempts, .. } => attempts + 1,
             _ => return,

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod registry;
 pub mod render;
 pub mod retire;
+pub mod secrets;
 pub mod status;
 pub mod training;
 pub mod trigger;

@@ -2,14 +2,17 @@
 
 use crate::artifact::{self, Artifact, Failure, Files};
 use crate::observe::Key;
-use oci_client::Reference;
-use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use crate::secrets;
+use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
+use oci_client::{Reference, RegistryOperation};
 use sconce_api::Reason;
+use sconce_registry::{Keyring, Registry, RegistryError};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 const MANIFEST_TYPES: &[&str] = &["application/vnd.oci.image.manifest.v1+json"];
@@ -18,41 +21,59 @@ const TITLES: [&str; 3] = ["config.json", "variants.json", "evaluation.json"];
 const LIMIT: u64 = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// An artifact that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub uri: String,
+    /// The Secret that opens its registry, in the namespace of who asks.
+    pub secret: Option<String>,
+}
+
 #[derive(Clone)]
 pub struct Registries {
-    client: Client,
+    insecure: Vec<String>,
 }
 
 impl Registries {
-    /// `insecure` are spoken to without TLS.
+    /// `insecure` are spoken to without TLS, beside those on loopback addresses.
     pub fn new(insecure: &[String]) -> Self {
-        let client = Client::new(ClientConfig {
-            protocol: ClientProtocol::HttpsExcept(insecure.to_vec()),
-            connect_timeout: Some(Duration::from_secs(5)),
-            read_timeout: Some(Duration::from_secs(10)),
-            user_agent: concat!("sconce-operator/", env!("CARGO_PKG_VERSION")),
-            ..Default::default()
-        });
-        Self { client }
+        Self { insecure: insecure.to_vec() }
+    }
+
+    /// In the name that the Secret has; it is read anew each time, and kept nowhere.
+    ///
+    /// # Errors
+    /// [`Failure`] with what is wrong, why, and what to do.
+    pub async fn ask(&self, cluster: &kube::Client, namespace: &str, ask: &Ask) -> Result<Artifact, Failure> {
+        let Some(secret) = &ask.secret else { return self.resolve(&ask.uri, Keyring::none()).await };
+        let keyring = secrets::keyring(cluster, namespace, secret).await.map_err(|failure| failure.at(&ask.uri))?;
+        let reference = reference(&ask.uri)?;
+        let opened = keyring.must_open(reference.registry(), reference.repository()).await;
+        opened.map_err(|error| shut(&ask.uri, error.into()))?;
+        self.resolve(&ask.uri, keyring).await
     }
 
     /// # Errors
     /// [`Failure`] with what is wrong, why, and what to do.
-    pub async fn resolve(&self, uri: &str) -> Result<Artifact, Failure> {
+    pub async fn resolve(&self, uri: &str, keyring: Keyring) -> Result<Artifact, Failure> {
         let unreachable = || {
             let message = format!(
                 "{uri}: the registry did not answer within {PATIENCE:?}; is it up and reachable from the cluster?"
             );
             Failure { reason: Reason::RegistryUnreachable, message }
         };
-        tokio::time::timeout(PATIENCE, self.pull(uri)).await.unwrap_or_else(|_| Err(unreachable()))
+        tokio::time::timeout(PATIENCE, self.pull(uri, keyring)).await.unwrap_or_else(|_| Err(unreachable()))
     }
 
-    async fn pull(&self, uri: &str) -> Result<Artifact, Failure> {
+    /// By a client of its own: what lets in one is not for another.
+    async fn pull(&self, uri: &str, keyring: Keyring) -> Result<Artifact, Failure> {
         let reference = reference(uri)?;
-        let auth = RegistryAuth::Anonymous;
-        let pulled = self.client.pull_manifest_raw(&reference, &auth, MANIFEST_TYPES).await;
-        let (manifest, _) = pulled.map_err(|error| failure(uri, "the manifest", &error))?;
+        let pull = RegistryOperation::Pull;
+        let registry = Registry::new(reference.clone(), pull, &self.insecure, Arc::new(keyring), configured);
+        let client = registry.client().await.map_err(|error| shut(uri, error))?;
+        let failure = |file: &str, error| failure(uri, file, &registry, &error);
+        let pulled = client.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, MANIFEST_TYPES).await;
+        let (manifest, _) = pulled.map_err(|error| failure("the manifest", error))?;
         let digest = digest_of(&manifest);
         if let Some(expected) = reference.digest().filter(|expected| *expected != digest) {
             let message =
@@ -68,8 +89,8 @@ impl Registries {
                 return Err(Failure { reason: Reason::UnknownArchitecture, message });
             }
             let mut bytes = Vec::new();
-            let pulled = self.client.pull_blob(&reference, layer.digest.as_str(), &mut bytes).await;
-            pulled.map_err(|error| failure(uri, title, &error))?;
+            let pulled = client.pull_blob(&reference, layer.digest.as_str(), &mut bytes).await;
+            pulled.map_err(|error| failure(title, error))?;
             if digest_of(&bytes) != layer.digest {
                 return Err(mismatch(uri, title));
             }
@@ -77,6 +98,16 @@ impl Registries {
         }
         let repository = format!("oci://{}/{}", reference.registry(), reference.repository());
         artifact::read(repository, digest, &files).map_err(|failure| failure.at(uri))
+    }
+}
+
+fn configured(protocol: ClientProtocol) -> ClientConfig {
+    ClientConfig {
+        protocol,
+        connect_timeout: Some(Duration::from_secs(5)),
+        read_timeout: Some(Duration::from_secs(10)),
+        user_agent: concat!("sconce-operator/", env!("CARGO_PKG_VERSION")),
+        ..Default::default()
     }
 }
 
@@ -97,7 +128,16 @@ fn mismatch(uri: &str, file: &str) -> Failure {
     Failure { reason: Reason::DigestMismatch, message }
 }
 
-fn failure(uri: &str, file: &str, error: &OciDistributionError) -> Failure {
+/// Before anything was asked for.
+fn shut(uri: &str, error: RegistryError) -> Failure {
+    let reason = match error {
+        RegistryError::Unreachable { .. } | RegistryError::Client { .. } => Reason::RegistryUnreachable,
+        RegistryError::Keyring(_) | RegistryError::Refused { .. } | RegistryError::Plain { .. } => Reason::Unauthorized,
+    };
+    Failure { reason, message: error.to_string() }.at(uri)
+}
+
+fn failure(uri: &str, file: &str, registry: &Registry, error: &OciDistributionError) -> Failure {
     let missing = || Failure {
         reason: Reason::ArtifactMissing,
         message: format!(
@@ -111,18 +151,29 @@ fn failure(uri: &str, file: &str, error: &OciDistributionError) -> Failure {
             if envelope.errors.iter().any(|error| unknown.contains(&error.code)) {
                 return missing();
             }
+            let closed = [OciErrorCode::Denied, OciErrorCode::Unauthorized];
+            if envelope.errors.iter().any(|error| closed.contains(&error.code)) {
+                return unauthorized(uri, registry);
+            }
             unreachable(uri, error)
         }
+        OciDistributionError::ServerError { code: 401 | 403, .. } => unauthorized(uri, registry),
         OciDistributionError::ServerError { code: 404, .. } => missing(),
         OciDistributionError::DigestError(_) => mismatch(uri, file),
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => Failure {
-            reason: Reason::RegistryUnreachable,
-            message: format!(
-                "{uri}: the registry asks for credentials; only artifacts that anybody may pull are served"
-            ),
-        },
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            unauthorized(uri, registry)
+        }
         _ => unreachable(uri, error),
     }
+}
+
+fn unauthorized(uri: &str, registry: &Registry) -> Failure {
+    let to_do = match registry.is_named() {
+        true => "are name and password right, and may they pull there?",
+        false => "name a Secret with both in spec.model.pullSecretRef; on a machine of your own: docker login",
+    };
+    let message = format!("{uri}: the registry does not give it to somebody {}: {to_do}", registry.who());
+    Failure { reason: Reason::Unauthorized, message }
 }
 
 /// The innermost cause says most: `connection refused` rather than `error sending request`.
@@ -154,7 +205,7 @@ pub type Resolutions = BTreeMap<Key, Resolution>;
 
 #[derive(Clone, Debug)]
 pub struct Resolution {
-    pub uri: String,
+    pub ask: Ask,
     pub outcome: Outcome,
 }
 

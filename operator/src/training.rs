@@ -22,8 +22,10 @@ impl Recipe {
         if let Some(fields) = spec.as_object_mut() {
             fields.retain(|name, _| !["run", "suspend", "trigger"].contains(&name.as_str()));
         }
-        if let Some(fields) = spec.get_mut("dataset").and_then(Value::as_object_mut) {
-            fields.remove("secretRef");
+        for opened in ["dataset", "base", "output"] {
+            if let Some(fields) = spec.get_mut(opened).and_then(Value::as_object_mut) {
+                fields.remove("secretRef");
+            }
         }
         let hash = short_hash(&spec.to_string(), 16);
         if let Some(dataset) = dataset {
@@ -171,6 +173,7 @@ mod tests {
         assert_eq!(plain.len(), 16);
         assert_eq!(hash(json!({"run": {"retries": 0}, "suspend": true})), plain);
         assert_ne!(hash(json!({"fit": {"epochs": 3}})), plain);
+        assert_eq!(hash(json!({"output": {"uri": "oci://r:5000/m/d", "secretRef": {"name": "push"}}})), plain);
         let manifest = Recipe::of(&training(json!({"run": {"retries": 0}})), None).manifest;
         assert_eq!((&manifest["kind"], manifest["spec"].get("run")), (&json!("EdgeTraining"), None));
     }

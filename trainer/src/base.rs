@@ -5,13 +5,14 @@ use crate::publish::{self, MANIFEST_TYPE, PATH, Pack, PublishError};
 use candle_core::Result as Computed;
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
-use oci_client::{Reference, errors::OciDistributionError};
+use oci_client::{Reference, RegistryOperation, errors::OciDistributionError};
 use sconce_model::architecture::{Architecture, ArchitectureError};
 use sconce_model::artifact::{Artifact, ArtifactError};
 use sconce_model::digest::sha256;
 use sconce_model::network::Network;
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
+use sconce_registry::{Keyring, RegistryError};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -29,6 +30,8 @@ pub enum BaseError {
     Head(#[from] ArchitectureError),
     #[error("spec.base.uri: cannot fetch {what} of {uri}; does the registry run, and is the digest right?")]
     Registry { what: String, uri: String, source: Box<OciDistributionError> },
+    #[error("spec.base.uri: {uri}: {source}")]
+    Login { uri: String, source: Box<RegistryError> },
     #[error("spec.base.uri: {what} of {uri} is {got}: the registry or the way to it spoils bytes; push it again")]
     Digest { what: String, uri: String, got: String },
     #[error("spec.base.uri: {uri} is no model of ours: {why}")]
@@ -59,11 +62,20 @@ pub struct Base {
     int8: Option<Variant>,
 }
 
+/// How the registry of a base is asked.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Registries without TLS.
+    pub insecure: &'a [String],
+    /// Where the `config.json` is that opens it; `None` for that of whoever runs this.
+    pub config: Option<&'a Path>,
+}
+
 /// Reads a model. `aside` is where one from a registry lies meanwhile.
 ///
 /// # Errors
 /// [`BaseError`] names the field.
-pub fn open(typed: &manifest::Base, aside: &Path, insecure: &[String]) -> Result<Base, BaseError> {
+pub fn open(typed: &manifest::Base, aside: &Path, asked: Asked<'_>) -> Result<Base, BaseError> {
     let uri = || typed.uri.clone();
     match typed.uri.strip_prefix("oci://").map(str::parse::<Reference>) {
         None => read(typed, Path::new(&typed.uri)),
@@ -72,7 +84,7 @@ pub fn open(typed: &manifest::Base, aside: &Path, insecure: &[String]) -> Result
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|source| BaseError::Write { path: aside.into(), source })?;
             remove(aside)?;
-            runtime.block_on(fetch(&typed.uri, &reference, aside, insecure))?;
+            runtime.block_on(fetch(&typed.uri, &reference, aside, asked))?;
             let base = read(typed, aside);
             remove(aside)?;
             base
@@ -159,7 +171,7 @@ fn take(network: &Network, from: &Network, head: &str) -> Computed<()> {
 }
 
 /// All files of the model, each as its digest says.
-async fn fetch(uri: &str, reference: &Reference, to: &Path, insecure: &[String]) -> Result<(), BaseError> {
+async fn fetch(uri: &str, reference: &Reference, to: &Path, asked: Asked<'_>) -> Result<(), BaseError> {
     let failed =
         |what: &str, source| BaseError::Registry { what: what.into(), uri: uri.into(), source: Box::new(source) };
     let strange = |why: &str| BaseError::Manifest { uri: uri.into(), why: why.into() };
@@ -167,8 +179,12 @@ async fn fetch(uri: &str, reference: &Reference, to: &Path, insecure: &[String])
         got if got == need => Ok(()),
         got => Err(BaseError::Digest { what: what.into(), uri: uri.into(), got }),
     };
-    let client = publish::client(reference.registry(), insecure).map_err(|error| failed("a client", error))?;
-    let pulled = client.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &[MANIFEST_TYPE]).await;
+    let shut = |source: RegistryError| BaseError::Login { uri: uri.into(), source: Box::new(source) };
+    let keyring = asked.config.map_or_else(Keyring::of_user, Keyring::in_folder);
+    let keyring = keyring.map_err(|error| shut(error.into()))?;
+    let registry = publish::opened(reference, asked.insecure, keyring, RegistryOperation::Pull);
+    let pulled = registry.client().await.map_err(shut)?;
+    let pulled = pulled.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &[MANIFEST_TYPE]).await;
     let (bytes, _) = pulled.map_err(|error| failed("the manifest", error))?;
     is("the manifest", &bytes, reference.digest().unwrap_or_default())?;
     let manifest: Value = serde_json::from_slice(&bytes).map_err(|error| strange(&error.to_string()))?;
@@ -181,6 +197,7 @@ async fn fetch(uri: &str, reference: &Reference, to: &Path, insecure: &[String])
         }
         let mut bytes = Vec::new();
         let descriptor = OciDescriptor { digest: digest.into(), ..OciDescriptor::default() };
+        let client = registry.client().await.map_err(shut)?;
         client.pull_blob(reference, &descriptor, &mut bytes).await.map_err(|error| failed(path, error))?;
         is(path, &bytes, digest)?;
         write(&to.join(path), &bytes)?;

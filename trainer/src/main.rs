@@ -66,7 +66,8 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     let manifest = manifest::read(&source.manifest)?;
     let (name, spec) = (manifest.metadata.name, manifest.spec);
     let aside = output::beside(output, "base");
-    let base = spec.base.as_ref().map(|typed| base::open(typed, &aside, insecure)).transpose()?;
+    let asked = base::Asked { insecure, config: source.base_docker_config.as_deref() };
+    let base = spec.base.as_ref().map(|typed| base::open(typed, &aside, asked)).transpose()?;
     let architecture = match (&base, &spec.architecture) {
         (Some(base), _) => spec.check_base(&base.architecture, &source.manifest).map(|()| base.architecture.clone())?,
         (None, Some(architecture)) => architecture.clone(),
@@ -117,11 +118,12 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     }
     let target = flags.publish.as_deref().map(publish::reference).transpose()?;
     let key = flags.signing.key()?;
+    let publishing = target.as_ref().map(|target| Publishing { target, insecure, key: key.as_ref() });
+    publishing.as_ref().map_or(Ok(()), Publishing::may)?;
     let mut opened = open(&flags.source, &flags.output, insecure)?;
     if flags.held_out.is_some() && opened.data.train.images().is_none() {
         bail!("--held-out writes grey images of one size, and collected samples are not: leave it out");
     }
-    let publishing = target.as_ref().map(|target| Publishing { target, insecure, key: key.as_ref() });
     let made_of = opened.made_of();
     // A report tells of epochs, which are not told again.
     let is_plain = flags.report.is_none() && flags.held_out.is_none();

@@ -1,13 +1,15 @@
 //! Publishes an artifact as a CNCF ModelPack: blobs first, the manifest last, so that nothing is ever half published.
 
-use oci_client::client::{Client, ClientConfig, ClientProtocol};
-use oci_client::{Reference, RegistryOperation, secrets::RegistryAuth};
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::{Reference, RegistryOperation};
 use sconce_model::artifact::signature::{PrivateKey, SIGNATURE, SignatureError, is_of, sign};
 use sconce_model::artifact::{Artifact, ArtifactError, File, files};
 use sconce_model::digest::sha256;
+use sconce_registry::{Keyring, Registry, RegistryError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 const ARTIFACT_TYPE: &str = "application/vnd.cncf.model.manifest.v1+json";
@@ -27,6 +29,8 @@ pub enum PublishError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot wait for a registry")]
     Wait(#[source] std::io::Error),
+    #[error("cannot log in at {registry}: {source}")]
+    Login { registry: String, source: Box<RegistryError> },
     #[error(
         "cannot {what} at {registry}; does it run, and may you write there? Without TLS it needs --insecure-registry {registry}"
     )]
@@ -134,45 +138,86 @@ impl Publishing<'_> {
     /// # Errors
     /// As [`publish`], and if nothing can be waited for.
     pub fn publish(&self, folder: &Path) -> Result<String, PublishError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Wait)?;
-        runtime.block_on(publish(folder, self.target, self.insecure))
+        waiting()?.block_on(publish(folder, self.target, self.insecure, keyring(self.target)?))
     }
+
+    /// Whether the registry lets in who will publish: asked before the work, since a password is as wrong after it. One that
+    /// does not answer may answer then.
+    ///
+    /// # Errors
+    /// [`PublishError::Login`] if it does not.
+    pub fn may(&self) -> Result<(), PublishError> {
+        let registry = opened(self.target, self.insecure, keyring(self.target)?, RegistryOperation::Push);
+        match waiting()?.block_on(registry.client()) {
+            Err(source @ (RegistryError::Keyring(_) | RegistryError::Refused { .. } | RegistryError::Plain { .. })) => {
+                Err(PublishError::Login { registry: self.target.registry().into(), source: Box::new(source) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn waiting() -> Result<tokio::runtime::Runtime, PublishError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Wait)
+}
+
+/// As docker has it, of whoever runs this.
+fn keyring(target: &Reference) -> Result<Keyring, PublishError> {
+    let failed = |source: sconce_registry::KeyringError| PublishError::Login {
+        registry: target.registry().into(),
+        source: Box::new(source.into()),
+    };
+    Keyring::of_user().map_err(failed)
 }
 
 /// Pushes what the registry lacks; returns the address by digest.
 ///
 /// # Errors
 /// [`PublishError`]; the tag then still names what it named before.
-pub async fn publish(folder: &Path, reference: &Reference, insecure: &[String]) -> Result<String, PublishError> {
+pub async fn publish(
+    folder: &Path,
+    reference: &Reference,
+    insecure: &[String],
+    keyring: Keyring,
+) -> Result<String, PublishError> {
     let registry = reference.registry();
     let failed = |what: String| {
         move |source| PublishError::Registry { what, registry: registry.into(), source: Box::new(source) }
     };
     let pack = Pack::new(folder)?;
-    let client = client(registry, insecure).map_err(failed("open a client".into()))?;
-    let anonymous = RegistryAuth::Anonymous;
-    client.auth(reference, &anonymous, RegistryOperation::Push).await.map_err(failed("log in".into()))?;
+    let opened = opened(reference, insecure, keyring, RegistryOperation::Push);
+    // A token may end before the last of many bytes is sent.
+    let client = async || {
+        opened
+            .client()
+            .await
+            .map_err(|source| PublishError::Login { registry: registry.into(), source: Box::new(source) })
+    };
     let (identity, manifest) = (pack.digest(), pack.manifest);
     let files = pack.files.into_iter().map(|file| (file.digest, file.bytes));
     for (digest, bytes) in [(sha256(&pack.config), pack.config)].into_iter().chain(files) {
+        let client = client().await?;
         // A registry that cannot tell gets the bytes once more.
         if !client.blob_exists(reference, &digest).await.unwrap_or(false) {
             client.push_blob(reference, bytes, &digest).await.map_err(failed(format!("push {digest}")))?;
         }
     }
     let content_type = http::HeaderValue::from_static(MANIFEST_TYPE);
-    let pushed = client.push_manifest_raw(reference, manifest, content_type).await;
+    let pushed = client().await?.push_manifest_raw(reference, manifest, content_type).await;
     pushed.map_err(failed("push the manifest".into()))?;
     Ok(format!("oci://{registry}/{}@{identity}", reference.repository()))
 }
 
-pub(crate) fn client(registry: &str, insecure: &[String]) -> Result<Client, oci_client::errors::OciDistributionError> {
-    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
-    let loopback = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-    let plain = loopback || insecure.iter().any(|known| known == registry);
-    let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
+pub(crate) fn opened(
+    reference: &Reference,
+    insecure: &[String],
+    keyring: Keyring,
+    operation: RegistryOperation,
+) -> Registry {
     // In one piece: an artifact is small, and not every registry takes chunks as the specification has them.
-    Client::try_from(ClientConfig { protocol, use_monolithic_push: true, ..ClientConfig::default() })
+    let configured =
+        |protocol: ClientProtocol| ClientConfig { protocol, use_monolithic_push: true, ..ClientConfig::default() };
+    Registry::new(reference.clone(), operation, insecure, Arc::new(keyring), configured)
 }
 
 #[cfg(test)]
@@ -223,7 +268,7 @@ mod tests {
     async fn addresses_are_checked_before_anything_is_read() {
         let check = async |uri: &str, expected: &str| {
             let published = match reference(uri) {
-                Ok(reference) => publish(Path::new("nowhere"), &reference, &[]).await,
+                Ok(reference) => publish(Path::new("nowhere"), &reference, &[], Keyring::none()).await,
                 Err(error) => Err(error),
             };
             let error = published.unwrap_err().to_string();

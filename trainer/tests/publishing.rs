@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use sconce_model::digest::sha256;
+use sconce_registry::Keyring;
 use sconce_trainer::publish::{publish, reference};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -88,7 +89,7 @@ fn tiny() -> tempfile::TempDir {
 #[tokio::test]
 async fn blobs_come_first_the_manifest_last_and_nothing_twice() {
     let ((registry, uri), folder) = (serve().await, tiny());
-    let address = publish(folder.path(), &reference(&uri).unwrap(), &[]).await.unwrap();
+    let address = publish(folder.path(), &reference(&uri).unwrap(), &[], Keyring::none()).await.unwrap();
     {
         let registry = registry.lock().unwrap();
         let (manifest, media_type) = registry.manifest.as_ref().unwrap();
@@ -102,7 +103,7 @@ async fn blobs_come_first_the_manifest_last_and_nothing_twice() {
             assert_eq!(registry.blobs[layer["digest"].as_str().unwrap()], std::fs::read(file).unwrap());
         }
     }
-    let again = publish(folder.path(), &reference(&uri).unwrap(), &[]).await.unwrap();
+    let again = publish(folder.path(), &reference(&uri).unwrap(), &[], Keyring::none()).await.unwrap();
     assert_eq!(again, address);
     assert_eq!(registry.lock().unwrap().stored.len(), 12, "only the manifest is sent again");
 }
@@ -112,7 +113,7 @@ async fn what_fails_on_the_way_leaves_no_manifest() {
     let ((registry, uri), folder) = (serve().await, tiny());
     let weights = std::fs::read(folder.path().join("weights/f32/head.safetensors")).unwrap();
     registry.lock().unwrap().refused = Some(sha256(&weights));
-    let error = publish(folder.path(), &reference(&uri).unwrap(), &[]).await.unwrap_err().to_string();
+    let error = publish(folder.path(), &reference(&uri).unwrap(), &[], Keyring::none()).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot push {} at 127.0.0.1:", sha256(&weights))), "{error}");
     assert!(registry.lock().unwrap().manifest.is_none());
 }

@@ -9,7 +9,7 @@ use sconce_model::graph::Role;
 use sconce_model::idx::{Images, write_images, write_labels};
 use sconce_model::network::Network;
 use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
-use sconce_trainer::base::{BaseError, open};
+use sconce_trainer::base::{Asked, BaseError, open};
 use sconce_trainer::data::{Samples, synthetic};
 use sconce_trainer::manifest::{self, Freeze};
 use sconce_trainer::prepared::{Prepared, accuracy};
@@ -226,11 +226,14 @@ async fn a_base_comes_from_a_registry_by_digest_and_wrong_bytes_are_refused() {
     let head = pack.files.iter().find(|file| file.path == "weights/f32/head.safetensors").unwrap().digest.clone();
     let bring = async |blobs: &BTreeMap<String, Vec<u8>>| {
         let uri = format!("oci://{}/models/tiny@{digest}", registry(Arc::new(blobs.clone())).await);
-        let typed = manifest::Base { uri, freeze: Freeze::Backbone, head: Vec::new() };
+        let typed =
+            manifest::Base { uri, secret_ref: serde::de::IgnoredAny, freeze: Freeze::Backbone, head: Vec::new() };
         let aside = folder.path().join("aside");
         let opened = {
             let aside = aside.clone();
-            tokio::task::spawn_blocking(move || open(&typed, &aside, &[])).await.unwrap()
+            tokio::task::spawn_blocking(move || open(&typed, &aside, Asked { insecure: &[], config: None }))
+                .await
+                .unwrap()
         };
         (opened, aside.exists())
     };

@@ -19,6 +19,7 @@ use kube::client::Body;
 use kube::{Client, Resource, ResourceExt as _};
 use sconce_operator::lease;
 use sconce_operator::registry::Registries;
+use sconce_registry::Keyring;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -72,7 +73,8 @@ async fn would_take(client: &Client, name: &str, definition: &CustomResourceDefi
 }
 
 async fn pulled(uri: &str, insecure: &[String]) -> Asked<String> {
-    let artifact = Registries::new(insecure).resolve(uri).await.map_err(|failure| failure.message)?;
+    let keyring = Keyring::of_user().map_err(|error| error.to_string())?;
+    let artifact = Registries::new(insecure).resolve(uri, keyring).await.map_err(|failure| failure.message)?;
     let variants: Vec<_> = artifact.variants.iter().map(|variant| variant.name.as_str()).collect();
     Ok(format!("{uri} is {}, with {}", artifact.digest, variants.join(", ")))
 }

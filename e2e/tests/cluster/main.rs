@@ -13,6 +13,7 @@ mod lake;
 mod learning;
 mod placing;
 mod predicted;
+mod private;
 mod readme;
 mod stable;
 mod stored;

@@ -6,6 +6,7 @@ use super::metrics::Metrics;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderValue, RANGE, WWW_AUTHENTICATE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
+use sconce_registry::{Challenge, is_plain};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -110,9 +111,11 @@ impl Upstream {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|challenge| challenge.to_str().ok());
-        let Some(challenge) = challenge.and_then(bearer) else { return Err(Refusal::Forbidden) };
-        let token = self.token(asked, &challenge).await?;
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let Some(Challenge::Bearer { realm, service }) = Challenge::of(challenges) else {
+            return Err(Refusal::Forbidden);
+        };
+        let token = self.token(asked, &realm, service.as_deref()).await?;
         {
             let mut tokens = self.tokens();
             if tokens.len() >= MOST_TOKENS {
@@ -138,27 +141,20 @@ impl Upstream {
     }
 
     fn url(&self, Asked { registry, repository, kind, digest }: &Asked) -> String {
-        let scheme = if self.is_plain(registry) { "http" } else { "https" };
+        let scheme = if is_plain(registry, &self.insecure) { "http" } else { "https" };
         // Under its name there are web pages.
         let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
         format!("{scheme}://{host}/v2/{repository}/{}/{digest}", kind.path())
     }
 
-    fn is_plain(&self, registry: &str) -> bool {
-        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
-        let is_loopback =
-            host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-        is_loopback || self.insecure.iter().any(|known| known == registry)
-    }
-
     /// What the registry's own service gives to who has no name.
-    async fn token(&self, asked: &Asked, challenge: &BTreeMap<String, String>) -> Result<HeaderValue, Refusal> {
-        let realm = challenge.get("realm").and_then(|realm| Url::parse(realm).ok());
-        let may_be_plain = self.is_plain(&asked.registry);
+    async fn token(&self, asked: &Asked, realm: &str, service: Option<&str>) -> Result<HeaderValue, Refusal> {
+        let realm = Url::parse(realm).ok();
+        let may_be_plain = is_plain(&asked.registry, &self.insecure);
         let realm = realm.filter(|realm| realm.scheme() == "https" || (may_be_plain && realm.scheme() == "http"));
         let mut realm = realm.ok_or(Refusal::Forbidden)?;
         let scope = format!("repository:{}:pull", asked.repository);
-        realm.query_pairs_mut().extend_pairs(challenge.get("service").map(|service| ("service", service.as_str())));
+        realm.query_pairs_mut().extend_pairs(service.map(|service| ("service", service)));
         realm.query_pairs_mut().append_pair("scope", &scope);
         let mut response = self.client.get(realm).send().await.map_err(told)?;
         if !response.status().is_success() {
@@ -210,21 +206,6 @@ fn content_range(text: &str) -> Option<(u64, u64)> {
     (first <= last && last.checked_add(1)? == size).then_some((first, size))
 }
 
-/// Fields of `Bearer realm="…",service="…",scope="…"`.
-fn bearer(challenge: &str) -> Option<BTreeMap<String, String>> {
-    let (scheme, mut rest) = challenge.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let mut fields = BTreeMap::new();
-    while let Some((name, after)) = rest.split_once("=\"") {
-        let (value, after) = after.split_once('"')?;
-        fields.insert(name.trim().to_ascii_lowercase(), value.to_owned());
-        rest = after.trim_start_matches([',', ' ']);
-    }
-    Some(fields)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,26 +219,5 @@ mod tests {
         {
             assert_eq!(content_range(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn a_challenge_names_who_gives_tokens() {
-        let fields =
-            bearer(r#"Bearer realm="https://auth.example/token", service="r.example",scope="a:b,c:d""#).unwrap();
-        assert_eq!(fields["realm"], "https://auth.example/token");
-        assert_eq!((fields["service"].as_str(), fields["scope"].as_str()), ("r.example", "a:b,c:d"));
-        assert_eq!(bearer("Basic realm=\"x\""), None);
-        assert_eq!(bearer("Bearer"), None);
-        assert_eq!(bearer("Bearer realm=\"x"), None);
-    }
-
-    #[test]
-    fn only_loopback_and_those_that_are_named_are_asked_without_tls() {
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let upstream = Upstream::new(vec!["r:5000".into()], Metrics::default()).unwrap();
-        let plain = ["localhost:5000", "127.0.0.1:5000", "127.8.0.1", "r:5000"];
-        assert!(plain.iter().all(|registry| upstream.is_plain(registry)));
-        let others = ["r", "r:5001", "localhost.example:5000", "10.0.0.1:5000", "docker.io"];
-        assert!(!others.iter().any(|registry| upstream.is_plain(registry)));
     }
 }

@@ -143,7 +143,7 @@ async fn what_everybody_may_have_for_a_token_is_kept_and_what_is_closed_is_not()
     let secret = closed.add("a manifest of somebody");
     assert_eq!(store.ask(&closed, &secret).await.status(), 403);
     let error = store.pod(&closed, &secret, "f32", tempdir().unwrap().path()).await.unwrap_err().to_string();
-    assert!(error.starts_with("RegistryUnreachable: the registry lets nobody read "), "{error}");
+    assert!(error.starts_with("Unauthorized: the registry does not give "), "{error}");
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 use super::Serve;
 use crate::fetch::Source;
+use sconce_registry::Keyring;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A model of its own.
 pub struct Asked {
@@ -17,7 +19,7 @@ pub struct Asked {
 /// Where its artifact is.
 pub enum Place {
     Folder(PathBuf),
-    Registry(Source),
+    Registry(Box<Source>),
 }
 
 impl Serve {
@@ -49,6 +51,8 @@ impl Serve {
             return Ok(Asked { name, place: Place::Folder(place.into()), digest });
         }
         let source = Source::new(place, &self.registries.insecure_registry).map_err(|error| error.to_string())?;
+        let keyring = Keyring::of_user().map_err(|error| error.to_string())?;
+        let source = source.with_keyring(Arc::new(keyring));
         let digest = match (self.digest.as_deref(), source.digest()) {
             (Some(flag), Some(address)) if flag != address => {
                 return Err(format!("--model {place} names another digest than --digest {flag}; give one of them"));
@@ -56,7 +60,7 @@ impl Serve {
             (flag, address) => flag.or(address).map(str::to_owned),
         };
         let name = name.unwrap_or(source.name()).to_owned();
-        Ok(Asked { name, place: Place::Registry(source), digest })
+        Ok(Asked { name, place: Place::Registry(Box::new(source)), digest })
     }
 
     /// Where models of registries are kept.

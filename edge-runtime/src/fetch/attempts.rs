@@ -35,9 +35,10 @@ impl<'a> Attempts<'a> {
                 // Here it is another's fault than a mirror's.
                 Err(error @ FetchError::Write { .. }) => return Err(error),
                 Err(error) => {
-                    // Waiting for it once is enough; one that has brought something is there.
+                    // Waiting for it once is enough; one that has brought something is there. What is closed to it is all closed.
                     let is_silent = self.furthest.load(Ordering::Relaxed) <= before;
-                    absent.store(is_silent && matches!(error, FetchError::Registry { .. }), Ordering::Relaxed);
+                    let has_none = matches!(error, FetchError::Registry { .. } | FetchError::Unauthorized { .. });
+                    absent.store(is_silent && has_none, Ordering::Relaxed);
                     let mirror = mirror.repository().resolve_registry();
                     tracing::warn!(what, mirror, %error, "not from the store near by; asking the registry itself");
                 }

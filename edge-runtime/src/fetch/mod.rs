@@ -24,6 +24,7 @@ use place::Origin;
 use sconce_model::artifact::media_type;
 use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
 use sconce_model::digest::{named, sha256};
+use sconce_registry::RegistryError;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
@@ -55,14 +56,28 @@ pub enum FetchError {
         store.display()
     )]
     Tag { why: Box<FetchError>, uri: String, store: PathBuf },
-    #[error("RegistryUnreachable: the registry lets nobody read {what} without a name and a password: {why}")]
-    Unauthorized { what: String, why: String },
+    #[error("Unauthorized: the registry does not give {what} to somebody {who}: {why}")]
+    Unauthorized { what: String, who: String, why: String },
+    #[error("Unauthorized: {0}")]
+    Login(RegistryError),
     #[error("UnknownArchitecture: {why}: is it a model of ours?")]
     Artifact { why: String },
     #[error("FetchFailed: {what} has {bytes} bytes, and {most} may be fetched here")]
     TooLarge { what: String, bytes: u64, most: u64 },
     #[error("FetchFailed: cannot write {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
+}
+
+impl From<RegistryError> for FetchError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Unreachable { who, why } => Self::Registry { what: format!("a token of {who}"), why },
+            RegistryError::Client { .. } => Self::Registry { what: "anything".into(), why: error.to_string() },
+            RegistryError::Keyring(_) | RegistryError::Refused { .. } | RegistryError::Plain { .. } => {
+                Self::Login(error)
+            }
+        }
+    }
 }
 
 impl FetchError {
@@ -175,8 +190,10 @@ async fn fetch_manifest(
 /// A manifest as the registry has it, unverified.
 async fn pull_manifest(source: &Attempts<'_>, from: &Origin, reference: &Reference) -> Result<Bytes, FetchError> {
     let accepted = ["application/vnd.oci.image.manifest.v1+json"];
-    let pulled = from.client()?.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &accepted);
-    let (bytes, _) = source.heard("the manifest", pulled).await?.map_err(|error| told(error, &reference.whole()))?;
+    let client = source.heard("the manifest", from.client()).await??;
+    let pulled = client.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &accepted);
+    let pulled = source.heard("the manifest", pulled).await?;
+    let (bytes, _) = pulled.map_err(|error| told(error, &reference.whole(), from))?;
     Ok(bytes)
 }
 
@@ -280,14 +297,14 @@ async fn download(
         size: layer.size as i64,
         ..OciDescriptor::default()
     };
-    let (client, reference) = (from.client()?, from.repository());
+    let (client, reference) = (source.heard(path, from.client()).await??, from.repository());
     let response = client.pull_blob_stream_partial(reference, &descriptor, have, None);
     let refused = |error| match error {
         OciDistributionError::ServerError { code: 416, .. } => {
             let why = format!("the registry holds no more than {have} of its {} bytes: push it again", layer.size);
             FetchError::Registry { what: path.into(), why }
         }
-        error => told(error, path),
+        error => told(error, path, from),
     };
     let mut stream = match source.heard(path, response).await?.map_err(refused)? {
         BlobResponse::Partial(stream) => stream,
@@ -360,7 +377,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
 }
 
 /// Which of our reasons a registry's error is.
-fn told(error: OciDistributionError, what: &str) -> FetchError {
+fn told(error: OciDistributionError, what: &str, from: &Origin) -> FetchError {
     use OciDistributionError as E;
     use OciErrorCode::{BlobUnknown, Denied, ManifestUnknown, NameUnknown, NotFound, Unauthorized};
     let says = |codes: fn(&OciErrorCode) -> bool| match &error {
@@ -375,7 +392,7 @@ fn told(error: OciDistributionError, what: &str) -> FetchError {
     ) || says(|code| matches!(code, Denied | Unauthorized));
     match error {
         _ if missing => FetchError::Missing { what: what.into() },
-        error if forbidden => FetchError::Unauthorized { what: what.into(), why: causes(&error) },
+        error if forbidden => FetchError::Unauthorized { what: what.into(), who: from.who(), why: causes(&error) },
         E::DigestError(DigestError::VerificationError { expected, actual }) => {
             FetchError::Digest { what: what.into(), got: actual, need: expected }
         }

@@ -1,8 +1,9 @@
 //! A repository in a registry, and the stores near by that may have of it what is asked for.
 
-use oci_client::Reference;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
-use std::sync::OnceLock;
+use oci_client::{Reference, RegistryOperation};
+use sconce_registry::{Keyring, Registry, RegistryError};
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -16,8 +17,6 @@ pub enum SourceError {
     Mirror { url: String },
     #[error("FetchFailed: need one oci://HOST/REPOSITORY to fetch from, and there are {count}")]
     Count { count: usize },
-    #[error("RegistryUnreachable: cannot open a client: {why}")]
-    Client { why: String },
 }
 
 pub struct Source {
@@ -30,9 +29,7 @@ pub struct Source {
 /// Who gives bytes: the registry itself, or a store near by that speaks as it does.
 pub(super) struct Origin {
     /// With the mirror's address, where it is one.
-    repository: Reference,
-    plain: bool,
-    client: OnceLock<Client>,
+    registry: Registry,
 }
 
 impl Source {
@@ -46,12 +43,14 @@ impl Source {
         if repository.digest().is_some_and(|digest| !is_sha256(digest)) {
             return Err(SourceError::Digest { uri: uri.into() });
         }
-        let registry = repository.registry();
-        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
-        let loopback = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-        let plain = loopback || insecure.iter().any(|known| known == registry);
-        let registry = Origin { repository, plain, client: OnceLock::new() };
-        Ok(Self { registry, mirrors: Vec::new(), most_bytes: u64::MAX })
+        let nobody = Arc::new(Keyring::none());
+        let registry = Registry::new(repository, RegistryOperation::Pull, insecure, nobody, configured);
+        Ok(Self { registry: Origin { registry }, mirrors: Vec::new(), most_bytes: u64::MAX })
+    }
+
+    /// Asking the registry in the name that is found here; the stores near by are asked as nobody.
+    pub fn with_keyring(self, keyring: Arc<Keyring>) -> Self {
+        Self { registry: Origin { registry: self.registry.registry.with_keyring(keyring) }, ..self }
     }
 
     /// One registry, and stores near by, in any order.
@@ -74,9 +73,9 @@ impl Source {
     pub fn with_mirrors(self, urls: &[String]) -> Result<Self, SourceError> {
         let mirrors = urls.iter().map(|url| {
             let (address, plain) = mirror(url).ok_or_else(|| SourceError::Mirror { url: url.clone() })?;
-            let mut repository = self.registry.repository.clone();
+            let mut repository = self.repository().clone();
             repository.set_mirror_registry(address);
-            Ok(Origin { repository, plain, client: OnceLock::new() })
+            Ok(Origin { registry: Registry::at_mirror(repository, plain, configured) })
         });
         Ok(Self { mirrors: mirrors.collect::<Result<_, _>>()?, ..self })
     }
@@ -99,7 +98,7 @@ impl Source {
     }
 
     pub fn repository(&self) -> &Reference {
-        &self.registry.repository
+        self.registry.repository()
     }
 
     /// `oci://HOST/REPOSITORY`.
@@ -121,27 +120,30 @@ impl Source {
 
 impl Origin {
     pub fn repository(&self) -> &Reference {
-        &self.repository
+        self.registry.reference()
     }
 
     pub fn by_digest(&self, digest: &str) -> Reference {
-        self.repository.clone_with_digest(digest.into())
+        self.repository().clone_with_digest(digest.into())
     }
 
     /// Opened when it is first needed: where nothing has to be fetched, nothing is opened.
-    pub fn client(&self) -> Result<&Client, SourceError> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let protocol = if self.plain { ClientProtocol::Http } else { ClientProtocol::Https };
-        let config = ClientConfig {
-            protocol,
-            connect_timeout: Some(Duration::from_secs(5)),
-            read_timeout: Some(Duration::from_secs(30)),
-            ..ClientConfig::default()
-        };
-        let client = Client::try_from(config).map_err(|error| SourceError::Client { why: error.to_string() })?;
-        Ok(self.client.get_or_init(|| client))
+    pub async fn client(&self) -> Result<Client, RegistryError> {
+        self.registry.client().await
+    }
+
+    /// Who asks, as a message says it.
+    pub fn who(&self) -> String {
+        self.registry.who()
+    }
+}
+
+fn configured(protocol: ClientProtocol) -> ClientConfig {
+    ClientConfig {
+        protocol,
+        connect_timeout: Some(Duration::from_secs(5)),
+        read_timeout: Some(Duration::from_secs(30)),
+        ..ClientConfig::default()
     }
 }
 

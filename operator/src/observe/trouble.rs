@@ -14,6 +14,7 @@ pub fn trouble_of(pod: &Pod) -> (Reason, String, bool) {
                 Some("DigestMismatch") => Reason::DigestMismatch,
                 Some("SignatureInvalid") => Reason::SignatureInvalid,
                 Some("ArtifactMissing") => Reason::ArtifactMissing,
+                Some("Unauthorized") => Reason::Unauthorized,
                 _ => Reason::FetchFailed,
             };
             return (reason, format!("{name} cannot fetch the model: {told}"), true);
@@ -97,6 +98,8 @@ mod tests {
         );
         let unsigned = "p cannot fetch the model: SignatureInvalid: x";
         check(ended("SignatureInvalid: x"), (Reason::SignatureInvalid, unsigned, true));
+        let closed = "p cannot fetch the model: Unauthorized: x";
+        check(ended("Unauthorized: x"), (Reason::Unauthorized, closed, true));
         check(ended("refused"), (Reason::FetchFailed, "p cannot fetch the model: refused", true));
         check(ended(""), (Reason::FetchFailed, "p cannot fetch the model: FetchFailed: exit 1", true));
         let serve = json!({"containerStatuses": [{"name": "serve", "image": "", "imageID": "", "ready": false, "restartCount": 2,

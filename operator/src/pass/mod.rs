@@ -17,7 +17,7 @@ use crate::apply::{News, Refusals, Write};
 use crate::logs::Readings;
 use crate::observe::{FleetView, Key, World, survey};
 use crate::plan::{Plan, RatioSample};
-use crate::registry::Resolutions;
+use crate::registry::{Ask, Resolutions};
 use crate::render::{self, Object, Settings};
 use crate::status;
 use jiff::Timestamp;
@@ -51,7 +51,7 @@ pub struct Steps {
     /// What goes.
     pub farewells: Vec<Write>,
     /// Models whose artifact is to be asked for, and runs of which nobody else knows what they have published.
-    pub to_resolve: Vec<(Key, String)>,
+    pub to_resolve: Vec<(Key, Ask)>,
     /// Pods whose log is to be read.
     pub to_read: Vec<Key>,
     /// When to look again though nothing changed.

@@ -4,7 +4,7 @@ use super::source::{newer, source};
 use super::{Input, Steps, conditions, news};
 use crate::names;
 use crate::observe::{FleetView, Key, Measurements, World};
-use crate::registry::Outcome as Asked;
+use crate::registry::{Ask, Outcome as Asked};
 use crate::render::{self, Kind, Object};
 use crate::status::{self, Outcome, Resolving};
 use kube::ResourceExt;
@@ -52,8 +52,10 @@ fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut St
         (newer(input.world, model, &uri).map_or(Resolving::Resolved, Resolving::Newer), old)
     } else {
         // A version that was deleted is read again as what it was, even if the tag has moved.
-        let ask = resolved_once.map_or_else(|| uri.clone(), |old| pinned(&uri, &old.digest));
-        let resolution = input.resolutions.get(key).filter(|resolution| resolution.uri == ask);
+        let address = resolved_once.map_or_else(|| uri.clone(), |old| pinned(&uri, &old.digest));
+        let secret = model.spec.model.pull_secret_ref.as_ref().map(|secret| secret.name.clone());
+        let ask = Ask { uri: address, secret };
+        let resolution = input.resolutions.get(key).filter(|resolution| resolution.ask == ask);
         match resolution.map(|resolution| &resolution.outcome) {
             None => {
                 steps.to_resolve.push((key.clone(), ask));

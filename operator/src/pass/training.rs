@@ -5,7 +5,7 @@ use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Target, Write};
 use crate::names;
 use crate::observe::{Key, NAME_LABEL, TRAINING_POD, World};
-use crate::registry::{self, Outcome as Asked};
+use crate::registry::{self, Ask, Outcome as Asked};
 use crate::render::{self, Kind, Object, Run};
 use crate::status::{self, Hindrance, Recorded, Seen};
 use crate::training::Recipe;
@@ -143,7 +143,8 @@ fn seen(input: &Input<'_>, job: &Job, old: Option<&TrainingRun>, steps: &mut Ste
 fn recorded(input: &Input<'_>, job: &Job, steps: &mut Steps) -> Option<Recorded> {
     let Some(uri) = render::target(job) else { return Some(Recorded::Nothing) };
     let key = registry::of_run(&crate::observe::key(job));
-    match input.resolutions.get(&key).filter(|resolution| resolution.uri == uri).map(|asked| &asked.outcome) {
+    let ask = Ask { uri, secret: render::opens(job) };
+    match input.resolutions.get(&key).filter(|resolution| resolution.ask == ask).map(|asked| &asked.outcome) {
         Some(Asked::Found(artifact)) => {
             let full = artifact.variants.iter().find(|variant| variant.name == "f32");
             let artifact = format!("{}@{}", artifact.repository, artifact.digest);
@@ -157,7 +158,7 @@ fn recorded(input: &Input<'_>, job: &Job, steps: &mut Steps) -> Option<Recorded>
         }
         Some(Asked::Failed { retry_at, .. }) if *retry_at > input.clock => {}
         Some(Asked::Asking { .. }) => {}
-        Some(Asked::Failed { .. }) | None => steps.to_resolve.push((key, uri)),
+        Some(Asked::Failed { .. }) | None => steps.to_resolve.push((key, ask)),
     }
     None
 }

@@ -1,13 +1,13 @@
 //! The Job of one run. The recipe travels in the pod's own annotation, which the pod reads as a file: so a run and its recipe are
 //! one object, and nobody needs a right to ConfigMaps.
 
-use super::pods::{container_security, expressions, node_affinity, pod_security};
+use super::pods::{DOCKER_CONFIG, container_security, docker_config, expressions, node_affinity, pod_security};
 use super::{Kind, Object, Settings, metadata, namespace};
 use crate::names::short_hash;
 use crate::observe::{INSTANCE_LABEL, NAME_LABEL, TRAINING_POD};
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use sconce_api::{Amount, DurationText, EdgeFleet, EdgeTraining, Tier, TrainingRunSpec, labels};
+use sconce_api::{Amount, DurationText, EdgeFleet, EdgeTraining, NameRef, Tier, TrainingRunSpec, labels};
 use serde_json::{Value, json};
 
 /// Annotation of a Job: hash of its recipe.
@@ -29,6 +29,10 @@ const RESULT: &str = "/dev/termination-log";
 
 /// The trainer's flag that says where it publishes.
 const PUBLISH: &str = "--publish";
+
+/// Volumes with docker's `config.json` of where it publishes, and of its base.
+const OUTPUT: &str = "docker";
+const BASE: &str = "base-docker";
 
 const DEADLINE_SECONDS: u64 = 6 * 3600;
 const RETRIES: i64 = 2;
@@ -88,6 +92,12 @@ pub fn target(job: &Job) -> Option<String> {
     args.next().cloned()
 }
 
+/// Name of the Secret that opens where a Job publishes, as it says itself.
+pub fn opens(job: &Job) -> Option<String> {
+    let volumes = job.spec.as_ref()?.template.spec.as_ref()?.volumes.iter().flatten();
+    volumes.filter(|volume| volume.name == OUTPUT).find_map(|volume| volume.secret.as_ref()?.secret_name.clone())
+}
+
 fn pod(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Value {
     let mut pod = json!({
         // A trainer that crashed is started again in its pod, where its checkpoints are.
@@ -135,6 +145,16 @@ fn container(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Va
     for registry in &settings.insecure_registries {
         args.extend(["--insecure-registry", registry]);
     }
+    let folder = |volume: &str| format!("/{volume}");
+    let (output_opens, base_opens) = (output_secret(run.training), base_secret(run.training));
+    let base_folder = folder(BASE);
+    if base_opens.is_some() {
+        args.extend(["--base-docker-config", &base_folder]);
+    }
+    let secrets = [(OUTPUT, output_opens), (BASE, base_opens)];
+    for (volume, _) in secrets.into_iter().filter(|(_, secret)| secret.is_some()) {
+        mounts.push(json!({"name": volume, "mountPath": folder(volume), "readOnly": true}));
+    }
     let mut container = json!({
         "name": "trainer",
         "image": settings.trainer_image,
@@ -151,7 +171,18 @@ fn container(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Va
     if let Some(secret) = &run.training.spec.dataset.secret_ref {
         container["envFrom"] = json!([{"secretRef": {"name": secret.name}}]);
     }
+    if output_opens.is_some() {
+        container["env"] = json!([{"name": DOCKER_CONFIG, "value": folder(OUTPUT)}]);
+    }
     container
+}
+
+fn output_secret(training: &EdgeTraining) -> Option<&NameRef> {
+    training.spec.output.secret_ref.as_ref()
+}
+
+fn base_secret(training: &EdgeTraining) -> Option<&NameRef> {
+    training.spec.base.as_ref()?.secret_ref.as_ref()
 }
 
 fn volumes(run: &Run<'_>, of_run: &TrainingRunSpec) -> Value {
@@ -164,6 +195,8 @@ fn volumes(run: &Run<'_>, of_run: &TrainingRunSpec) -> Value {
     if let Some((claim, _)) = claim(run.training) {
         volumes.push(json!({"name": "data", "persistentVolumeClaim": {"claimName": claim, "readOnly": true}}));
     }
+    volumes.extend(output_secret(run.training).map(|secret| docker_config(OUTPUT, secret)));
+    volumes.extend(base_secret(run.training).map(|secret| docker_config(BASE, secret)));
     json!(volumes)
 }
 

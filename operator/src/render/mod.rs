@@ -7,7 +7,7 @@ mod pods;
 mod tests;
 
 pub use fields::Fields;
-pub use job::{FORM, LABELLED, MANIFEST, RECIPE, Run, job, target};
+pub use job::{FORM, LABELLED, MANIFEST, RECIPE, Run, job, opens, target};
 pub(crate) use pods::address;
 pub use pods::{edge_deployment, pool_objects};
 

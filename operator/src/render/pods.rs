@@ -4,13 +4,15 @@ use super::{Kind, Object, Pods, Settings, metadata, namespace, tier_label};
 use crate::names;
 use crate::observe::{INSTANCE_LABEL, MODEL_POD, NAME_LABEL};
 use kube::ResourceExt;
-use sconce_api::{Selector, Tier, labels};
+use sconce_api::{NameRef, Selector, Tier, labels};
 use serde_json::{Value, json};
 
 pub const GRPC: u16 = 8001;
 const METRICS: u16 = 8002;
 /// Variable that has the node's address.
 const HOST_IP: &str = "HOST_IP";
+/// Where docker's `config.json` is, as all of its kind look for it.
+pub(super) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 /// Least memory limit: the runtime's own pages, whatever the model.
 const LEAST_LIMIT: u64 = 96 << 20;
 
@@ -79,6 +81,9 @@ fn deployment(
         "priorityClassName": model.spec.priority_class_name.as_deref().unwrap_or_default(),
         "volumes": [{"name": "models", "emptyDir": {"sizeLimit": binary(disk_bytes(pods))}}],
     });
+    if let Some(secret) = &model.spec.model.pull_secret_ref {
+        push(&mut pod["volumes"], docker_config("docker", secret));
+    }
     for (field, value) in place.as_object().into_iter().flatten() {
         pod[field] = value.clone();
     }
@@ -168,6 +173,12 @@ fn fetch(pods: &Pods<'_>, settings: &Settings) -> Value {
         let host = json!({"name": HOST_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}});
         env.insert(0, host);
     }
+    // Who serves has no use for it.
+    if pods.model.spec.model.pull_secret_ref.is_some() {
+        let folder = "/docker";
+        push(&mut fetch["env"], json!({"name": DOCKER_CONFIG, "value": folder}));
+        push(&mut fetch["volumeMounts"], json!({"name": "docker", "mountPath": folder, "readOnly": true}));
+    }
     fetch
 }
 
@@ -224,6 +235,18 @@ fn container(
     let keys = settings.trusted_keys.iter().map(|keys| json!({"name": "SCONCE_TRUSTED_KEYS", "value": keys}));
     container["env"] = keys.collect();
     container
+}
+
+fn push(list: &mut Value, one: Value) {
+    if let Some(list) = list.as_array_mut() {
+        list.push(one);
+    }
+}
+
+/// A Secret as the folder of docker's `config.json`. One that is not there is an empty folder: then the container says what is missing.
+pub(super) fn docker_config(volume: &str, secret: &NameRef) -> Value {
+    let file = json!({"key": crate::secrets::FILE, "path": "config.json"});
+    json!({"name": volume, "secret": {"secretName": secret.name, "items": [file], "defaultMode": 0o440, "optional": true}})
 }
 
 /// A pod under Pod Security `restricted`.

@@ -173,3 +173,73 @@ fn how_it_would_roll_out_and_what_a_list_leaves_out_is_no_difference() {
     assert!(ours(1, 0).is_in(&live) && ours(1, 1).is_in(&live));
     assert!(!ours(2, 0).is_in(&live));
 }
+
+#[test]
+fn a_private_models_secret_is_for_who_fetches_alone() {
+    let mut model = model();
+    model.spec.model.pull_secret_ref = Some(serde_json::from_value(json!({"name": "pull"})).unwrap());
+    let version = version();
+    let request = plan::Resources { cpu_millis: 50, memory_bytes: 27 << 20 };
+    let pods = Pods { model: &model, version: &version, variant: "f32", replicas: 1, request, surge: true };
+    let pod = edge_deployment(&pods, "site-a", "gw-a", &settings());
+    let spec = pod.body.pointer("/spec/template/spec").unwrap();
+    let files = json!([{"key": ".dockerconfigjson", "path": "config.json"}]);
+    let secret = json!({"secretName": "pull", "items": files, "defaultMode": 288, "optional": true});
+    assert_eq!(spec["volumes"][1], json!({"name": "docker", "secret": secret}));
+    let fetch = &spec["initContainers"][0];
+    assert_eq!(fetch["env"], json!([{"name": "DOCKER_CONFIG", "value": "/docker"}]));
+    assert_eq!(fetch["volumeMounts"][1], json!({"name": "docker", "mountPath": "/docker", "readOnly": true}));
+    let serve = spec["containers"][0].to_string();
+    assert!(!serve.contains("docker"), "{serve}");
+    let typed: Deployment = serde_json::from_value(pod.body.clone()).unwrap();
+    assert!(pod.is_in(&Fields::of(&serde_json::to_value(typed).unwrap())));
+}
+
+#[test]
+fn a_run_pushes_by_one_secret_and_has_its_base_by_another() {
+    let training = |base: Value, output: Value| -> EdgeTraining {
+        let mut spec = json!({"dataset": {"uri": "synthetic:digits", "format": "idx"},
+            "base": {"uri": format!("oci://r:5000/m/base@{DIGEST}")}, "output": {"uri": "oci://r:5000/m/digits"}});
+        spec["base"]["secretRef"] = base;
+        spec["output"]["secretRef"] = output;
+        serde_json::from_value(
+            json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "et"}, "spec": spec}),
+        )
+        .unwrap()
+    };
+    let rendered = |base: Value, output: Value| {
+        let training = training(base, output);
+        let manifest = json!({});
+        let run = Run {
+            training: &training,
+            name: "digits-1",
+            recipe_hash: "h",
+            manifest: &manifest,
+            labelled: None,
+            request: None,
+            fleets: &[],
+        };
+        let job = job(&run, &settings());
+        serde_json::from_value::<k8s_openapi::api::batch::v1::Job>(job.body).unwrap()
+    };
+    let pod = |job: &k8s_openapi::api::batch::v1::Job| job.spec.clone().unwrap().template.spec.unwrap();
+    let both = rendered(json!({"name": "pull"}), json!({"name": "push"}));
+    assert_eq!(opens(&both).as_deref(), Some("push"));
+    let both = pod(&both);
+    let volumes = serde_json::to_value(&both.volumes).unwrap();
+    assert_eq!(
+        (&volumes[2]["secret"]["secretName"], &volumes[3]["secret"]["secretName"]),
+        (&json!("push"), &json!("pull"))
+    );
+    let trainer = serde_json::to_value(&both.containers[0]).unwrap();
+    assert_eq!(trainer["env"], json!([{"name": "DOCKER_CONFIG", "value": "/docker"}]));
+    let args = trainer["args"].as_array().unwrap();
+    assert_eq!(args[args.len() - 2..], [json!("--base-docker-config"), json!("/base-docker")]);
+    let paths: Vec<_> =
+        both.containers[0].volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect();
+    assert_eq!(paths, ["/recipe", "/work", "/docker", "/base-docker"]);
+    let neither = rendered(Value::Null, Value::Null);
+    assert_eq!(opens(&neither), None);
+    let neither = pod(&neither);
+    assert_eq!((neither.volumes.map(|volumes| volumes.len()), neither.containers[0].env.clone()), (Some(2), None));
+}

@@ -3,12 +3,16 @@
 use super::Fault;
 use sconce_model::architecture::Layer;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Base {
     /// `oci://HOST/REPOSITORY@sha256:HEX`, or an artifact's folder.
     pub uri: String,
+    /// What a cluster opens it with.
+    #[serde(default)]
+    pub secret_ref: IgnoredAny,
     #[serde(default)]
     pub freeze: Freeze,
     /// In the place of the model's own; absent = its own, initialised anew.

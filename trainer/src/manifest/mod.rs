@@ -108,6 +108,9 @@ pub struct Accept {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Output {
     pub uri: String,
+    /// What a cluster opens it with.
+    #[serde(default)]
+    pub secret_ref: IgnoredAny,
 }
 
 /// # Errors

@@ -24,7 +24,7 @@ fn a_suspended_model_stays_as_it_is_whatever_is_asked_of_it() {
     assert_eq!(resolved.message, format!("{URI} is {}", names::version("digits", DIGEST)));
     // A version that was deleted is read again as what is served.
     world.versions.clear();
-    assert_eq!(run(&world).to_resolve[0].1, format!("oci://r:5000/m/digits@{DIGEST}"));
+    assert_eq!(run(&world).to_resolve[0].1.uri, format!("oci://r:5000/m/digits@{DIGEST}"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod triggers;
 use super::*;
 use crate::artifact::{Artifact, Failure};
 use crate::logs::{Reading, Readings};
-use crate::registry::{Outcome, Resolution};
+use crate::registry::{Ask, Outcome, Resolution};
 use sconce_api::{EdgeTrainingStatus, RunState, TrainingProgress};
 
 const ARTIFACT: &str = "oci://r:5000/m/digits@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -22,6 +22,10 @@ fn recipe(world: &mut World, extra: Value) {
         json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "et", "generation": 1}, "spec": spec});
     object["status"] = old.unwrap_or(json!({}));
     put(&mut world.trainings, object);
+}
+
+fn ask(uri: &str) -> Ask {
+    Ask { uri: uri.into(), secret: None }
 }
 
 fn at(name: &str) -> (String, String) {
@@ -185,7 +189,7 @@ fn what_a_run_publishes_is_told_and_served_by_the_model_that_follows() {
     assert_eq!((run_told.accuracy, run_told.verdicts.len()), (Some("98.12%".into()), 1));
     let told = ["Ready", "Training", "Accepted", "Published", "Reconciling", "Stalled"].map(|kind| said(&world, kind));
     assert_eq!(told, ["True/Ready", "False/Ended", "True/Accepted", "True/Published", "absent", "absent"]);
-    assert_eq!(run(&world).to_resolve, [(at("digits"), ARTIFACT.to_owned())]);
+    assert_eq!(run(&world).to_resolve, [(at("digits"), ask(ARTIFACT))]);
 }
 
 #[test]
@@ -205,7 +209,12 @@ fn promotion_by_hand_says_what_to_type_and_waits_for_it() {
     let patch = format!(r#"-p '{{"metadata":{{"annotations":{{"sconce.dev/promote":"{NEWER}"}}}}}}'"#);
     assert!(told.message.ends_with(&patch), "{}", told.message);
     change(&mut world, |model| model["metadata"]["annotations"] = json!({"sconce.dev/promote": NEWER}));
-    assert_eq!(run(&world).to_resolve, [(at("digits"), ARTIFACT.to_owned())]);
+    assert_eq!(run(&world).to_resolve, [(at("digits"), ask(ARTIFACT))]);
+    // By the Secret that the model names: that of the training may push.
+    let mut private = world.clone();
+    change(&mut private, |model| model["spec"]["model"]["pullSecretRef"] = json!({"name": "pull"}));
+    let opened = Ask { secret: Some("pull".into()), ..ask(ARTIFACT) };
+    assert_eq!(run(&private).to_resolve, [(at("digits"), opened)]);
     // Something older is served: it goes on, and the newer one is told of.
     let older = ARTIFACT.replace(NEWER, DIGEST);
     change(&mut world, |model| {
@@ -369,10 +378,10 @@ fn of_a_run_whose_pod_was_never_seen_the_registry_tells() {
     let name = job(&mut world, ended("Complete", ""));
     world = settled(world);
     let (key, uri) = (at(&format!("run/{name}")), format!("oci://r:5000/m/digits:{name}"));
-    assert_eq!(run(&world).to_resolve, [(key.clone(), uri.clone())]);
+    assert_eq!(run(&world).to_resolve, [(key.clone(), ask(&uri))]);
     assert_eq!(states(&world), [RunState::Running]);
     let told = |outcome: Outcome| {
-        let resolutions = Resolutions::from([(key.clone(), Resolution { uri: uri.clone(), outcome })]);
+        let resolutions = Resolutions::from([(key.clone(), Resolution { ask: ask(&uri), outcome })]);
         carried_out(world.clone(), &run_asked(&world, &resolutions))
     };
     let artifact =
