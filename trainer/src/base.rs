@@ -7,7 +7,7 @@ use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, errors::OciDistributionError};
 use sconce_model::architecture::{Architecture, ArchitectureError};
-use sconce_model::artifact::{Artifact, ArtifactError};
+use sconce_model::artifact::{Artifact, ArtifactError, Backbone};
 use sconce_model::digest::sha256;
 use sconce_model::network::Network;
 use sconce_model::preprocess::Preprocess;
@@ -55,6 +55,8 @@ pub struct Base {
     pub freeze: Freeze,
     pub preprocess: Preprocess,
     network: Network,
+    /// What its trained network makes features with, if there is something of the kind.
+    backbone: Option<Backbone>,
     /// If it has one.
     int8: Option<Variant>,
 }
@@ -94,6 +96,13 @@ fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
         [] => (architecture, own.to_owned()),
         layers => architecture.with_head(own, layers)?.ok_or_else(|| BaseError::NoHead { uri: uri() })?,
     };
+    let trained = variant(F32)?;
+    let backbone = artifact
+        .backbone(&trained)
+        .map_err(|source| BaseError::Artifact { uri: uri(), source: Box::new(source) })?;
+    // The head that is asked for may begin before the base's own does.
+    let graph = architecture.graph()?;
+    let backbone = backbone.filter(|made| graph.before(&head) == Some(&made.network.graph().nodes[..]));
     let has_int8 = artifact.variants().iter().any(|variant| variant.name == INT8);
     Ok(Base {
         digest: Pack::new(folder).map_err(|source| BaseError::Pack { uri: uri(), source: Box::new(source) })?.digest(),
@@ -101,7 +110,8 @@ fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
         head,
         freeze: typed.freeze,
         preprocess: artifact.preprocess().clone(),
-        network: variant(F32)?.network,
+        network: trained.network,
+        backbone,
         int8: has_int8.then(|| variant(INT8)).transpose()?,
     })
 }
@@ -110,6 +120,12 @@ impl Base {
     /// The node from which on all is learned; none if that is all.
     pub fn learned_from(&self) -> Option<&str> {
         (self.freeze == Freeze::Backbone).then_some(self.head.as_str())
+    }
+
+    /// What makes features that the head can learn from, and be judged by: where it stays as it is, and reads what it read before.
+    pub fn backbone(&self, preprocess: &Preprocess) -> Option<&Backbone> {
+        let is_frozen = self.freeze == Freeze::Backbone && *preprocess == self.preprocess;
+        self.backbone.as_ref().filter(|_| is_frozen)
     }
 
     /// Gives a network the backbone's weights.

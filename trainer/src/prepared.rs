@@ -31,6 +31,7 @@ pub struct Prepared {
     weights: Vec<f32>,
     /// Without the batch.
     shape: Vec<usize>,
+    are_features: bool,
     /// What preprocessing makes of black and of white, for each channel.
     black: Vec<f32>,
     white: Vec<f32>,
@@ -67,20 +68,23 @@ impl Answer {
 }
 
 impl Prepared {
+    /// `input` is the network's, or of features the head's.
+    ///
     /// # Errors
     /// [`PreparedError`] if preprocessing does not fit the samples or the network.
     pub fn new(samples: &Samples, preprocess: &Preprocess, input: &[usize]) -> Result<Self, PreparedError> {
         let need: usize = input.iter().product();
         let xs = match &samples.inputs {
             Inputs::Images(images) => preprocess.apply_all(images)?,
-            Inputs::Ready(xs) => xs.clone(),
+            Inputs::Ready(xs) | Inputs::Features(xs) => xs.clone(),
         };
         if xs.len() != need * samples.len() {
             return Err(PreparedError::Input { got: xs.len() / samples.len().max(1), need, input: input.into() });
         }
         let labels = samples.labels.iter().map(|&label| u32::from(label)).collect();
         let (black, white) = (preprocess.pixel(0), preprocess.pixel(u8::MAX));
-        Ok(Self { xs, labels, weights: samples.weights.clone(), shape: input.into(), black, white })
+        let (weights, are_features) = (samples.weights.clone(), samples.are_features());
+        Ok(Self { xs, labels, weights, shape: input.into(), are_features, black, white })
     }
 
     pub fn len(&self) -> usize {
@@ -108,7 +112,7 @@ impl Prepared {
 
     /// As [`Self::batch`], each image changed by chance.
     pub fn augmented(&self, indices: &[usize], chance: Chance<'_>) -> candle_core::Result<(Tensor, Vec<u32>)> {
-        let &[_, height, width] = &self.shape[..] else { return self.batch(indices) };
+        let (&[_, height, width], false) = (&self.shape[..], self.are_features) else { return self.batch(indices) };
         let planes = Planes { height, width, black: &self.black, white: &self.white };
         let Chance { steps, seed, epoch } = chance;
         self.changed(indices, |sample, image| {
@@ -156,7 +160,18 @@ impl Prepared {
         let mut xs = Vec::with_capacity(self.len() * plan.output().iter().product::<usize>());
         self.inferred(plan, |row| xs.extend_from_slice(row))?;
         let (labels, weights) = (self.labels.clone(), self.weights.clone());
-        Ok(Self { xs, labels, weights, shape: plan.output().into(), black: Vec::new(), white: Vec::new() })
+        let (shape, black, white) = (plan.output().into(), Vec::new(), Vec::new());
+        Ok(Self { xs, labels, weights, shape, are_features: true, black, white })
+    }
+
+    /// Whether they are what a backbone made: its head reads them, and no whole network.
+    pub fn are_features(&self) -> bool {
+        self.are_features
+    }
+
+    /// All numbers, one sample after the other.
+    pub fn into_values(self) -> Vec<f32> {
+        self.xs
     }
 
     /// What the plan gives for each sample, in their order.

@@ -20,7 +20,8 @@ fn source(folder: &Path, mix: Vec<DataSource>) -> DataSource {
 
 fn read(source: &DataSource) -> Result<DataSet, DataError> {
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 }] };
-    data::read(source, None, 7, Wanted { preprocess: &preprocess, input: &[1, 28, 28], classes: 10 })
+    let wanted = Wanted { preprocess: &preprocess, input: &[1, 28, 28], classes: 10, backbone: None };
+    data::read(source, None, 7, wanted)
 }
 
 /// One grey, which tells it from all others.

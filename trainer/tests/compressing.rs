@@ -84,7 +84,7 @@ impl Trained {
     }
 
     fn evaluated(&mut self, variants: &[Variant]) -> Evaluation {
-        evaluate(variants, &mut self.data, &self.preprocess).unwrap().evaluation
+        evaluate(variants, &mut self.data, &self.preprocess, None).unwrap().evaluation
     }
 }
 

@@ -56,7 +56,7 @@ fn run(learning_rate: f32) -> Result<(Network, f64, Reference), FitError> {
     };
     fit(&lesson, &mut Silent)?;
     let variants = [Variant::f32(network)];
-    let Evaluated { evaluation, mut references, .. } = evaluate(&variants, &mut data, &preprocess)?;
+    let Evaluated { evaluation, mut references, .. } = evaluate(&variants, &mut data, &preprocess, None)?;
     let [Variant { network, .. }] = variants;
     assert_eq!(evaluation.test_reads, 1);
     let accuracy = evaluation.variants["f32"].value;

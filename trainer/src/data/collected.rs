@@ -1,4 +1,5 @@
-//! What collectors wrote: labelled samples, shard by shard, each decoded as it is where models serve.
+//! What collectors wrote: labelled samples, shard by shard, each decoded as it is where models serve; or features that were made
+//! there, which a head alone can learn from.
 
 use super::mix::hashed;
 use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted};
@@ -24,6 +25,7 @@ struct Sample {
     group: String,
     probability: f64,
     xs: Vec<f32>,
+    is_features: bool,
 }
 
 /// All that is labelled, and what was left out.
@@ -71,7 +73,7 @@ pub fn read(uri: &str, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
         format!("collected: {} labelled samples, split by sample", samples.len())
     };
     let digest = digest(&samples);
-    let samples = joined(samples, by_group);
+    let samples = joined(samples, by_group, wanted)?;
     let (train, test) = samples.split(TEST_SHARE, SPLIT_SEED, "test");
     Ok(DataSet { name, digest, notes, train, test: TestSplit::new(test) })
 }
@@ -96,10 +98,15 @@ async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
         }
         let contents = lake.contents(&shard, &labelled).await?;
         for ((row, class), content) in labelled.into_iter().zip(classes).zip(contents) {
-            match input(&row, &content, wanted) {
+            let xs = match &row.backbone {
+                None => input(&row, &content, wanted),
+                Some(made_by) => features(made_by, &content, wanted),
+            };
+            match xs {
                 Ok(xs) => {
-                    let Row { id, group, probability, .. } = row;
-                    gathered.samples.push(Sample { id, class, group, probability, xs });
+                    let Row { id, group, probability, backbone, .. } = row;
+                    let is_features = backbone.is_some();
+                    gathered.samples.push(Sample { id, class, group, probability, xs, is_features });
                 }
                 Err(why) => {
                     gathered.unread += 1;
@@ -120,17 +127,34 @@ fn class(label: &Label, classes: usize) -> Result<u8, DataError> {
     })
 }
 
+/// Of the backbone that the head is to read, and of no other.
+fn features(made_by: &str, content: &[u8], wanted: Wanted<'_>) -> Result<Vec<f32>, String> {
+    let Some(backbone) = wanted.backbone else {
+        return Err("it is features of a model, from which a head alone can be learned: name that model in spec.base, \
+            freeze its backbone, and preprocess as it does"
+            .into());
+    };
+    if made_by != backbone.digest {
+        return Err(format!("it is features of the backbone {made_by}; those of the base's f32 are {}", backbone.digest));
+    }
+    let reads = &backbone.network.graph().nodes.last().map(|node| node.shape.clone()).unwrap_or_default();
+    tensor(content, reads)
+}
+
+/// Of this shape, or a batch of one.
+fn tensor(content: &[u8], shape: &[usize]) -> Result<Vec<f32>, String> {
+    let tensor = npy::read(content)?;
+    if tensor.shape != shape && tensor.shape.strip_prefix(&[1]) != Some(shape) {
+        return Err(format!("a tensor of {:?}, the network takes {shape:?}", tensor.shape));
+    }
+    Ok(tensor.values)
+}
+
 /// A file as a server would take it; a tensor that a model was asked with, as it is.
 fn input(row: &Row, content: &[u8], Wanted { preprocess, input, .. }: Wanted<'_>) -> Result<Vec<f32>, String> {
     match row.media.as_str() {
         "jpg" | "png" => preprocess.encoded(content, input, MAX_PIXELS).map_err(|error| error.to_string()),
-        "npy" => {
-            let tensor = npy::read(content)?;
-            if tensor.shape != input && tensor.shape.strip_prefix(&[1]) != Some(input) {
-                return Err(format!("a tensor of {:?}, the network takes {input:?}", tensor.shape));
-            }
-            Ok(tensor.values)
-        }
+        "npy" => tensor(content, input),
         other => Err(format!("it is a file of {other}; images and tensors can be learned from")),
     }
 }
@@ -143,16 +167,25 @@ fn digest(samples: &[Sample]) -> String {
     digest::named(hasher)
 }
 
-fn joined(samples: Vec<Sample>, by_group: bool) -> Samples {
+/// Where some are features, what was kept whole is asked the same backbone.
+fn joined(samples: Vec<Sample>, by_group: bool, wanted: Wanted<'_>) -> Result<Samples, DataError> {
+    let (made, whole): (Vec<usize>, Vec<usize>) = (0..samples.len()).partition(|at| samples[*at].is_features);
+    let are_features = !made.is_empty();
     let group = |sample: &Sample| hashed(if by_group { &sample.group } else { &sample.id }.as_bytes());
     let (labels, groups) = samples.iter().map(|sample| (sample.class, group(sample))).unzip();
     let weights = weights(samples.iter().map(|sample| sample.probability));
-    Samples {
-        labels,
-        groups,
-        weights,
-        inputs: Inputs::Ready(samples.into_iter().flat_map(|sample| sample.xs).collect()),
+    let mut all: Vec<Vec<f32>> = samples.into_iter().map(|sample| sample.xs).collect();
+    if let Some(backbone) = wanted.backbone.filter(|_| are_features && !whole.is_empty()) {
+        let inputs = Inputs::Ready(whole.iter().flat_map(|at| all[*at].iter().copied()).collect());
+        let labels = vec![0; whole.len()];
+        let through = Samples { inputs, labels, groups: vec![], weights: vec![] }.through(backbone, wanted)?;
+        let Inputs::Features(xs) = through.inputs else { unreachable!("what went through a backbone is features") };
+        let size = xs.len() / whole.len();
+        whole.iter().zip(xs.chunks_exact(size)).for_each(|(at, xs)| all[*at] = xs.to_vec());
     }
+    let xs = all.into_iter().flatten().collect();
+    let inputs = if are_features { Inputs::Features(xs) } else { Inputs::Ready(xs) };
+    Ok(Samples { labels, groups, weights, inputs })
 }
 
 /// The inverse of the probability that a sample like this one is kept, one in the mean; none where all are kept alike.
@@ -199,7 +232,7 @@ mod tests {
     #[test]
     fn files_become_what_a_server_makes_of_them_and_tensors_stay() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
-        let wanted = Wanted { preprocess: &preprocess, input: &[1, 1, 2], classes: 10 };
+        let wanted = Wanted { preprocess: &preprocess, input: &[1, 1, 2], classes: 10, backbone: None };
         let row = |media: &str| Row { media: media.into(), ..Row::default() };
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 2,), }";
         let tensor = |values: [f32; 2]| {
