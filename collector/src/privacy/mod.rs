@@ -149,7 +149,8 @@ mod tests {
         let redactions = vec!["all but features".into()];
         let whole = Left::Content { content: tensor.clone(), media: Media::Npy, redactions };
         assert_eq!(left(&tensor, Some(&digest)), Ok(whole));
-        for backbone in [None, Some(""), Some("sha256:7f"), Some(&*format!("{digest} and the input"))] {
+        let more = format!("{digest} and the input");
+        for backbone in [None, Some(""), Some("sha256:7f"), Some(&*more)] {
             assert_eq!(left(&tensor, backbone), Err(Refusal::NoFeatures), "{backbone:?}");
         }
         for content in [&b""[..], b"\x89PNG", b"{}"] {
