@@ -95,8 +95,9 @@ impl Whose {
     /// The version's files are verified again: weights were not kept beside those that are packed.
     fn prepared(&self) -> Result<State, LoadError> {
         let Self { name, source, variant, trust, .. } = self;
+        // First: it is soon said, and asked again by whoever comes next.
+        room::check_again(&source.folder, variant)?;
         let opened = open(&source.folder, source.digest.as_deref(), trust)?;
-        room::check(&source.folder, variant)?;
         let Some(backbone) = opened.backbone(variant)? else {
             tracing::warn!(model = name, "it gives no features: nothing before its head does");
             return Ok(State::None);
