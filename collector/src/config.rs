@@ -196,7 +196,10 @@ impl Dataset {
             );
         }
         if self.privacy == Privacy::FeaturesOnly && !self.sources.is_empty() {
-            return Err("FeaturesOnly keeps what models make of their requests, and a source has no model: leave sources out".into());
+            return Err(
+                "FeaturesOnly keeps what models make of their requests, and a source has no model: leave sources out"
+                    .into(),
+            );
         }
         if let Privacy::Masked { mask } = &self.privacy
             && (mask.blocks == Some(0) || (mask.zones.is_empty() && mask.blocks.is_none()))

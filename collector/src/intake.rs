@@ -171,7 +171,8 @@ async fn looked_into<T: Send + 'static>(
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, tokio::task::JoinError> {
     // Nobody closes it. The permit goes with the work: that goes on when nobody waits for it any more.
-    let turn = if matches!(privacy, Privacy::Raw | Privacy::FeaturesOnly) { None } else { DECODING.acquire().await.ok() };
+    let turn =
+        if matches!(privacy, Privacy::Raw | Privacy::FeaturesOnly) { None } else { DECODING.acquire().await.ok() };
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
         look()

@@ -9,6 +9,7 @@ use common::{Collector, files, until};
 use sconce_edge_runtime::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
 use sconce_edge_runtime::wire::{ModelInferRequest, raw_bytes};
+use sconce_lake::{Label, Lake};
 use sconce_model::artifact::Artifact;
 use sconce_model::idx::{Images, write_images, write_labels};
 use sconce_model::variant::F32;
@@ -158,7 +159,8 @@ impl Site {
         let serve = ["serve", "--model", model.to_str().unwrap(), "--name", MODEL, "--rest", "127.0.0.1:0"];
         let server = Serving::start(&serve);
         let lake = format!("file://{}", folder.join("lake").display());
-        let dataset = json!({"uri": lake, "kind": "Image", "privacy": {"policy": policy}, "upload": {"delaySeconds": 0}});
+        let dataset =
+            json!({"uri": lake, "kind": "Image", "privacy": {"policy": policy}, "upload": {"delaySeconds": 0}});
         let collector = Collector::start(folder, &json!({DATASET: dataset}), &[]);
         let backends = json!([{"tier": "Edge", "address": server.grpc}]);
         let wish = json!({"dataset": DATASET, "share": 1, "features": policy == "FeaturesOnly"});
@@ -248,7 +250,8 @@ fn gives_away(model: impl Fn(&Path), policy: &str) -> (BTreeSet<&'static str>, V
     site.asked(encoded(&pictures).chain([dark]));
     until("all are kept or dropped", || {
         let status = site.status();
-        let dropped: u64 = status["dropped"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+        let dropped: u64 =
+            status["dropped"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
         status["sent"] == 17 || dropped == 17
     });
     let mut found = signs(site.told().as_bytes(), &pictures, &samples);
@@ -269,7 +272,11 @@ fn square(folder: &Path) {
 #[test]
 fn of_requests_nothing_is_found_where_features_alone_may_leave() {
     let (found, status) = gives_away(square, "Raw");
-    assert_eq!((found, &status["sent"]), (BTreeSet::from(["words", "file", "pixels"]), &json!(17)), "the search itself is proved");
+    assert_eq!(
+        (found, &status["sent"]),
+        (BTreeSet::from(["words", "file", "pixels"]), &json!(17)),
+        "the search itself is proved"
+    );
     let (found, status) = gives_away(square, "FeaturesOnly");
     assert_eq!((found, &status["sent"]), (BTreeSet::new(), &json!(17)), "{status}");
 }
@@ -318,20 +325,26 @@ fn a_head_learned_from_features_alone_is_to_the_bit_what_it_is_with_the_pictures
     };
     let index: HashMap<Vec<u8>, usize> = rows(&through(&world)).into_iter().zip(0..).collect();
     let uri = format!("file://{}", at.join("lake").display());
-    let sconce = |args: &[&str]| said(program("sconce").current_dir(at).args(["-o", "json", "data"]).args(args));
-    sconce(&["export", &uri, "--to", "out", "--unlabelled"]);
-    let table = std::fs::read_to_string(at.join("out/labels.csv")).unwrap();
-    let filled: String = table.lines().skip(1).fold("id,label\n".into(), |filled, line| {
-        let id = line.split(',').next().unwrap();
-        let file = std::fs::read(at.join(format!("out/files/{id}.npy"))).unwrap();
-        let picture = index[&file[128..]];
-        filled + &format!("{id},{}\n", world.labels[picture])
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let labelled = runtime.block_on(async {
+        let (lake, now) = (Lake::open(&uri).unwrap(), jiff::Timestamp::now());
+        let mut said = Vec::new();
+        for shard in lake.shards().await.unwrap() {
+            let rows = lake.rows(&shard).await.unwrap();
+            assert!(rows.iter().all(|row| row.backbone.as_ref() == Some(&backbone.digest) && row.prediction.is_some()));
+            let contents = lake.contents(&shard, &rows).await.unwrap();
+            said.extend(rows.into_iter().zip(contents).map(|(row, content)| {
+                let value = world.labels[index[&content[128..]]].to_string();
+                Label { id: row.id, value, by: "ann".into(), at: now, file: String::new() }
+            }));
+        }
+        lake.keep(&said, now).await.unwrap();
+        said.len()
     });
-    assert_eq!(filled.lines().count(), world.len() + 1);
-    std::fs::write(at.join("filled.csv"), filled).unwrap();
-    sconce(&["import", &uri, "filled.csv", "--by", "ann"]);
+    assert_eq!(labelled, world.len());
 
-    let (dataset, base, fit) = (format!("uri: '{uri}', format: collected"), "base: {uri: base}", "epochs: 12, validation: 0%");
+    let (dataset, base, fit) =
+        (format!("uri: '{uri}', format: collected"), "base: {uri: base}", "epochs: 12, validation: 0%");
     let told = train(at, &manifest(&dataset, base, fit), &[], "update");
     assert!(told.contains(&format!("{0} of {0} samples have labels that count", world.len())), "{told}");
     assert!(told.contains("of features alone it cannot be judged"), "{told}");
@@ -345,7 +358,9 @@ fn a_head_learned_from_features_alone_is_to_the_bit_what_it_is_with_the_pictures
     leave(&at.join("site"), &learned, &held_out);
     let whole = manifest("uri: 'synthetic:digits', format: idx", base, fit);
     train(at, &whole, &["--data", "site"], "whole");
-    let part = |artifact: &str, part: &str| std::fs::read(at.join(format!("{artifact}/weights/f32/{part}.safetensors"))).unwrap();
+    let part = |artifact: &str, part: &str| {
+        std::fs::read(at.join(format!("{artifact}/weights/f32/{part}.safetensors"))).unwrap()
+    };
     assert!(part("update", "head") == part("whole", "head") && part("update", "head") != part("base", "head"));
     assert!(part("update", "backbone") == part("base", "backbone"));
     let update = Artifact::open(&at.join("update")).unwrap();

@@ -97,9 +97,8 @@ fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
         layers => architecture.with_head(own, layers)?.ok_or_else(|| BaseError::NoHead { uri: uri() })?,
     };
     let trained = variant(F32)?;
-    let backbone = artifact
-        .backbone(&trained)
-        .map_err(|source| BaseError::Artifact { uri: uri(), source: Box::new(source) })?;
+    let backbone =
+        artifact.backbone(&trained).map_err(|source| BaseError::Artifact { uri: uri(), source: Box::new(source) })?;
     // The head that is asked for may begin before the base's own does.
     let graph = architecture.graph()?;
     let backbone = backbone.filter(|made| graph.before(&head) == Some(&made.network.graph().nodes[..]));

@@ -190,17 +190,27 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
 
     // Mixed with what nobody had to hide.
     let elsewhere = folder.path().join("elsewhere");
-    write(&elsewhere, "node-b", 1, &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>());
+    write(
+        &elsewhere,
+        "node-b",
+        1,
+        &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>(),
+    );
     let mixed = DataSource { mix: vec![self::source(&elsewhere, vec![])], ..source.clone() };
     let wanted = Wanted { preprocess, input: &[1, 8, 8], classes: 3, backbone: Some(&backbone) };
     let mixed = data::read(&mixed, None, 7, wanted).unwrap();
     assert!(mixed.train.are_features() && mixed.train.len() + mixed.test.len() == 33, "{}", mixed.name);
 
     // Of a run that learns all layers they are no input.
-    write(&lake, "node-b", 1, &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>());
+    write(
+        &lake,
+        "node-b",
+        1,
+        &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>(),
+    );
     let set = read(None).unwrap();
     assert!(!set.train.are_features() && set.notes[0].starts_with("13 of 35"), "{:?}", set.notes);
-    assert!(set.notes[1].contains("22 labelled samples cannot be read") , "{:?}", set.notes);
+    assert!(set.notes[1].contains("22 labelled samples cannot be read"), "{:?}", set.notes);
     let alone = tempfile::tempdir().unwrap();
     write(alone.path(), "node-a", 1, &rows[..20]);
     let wanted = Wanted { preprocess, input: &[1, 8, 8], classes: 3, backbone: None };

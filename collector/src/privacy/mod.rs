@@ -163,10 +163,11 @@ mod tests {
     fn what_was_taken_under_a_looser_policy_may_not_leave() {
         let masked = Privacy::Masked { mask: Mask::default() };
         let name = masked.mask();
-        let allowed =
-            ["Raw", "Masked", "FeaturesOnly", "StatisticsOnly", "Unheard"].map(|policy| masked.allows(policy, name.as_deref()));
+        let allowed = ["Raw", "Masked", "FeaturesOnly", "StatisticsOnly", "Unheard"]
+            .map(|policy| masked.allows(policy, name.as_deref()));
         assert_eq!(allowed, [false, true, true, true, false]);
-        let features = ["Raw", "Masked", "FeaturesOnly", "StatisticsOnly"].map(|policy| Privacy::FeaturesOnly.allows(policy, None));
+        let features = ["Raw", "Masked", "FeaturesOnly", "StatisticsOnly"]
+            .map(|policy| Privacy::FeaturesOnly.allows(policy, None));
         assert_eq!(features, [false, false, true, true]);
         assert!(!Privacy::StatisticsOnly.allows("FeaturesOnly", None));
         assert!(Privacy::Raw.allows("Masked", name.as_deref()) && Privacy::Raw.allows("Raw", None));

@@ -18,7 +18,9 @@ const WAITING: usize = 16;
 /// Why there are no features of an input.
 #[derive(Debug, Error)]
 pub enum FeaturesError {
-    #[error("the model gives no features: no layer before its head multiplies, or the head reads past them; train one that has such layers")]
+    #[error(
+        "the model gives no features: no layer before its head multiplies, or the head reads past them; train one that has such layers"
+    )]
     NoBackbone,
     #[error("the model's backbone cannot be loaded")]
     Load(#[from] LoadError),

@@ -2,8 +2,8 @@
 
 use crate::logs::Settings;
 use crate::request::{Answer, Form, Parameter, Values};
-use crate::wire::log_settings_response::SettingValue;
 use crate::wire::infer_parameter::ParameterChoice;
+use crate::wire::log_settings_response::SettingValue;
 use crate::wire::log_settings_response::setting_value::ParameterChoice as Choice;
 use crate::wire::model_infer_response::InferOutputTensor;
 use crate::wire::{BACKBONE, InferParameter, InferTensorContents, LogSettingsResponse, ModelInferResponse};

@@ -11,9 +11,9 @@ mod file;
 pub use choose::{Choice, Chooser, Lots, Why};
 pub use file::{Taps, TapsError, Wish, parse};
 
-use bytes::Bytes;
 use crate::wire::ModelInferRequest;
 use crate::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
+use bytes::Bytes;
 use choose::is_looked_into;
 use content::{Features, Scores, answer, asking, content, features};
 use http::{HeaderValue, Request, Uri};

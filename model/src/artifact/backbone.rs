@@ -100,8 +100,9 @@ mod tests {
         write_tiny(&base, 7).unwrap();
         write_update(&update, &base, 8).unwrap();
         write_tiny(&other, 8).unwrap();
-        let digests: Vec<_> =
-            [F32, F16, INT8].map(|variant| [&base, &update, &other].map(|from| of(from, variant).unwrap().digest)).into();
+        let digests: Vec<_> = [F32, F16, INT8]
+            .map(|variant| [&base, &update, &other].map(|from| of(from, variant).unwrap().digest))
+            .into();
         for [base, update, other] in &digests {
             assert!(base == update && base != other && base.starts_with("sha256:"), "{base} {update} {other}");
         }

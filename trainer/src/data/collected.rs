@@ -130,12 +130,17 @@ fn class(label: &Label, classes: usize) -> Result<u8, DataError> {
 /// Of the backbone that the head is to read, and of no other.
 fn features(made_by: &str, content: &[u8], wanted: Wanted<'_>) -> Result<Vec<f32>, String> {
     let Some(backbone) = wanted.backbone else {
-        return Err("it is features of a model, from which a head alone can be learned: name that model in spec.base, \
+        return Err(
+            "it is features of a model, from which a head alone can be learned: name that model in spec.base, \
             freeze its backbone, and preprocess as it does"
-            .into());
+                .into(),
+        );
     };
     if made_by != backbone.digest {
-        return Err(format!("it is features of the backbone {made_by}; those of the base's f32 are {}", backbone.digest));
+        return Err(format!(
+            "it is features of the backbone {made_by}; those of the base's f32 are {}",
+            backbone.digest
+        ));
     }
     let reads = &backbone.network.graph().nodes.last().map(|node| node.shape.clone()).unwrap_or_default();
     tensor(content, reads)

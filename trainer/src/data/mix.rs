@@ -16,7 +16,12 @@ pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataE
         hasher.update(&set.digest);
         parts.push(Part { name: set.name, count: set.test.len() });
         add(&mut train, set.train, &format!("{} train", set.digest), wanted)?;
-        add(&mut test, std::mem::replace(&mut set.test.samples, empty(false)), &format!("{} test", set.digest), wanted)?;
+        add(
+            &mut test,
+            std::mem::replace(&mut set.test.samples, empty(false)),
+            &format!("{} test", set.digest),
+            wanted,
+        )?;
         notes.extend(set.notes);
     }
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();

@@ -49,7 +49,9 @@ pub enum FitError {
     Checkpoint(#[from] CheckpointError),
     #[error("stopped in epoch {epoch}, after batch {batch}; the same command goes on from there")]
     Stopped { epoch: usize, batch: usize },
-    #[error("spec.base.head reads past the backbone, whose features are all that there is of the samples: let it read the last of them alone")]
+    #[error(
+        "spec.base.head reads past the backbone, whose features are all that there is of the samples: let it read the last of them alone"
+    )]
     NoHead,
     #[error("cannot round the weights")]
     Rounding(#[from] VariantError),
