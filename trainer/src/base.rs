@@ -9,6 +9,7 @@ use oci_client::{Reference, errors::OciDistributionError};
 use sconce_model::architecture::{Architecture, ArchitectureError};
 use sconce_model::artifact::{Artifact, ArtifactError, Backbone};
 use sconce_model::digest::sha256;
+use sconce_model::graph::{Graph, Source};
 use sconce_model::network::Network;
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
@@ -99,9 +100,8 @@ fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
     let trained = variant(F32)?;
     let backbone =
         artifact.backbone(&trained).map_err(|source| BaseError::Artifact { uri: uri(), source: Box::new(source) })?;
-    // The head that is asked for may begin before the base's own does.
     let graph = architecture.graph()?;
-    let backbone = backbone.filter(|made| graph.before(&head) == Some(&made.network.graph().nodes[..]));
+    let backbone = backbone.filter(|backbone| reads_alone(&graph, &head, backbone));
     let has_int8 = artifact.variants().iter().any(|variant| variant.name == INT8);
     Ok(Base {
         digest: Pack::new(folder).map_err(|source| BaseError::Pack { uri: uri(), source: Box::new(source) })?.digest(),
@@ -113,6 +113,15 @@ fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
         backbone,
         int8: has_int8.then(|| variant(INT8)).transpose()?,
     })
+}
+
+/// Whether the head reads what the backbone makes, and nothing before: the one that is asked for may begin before the base's own does.
+fn reads_alone(graph: &Graph, head: &str, backbone: &Backbone) -> bool {
+    let Some(before) = graph.before(head).filter(|before| *before == &backbone.network.graph().nodes[..]) else {
+        return false;
+    };
+    let mut reads = graph.nodes[before.len()..].iter().flat_map(|node| &node.inputs);
+    reads.all(|source| matches!(source, Source::Node(read) if read + 1 >= before.len()))
 }
 
 impl Base {

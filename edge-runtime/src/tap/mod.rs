@@ -6,16 +6,16 @@
 
 mod choose;
 mod content;
+mod features;
 mod file;
 
 pub use choose::{Choice, Chooser, Lots, Why};
 pub use file::{Taps, TapsError, Wish, parse};
 
-use crate::wire::ModelInferRequest;
-use crate::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use bytes::Bytes;
 use choose::is_looked_into;
-use content::{Features, Scores, answer, asking, content, features};
+use content::{Features, Scores, answer, asking, content};
+use features::{Content, Servers, made};
 use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -34,7 +34,6 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
 
 /// What waits to be handed over, at most, with its answers.
 const QUEUE_BYTES: usize = 16 << 20;
@@ -89,31 +88,6 @@ struct Sample {
     consent: Option<HeaderValue>,
     content: Content,
     _room: OwnedSemaphorePermit,
-}
-
-enum Content {
-    /// Of the request.
-    Own(Bytes),
-    /// What this server makes of it.
-    Features(Channel, Box<ModelInferRequest>),
-}
-
-/// Connections of the tap's own, one for each model: it takes no place of a client's.
-#[derive(Default)]
-struct Servers(BTreeMap<String, (SocketAddr, Channel)>);
-
-impl Servers {
-    fn channel(&mut self, model: &str, address: SocketAddr) -> Channel {
-        match self.0.get(model) {
-            Some((known, channel)) if *known == address => channel.clone(),
-            _ => {
-                let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URI");
-                let channel = endpoint.connect_timeout(PATIENCE).connect_lazy();
-                self.0.insert(model.to_owned(), (address, channel.clone()));
-                channel
-            }
-        }
-    }
 }
 
 /// The router's end.
@@ -252,22 +226,6 @@ async fn hand_over(client: &Collector, collector: &Uri, sample: Sample) -> &'sta
         Err(_) => "strange",
     };
     if is_whole { outcome } else { "featureless" }
-}
-
-/// What the model's backbone makes of a request. Nothing of it is logged: only of which kind the refusal was.
-async fn made(server: Channel, model: &str, request: ModelInferRequest) -> Option<Features> {
-    let mut server = GrpcInferenceServiceClient::new(server);
-    match timeout(PATIENCE, server.model_infer(request)).await {
-        Ok(Ok(answer)) => features(answer.get_ref()),
-        Ok(Err(status)) => {
-            tracing::debug!(model, code = ?status.code(), "no features");
-            None
-        }
-        Err(_) => {
-            tracing::debug!(model, "no features in time");
-            None
-        }
-    }
 }
 
 async fn post(client: &Collector, request: Request<Full<Bytes>>) -> &'static str {

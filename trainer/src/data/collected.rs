@@ -132,7 +132,7 @@ fn features(made_by: &str, content: &[u8], wanted: Wanted<'_>) -> Result<Vec<f32
     let Some(backbone) = wanted.backbone else {
         return Err(
             "it is features of a model, from which a head alone can be learned: name that model in spec.base, \
-            freeze its backbone, and preprocess as it does"
+            freeze its backbone, preprocess as it does, and let the head read the last of it alone"
                 .into(),
         );
     };
