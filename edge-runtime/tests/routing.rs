@@ -149,7 +149,9 @@ async fn where_features_alone_may_leave_the_collector_gets_them_or_nothing() {
     };
     let app = axum::Router::new().route("/v1/answers/vision/digits", axum::routing::post(take));
     tokio::spawn(axum::serve(collector, app).into_future());
-    let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start_beside(address).await);
+    let folder = tiny(7);
+    let server = Server::of_folder(Executor::Inline, folder.path()).await;
+    let router = Router::start_beside(address).await;
     let wish = serde_json::json!({"dataset": "vision/digits", "share": 1, "features": true});
     let taps = serde_json::json!({"schema": 1, "models": {MODEL: wish}}).to_string();
     std::fs::write(router.folder.path().join("taps.json"), taps).unwrap();
@@ -172,11 +174,7 @@ async fn where_features_alone_may_leave_the_collector_gets_them_or_nothing() {
     let file = folder.path().join("config.json");
     let config = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, config.replace("\"head\": \"dense_1\"", "\"head\": \"conv2d_1\"")).unwrap();
-    let version = Some(server.address.to_string());
-    let source = Source { version, folder: folder.path().into(), digest: None };
-    let sources = Sources::new([(MODEL.into(), source)], None).unwrap();
-    let catalogue = start(sources, Control::None, settings(Executor::Inline)).await;
-    let bare = Server::of(catalogue, TcpListener::bind(LOOPBACK).await.unwrap(), None, SERVERS).await;
+    let bare = Server::of_folder(Executor::Inline, folder.path()).await;
     router.routes(&[("Edge", bare.address)]);
     // Until the router has read the routes the other one answers.
     let empty = async {

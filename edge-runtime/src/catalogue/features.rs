@@ -1,7 +1,7 @@
 //! What a model's backbone makes of an input. Few ask for it: it is compiled when somebody does, runs beside what serves, and one
 //! input after the other.
 
-use super::{Settings, Source, room};
+use super::{Settings, Source, room, told};
 use crate::decode::Input;
 use crate::encode::Output;
 use crate::engine::{EngineError, Runner, Terms, until};
@@ -16,14 +16,14 @@ use tokio::sync::Semaphore;
 const WAITING: usize = 16;
 
 /// Why there are no features of an input.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FeaturesError {
     #[error(
         "the model gives no features: no layer before its head multiplies, or the head reads past them; train one that has such layers"
     )]
     NoBackbone,
-    #[error("the model's backbone cannot be loaded")]
-    Load(#[from] LoadError),
+    #[error("the model's backbone cannot be loaded: {why}")]
+    Load { why: String },
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -44,8 +44,8 @@ struct Whose {
 
 enum State {
     Unasked,
-    /// It has no backbone.
-    None,
+    /// It stays so until the version is loaded anew: whoever asks is told why, and nothing is read again.
+    Without(FeaturesError),
     Ready(Box<Ready>),
 }
 
@@ -85,27 +85,46 @@ impl Whose {
     fn made(&self, input: &Input) -> Result<(Output, String), FeaturesError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Unasked) {
-            *state = self.prepared()?;
+            *state = self.prepared().map_or_else(State::Without, |ready| State::Ready(Box::new(ready)));
         }
-        let State::Ready(ready) = &*state else { return Err(FeaturesError::NoBackbone) };
+        let ready = match &*state {
+            State::Ready(ready) => ready,
+            State::Without(why) => return Err(why.clone()),
+            State::Unasked => unreachable!("it was asked just now"),
+        };
         let mut scratch = ready.runner.plan.scratch(input.rows);
         let failed = |error: candle_core::Error| EngineError::Failed { why: error.to_string() };
         let ys = ready.runner.infer(&[&input.xs], &mut scratch).map_err(failed)?.remove(0);
         Ok((Output { ys }, ready.digest.clone()))
     }
 
+    fn prepared(&self) -> Result<Ready, FeaturesError> {
+        let model = &self.name;
+        let ready = match self.loaded() {
+            Ok(Some(ready)) => ready,
+            Ok(None) => {
+                tracing::warn!(model, "it gives no features: nothing before its head makes any");
+                return Err(FeaturesError::NoBackbone);
+            }
+            Err(error) => {
+                let why = told(&error);
+                tracing::warn!(model, why, "it gives no features");
+                return Err(FeaturesError::Load { why });
+            }
+        };
+        tracing::info!(model, backbone = ready.digest, "gives features");
+        Ok(ready)
+    }
+
     /// The version's files are verified again: weights were not kept beside those that are packed.
-    fn prepared(&self) -> Result<State, LoadError> {
-        let Self { name, source, variant, trust, .. } = self;
-        // First: it is soon said, and asked again by whoever comes next.
+    fn loaded(&self) -> Result<Option<Ready>, LoadError> {
+        let Self { source, variant, trust, .. } = self;
+        // First: it is soon said.
         room::check_again(&source.folder, variant)?;
-        let opened = open(&source.folder, source.digest.as_deref(), trust)?;
-        let Some(backbone) = opened.backbone(variant)? else {
-            tracing::warn!(model = name, "it gives no features: nothing before its head does");
-            return Ok(State::None);
+        let Some(backbone) = open(&source.folder, source.digest.as_deref(), trust)?.backbone(variant)? else {
+            return Ok(None);
         };
         let runner = Runner { plan: backbone.plan()?, isa: IsaToken::detect()?, threads: Threads::one() };
-        tracing::info!(model = name, backbone = backbone.digest, "gives features");
-        Ok(State::Ready(Box::new(Ready { runner, digest: backbone.digest })))
+        Ok(Some(Ready { runner, digest: backbone.digest }))
     }
 }

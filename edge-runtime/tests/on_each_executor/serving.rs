@@ -51,7 +51,8 @@ fn asking_for(rows: i64, outputs: &[&str]) -> ModelInferRequest {
 
 #[tokio::test]
 async fn features_are_for_those_who_ask_for_nothing_else_and_say_what_made_them() {
-    let (server, folder) = (Server::start(EXECUTOR, 4, 16).await, tiny(7));
+    let folder = tiny(7);
+    let server = Server::of_folder(EXECUTOR, folder.path()).await;
     let mut client = server.client().await;
     let answer = client.model_infer(asking_for(3, &["features"])).await.unwrap().into_inner();
     let artifact = Artifact::open(folder.path()).unwrap();
@@ -94,16 +95,21 @@ async fn a_model_without_a_backbone_says_so() {
     let file = folder.path().join("config.json");
     let config = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, config.replace("\"head\": \"dense_1\"", "\"head\": \"conv2d_1\"")).unwrap();
-    let source = Source { version: None, folder: folder.path().into(), digest: None };
-    let sources = Sources::new([(MODEL.into(), source)], None).unwrap();
-    let catalogue = start(sources, Control::None, settings(EXECUTOR)).await;
-    let server = Server::of(catalogue, TcpListener::bind(LOOPBACK).await.unwrap(), None, LIMITS).await;
+    let server = Server::of_folder(EXECUTOR, folder.path()).await;
     let mut client = server.client().await;
     for _ in 0..2 {
         let refused = client.model_infer(asking_for(1, &["features"])).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().starts_with("the model gives no features: no layer before its head multiplies"));
     }
+    client.model_infer(request(1)).await.unwrap();
+
+    // Who was never asked while its files were there says what is missing; answers need them no more.
+    let server = Server::start(EXECUTOR, 4, 16).await;
+    let mut client = server.client().await;
+    let refused = client.model_infer(asking_for(1, &["features"])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal);
+    assert!(refused.message().starts_with("the model's backbone cannot be loaded: "), "{}", refused.message());
     client.model_infer(request(1)).await.unwrap();
 }
 
