@@ -36,7 +36,8 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.fleetRef.name == oldSelf.fleetRef.name").message("fleetRef is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.kind == oldSelf.kind").message("kind is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.uri == oldSelf.uri").message("uri is immutable: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
-    validation = Rule::new("self.privacy.policy != 'Masked' || self.kind == 'Image'").message("Masked covers images alone: for Audio and Sensor choose Raw or StatisticsOnly"),
+    validation = Rule::new("self.privacy.policy != 'Masked' || self.kind == 'Image'").message("Masked covers images alone: for Audio and Sensor choose Raw, FeaturesOnly or StatisticsOnly"),
+    validation = Rule::new("self.privacy.policy != 'FeaturesOnly' || !has(self.sources) || self.sources.size() == 0").message("FeaturesOnly keeps what models make of their requests, and sources have no model: leave sources out"),
     validation = Rule::new("!has(self.sources) || self.sources.all(source, (self.kind == 'Image' || !has(source.mjpeg)) && (self.kind == 'Audio' || !has(source.microphone)))").message("a source mjpeg gives images: let kind be Image; microphone gives sound: let kind be Audio"),
     validation = Rule::new("!has(self.sources) || !has(self.privacy.consent) || self.privacy.consent == 'None' || self.sources.all(source, !has(source.mjpeg) && !has(source.microphone))").message("mjpeg and microphone cannot tell of consent: leave them out, or let consent be None")
 )]
@@ -154,10 +155,11 @@ pub struct MicrophoneSource {
 #[x_kube(
     validation = Rule::new("(self.policy == 'Masked') == has(self.mask)").message("Masked needs a mask, and no other policy has one"),
     validation = Rule::new("!has(oldSelf.consent) || oldSelf.consent == 'None' || (has(self.consent) && self.consent == 'Required')").message("consent that is required stays so: make a new EdgeDataset").reason(Reason::FieldValueForbidden),
-    validation = Rule::new("self.policy == oldSelf.policy || oldSelf.policy == 'Raw' || self.policy == 'StatisticsOnly'").message("privacy may only get stricter: for a looser policy make a new EdgeDataset").reason(Reason::FieldValueForbidden)
+    validation = Rule::new("self.policy == oldSelf.policy || oldSelf.policy == 'Raw' || self.policy == 'StatisticsOnly' || (oldSelf.policy == 'Masked' && self.policy == 'FeaturesOnly')").message("privacy may only get stricter: for a looser policy make a new EdgeDataset").reason(Reason::FieldValueForbidden)
 )]
 pub struct DatasetPrivacy {
-    /// From the loosest to the strictest; it may only get stricter. Of a mask that is edited nobody judges whether it is.
+    /// From the loosest to the strictest; it may only get stricter. Of a mask that is edited nobody judges whether it is. FeaturesOnly:
+    /// of requests of models what the model's backbone makes of them, from which much can be guessed.
     pub policy: PrivacyPolicy,
     /// Required: a sample whose sender tells of none is dropped, by the header x-sconce-consent, a message's user property consent, or
     /// a folder's file .consent. Default: None.
@@ -178,6 +180,7 @@ pub enum Consent {
 pub enum PrivacyPolicy {
     Raw,
     Masked,
+    FeaturesOnly,
     StatisticsOnly,
 }
 

@@ -195,6 +195,12 @@ impl Dataset {
                 "a camera and a microphone cannot tell of consent, which this dataset needs: leave them out".into()
             );
         }
+        if self.privacy == Privacy::FeaturesOnly && !self.sources.is_empty() {
+            return Err(
+                "FeaturesOnly keeps what models make of their requests, and a source has no model: leave sources out"
+                    .into(),
+            );
+        }
         if let Privacy::Masked { mask } = &self.privacy
             && (mask.blocks == Some(0) || (mask.zones.is_empty() && mask.blocks.is_none()))
         {
@@ -233,6 +239,7 @@ mod tests {
         assert_eq!(refused, Refused::new());
         let digits = &config.datasets["vision/digits"];
         assert_eq!((digits.kind, digits.sources.len(), digits.sources[0].share), (Some(Kind::Image), 4, 0.5));
+        assert_eq!(config.datasets["vision/seen"].privacy, Privacy::FeaturesOnly);
         assert!(!digits.consent && config.datasets["vision/voices"].consent);
         assert_eq!(digits.upload.bytes_per_second, Some(200_000));
     }
@@ -257,7 +264,11 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         };
         check(r#"{"uri": "s3://l", "privacy": {"policy": "Masked", "mask": {}}}"#, "would cover nothing");
-        check(r#"{"uri": "s3://l", "privacy": {"policy": "FeaturesOnly"}}"#, "FeaturesOnly");
+        check(r#"{"uri": "s3://l", "privacy": {"policy": "Unheard"}}"#, "Unheard");
+        check(
+            r#"{"uri": "s3://l", "privacy": {"policy": "FeaturesOnly"}, "sources": [{"http": {}}]}"#,
+            "a source has no model: leave sources out",
+        );
         check(
             r#"{"uri": "s3://l", "privacy": {"policy": "Raw"}, "consent": true, "sources": [{"mjpeg": {"url": "http://c", "everySeconds": 1}}]}"#,
             "cannot tell of consent",

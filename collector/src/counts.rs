@@ -20,6 +20,8 @@ pub enum Drop {
     Private,
     /// The dataset needs consent, and nobody had told of any.
     NoConsent,
+    /// Features alone may leave, and there were none: it is of no model, or its model has no backbone, or did not answer in time.
+    NoFeatures,
     /// It is not of the dataset's kind.
     Strange,
     /// It was held, and a broken disk has lost it.
@@ -29,7 +31,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Full,
         Self::Expired,
         Self::DiskFull,
@@ -37,6 +39,7 @@ impl Drop {
         Self::TooLarge,
         Self::Private,
         Self::NoConsent,
+        Self::NoFeatures,
         Self::Strange,
         Self::Corrupt,
         Self::Forgotten,
@@ -56,6 +59,7 @@ impl Drop {
             Self::TooLarge => "TooLarge",
             Self::Private => "Private",
             Self::NoConsent => "NoConsent",
+            Self::NoFeatures => "NoFeatures",
             Self::Strange => "Strange",
             Self::Corrupt => "Corrupt",
             Self::Forgotten => "Forgotten",

@@ -89,8 +89,8 @@ impl Intake {
             return self.refuse(Refusal::Strange(kind, media.extension())).await;
         }
         let (privacy, seen) = (self.privacy.clone(), content.clone());
-        let on = camera.clone();
-        let left = looked_into(&self.privacy, move || privacy.enforce(&on, seen)).await;
+        let (on, backbone) = (camera.clone(), answer.as_ref().and_then(|answer| answer.backbone.clone()));
+        let left = looked_into(&self.privacy, move || privacy.enforce(&on, seen, backbone.as_deref())).await;
         let left = left.unwrap_or_else(|error| Err(Refusal::Image(error.to_string())));
         let (content, media, redactions) = match left {
             Ok(Left::Content { content, media, redactions }) => (content, media, redactions),
@@ -171,7 +171,8 @@ async fn looked_into<T: Send + 'static>(
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, tokio::task::JoinError> {
     // Nobody closes it. The permit goes with the work: that goes on when nobody waits for it any more.
-    let turn = if matches!(privacy, Privacy::Raw) { None } else { DECODING.acquire().await.ok() };
+    let turn =
+        if matches!(privacy, Privacy::Raw | Privacy::FeaturesOnly) { None } else { DECODING.acquire().await.ok() };
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
         look()

@@ -54,6 +54,7 @@ const COLUMNS: &[(&str, Column)] = &[
     ("prediction", Column::Whole(|row| i64::try_from(answer(row)?.prediction?).ok())),
     ("score", Column::Number(|row| answer(row)?.score)),
     ("margin", Column::Number(|row| answer(row)?.margin)),
+    ("backbone", Column::Text(|row| answer(row)?.backbone)),
     ("label", Column::Text(|row| Some(label(row)?.value))),
     ("label_author", Column::Text(|row| Some(label(row)?.author))),
     ("label_source", Column::Text(|row| Some(label(row)?.source))),

@@ -146,6 +146,9 @@ pub struct Answer {
     /// How far the best is before the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// Where the sample is features: digest of the backbone that made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<String>,
 }
 
 /// What it shows, who says so, and since when.

@@ -188,3 +188,50 @@ fn statistics_let_no_canary_through() {
     let (found, status) = run(json!({"policy": "StatisticsOnly"}));
     assert_eq!((found, &status["kept"]), (BTreeSet::new(), &json!(0)));
 }
+
+/// Whatever else is handed over is dropped, by a router that knows no features, or hands over what it should not.
+#[test]
+fn under_features_only_nothing_but_features_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let datasets = json!({"vision/street": {
+        "uri": format!("file://{}", folder.path().join("lake").display()),
+        "privacy": {"policy": "FeaturesOnly"},
+        "upload": {"delaySeconds": 0},
+    }});
+    let collector = Collector::start(folder.path(), &datasets, &[]);
+    let answer = |more: Value| {
+        let mut answer = json!({"model": "street.vision", "tier": "Edge", "prediction": 3, "score": 0.5, "margin": 0.1,
+            "why": "Uniform", "probability": 1.0});
+        answer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        answer.to_string()
+    };
+    let tensor = |words: &str| [b"\x93NUMPY\x01\x00", words.as_bytes()].concat();
+    let digest = format!("sha256:{}", "7f".repeat(32));
+    let by = |digest: &str| json!({"backbone": digest});
+    let mut told = String::new();
+    for (backbone, content) in [
+        (json!({}), picture(1)),
+        (json!({}), tensor(WORDS)),
+        (by(&digest), picture(2)),
+        (by(&digest), measurement(3)),
+        (by(&format!("{digest} {WORDS}")), tensor("features")),
+        (json!({}), Vec::new()),
+    ] {
+        let headers = [("x-sconce-answer", &*answer(backbone))];
+        let (status, said) = collector.post("/v1/answers/vision/street", &headers, content);
+        assert_eq!((status, &said["reason"]), (422, &json!("NoFeatures")), "{said}");
+        told += &said.to_string();
+    }
+    let (status, said) = collector.post("/v1/samples/vision/street", &[], picture(4));
+    assert_eq!(status, 403, "nobody posts what no model has seen: {said}");
+    let headers = [("x-sconce-answer", &*answer(by(&digest)))];
+    assert_eq!(collector.post("/v1/answers/vision/street", &headers, tensor("features")).0, 201);
+    collector.sent("vision/street", 1);
+    let status = collector.status()["datasets"]["vision/street"].clone();
+    assert_eq!((&status["kept"], &status["dropped"]), (&json!(1), &json!({"NoFeatures": 6})));
+    told += &(collector.metrics() + &collector.status().to_string() + &collector.log.lock().unwrap());
+    collector.kill();
+    let mut found = canaries(told.as_bytes());
+    files(folder.path()).iter().for_each(|(_, content)| found.extend(canaries(content)));
+    assert_eq!(found, BTreeSet::new());
+}

@@ -5,10 +5,11 @@ use crate::engine::Runner;
 use candle_core::{DType, Device, Tensor};
 use sconce_kernels::{Cpu, IsaError, IsaToken, Threads};
 use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
-use sconce_model::artifact::{self, Artifact, ArtifactError, CONFIG, PREPROCESS, VARIANTS, VariantEntry};
+use sconce_model::artifact::{self, Artifact, ArtifactError, Backbone, CONFIG, PREPROCESS, VARIANTS, VariantEntry};
 use sconce_model::digest::{named, sha256};
 use sconce_model::drift::Reference;
 use sconce_model::plan::Plan;
+use sconce_model::variant::Variant;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,6 +157,18 @@ impl Opened {
     /// # Errors
     /// [`LoadError`]: a file of it is not in the manifest, or broken.
     pub fn plan(&self, variant: &str) -> Result<Plan, LoadError> {
+        Ok(self.variant(variant)?.plan()?)
+    }
+
+    /// What a variant makes features with, if there is something of the kind.
+    ///
+    /// # Errors
+    /// As [`Opened::plan`].
+    pub fn backbone(&self, variant: &str) -> Result<Option<Backbone>, LoadError> {
+        Ok(self.artifact.backbone(&self.variant(variant)?)?)
+    }
+
+    fn variant(&self, variant: &str) -> Result<Variant, LoadError> {
         if let Some(verified) = &self.verified {
             let of_variant = self.artifact.variants().iter().filter(|known| known.name == variant);
             let files = of_variant.flat_map(|known| &known.files).map(String::as_str);
@@ -164,7 +177,7 @@ impl Opened {
                 return Err(LoadError::Unlisted { file: file.into() });
             }
         }
-        Ok(self.artifact.variant(variant)?.plan()?)
+        Ok(self.artifact.variant(variant)?)
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Answer {
     pub outputs: Vec<Answered>,
     /// What the model says of late is spread otherwise than it was on held-out samples.
     pub drifts: bool,
+    /// Digest of what made the features, where they were asked for.
+    pub backbone: Option<String>,
 }
 
 /// One output of an answer.

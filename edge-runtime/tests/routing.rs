@@ -136,6 +136,61 @@ async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_
     assert!(content.starts_with(b"\x93NUMPY\x01\x00"), "{content:?}");
 }
 
+/// A client's request goes to nobody else: the server that has answered it is asked what its backbone makes of it.
+#[tokio::test]
+async fn where_features_alone_may_leave_the_collector_gets_them_or_nothing() {
+    let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: http::Uri = format!("http://{}/", collector.local_addr().unwrap()).parse().unwrap();
+    let (taken, mut samples) = tokio::sync::mpsc::unbounded_channel();
+    let take = async move |headers: http::HeaderMap, content: Bytes| {
+        let said: serde_json::Value = serde_json::from_slice(headers["x-sconce-answer"].as_bytes()).unwrap();
+        taken.send((said, content)).unwrap();
+        http::StatusCode::CREATED
+    };
+    let app = axum::Router::new().route("/v1/answers/vision/digits", axum::routing::post(take));
+    tokio::spawn(axum::serve(collector, app).into_future());
+    let folder = tiny(7);
+    let server = Server::of_folder(Executor::Inline, folder.path()).await;
+    let router = Router::start_beside(address).await;
+    let wish = serde_json::json!({"dataset": "vision/digits", "share": 1, "features": true});
+    let taps = serde_json::json!({"schema": 1, "models": {MODEL: wish}}).to_string();
+    std::fs::write(router.folder.path().join("taps.json"), taps).unwrap();
+    router.routes(&[("Edge", server.address)]);
+    let mut client = router.client().await;
+    let direct = server.client().await.model_infer(request(1)).await.unwrap().into_inner();
+    let mut sample = async || loop {
+        assert_eq!(client.model_infer(request(1)).await.unwrap().into_inner(), direct);
+        if let Ok(sample) = tokio::time::timeout(Duration::from_millis(50), samples.recv()).await {
+            break sample.unwrap();
+        }
+    };
+    let (said, content) = sample().await;
+    assert!(said["backbone"].as_str().unwrap().starts_with("sha256:") && said["score"].is_number(), "{said}");
+    let header = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1, 36,), }";
+    assert!(content.starts_with(header) && content.len() == 128 + 36 * 4, "{content:?}");
+
+    // One that gives no features.
+    let folder = tiny(7);
+    let file = folder.path().join("config.json");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace("\"head\": \"dense_1\"", "\"head\": \"conv2d_1\"")).unwrap();
+    let bare = Server::of_folder(Executor::Inline, folder.path()).await;
+    router.routes(&[("Edge", bare.address)]);
+    // Until the router has read the routes the other one answers.
+    let empty = async {
+        loop {
+            let (said, content) = sample().await;
+            if said.get("backbone").is_none() {
+                break content;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(30), empty).await.unwrap(), Bytes::new());
+    let counted = router.counted("sconce_router_samples_total{").await;
+    let outcome = |name: &str| counted.iter().any(|line| line.contains(&format!("outcome=\"{name}\"")));
+    assert!(outcome("taken"), "{counted:?}");
+}
+
 /// A server of a model of three classes, of which a fourth was answered on held-out samples; a window is five answers.
 async fn drifting() -> Server {
     let folder = tiny(7);

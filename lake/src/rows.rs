@@ -30,6 +30,8 @@ pub struct Row {
     pub score: Option<f64>,
     /// How far the best class was before the second.
     pub margin: Option<f64>,
+    /// Where it is features: digest of the backbone that made them. It is no input of a model, then.
+    pub backbone: Option<String>,
     /// That it came with: older than what people said later.
     pub label: Option<Label>,
     /// What was measured, where there is no file of it.
@@ -58,6 +60,7 @@ fn row(name: &str, record: &Record) -> Result<Row, String> {
             ("prediction", Field::Long(number)) => row.prediction = Some(*number),
             ("score", Field::Double(number)) => row.score = Some(*number),
             ("margin", Field::Double(number)) => row.margin = Some(*number),
+            ("backbone", Field::Str(text)) => row.backbone = Some(text.clone()),
             ("label", Field::Str(text)) => value = Some(text.clone()),
             ("label_author", Field::Str(text)) => by = Some(text.clone()),
             ("label_time", field) => at = moment(field).unwrap_or_default(),

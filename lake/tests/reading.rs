@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{answered, labelled, put, sample, uri, write};
+use common::{answered, featured, labelled, put, sample, uri, write};
 use jiff::Timestamp;
 use sconce_lake::{Label, Lake, LakeError, Row};
 use std::path::Path;
@@ -54,6 +54,18 @@ async fn rows_and_bytes_are_what_was_collected() {
     assert_eq!(rows, [seven, eight, open]);
     assert_eq!(lake.contents(shard, &rows).await.unwrap(), [PNG, JPG, JSON]);
     assert_eq!(lake.contents(shard, &rows[1..2]).await.unwrap(), [JPG], "only what is asked for");
+}
+
+#[tokio::test]
+async fn features_say_what_made_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (features, digest) = (b"\x93NUMPY features".to_vec(), format!("sha256:{}", "7f".repeat(32)));
+    write(folder.path(), "node-a", 1, &[(featured(sample(&features, "g", 1), &digest), features.clone())]);
+    let lake = lake(folder.path());
+    let shards = lake.shards().await.unwrap();
+    let rows = lake.rows(&shards[0]).await.unwrap();
+    assert_eq!((rows[0].media.as_str(), rows[0].backbone.as_deref()), ("npy", Some(&*digest)));
+    assert_eq!(lake.contents(&shards[0], &rows).await.unwrap(), [features]);
 }
 
 #[tokio::test]

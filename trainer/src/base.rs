@@ -7,8 +7,9 @@ use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation, errors::OciDistributionError};
 use sconce_model::architecture::{Architecture, ArchitectureError};
-use sconce_model::artifact::{Artifact, ArtifactError};
+use sconce_model::artifact::{Artifact, ArtifactError, Backbone};
 use sconce_model::digest::sha256;
+use sconce_model::graph::{Graph, Source};
 use sconce_model::network::Network;
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
@@ -58,6 +59,8 @@ pub struct Base {
     pub freeze: Freeze,
     pub preprocess: Preprocess,
     network: Network,
+    /// What its trained network makes features with, if there is something of the kind.
+    backbone: Option<Backbone>,
     /// If it has one.
     int8: Option<Variant>,
 }
@@ -106,6 +109,11 @@ fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
         [] => (architecture, own.to_owned()),
         layers => architecture.with_head(own, layers)?.ok_or_else(|| BaseError::NoHead { uri: uri() })?,
     };
+    let trained = variant(F32)?;
+    let backbone =
+        artifact.backbone(&trained).map_err(|source| BaseError::Artifact { uri: uri(), source: Box::new(source) })?;
+    let graph = architecture.graph()?;
+    let backbone = backbone.filter(|backbone| reads_alone(&graph, &head, backbone));
     let has_int8 = artifact.variants().iter().any(|variant| variant.name == INT8);
     Ok(Base {
         digest: Pack::new(folder).map_err(|source| BaseError::Pack { uri: uri(), source: Box::new(source) })?.digest(),
@@ -113,15 +121,31 @@ fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
         head,
         freeze: typed.freeze,
         preprocess: artifact.preprocess().clone(),
-        network: variant(F32)?.network,
+        network: trained.network,
+        backbone,
         int8: has_int8.then(|| variant(INT8)).transpose()?,
     })
+}
+
+/// Whether the head reads what the backbone makes, and nothing before: the one that is asked for may begin before the base's own does.
+fn reads_alone(graph: &Graph, head: &str, backbone: &Backbone) -> bool {
+    let Some(before) = graph.before(head).filter(|before| *before == &backbone.network.graph().nodes[..]) else {
+        return false;
+    };
+    let mut reads = graph.nodes[before.len()..].iter().flat_map(|node| &node.inputs);
+    reads.all(|source| matches!(source, Source::Node(read) if read + 1 >= before.len()))
 }
 
 impl Base {
     /// The node from which on all is learned; none if that is all.
     pub fn learned_from(&self) -> Option<&str> {
         (self.freeze == Freeze::Backbone).then_some(self.head.as_str())
+    }
+
+    /// What makes features that the head can learn from, and be judged by: where it stays as it is, and reads what it read before.
+    pub fn backbone(&self, preprocess: &Preprocess) -> Option<&Backbone> {
+        let is_frozen = self.freeze == Freeze::Backbone && *preprocess == self.preprocess;
+        self.backbone.as_ref().filter(|_| is_frozen)
     }
 
     /// Gives a network the backbone's weights.

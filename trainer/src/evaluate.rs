@@ -9,6 +9,7 @@ use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::artifact::{Evaluation, Measured, Paired};
 use sconce_model::drift::Reference;
 use sconce_model::metrics::{confusion, drop_upper95, wilson95};
+use sconce_model::plan::Plan;
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::Variant;
 use std::collections::BTreeMap;
@@ -27,17 +28,30 @@ pub struct Evaluated {
 
 /// Every variant on the same samples; the first is the one that the others are held against.
 ///
+/// Of features the head alone is asked, which begins with the node `head`; their digest says that the variant's backbone made them.
+///
 /// # Errors
 /// [`FitError`] if preprocessing does not fit.
-pub fn evaluate(variants: &[Variant], data: &mut DataSet, preprocess: &Preprocess) -> Result<Evaluated, FitError> {
+pub fn evaluate(
+    variants: &[Variant],
+    data: &mut DataSet,
+    preprocess: &Preprocess,
+    head: Option<&str>,
+) -> Result<Evaluated, FitError> {
     let (mut measured, mut said, mut references) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let own = data.test.parts().first().map(|part| part.count);
     let samples = data.test.read();
     let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
         let graph = variant.network.graph();
-        let prepared = Prepared::new(samples, preprocess, graph)?;
-        let answers = prepared.answers(&variant.plan()?)?;
+        let plan = if samples.are_features() {
+            let (_, head) = head.and_then(|head| variant.network.split(head)).ok_or(FitError::NoHead)?;
+            Plan::compile(&head, &variant.arithmetic)?
+        } else {
+            variant.plan()?
+        };
+        let prepared = Prepared::new(samples, preprocess, plan.input())?;
+        let answers = prepared.answers(&plan)?;
         let order: Vec<usize> = (0..answers.len()).collect();
         let weights = prepared.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);
         references.extend(Some(variant.name.clone()).zip(reference(&answers, &weights, own)));

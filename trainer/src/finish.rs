@@ -9,6 +9,7 @@ use crate::gate::{PartAccuracy, Verdict, verdict, worst_class};
 use crate::manifest::{Compress, Spec, share};
 use crate::output::{self, OutputError};
 use crate::prepared::{Answer, Prepared};
+use candle_core::{DType, Device, Tensor};
 use sconce_model::architecture::Architecture;
 use sconce_model::artifact::{self, ArtifactError, Description, Evaluation, Measured};
 use sconce_model::digest::sha256;
@@ -100,8 +101,8 @@ pub fn finish(
     let settings = spec.compress.as_ref().unwrap_or(&nothing);
     let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, base, say };
     let Compressed { mut variants, architectures, refused } = compress(network, &course);
-    let Evaluated { mut evaluation, mut answers, references } = evaluate(&variants, data, preprocess)?;
-    let latencies = latencies(&variants, &train.batch(&[train.longest()])?.0)?;
+    let Evaluated { mut evaluation, mut answers, references } = evaluate(&variants, data, preprocess, head)?;
+    let latencies = latencies(&variants, &one(&variants, train)?)?;
     let most = share(&settings.max_accuracy_drop).unwrap_or_default();
     let first = variants.first().and_then(|variant| answers.get(&variant.name)).cloned().unwrap_or_default();
     let parts = by_part(data.test.parts(), &first);
@@ -129,6 +130,16 @@ pub fn finish(
     };
     output::write(folder, &description)?;
     Ok(Finished { rows, refused, parts, evaluation })
+}
+
+/// An input: a sample, or where there are features alone one that is as dark.
+fn one(variants: &[Variant], train: &Prepared) -> Result<Tensor, FinishError> {
+    if !train.are_features() {
+        return Ok(train.batch(&[train.longest()])?.0);
+    }
+    let input = variants.first().map(|variant| variant.network.graph().input.clone()).unwrap_or_default();
+    let shape: Vec<usize> = std::iter::once(1).chain(input).collect();
+    Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
 }
 
 /// The answers stand as the parts' samples do, one part after the other.

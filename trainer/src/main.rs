@@ -86,7 +86,8 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
         _ => Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() },
     };
     preprocess.check().with_context(|| format!("{}: spec.preprocess", source.manifest.display()))?;
-    let wanted = Wanted::of(&graph, &preprocess);
+    let backbone = base.as_ref().and_then(|base| base.backbone(&preprocess));
+    let wanted = Wanted { backbone, ..Wanted::of(&graph, &preprocess) };
     let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, wanted)?;
     let share = share(&spec.fit.validation).unwrap_or_default();
     let (train, validation) = data.train.split(share, spec.fit.seed, "validation");
@@ -101,7 +102,15 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     println!("Data: {} ({})", data.name, data.digest);
     data.notes.iter().for_each(|note| println!("  {note}"));
     println!("{} samples to train on, {} to validate, {} to test", train.len(), validation.len(), data.test.len());
-    let prepared = |samples| Prepared::new(samples, &preprocess, &graph);
+    let reads = match (&base, data.train.are_features()) {
+        (Some(base), true) => graph.before(&base.head).and_then(<[_]>::last).map(|node| &node.shape),
+        _ => None,
+    };
+    if reads.is_some() && !spec.fit.augment.is_empty() {
+        let why = "the samples are features of a backbone, which nobody can shift or turn; leave it out".into();
+        bail!(ManifestError::Field { path: source.manifest.clone(), field: "spec.fit.augment".into(), why });
+    }
+    let prepared = |samples| Prepared::new(samples, &preprocess, reads.unwrap_or(&graph.input));
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
     Ok(Opened { name, spec, architecture, base, preprocess, data, train, validation })
 }

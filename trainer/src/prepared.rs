@@ -5,7 +5,6 @@ use crate::data::{Inputs, Samples, rows};
 use crate::manifest::Augment;
 use candle_core::{Device, Tensor};
 use sconce_kernels::{Cpu, IsaToken, Threads};
-use sconce_model::graph::Graph;
 use sconce_model::metrics::argmax;
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Preprocess, PreprocessError};
@@ -37,6 +36,7 @@ pub struct Prepared {
     lengths: Vec<usize>,
     /// Where each lies among `xs`.
     rows: Vec<Range<usize>>,
+    are_features: bool,
     /// What preprocessing makes of black and of white, for each channel.
     black: Vec<f32>,
     white: Vec<f32>,
@@ -73,30 +73,29 @@ impl Answer {
 }
 
 impl Prepared {
+    /// `input` is the network's, or of features the head's.
+    ///
     /// # Errors
     /// [`PreparedError`] if preprocessing does not fit the samples or the network.
-    pub fn new(samples: &Samples, preprocess: &Preprocess, graph: &Graph) -> Result<Self, PreparedError> {
-        let input = &graph.input;
-        let lengths = match &samples.lengths[..] {
-            _ if !graph.any_time => vec![],
-            [] => vec![input[0]; samples.len()],
-            lengths => lengths.into(),
-        };
+    pub fn new(samples: &Samples, preprocess: &Preprocess, input: &[usize]) -> Result<Self, PreparedError> {
         let of_all: usize = input.iter().product();
-        let need = if graph.any_time { input[1..].iter().product() } else { of_all };
-        let count = if graph.any_time { lengths.iter().sum() } else { samples.len() };
+        let need = match &samples.lengths[..] {
+            [] => of_all * samples.len(),
+            lengths => input[1..].iter().product::<usize>() * lengths.iter().sum::<usize>(),
+        };
         let xs = match &samples.inputs {
             Inputs::Images(images) => preprocess.apply_all(images)?,
-            Inputs::Ready(xs) => xs.clone(),
+            Inputs::Ready(xs) | Inputs::Features(xs) => xs.clone(),
         };
-        if xs.len() != need * count {
+        if xs.len() != need {
             let got = xs.len() / samples.len().max(1);
-            return Err(PreparedError::Input { got, need: of_all, input: input.clone() });
+            return Err(PreparedError::Input { got, need: of_all, input: input.into() });
         }
         let labels = samples.labels.iter().map(|&label| u32::from(label)).collect();
         let (black, white) = (preprocess.pixel(0), preprocess.pixel(u8::MAX));
-        let rows = rows(xs.len(), samples.len(), &lengths);
-        Ok(Self { xs, labels, weights: samples.weights.clone(), shape: input.clone(), lengths, rows, black, white })
+        let (weights, are_features) = (samples.weights.clone(), samples.are_features());
+        let (lengths, rows) = (samples.lengths.clone(), rows(xs.len(), samples.len(), &samples.lengths));
+        Ok(Self { xs, labels, weights, shape: input.into(), lengths, rows, are_features, black, white })
     }
 
     pub fn len(&self) -> usize {
@@ -140,7 +139,7 @@ impl Prepared {
 
     /// As [`Self::batch`], each image changed by chance.
     pub fn augmented(&self, indices: &[usize], chance: Chance<'_>) -> candle_core::Result<(Tensor, Vec<u32>)> {
-        let &[_, height, width] = &self.shape[..] else { return self.batch(indices) };
+        let (&[_, height, width], false) = (&self.shape[..], self.are_features) else { return self.batch(indices) };
         let planes = Planes { height, width, black: &self.black, white: &self.white };
         let Chance { steps, seed, epoch } = chance;
         self.changed(indices, |sample, image| {
@@ -194,7 +193,18 @@ impl Prepared {
         self.inferred(plan, |row| xs.extend_from_slice(row))?;
         let (labels, weights) = (self.labels.clone(), self.weights.clone());
         let (shape, lengths, rows) = (plan.output().into(), Vec::new(), rows(xs.len(), self.len(), &[]));
-        Ok(Self { xs, labels, weights, shape, lengths, rows, black: Vec::new(), white: Vec::new() })
+        let (black, white) = (Vec::new(), Vec::new());
+        Ok(Self { xs, labels, weights, shape, lengths, rows, are_features: true, black, white })
+    }
+
+    /// Whether they are what a backbone made: its head reads them, and no whole network.
+    pub fn are_features(&self) -> bool {
+        self.are_features
+    }
+
+    /// All numbers, one sample after the other.
+    pub fn into_values(self) -> Vec<f32> {
+        self.xs
     }
 
     /// What the plan gives for each sample, in their order.

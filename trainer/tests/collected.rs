@@ -6,13 +6,16 @@
 mod written;
 
 use image::{GrayImage, ImageFormat, Luma};
+use sconce_model::artifact::{Artifact, testing::write_tiny};
 use sconce_model::preprocess::{Material, Preprocess, Step};
+use sconce_model::variant::F32;
 use sconce_trainer::data::{self, DataError, DataSet, Inputs, Wanted};
 use sconce_trainer::manifest::{DataSource, Format};
+use sconce_trainer::prepared::Prepared;
 use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::path::Path;
-use written::{labelled, put, sample, uri, write};
+use written::{featured, labelled, put, sample, uri, write};
 
 fn source(folder: &Path, mix: Vec<DataSource>) -> DataSource {
     DataSource { uri: uri(folder), format: Format::Collected, mix }
@@ -20,7 +23,8 @@ fn source(folder: &Path, mix: Vec<DataSource>) -> DataSource {
 
 fn read(source: &DataSource) -> Result<DataSet, DataError> {
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 }] };
-    data::read(source, None, 7, Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 10 })
+    let wanted = Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 10, backbone: None };
+    data::read(source, None, 7, wanted)
 }
 
 /// One grey, which tells it from all others.
@@ -132,4 +136,85 @@ fn rare_samples_count_more_and_what_was_known_is_mixed_in() {
     let common = 41.0 / 50.0;
     assert!((weight(77, 7) - 10.0 * common).abs() < 1e-5, "{}", weight(77, 7));
     assert!((weight(39, 9) - common).abs() < 1e-5, "{}", weight(39, 9));
+}
+
+/// As the router's tap writes it.
+fn npy(shape: &str, values: &[f32]) -> Vec<u8> {
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
+    let values: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &values].concat()
+}
+
+#[test]
+fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny(&folder.path().join("model"), 7).unwrap();
+    let artifact = Artifact::open(&folder.path().join("model")).unwrap();
+    let backbone = artifact.backbone(&artifact.variant(F32).unwrap()).unwrap().unwrap();
+    let lake = folder.path().join("lake");
+    let row = |number: usize, content: Vec<u8>, by: Option<&str>| {
+        let sample = sample(&content, &format!("door-{}", number % 5), 1);
+        let sample = by.map_or(sample.clone(), |by| featured(sample, by));
+        (labelled(sample, &(number % 3).to_string(), "ann"), content)
+    };
+    let features = |number: usize| vec![number as f32; 36];
+    let mut rows: Vec<_> =
+        (0..20).map(|number| row(number, npy("1, 36,", &features(number)), Some(&backbone.digest))).collect();
+    let other = format!("sha256:{}", "7f".repeat(32));
+    rows.push(row(20, npy("1, 36,", &features(20)), Some(&other)));
+    rows.push(row(21, npy("1, 35,", &features(21)[1..]), Some(&backbone.digest)));
+    // An input may be as long as features are.
+    let whole: Vec<f32> = (0..64).map(|pixel| pixel as f32 / 64.0).collect();
+    rows.push(row(22, npy("1, 1, 8, 8,", &whole), None));
+    write(&lake, "node-a", 1, &rows);
+    let source = source(&lake, vec![]);
+    let preprocess = artifact.preprocess();
+    let read = |backbone| data::read(&source, None, 7, Wanted { preprocess, input: &[1, 8, 8], classes: 3, backbone });
+    let mut set = read(Some(&backbone)).unwrap();
+    assert!(set.train.are_features());
+    assert_eq!(set.notes[0], "21 of 23 samples have labels that count");
+    assert!(set.notes[1].starts_with("2 labelled samples cannot be read; the first, "), "{:?}", set.notes);
+    let mut seen: Vec<Vec<f32>> = Vec::new();
+    for samples in [&set.train, set.test.read()] {
+        let Inputs::Features(xs) = &samples.inputs else { panic!("{samples:?}") };
+        seen.extend(xs.chunks_exact(36).map(<[f32]>::to_vec));
+    }
+    let inputs = Inputs::Ready(whole);
+    let alone = data::Samples { inputs, labels: vec![0], groups: vec![], weights: vec![] };
+    let made = Prepared::new(&alone, preprocess, &[1, 8, 8]).unwrap().through(&backbone.plan().unwrap()).unwrap();
+    let expected = (0..20).map(features).chain([made.into_values()]);
+    seen.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    let mut expected: Vec<Vec<f32>> = expected.collect();
+    expected.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    assert_eq!(seen, expected);
+
+    // Mixed with what nobody had to hide.
+    let elsewhere = folder.path().join("elsewhere");
+    write(
+        &elsewhere,
+        "node-b",
+        1,
+        &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>(),
+    );
+    let mixed = DataSource { mix: vec![self::source(&elsewhere, vec![])], ..source.clone() };
+    let wanted = Wanted { preprocess, input: &[1, 8, 8], classes: 3, backbone: Some(&backbone) };
+    let mixed = data::read(&mixed, None, 7, wanted).unwrap();
+    assert!(mixed.train.are_features() && mixed.train.len() + mixed.test.len() == 33, "{}", mixed.name);
+
+    // Of a run that learns all layers they are no input.
+    write(
+        &lake,
+        "node-b",
+        1,
+        &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>(),
+    );
+    let set = read(None).unwrap();
+    assert!(!set.train.are_features() && set.notes[0].starts_with("13 of 35"), "{:?}", set.notes);
+    assert!(set.notes[1].contains("22 labelled samples cannot be read"), "{:?}", set.notes);
+    let alone = tempfile::tempdir().unwrap();
+    write(alone.path(), "node-a", 1, &rows[..20]);
+    let wanted = Wanted { preprocess, input: &[1, 8, 8], classes: 3, backbone: None };
+    let error = data::read(&self::source(alone.path(), vec![]), None, 7, wanted).unwrap_err();
+    let told = "it is features of a model, from which a head alone can be learned: name that model in spec.base";
+    assert!(error.is_final() && error.to_string().contains(told), "{error}");
 }

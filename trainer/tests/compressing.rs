@@ -43,7 +43,7 @@ fn trained(layers: serde_json::Value, data: DataSet, epochs: usize, learning_rat
     let network = Network::initialise(Arc::new(architecture.graph().unwrap()), 3).unwrap();
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 / 255.0 }] };
     let (train, validation) = data.train.split(0.1, 3, "validation");
-    let prepared = |samples: &Samples| Prepared::new(samples, &preprocess, network.graph()).unwrap();
+    let prepared = |samples: &Samples| Prepared::new(samples, &preprocess, &network.graph().input).unwrap();
     let (train, validation) = (prepared(&train), prepared(&validation));
     let recipe = Fit { epochs, optimizer: Optimizer::Adam { learning_rate }, seed: 3, ..Fit::default() };
     let lesson = Lesson {
@@ -84,7 +84,7 @@ impl Trained {
     }
 
     fn evaluated(&mut self, variants: &[Variant]) -> Evaluation {
-        evaluate(variants, &mut self.data, &self.preprocess).unwrap().evaluation
+        evaluate(variants, &mut self.data, &self.preprocess, None).unwrap().evaluation
     }
 }
 

@@ -41,7 +41,7 @@ fn run(learning_rate: f32) -> Result<(Network, f64, Reference), FitError> {
     let network = Network::initialise(Arc::new(graph), 3)?;
     let recipe = Fit { epochs: 5, optimizer: Optimizer::Adam { learning_rate }, seed: 3, ..Fit::default() };
     let (train, validation) = data.train.split(0.1, 3, "validation");
-    let prepared = |samples| Prepared::new(samples, &preprocess, network.graph());
+    let prepared = |samples| Prepared::new(samples, &preprocess, &network.graph().input);
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
     let lesson = Lesson {
         network: &network,
@@ -56,7 +56,7 @@ fn run(learning_rate: f32) -> Result<(Network, f64, Reference), FitError> {
     };
     fit(&lesson, &mut Silent)?;
     let variants = [Variant::f32(network)];
-    let Evaluated { evaluation, mut references, .. } = evaluate(&variants, &mut data, &preprocess)?;
+    let Evaluated { evaluation, mut references, .. } = evaluate(&variants, &mut data, &preprocess, None)?;
     let [Variant { network, .. }] = variants;
     assert_eq!(evaluation.test_reads, 1);
     let accuracy = evaluation.variants["f32"].value;
@@ -82,7 +82,7 @@ fn digits_are_learned_and_the_same_seed_learns_the_same_bits() {
 /// Windows until the alarm, of answers to such samples by chance.
 fn alarm(network: Network, reference: &Reference, samples: &Samples, windows: u64) -> (Network, Option<u64>) {
     let variant = Variant::f32(network);
-    let prepared = Prepared::new(samples, &preprocess(), variant.network.graph()).unwrap();
+    let prepared = Prepared::new(samples, &preprocess(), &variant.network.graph().input).unwrap();
     let answers = prepared.answers(&variant.plan().unwrap()).unwrap();
     let (mut monitor, mut generator, start) =
         (Monitor::new(reference.clone()), generator(5, "requests"), Instant::now());

@@ -118,7 +118,7 @@ fn value(folder: &Path, artifact: &str) -> f64 {
 fn before(folder: &Path) -> f64 {
     let artifact = Artifact::open(&folder.join("base")).unwrap();
     let test = shifted(&synthetic::digits(3_000, 3).train.split(0.25, 3, "home").1);
-    let test = Prepared::new(&test, artifact.preprocess(), artifact.graph()).unwrap();
+    let test = Prepared::new(&test, artifact.preprocess(), &artifact.graph().input).unwrap();
     accuracy(&test.answers(&artifact.variant(F32).unwrap().plan().unwrap()).unwrap())
 }
 

@@ -180,6 +180,7 @@ mod tests {
             prediction: Some(3),
             score: Some(0.5),
             margin: None,
+            backbone: None,
         };
         let mut statistics = Statistics::default();
         (0..9).for_each(|_| statistics.add(Measured::of(b"{}"), None));

@@ -42,7 +42,10 @@ pub fn files<'a>(
             let (namespace, collect) = (name(&model.metadata.namespace), model.spec.collect.as_ref()?);
             let dataset = format!("{namespace}/{}", collect.dataset_ref.name);
             let is_collected = here.contains_key(&dataset);
-            is_collected.then(|| (format!("{}.{namespace}", name(&model.metadata.name)), tap(&dataset, collect)))
+            is_collected.then(|| {
+                let features = here[&dataset]["privacy"]["policy"] == "FeaturesOnly";
+                (format!("{}.{namespace}", name(&model.metadata.name)), tap(&dataset, collect, features))
+            })
         })
         .collect();
     Files { collect: json!({"schema": 1, "datasets": here}), taps: json!({"schema": 1, "models": taps}) }
@@ -78,6 +81,7 @@ fn privacy(privacy: &DatasetPrivacy) -> Value {
     let mask = privacy.mask.clone().unwrap_or_default();
     match privacy.policy {
         PrivacyPolicy::Raw => json!({"policy": "Raw"}),
+        PrivacyPolicy::FeaturesOnly => json!({"policy": "FeaturesOnly"}),
         PrivacyPolicy::StatisticsOnly => json!({"policy": "StatisticsOnly"}),
         PrivacyPolicy::Masked => {
             let mut zones: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
@@ -112,7 +116,8 @@ fn source(namespace: &str, source: &DatasetSource) -> Option<Value> {
     })
 }
 
-fn tap(dataset: &str, collect: &ModelCollect) -> Value {
+/// Of requests that may not leave the router hands over features. One that does not know of them hands over what the collector drops.
+fn tap(dataset: &str, collect: &ModelCollect, features: bool) -> Value {
     let mut tap = Map::new();
     tap.insert("dataset".into(), json!(dataset));
     tap.insert("share".into(), json!(share(&collect.share)));
@@ -121,6 +126,9 @@ fn tap(dataset: &str, collect: &ModelCollect) -> Value {
     }
     if let Some(most) = collect.per_class_per_day {
         tap.insert("perClassPerDay".into(), json!(most));
+    }
+    if features {
+        tap.insert("features".into(), json!(true));
     }
     tap.into()
 }
@@ -190,7 +198,8 @@ mod tests {
         let microphone = json!({"microphone": {"url": "http://door/sound", "window": "2s", "every": "1m"}});
         let voices = of_sound("voices", json!({"policy": "Raw", "consent": "Required"}), json!({"http": {}}));
         let sounds = of_sound("sounds", json!({"policy": "StatisticsOnly", "consent": "None"}), microphone);
-        let written = files(&site(json!({})), [&full, &voices, &sounds], []).collect;
+        let seen = dataset("seen", "shops", json!({"privacy": {"policy": "FeaturesOnly"}}));
+        let written = files(&site(json!({})), [&full, &voices, &sounds, &seen], []).collect;
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../collector/tests/agents.json");
         let known: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         assert_eq!(written, known);
@@ -216,5 +225,8 @@ mod tests {
         let taps = files(&site(json!({})), &datasets, &models).taps;
         let expected = json!({"dataset": "vision/digits", "share": 0.01, "marginBelow": 0.3, "perClassPerDay": 50});
         assert_eq!(taps["models"]["digits.vision"], expected);
+        let private = dataset("digits", "shops", json!({"privacy": {"policy": "FeaturesOnly"}}));
+        let taps = files(&site(json!({})), [&private], &models).taps;
+        assert_eq!(taps["models"]["digits.vision"]["features"], json!(true));
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! A request finds its model once and holds it until it is answered. Whoever was swapped out ends when nobody holds it any more.
 
+mod features;
 mod loader;
 mod model;
 mod models;
 mod room;
 mod sources;
 
+pub use features::{Features, FeaturesError};
 pub use model::{Kind, Model, Network, Settings};
 pub use models::{Entry, Models, Unserved};
 pub use sources::{Source, SourceError, Sources};

@@ -1,6 +1,6 @@
 //! A version of a model, running.
 
-use super::Source;
+use super::{Features, Source};
 use crate::batch::Policy;
 use crate::builtin::{self, Builtin};
 use crate::decode::Signature;
@@ -33,6 +33,7 @@ pub enum Kind {
 pub struct Network {
     pub signature: Signature,
     pub engine: Engine,
+    pub features: Features,
     /// Where it is known what the variant said of held-out samples.
     drift: Option<Mutex<Monitor>>,
 }
@@ -151,7 +152,8 @@ impl Settings {
         tracing::info!(model = name, version, isa, executor = executor.name(), one_row = ?loaded.one_row, took = ?began.elapsed(), "loaded");
         let identity = Identity { name: name.into(), version };
         let drift = loaded.reference.map(|reference| Mutex::new(Monitor::new(reference)));
-        let network = Network { signature: loaded.signature, engine, drift };
+        let features = Features::new(name, source, self);
+        let network = Network { signature: loaded.signature, engine, features, drift };
         Ok(Model { identity, kind: Kind::Network(Box::new(network)), metrics })
     }
 }

@@ -10,9 +10,25 @@ use std::path::Path;
 /// # Errors
 /// [`LoadError`] if it does not, or is no artifact.
 pub(super) fn check(folder: &Path, variant: &str) -> Result<(), LoadError> {
+    beside(|artifact| described(artifact, variant), folder)
+}
+
+/// The same for a part of a variant that runs, which is read anew: meanwhile all its weights are there as `f32`.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_again(folder: &Path, variant: &str) -> Result<(), LoadError> {
+    let weights = |artifact: &Artifact| size_of::<f32>() as u64 * artifact.graph().parameter_count() as u64;
+    beside(|artifact| described(artifact, variant).saturating_add(weights(artifact)), folder)
+}
+
+fn described(artifact: &Artifact, variant: &str) -> u64 {
+    artifact.variants().iter().find(|known| known.name == variant).map_or(0, |known| known.memory_bytes)
+}
+
+fn beside(needs: impl Fn(&Artifact) -> u64, folder: &Path) -> Result<(), LoadError> {
     let Some((resident, limit)) = process::resident_bytes().zip(process::memory_limit()) else { return Ok(()) };
-    let artifact = Artifact::open(folder)?;
-    let needs = artifact.variants().iter().find(|known| known.name == variant).map_or(0, |known| known.memory_bytes);
+    let needs = needs(&Artifact::open(folder)?);
     if fits(needs, resident, limit) { Ok(()) } else { Err(LoadError::Memory { needs, resident, limit }) }
 }
 

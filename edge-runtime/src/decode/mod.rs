@@ -25,6 +25,9 @@ use thiserror::Error;
 /// The input that takes a model's raw material, where it has any, in the place of its tensor.
 pub const ENCODED: &str = "encoded";
 
+/// The output that is asked for alone, and is in no description of a model: what its backbone makes of the input.
+pub const FEATURES: &str = "features";
+
 /// What a model takes and gives.
 #[derive(Clone, Debug)]
 pub struct Signature {

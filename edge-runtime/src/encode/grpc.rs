@@ -2,10 +2,11 @@
 
 use crate::logs::Settings;
 use crate::request::{Answer, Form, Parameter, Values};
+use crate::wire::infer_parameter::ParameterChoice;
 use crate::wire::log_settings_response::SettingValue;
-use crate::wire::log_settings_response::setting_value::ParameterChoice;
+use crate::wire::log_settings_response::setting_value::ParameterChoice as Choice;
 use crate::wire::model_infer_response::InferOutputTensor;
-use crate::wire::{InferTensorContents, LogSettingsResponse, ModelInferResponse};
+use crate::wire::{BACKBONE, InferParameter, InferTensorContents, LogSettingsResponse, ModelInferResponse};
 
 /// All outputs are raw, or none is: so the protocol has it.
 pub fn grpc(answer: Answer) -> ModelInferResponse {
@@ -34,18 +35,23 @@ pub fn grpc(answer: Answer) -> ModelInferResponse {
         model_name: answer.model,
         model_version: answer.version,
         id: answer.id,
-        parameters: Default::default(),
+        parameters: answer.backbone.map(said).into_iter().collect(),
         outputs,
         raw_output_contents,
     }
 }
 
+/// What made the features.
+fn said(backbone: String) -> (String, InferParameter) {
+    (BACKBONE.into(), InferParameter { parameter_choice: Some(ParameterChoice::StringParam(backbone)) })
+}
+
 /// Settings of the log.
 pub fn log(settings: Settings) -> LogSettingsResponse {
     let choice = |value: Parameter| match value {
-        Parameter::Bool(value) => Some(ParameterChoice::BoolParam(value)),
-        Parameter::Uint(value) => u32::try_from(value).ok().map(ParameterChoice::Uint32Param),
-        Parameter::Text(value) => Some(ParameterChoice::StringParam(value)),
+        Parameter::Bool(value) => Some(Choice::BoolParam(value)),
+        Parameter::Uint(value) => u32::try_from(value).ok().map(Choice::Uint32Param),
+        Parameter::Text(value) => Some(Choice::StringParam(value)),
         Parameter::Int(_) | Parameter::Float(_) => None,
     };
     let setting = |(name, value)| (name, SettingValue { parameter_choice: choice(value) });

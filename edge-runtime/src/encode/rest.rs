@@ -1,7 +1,7 @@
 //! Answers over REST.
 
 use crate::request::{Answer, Answered, Form, Values};
-use crate::wire::json::{BinarySize, Elements, InferResponse, OutputTensor};
+use crate::wire::json::{BinarySize, Elements, InferResponse, Made, OutputTensor};
 use serde::ser::Error as _;
 use serde_json::Error;
 
@@ -25,7 +25,9 @@ pub fn rest(answer: &Answer) -> serde_json::Result<(Vec<u8>, Option<usize>)> {
         Ok(OutputTensor { name: &output.name, datatype, shape, parameters, data })
     });
     let outputs = outputs.collect::<serde_json::Result<_>>()?;
-    let response = InferResponse { model_name: &answer.model, model_version: &answer.version, id: &answer.id, outputs };
+    let parameters = answer.backbone.as_deref().map(|backbone| Made { backbone });
+    let (model_name, model_version, id) = (&*answer.model, &*answer.version, &*answer.id);
+    let response = InferResponse { model_name, model_version, id, parameters, outputs };
     let mut body = serde_json::to_vec(&response)?;
     if binary.is_empty() {
         return Ok((body, None));

@@ -171,14 +171,14 @@ impl Router {
             }),
         };
         match answered {
-            Ok((answer, tier)) => {
+            Ok((answer, backend)) => {
                 if is_counted {
                     let said = (code(&answer), answer.headers().contains_key(DRIFTS));
-                    self.metrics.answered(&name, &tier, said, arrived.elapsed());
+                    self.metrics.answered(&name, &backend.tier, said, arrived.elapsed());
                     if code(&answer) == Code::Ok && self.tap.wants(&name) {
                         // One that is longer than a collector takes is none, and fills no queue.
                         let consent = head.headers.get(CONSENT).filter(|said| said.len() <= LONGEST_CONSENT).cloned();
-                        return Ok(tapped(&self.tap, (name, tier, consent), body, answer));
+                        return Ok(tapped(&self.tap, (name, &backend, consent), body, answer));
                     }
                 }
                 Ok(passed_on(answer))
@@ -202,7 +202,7 @@ impl Router {
         body: &Bytes,
         arrived: Instant,
         deadline: Option<Instant>,
-    ) -> Result<(Answer, String), Status> {
+    ) -> Result<(Answer, Arc<Backend>), Status> {
         let give_up = arrived + BRIDGE;
         let mut again = AGAIN;
         loop {
@@ -221,7 +221,7 @@ impl Router {
                 // The last one may take its time: nobody else is left to ask.
                 let patience = (attempt + 1 < backends.len()).then(|| self.patience(deadline));
                 let error = match backend.ask(head, body, patience).await {
-                    Ok(answer) => return Ok((answer, backend.tier.clone())),
+                    Ok(answer) => return Ok((answer, backend.clone())),
                     Err(NoAnswer::Refused(error)) => error,
                     Err(NoAnswer::Failed(error)) => {
                         all_refused = false;
@@ -276,14 +276,15 @@ fn passed_on(answer: Answer) -> http::Response<Body> {
 /// As it was passed on; the tap gets another reference to the same bytes.
 fn tapped(
     tap: &Tap,
-    (model, tier, consent): (String, String, Option<HeaderValue>),
+    (model, backend, consent): (String, &Backend, Option<HeaderValue>),
     request: Bytes,
     answer: Answer,
 ) -> http::Response<Body> {
     let (head, body) = answer.into_parts();
     let trailers = body.trailers().cloned();
     let answer = body.to_bytes();
-    tap.offer(Answered { model, tier, consent, request, answer: answer.clone() });
+    let (tier, server) = (backend.tier.clone(), backend.address);
+    tap.offer(Answered { model, tier, server, consent, request, answer: answer.clone() });
     let body = Full::new(answer).with_trailers(async { trailers.map(Ok) });
     http::Response::from_parts(head, Body::new(body))
 }

@@ -14,7 +14,7 @@ pub use refusal::Refusal;
 use crate::batch::level;
 use crate::builtin::Builtin;
 use crate::catalogue::{Catalogue, Kind, Model, Network};
-use crate::decode::{Checked, DecodeError, check};
+use crate::decode::{Checked, DecodeError, FEATURES, Input, check};
 use crate::encode::{Identity, answered};
 use crate::engine::Terms;
 use crate::logs::Logs;
@@ -164,6 +164,10 @@ impl Service {
     ) -> Result<Answer, Refusal> {
         let answer = self.answer(model, (arrived, deadline), read).await;
         let took = arrived.elapsed();
+        // Features are made beside the model, which was not asked: they tell nothing of how it answers.
+        if answer.as_ref().is_ok_and(|answer| answer.backbone.is_some()) {
+            return answer;
+        }
         model.metrics.stage(Stage::Total, took);
         match &answer {
             Ok(_) => model.metrics.answered(tonic::Code::Ok),
@@ -185,12 +189,48 @@ impl Service {
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
         let terms = Terms { deadline, expires, level: level(priority) };
         let asked = Asked { inputs, outputs, form, arrived };
-        let (outputs, drifts) = match &model.kind {
-            Kind::Network(network) => self.inferred(network, &model.metrics, asked, terms).await?,
-            Kind::Builtin(builtin) => (calculated(*builtin, &model.metrics, asked)?, false),
+        let (mut drifts, mut backbone) = (false, None);
+        let outputs = match &model.kind {
+            Kind::Network(network) if asked.is_for_features(network) => {
+                let (outputs, made_by) = self.features(network, asked, terms).await?;
+                backbone = Some(made_by);
+                outputs
+            }
+            Kind::Network(network) => {
+                let (outputs, has_drifted) = self.inferred(network, &model.metrics, asked, terms).await?;
+                drifts = has_drifted;
+                outputs
+            }
+            Kind::Builtin(builtin) => calculated(*builtin, &model.metrics, asked)?,
         };
         let Identity { name: model, version } = model.identity.clone();
-        Ok(Answer { model, version, id, outputs, drifts })
+        Ok(Answer { model, version, id, outputs, drifts, backbone })
+    }
+
+    /// What its backbone makes of the input, and the backbone's digest.
+    async fn features(
+        &self,
+        network: &Network,
+        Asked { inputs, outputs, .. }: Asked,
+        terms: Terms,
+    ) -> Result<(Vec<Answered>, String), Refusal> {
+        let input = self.input(network, inputs, &[], terms).await?;
+        let (features, digest) = network.features.of(input, terms).await?;
+        let outputs = answered(&features, outputs, &network.signature).map_err(foreign)?;
+        Ok((outputs, digest))
+    }
+
+    async fn input(
+        &self,
+        Network { signature, .. }: &Network,
+        inputs: Vec<Given>,
+        outputs: &[Wanted],
+        terms: Terms,
+    ) -> Result<Input, Refusal> {
+        match check(inputs, outputs, signature)? {
+            Checked::Tensor(input) => Ok(input),
+            Checked::Images(images, encoded) => self.preparing.input(images, encoded, terms).await,
+        }
     }
 
     async fn inferred(
@@ -201,17 +241,13 @@ impl Service {
         terms: Terms,
     ) -> Result<(Vec<Answered>, bool), Refusal> {
         let Network { signature, engine, .. } = network;
-        let input = match check(inputs, &outputs, signature)? {
-            Checked::Tensor(input) => input,
-            Checked::Images(images, encoded) => self.preparing.input(images, encoded, terms).await?,
-        };
+        let input = self.input(network, inputs, &outputs, terms).await?;
         let decoding = arrived.elapsed();
         metrics.stage(Stage::Decode, decoding);
         let output = engine.submit(input, terms).await?;
         let encoded = Instant::now();
         let whole = || vec![Wanted { name: signature.output.name.clone(), classes: None, form }];
         let wanted = if outputs.is_empty() { whole() } else { outputs };
-        let foreign = |error| Refusal::Encode { why: format!("it is no tensor of the model's: {error}") };
         let drifts = network.drifts(|| output.rows(), encoded).map_err(foreign)?;
         let outputs = answered(&output, wanted, signature).map_err(foreign)?;
         let encoding = encoded.elapsed();
@@ -227,6 +263,18 @@ struct Asked {
     outputs: Vec<Wanted>,
     form: Form,
     arrived: Instant,
+}
+
+impl Asked {
+    /// A model whose own output is called so gives that.
+    fn is_for_features(&self, network: &Network) -> bool {
+        let is_for = |output: &Wanted| output.name == FEATURES && network.signature.output.name != FEATURES;
+        matches!(&self.outputs[..], [output] if is_for(output))
+    }
+}
+
+fn foreign(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Encode { why: format!("it is no tensor of the model's: {error}") }
 }
 
 /// By a model that is built in, at once.

@@ -1,6 +1,6 @@
 //! Why a request gets no answer, and the one table of what each wire calls that.
 
-use crate::catalogue::{CatalogueError, SourceError, Unserved};
+use crate::catalogue::{CatalogueError, FeaturesError, SourceError, Unserved};
 use crate::decode::DecodeError;
 use crate::engine::EngineError;
 use crate::logs::LogsError;
@@ -17,6 +17,8 @@ pub enum Refusal {
     Decode(#[from] DecodeError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Features(FeaturesError),
     #[error("the answer cannot be written: {why}")]
     Encode { why: String },
     #[error("the server is shutting down")]
@@ -46,8 +48,10 @@ impl Refusal {
             | Refusal::Draining => Code::Unavailable,
             Refusal::Engine(EngineError::Late) => Code::DeadlineExceeded,
             Refusal::Catalogue(CatalogueError::Denied { .. }) => Code::PermissionDenied,
-            Refusal::Catalogue(CatalogueError::Source(_) | CatalogueError::Failed { .. }) => Code::FailedPrecondition,
+            Refusal::Catalogue(CatalogueError::Source(_) | CatalogueError::Failed { .. })
+            | Refusal::Features(FeaturesError::NoBackbone) => Code::FailedPrecondition,
             Refusal::Engine(EngineError::Failed { .. })
+            | Refusal::Features(_)
             | Refusal::Encode { .. }
             | Refusal::Catalogue(CatalogueError::Thread(_) | CatalogueError::Panicked) => Code::Internal,
         }
@@ -77,10 +81,20 @@ impl Refusal {
             Refusal::Engine(EngineError::Expired) => Some("timeout"),
             Refusal::Engine(EngineError::Closed) | Refusal::Draining => Some("closed"),
             Refusal::Engine(EngineError::Failed { .. })
+            | Refusal::Features(_)
             | Refusal::Encode { .. }
             | Refusal::Catalogue(_)
             | Refusal::Logs(_)
             | Refusal::Parameter { .. } => None,
+        }
+    }
+}
+
+impl From<FeaturesError> for Refusal {
+    fn from(error: FeaturesError) -> Self {
+        match error {
+            FeaturesError::Engine(error) => Refusal::Engine(error),
+            other => Refusal::Features(other),
         }
     }
 }

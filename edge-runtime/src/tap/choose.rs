@@ -84,7 +84,13 @@ mod tests {
     }
 
     fn wish() -> Wish {
-        Wish { dataset: "vision/digits".into(), share: 0.1, margin_below: Some(0.3), per_class_per_day: None }
+        Wish {
+            dataset: "vision/digits".into(),
+            share: 0.1,
+            margin_below: Some(0.3),
+            per_class_per_day: None,
+            features: false,
+        }
     }
 
     #[test]

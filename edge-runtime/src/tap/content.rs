@@ -1,6 +1,9 @@
-//! What a request held and an answer said, off their gRPC frames. Pure.
+//! What a request held and an answer said, off their gRPC frames, and what of a request is asked of its model. Pure.
 
-use crate::wire::{ModelInferRequest, ModelInferResponse};
+use crate::decode::FEATURES;
+use crate::wire::infer_parameter::ParameterChoice;
+use crate::wire::model_infer_request::InferRequestedOutputTensor;
+use crate::wire::{BACKBONE, ModelInferRequest, ModelInferResponse};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -57,6 +60,37 @@ fn shares(values: &[f32]) -> Option<Vec<f64>> {
     let powers: Vec<f64> = values.iter().map(|value| (value - most).exp()).collect();
     let sum: f64 = powers.iter().sum();
     Some(powers.into_iter().map(|power| power / sum).collect())
+}
+
+/// What a backbone made of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    /// As NumPy writes a tensor.
+    pub content: Bytes,
+    /// Digest of what made them.
+    pub backbone: String,
+}
+
+/// The same input for the same model, which is asked what its backbone makes of it.
+pub fn asking(frame: &Bytes) -> Option<ModelInferRequest> {
+    let ModelInferRequest { model_name, model_version, inputs, raw_input_contents, .. } =
+        ModelInferRequest::decode(message(frame)?).ok()?;
+    let outputs = vec![InferRequestedOutputTensor { name: FEATURES.into(), ..Default::default() }];
+    Some(ModelInferRequest { model_name, model_version, inputs, outputs, raw_input_contents, ..Default::default() })
+}
+
+/// `None` of an answer that does not say what made it: it is no features, whatever it is called.
+pub fn features(answer: &ModelInferResponse) -> Option<Features> {
+    let ParameterChoice::StringParam(backbone) = answer.parameters.get(BACKBONE)?.parameter_choice.clone()? else {
+        return None;
+    };
+    let [output] = &answer.outputs[..] else { return None };
+    let values = match answer.raw_output_contents.first() {
+        Some(raw) => raw.clone(),
+        None => crate::wire::raw_fp32(&output.contents.as_ref()?.fp32_contents),
+    };
+    let is_tensor = output.name == FEATURES && output.datatype == "FP32";
+    is_tensor.then(|| Features { content: npy("<f4", &output.shape, &values), backbone })
 }
 
 /// The first input: a file as it was sent, or a tensor as NumPy writes it; `None` of what is neither.

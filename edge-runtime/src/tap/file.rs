@@ -30,6 +30,9 @@ pub struct Wish {
     /// So many answers of each class and day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_class_per_day: Option<u32>,
+    /// What the model's backbone makes of a request is handed over, and the request is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub features: bool,
 }
 
 #[derive(Debug, Error)]
@@ -88,9 +91,14 @@ mod tests {
 
     #[test]
     fn what_the_agent_writes_is_read_and_other_things_are_refused() {
-        let text = br#"{"schema":1,"models":{"digits.vision":{"dataset":"vision/digits","share":0.01,"marginBelow":0.3,"perClassPerDay":50}}}"#;
-        let expected =
-            Wish { dataset: "vision/digits".into(), share: 0.01, margin_below: Some(0.3), per_class_per_day: Some(50) };
+        let text = br#"{"schema":1,"models":{"digits.vision":{"dataset":"vision/digits","share":0.01,"marginBelow":0.3,"perClassPerDay":50,"features":true}}}"#;
+        let expected = Wish {
+            dataset: "vision/digits".into(),
+            share: 0.01,
+            margin_below: Some(0.3),
+            per_class_per_day: Some(50),
+            features: true,
+        };
         assert_eq!(parse(text).unwrap().models["digits.vision"], expected);
         assert!(matches!(parse(br#"{"schema":2,"models":{}}"#), Err(TapsError::Schema { got: 2 })));
         assert!(parse(&text[..40]).is_err());

@@ -1,8 +1,12 @@
 //! Hands requests with their answers to the collector beside the router, after the client has its answer: in no client's way.
 //! What the collector cannot take in time is dropped, and counted.
+//!
+//! Where features alone may leave, whoever has answered is asked what its model's backbone makes of the request: a client's request
+//! is then handed to nobody else.
 
 mod choose;
 mod content;
+mod features;
 mod file;
 
 pub use choose::{Choice, Chooser, Lots, Why};
@@ -10,7 +14,8 @@ pub use file::{Taps, TapsError, Wish, parse};
 
 use bytes::Bytes;
 use choose::is_looked_into;
-use content::{Scores, answer, content};
+use content::{Features, Scores, answer, asking, content};
+use features::{Content, Servers, made};
 use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -20,8 +25,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,13 +43,15 @@ const BESIDE: usize = 1024;
 const LARGEST: usize = 4 << 20;
 /// Handed over at once: the collector gathers for 200 ms before it writes.
 const AT_ONCE: usize = 8;
-/// A collector that says nothing for so long has not taken it.
+/// A collector that says nothing for so long has not taken it; a server that does gives no features.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A request that was answered: gRPC frames, as they went over the wire.
 pub struct Answered {
     pub model: String,
     pub tier: String,
+    /// Who has answered.
+    pub server: SocketAddr,
     /// What the client says of consent.
     pub consent: Option<HeaderValue>,
     pub request: Bytes,
@@ -76,9 +84,9 @@ struct Queued {
 struct Sample {
     model: String,
     dataset: String,
-    said: String,
+    said: Map<String, Value>,
     consent: Option<HeaderValue>,
-    content: Bytes,
+    content: Content,
     _room: OwnedSemaphorePermit,
 }
 
@@ -146,11 +154,12 @@ fn count(counts: &Counts, model: &str, outcome: &'static str) {
 
 async fn look(mut answers: mpsc::UnboundedReceiver<Queued>, collector: Uri, counts: Counts) {
     let mut choosers: BTreeMap<String, Chooser> = BTreeMap::new();
+    let mut servers = Servers::default();
     let client: Collector = Client::builder(TokioExecutor::new()).build_http();
     let mut under_way = JoinSet::new();
     while let Some(queued) = answers.recv().await {
         let model = queued.answered.model.clone();
-        let sample = match chosen(choosers.entry(model.clone()).or_default(), queued) {
+        let sample = match chosen(choosers.entry(model.clone()).or_default(), &mut servers, queued) {
             Ok(sample) => sample,
             Err(outcome) => {
                 count(&counts, &model, outcome);
@@ -162,17 +171,9 @@ async fn look(mut answers: mpsc::UnboundedReceiver<Queued>, collector: Uri, coun
         }
         let (client, collector, counts) = (client.clone(), collector.clone(), counts.clone());
         under_way.spawn(async move {
-            let request = Request::post(format!("{collector}v1/answers/{}", sample.dataset))
-                .header("x-sconce-answer", &sample.said);
-            let request = match &sample.consent {
-                Some(consent) => request.header(CONSENT, consent),
-                None => request,
-            };
-            let outcome = match request.body(Full::new(sample.content.clone())) {
-                Ok(request) => timeout(PATIENCE, hand_over(&client, request)).await.unwrap_or("unreachable"),
-                Err(_) => "strange",
-            };
-            count(&counts, &sample.model, outcome);
+            let model = sample.model.clone();
+            let outcome = hand_over(&client, &collector, sample).await;
+            count(&counts, &model, outcome);
         });
     }
     under_way.join_all().await;
@@ -180,23 +181,54 @@ async fn look(mut answers: mpsc::UnboundedReceiver<Queued>, collector: Uri, coun
 
 /// # Errors
 /// What becomes of one that is none.
-fn chosen(chooser: &mut Chooser, queued: Queued) -> Result<Sample, &'static str> {
-    let Queued { answered: Answered { model, tier, consent, request, answer: frame }, wish, lot, room } = queued;
+fn chosen(chooser: &mut Chooser, servers: &mut Servers, queued: Queued) -> Result<Sample, &'static str> {
+    let Queued { answered, wish, lot, room } = queued;
+    let Answered { model, tier, server, consent, request, answer: frame } = answered;
     let scores = answer(&frame);
     let choice = chooser.choose(&wish, scores.as_ref(), lot, SystemTime::now());
     let Choice { why, probability } = choice.ok_or("passed")?;
-    let content = content(&request).ok_or("strange")?;
-    let mut said = json!({"model": model, "tier": tier, "why": why, "probability": probability});
+    let content = if wish.features {
+        let request = asking(&request).ok_or("strange")?;
+        Content::Features(servers.channel(&model, server), Box::new(request))
+    } else {
+        Content::Own(content(&request).ok_or("strange")?)
+    };
+    let object = |value: Value| value.as_object().cloned().unwrap_or_default();
+    let mut said = object(json!({"model": model, "tier": tier, "why": why, "probability": probability}));
     // Of what is no classifier's there is nothing to tell.
-    if let (Some(Scores { version, class, best, margin }), Value::Object(said)) = (scores, &mut said) {
-        let of_class = json!({"version": version, "prediction": class, "score": best, "margin": margin});
-        said.extend(of_class.as_object().cloned().unwrap_or_default());
+    if let Some(Scores { version, class, best, margin }) = scores {
+        said.extend(object(json!({"version": version, "prediction": class, "score": best, "margin": margin})));
     }
-    Ok(Sample { model, dataset: wish.dataset, said: said.to_string(), consent, content, _room: room })
+    Ok(Sample { model, dataset: wish.dataset, said, consent, content, _room: room })
 }
 
-/// To the collector; returns what it made of it.
-async fn hand_over(client: &Collector, request: Request<Full<Bytes>>) -> &'static str {
+/// To the collector; returns what it made of it. Of one without features it is told, too: it counts what is dropped.
+async fn hand_over(client: &Collector, collector: &Uri, sample: Sample) -> &'static str {
+    let Sample { model, dataset, mut said, consent, content, _room } = sample;
+    let (content, is_whole) = match content {
+        Content::Own(content) => (content, true),
+        Content::Features(server, request) => match made(server, &model, *request).await {
+            Some(Features { content, backbone }) => {
+                said.insert("backbone".into(), backbone.into());
+                (content, true)
+            }
+            None => (Bytes::new(), false),
+        },
+    };
+    let request = Request::post(format!("{collector}v1/answers/{dataset}"));
+    let request = request.header("x-sconce-answer", Value::Object(said).to_string());
+    let request = match &consent {
+        Some(consent) => request.header(CONSENT, consent),
+        None => request,
+    };
+    let outcome = match request.body(Full::new(content)) {
+        Ok(request) => timeout(PATIENCE, post(client, request)).await.unwrap_or("unreachable"),
+        Err(_) => "strange",
+    };
+    if is_whole { outcome } else { "featureless" }
+}
+
+async fn post(client: &Collector, request: Request<Full<Bytes>>) -> &'static str {
     let Ok(answer) = client.request(request).await else { return "unreachable" };
     let is_taken = answer.status().is_success();
     // The connection is used again once all was read.
@@ -216,7 +248,8 @@ mod tests {
     use tokio::sync::Barrier;
 
     fn taps(share: f64) -> watch::Receiver<Arc<Taps>> {
-        let wish = Wish { dataset: "vision/street".into(), share, margin_below: None, per_class_per_day: None };
+        let dataset = "vision/street".into();
+        let wish = Wish { dataset, share, margin_below: None, per_class_per_day: None, features: false };
         watch::channel(Arc::new(Taps { schema: 1, models: [("street.vision".into(), wish)].into() })).1
     }
 
@@ -225,6 +258,7 @@ mod tests {
         Answered {
             model: "street.vision".into(),
             tier: "Edge".into(),
+            server: SocketAddr::from(([127, 0, 0, 1], 9)),
             consent,
             request,
             answer: vec![0; answer].into(),

@@ -58,7 +58,15 @@ pub struct InferResponse<'a> {
     pub model_version: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Made<'a>>,
     pub outputs: Vec<OutputTensor<'a>>,
+}
+
+/// Of an answer of features: digest of what made them.
+#[derive(Debug, Serialize)]
+pub struct Made<'a> {
+    pub backbone: &'a str,
 }
 
 #[derive(Debug, Serialize)]

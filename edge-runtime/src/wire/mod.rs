@@ -13,6 +13,9 @@ tonic::include_proto!("inference");
 /// The path of inference over gRPC.
 pub const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
+/// The parameter of an answer that names what made the features in it, by digest.
+pub const BACKBONE: &str = "backbone";
+
 /// For gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
 

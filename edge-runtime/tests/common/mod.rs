@@ -16,6 +16,7 @@ use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
 use sconce_edge_runtime::wire::{ModelInferRequest, raw_fp32};
 use sconce_model::artifact::signature::Trust;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -119,6 +120,14 @@ impl Server {
         let settings = Settings { policy, queue_size, ..settings(executor) };
         let catalogue = start(sources, Control::None, settings).await;
         Self::of(catalogue, listener, tls, limits).await
+    }
+
+    /// Of a folder that stays.
+    pub async fn of_folder(executor: Executor, folder: &Path) -> Self {
+        let source = Source { version: None, folder: folder.into(), digest: None };
+        let sources = Sources::new([(MODEL.into(), source)], None).unwrap();
+        let catalogue = start(sources, Control::None, settings(executor)).await;
+        Self::of(catalogue, TcpListener::bind(LOOPBACK).await.unwrap(), None, LIMITS).await
     }
 
     /// Of a catalogue.

@@ -38,8 +38,15 @@ pub fn labelled(sample: Sample, value: &str, author: &str) -> Sample {
 pub fn answered(sample: Sample, prediction: u64, margin: f64) -> Sample {
     let (model, score) = ("digits.vision".into(), Some(0.5 + margin / 2.0));
     let (prediction, margin) = (Some(prediction), Some(margin));
-    let answer = Answer { model, version: "1".into(), tier: "edge".into(), prediction, score, margin };
+    let answer = Answer { model, version: "1".into(), tier: "edge".into(), prediction, score, margin, backbone: None };
     Sample { answer: Some(answer), ..sample }
+}
+
+/// What a model's backbone made of a request, at which nobody else looks.
+pub fn featured(sample: Sample, backbone: &str) -> Sample {
+    let answered = answered(sample, 7, 0.25);
+    let answer = answered.answer.map(|answer| Answer { backbone: Some(backbone.into()), ..answer });
+    Sample { answer, policy: "FeaturesOnly".into(), ..answered }
 }
 
 /// A shard of a node, whole.

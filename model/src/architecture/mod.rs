@@ -87,6 +87,16 @@ impl Architecture {
         let first = origins.iter().position(|origin| *origin >= kept);
         Ok(first.map(|first| (changed, graph.nodes[first].name.clone())))
     }
+
+    /// The layers that the nodes before `head` come from, as typed. There are none if the network has no such node.
+    ///
+    /// # Errors
+    /// As [`Architecture::graph`].
+    pub fn before(&self, head: &str) -> Result<Option<&[Layer]>, ArchitectureError> {
+        let (graph, origins) = wire::graph(self)?;
+        let nodes = graph.before(head).map(<[_]>::len);
+        Ok(nodes.map(|nodes| &self.layers[..nodes.checked_sub(1).map_or(0, |last| origins[last] + 1)]))
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! Bytes are the same for the same content: keys are sorted, and there is no time stamp.
 
+mod backbone;
 mod error;
 mod files;
 mod formats;
@@ -10,6 +11,7 @@ pub mod signature;
 pub mod testing;
 mod weights;
 
+pub use backbone::Backbone;
 pub use error::ArtifactError;
 pub use files::{File, files, media_type};
 pub use formats::{Config, DataSet, Evaluation, Paired, Result as Measured, TensorSpec, VariantEntry};

@@ -128,7 +128,7 @@ pub(super) fn encode(variant: &Variant, head: Option<&str>) -> Result<Vec<Part>,
 }
 
 /// None of nodes without weights.
-fn encode_part(variant: &Variant, nodes: &[Node], file: &str) -> Result<Option<Vec<u8>>, ArtifactError> {
+pub(super) fn encode_part(variant: &Variant, nodes: &[Node], file: &str) -> Result<Option<Vec<u8>>, ArtifactError> {
     let broken = |why: String| ArtifactError::Broken { file: file.into(), why };
     let mut tensors = BTreeMap::new();
     for parameter in nodes.iter().flat_map(|node| &node.parameters) {

@@ -30,6 +30,8 @@ pub enum CompressError {
     Fit(#[from] FitError),
     #[error("every layer is read by a sum, or by nobody: none can lose channels or units")]
     NothingToPrune,
+    #[error("of features alone it cannot be judged: its backbone makes others")]
+    FeaturesAlone,
     #[error("who is the student? Say its distill.layers")]
     NoStudent,
     #[error(transparent)]
@@ -77,6 +79,10 @@ pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
         reason: format!("{why}: left out"),
     };
     for form in &course.compress.variants {
+        if course.train.are_features() {
+            made.refused.push(refused(form, &CompressError::FeaturesAlone));
+            continue;
+        }
         (course.say)(&format!("making {}", form.name()));
         let smaller = match form {
             Form::F16 | Form::Int8 => None,

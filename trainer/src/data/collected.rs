@@ -1,4 +1,5 @@
-//! What collectors wrote: labelled samples, shard by shard, each decoded as it is where models serve.
+//! What collectors wrote: labelled samples, shard by shard, each decoded as it is where models serve; or features that were made
+//! there, which a head alone can learn from.
 
 use super::mix::hashed;
 use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted};
@@ -26,6 +27,7 @@ struct Sample {
     xs: Vec<f32>,
     /// Of sequences of any length.
     steps: Option<usize>,
+    is_features: bool,
 }
 
 /// All that is labelled, and what was left out.
@@ -73,7 +75,7 @@ pub fn read(uri: &str, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
         format!("collected: {} labelled samples, split by sample", samples.len())
     };
     let digest = digest(&samples);
-    let samples = joined(samples, by_group);
+    let samples = joined(samples, by_group, wanted)?;
     let (train, test) = samples.split(TEST_SHARE, SPLIT_SEED, "test");
     Ok(DataSet { name, digest, notes, train, test: TestSplit::new(test) })
 }
@@ -98,10 +100,15 @@ async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
         }
         let contents = lake.contents(&shard, &labelled).await?;
         for ((row, class), content) in labelled.into_iter().zip(classes).zip(contents) {
-            match input(&row, &content, wanted) {
+            let xs = match &row.backbone {
+                None => input(&row, &content, wanted),
+                Some(made_by) => features(made_by, &content, wanted).map(|xs| (xs, None)),
+            };
+            match xs {
                 Ok((xs, steps)) => {
-                    let Row { id, group, probability, .. } = row;
-                    gathered.samples.push(Sample { id, class, group, probability, xs, steps });
+                    let Row { id, group, probability, backbone, .. } = row;
+                    let is_features = backbone.is_some();
+                    gathered.samples.push(Sample { id, class, group, probability, xs, steps, is_features });
                 }
                 Err(why) => {
                     gathered.unread += 1;
@@ -122,6 +129,41 @@ fn class(label: &Label, classes: usize) -> Result<u8, DataError> {
     })
 }
 
+/// Of the backbone that the head is to read, and of no other.
+fn features(made_by: &str, content: &[u8], wanted: Wanted<'_>) -> Result<Vec<f32>, String> {
+    let Some(backbone) = wanted.backbone else {
+        return Err(
+            "it is features of a model, from which a head alone can be learned: name that model in spec.base, \
+            freeze its backbone, preprocess as it does, and let the head read the last of it alone"
+                .into(),
+        );
+    };
+    if made_by != backbone.digest {
+        return Err(format!(
+            "it is features of the backbone {made_by}; those of the base's f32 are {}",
+            backbone.digest
+        ));
+    }
+    let reads = &backbone.network.graph().nodes.last().map(|node| node.shape.clone()).unwrap_or_default();
+    Ok(tensor(content, (reads, None))?.0)
+}
+
+/// Of this shape, or a batch of one; from `shortest` steps on, if that is said. With how many it has, then.
+fn tensor(content: &[u8], (reads, shortest): (&[usize], Option<usize>)) -> Result<(Vec<f32>, Option<usize>), String> {
+    let npy::Tensor { shape: got, values } = npy::read(content)?;
+    let shape = got.strip_prefix(&[1]).filter(|row| row.len() == reads.len()).unwrap_or(&got);
+    match (shortest, shape) {
+        (None, shape) if shape == reads => Ok((values, None)),
+        (Some(shortest), [steps, rest @ ..]) if rest == &reads[1..] && (shortest..=reads[0]).contains(steps) => {
+            Ok((values, Some(*steps)))
+        }
+        (None, _) => Err(format!("a tensor of {got:?}, the network takes {reads:?}")),
+        (Some(shortest), _) => {
+            Err(format!("a tensor of {got:?}, the network takes {reads:?} or sequences from {shortest} steps on"))
+        }
+    }
+}
+
 /// A file as a server would take it; a tensor that a model was asked with, as it is. With how many steps it has, where that may be any.
 fn input(row: &Row, content: &[u8], wanted: Wanted<'_>) -> Result<(Vec<f32>, Option<usize>), String> {
     let Wanted { preprocess, input, shortest, .. } = wanted;
@@ -130,25 +172,7 @@ fn input(row: &Row, content: &[u8], wanted: Wanted<'_>) -> Result<(Vec<f32>, Opt
             let xs = preprocess.encoded(content, input, MAX_PIXELS).map_err(|error| error.to_string())?;
             Ok((xs, shortest.map(|_| input[0])))
         }
-        "npy" => {
-            let tensor = npy::read(content)?;
-            let shape = tensor.shape.strip_prefix(&[1]).filter(|row| row.len() == input.len()).unwrap_or(&tensor.shape);
-            let (Some(shortest), [steps, rest @ ..]) = (shortest, shape) else {
-                return if shape == input {
-                    Ok((tensor.values, None))
-                } else {
-                    Err(format!("a tensor of {:?}, the network takes {input:?}", tensor.shape))
-                };
-            };
-            if rest != &input[1..] || !(shortest..=input[0]).contains(steps) {
-                let got = &tensor.shape;
-                return Err(format!(
-                    "a tensor of {got:?}, the network takes {input:?} or sequences from {shortest} steps on"
-                ));
-            }
-            let steps = *steps;
-            Ok((tensor.values, Some(steps)))
-        }
+        "npy" => tensor(content, (input, shortest)),
         other => Err(format!("it is a file of {other}; images and tensors can be learned from")),
     }
 }
@@ -161,17 +185,27 @@ fn digest(samples: &[Sample]) -> String {
     digest::named(hasher)
 }
 
-fn joined(samples: Vec<Sample>, by_group: bool) -> Samples {
+/// Where some are features, what was kept whole is asked the same backbone.
+fn joined(samples: Vec<Sample>, by_group: bool, wanted: Wanted<'_>) -> Result<Samples, DataError> {
+    let (made, whole): (Vec<usize>, Vec<usize>) = (0..samples.len()).partition(|at| samples[*at].is_features);
+    let are_features = !made.is_empty();
     let group = |sample: &Sample| hashed(if by_group { &sample.group } else { &sample.id }.as_bytes());
     let (labels, groups) = samples.iter().map(|sample| (sample.class, group(sample))).unzip();
     let weights = weights(samples.iter().map(|sample| sample.probability));
-    Samples {
-        labels,
-        groups,
-        weights,
-        lengths: samples.iter().filter_map(|sample| sample.steps).collect(),
-        inputs: Inputs::Ready(samples.into_iter().flat_map(|sample| sample.xs).collect()),
+    let steps: Vec<Option<usize>> = samples.iter().map(|sample| sample.steps).collect();
+    let mut all: Vec<Vec<f32>> = samples.into_iter().map(|sample| sample.xs).collect();
+    if let Some(backbone) = wanted.backbone.filter(|_| are_features && !whole.is_empty()) {
+        let inputs = Inputs::Ready(whole.iter().flat_map(|at| all[*at].iter().copied()).collect());
+        let (labels, lengths) = (vec![0; whole.len()], whole.iter().filter_map(|at| steps[*at]).collect());
+        let through = Samples { inputs, labels, groups: vec![], weights: vec![], lengths }.through(backbone, wanted)?;
+        let Inputs::Features(xs) = through.inputs else { unreachable!("what went through a backbone is features") };
+        let size = xs.len() / whole.len();
+        whole.iter().zip(xs.chunks_exact(size)).for_each(|(at, xs)| all[*at] = xs.to_vec());
     }
+    let xs = all.into_iter().flatten().collect();
+    let inputs = if are_features { Inputs::Features(xs) } else { Inputs::Ready(xs) };
+    let lengths = if are_features { vec![] } else { steps.into_iter().flatten().collect() };
+    Ok(Samples { labels, groups, weights, inputs, lengths })
 }
 
 /// The inverse of the probability that a sample like this one is kept, one in the mean; none where all are kept alike.
@@ -218,7 +252,7 @@ mod tests {
     #[test]
     fn files_become_what_a_server_makes_of_them_and_tensors_stay() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
-        let wanted = Wanted { preprocess: &preprocess, input: &[1, 1, 2], shortest: None, classes: 10 };
+        let wanted = Wanted { preprocess: &preprocess, input: &[1, 1, 2], shortest: None, classes: 10, backbone: None };
         let row = |media: &str| Row { media: media.into(), ..Row::default() };
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 2,), }";
         let tensor = |values: [f32; 2]| {

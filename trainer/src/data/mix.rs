@@ -8,13 +8,20 @@ use sha2::{Digest as _, Sha256};
 /// [`DataError::Preprocess`] if the images of one do not become an input.
 pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
     let mut hasher = Sha256::new();
-    let (mut train, mut test) = (empty(), empty());
+    // They are all features, or none is.
+    let are_features = sets.iter().any(|set| set.train.are_features());
+    let (mut train, mut test) = (empty(are_features), empty(are_features));
     let (mut parts, mut notes) = (Vec::new(), Vec::new());
     for mut set in sets {
         hasher.update(&set.digest);
         parts.push(Part { name: set.name, count: set.test.len() });
         add(&mut train, set.train, &format!("{} train", set.digest), wanted)?;
-        add(&mut test, std::mem::replace(&mut set.test.samples, empty()), &format!("{} test", set.digest), wanted)?;
+        add(
+            &mut test,
+            std::mem::replace(&mut set.test.samples, empty(false)),
+            &format!("{} test", set.digest),
+            wanted,
+        )?;
         notes.extend(set.notes);
     }
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
@@ -22,21 +29,22 @@ pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataE
     Ok(DataSet { name, digest, notes, train, test: TestSplit { parts, ..TestSplit::new(test) } })
 }
 
-fn empty() -> Samples {
-    Samples { inputs: Inputs::Ready(vec![]), labels: vec![], groups: vec![], weights: vec![], lengths: vec![] }
+fn empty(are_features: bool) -> Samples {
+    let inputs = if are_features { Inputs::Features(vec![]) } else { Inputs::Ready(vec![]) };
+    Samples { inputs, labels: vec![], groups: vec![], weights: vec![], lengths: vec![] }
 }
 
 fn add(all: &mut Samples, more: Samples, name: &str, wanted: Wanted<'_>) -> Result<(), DataError> {
     let count = more.len();
     let xs = match more.inputs {
         Inputs::Images(images) => wanted.preprocess.apply_all(&images)?,
-        Inputs::Ready(xs) => xs,
+        Inputs::Ready(xs) | Inputs::Features(xs) => xs,
     };
-    if let Inputs::Ready(ready) = &mut all.inputs {
+    if let Inputs::Ready(ready) | Inputs::Features(ready) = &mut all.inputs {
         ready.extend(xs);
     }
     all.labels.extend(more.labels);
-    if wanted.shortest.is_some() {
+    if wanted.shortest.is_some() && !all.are_features() {
         // What does not say is as long as the longest.
         all.lengths.extend((0..count).map(|row| more.lengths.get(row).copied().unwrap_or(wanted.input[0])));
     }
@@ -62,7 +70,8 @@ mod tests {
     #[test]
     fn both_are_learned_and_both_are_tested() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
-        let wanted = Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 10 };
+        let wanted =
+            Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 10, backbone: None };
         let [one, mut other] = [1, 2].map(|seed| synthetic::digits(50, seed));
         other.train.groups = (0..40).map(|row| row / 8).collect();
         other.train.weights = vec![2.0; 40];
@@ -87,7 +96,8 @@ mod tests {
     #[test]
     fn shorter_sequences_stay_as_long_as_they_are_beside_others() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
-        let wanted = Wanted { preprocess: &preprocess, input: &[28, 28], shortest: Some(1), classes: 10 };
+        let wanted =
+            Wanted { preprocess: &preprocess, input: &[28, 28], shortest: Some(1), classes: 10, backbone: None };
         let [pictures, mut shorter] = [1, 2].map(|seed| synthetic::digits(50, seed));
         let of = |samples: &mut Samples| {
             samples.lengths = (0..samples.len()).map(|row| 3 + row % 5).collect();

@@ -10,7 +10,9 @@ pub mod synthetic;
 pub use order::Order;
 
 use crate::manifest::{DataSource, Format};
+use crate::prepared::{Prepared, PreparedError};
 use sconce_lake::LakeError;
+use sconce_model::artifact::Backbone;
 use sconce_model::graph::Graph;
 use sconce_model::idx::{IdxError, Images};
 use sconce_model::network::{generator, unit};
@@ -39,6 +41,8 @@ pub enum Inputs {
     Images(Images),
     /// As the network takes them, one after the other.
     Ready(Vec<f32>),
+    /// What a frozen backbone made of them, one after the other: as the head takes them.
+    Features(Vec<f32>),
 }
 
 /// What samples are to become.
@@ -50,12 +54,14 @@ pub struct Wanted<'a> {
     /// Steps that a sequence must have, of those of any length.
     pub shortest: Option<usize>,
     pub classes: usize,
+    /// What makes features that can be learned from; none where the whole network learns.
+    pub backbone: Option<&'a Backbone>,
 }
 
 impl<'a> Wanted<'a> {
     pub fn of(graph: &'a Graph, preprocess: &'a Preprocess) -> Self {
         let shortest = graph.lengths().map(|lengths| *lengths.start());
-        Self { preprocess, input: &graph.input, shortest, classes: graph.units() }
+        Self { preprocess, input: &graph.input, shortest, classes: graph.units(), backbone: None }
     }
 }
 
@@ -120,6 +126,10 @@ pub enum DataError {
     Unread { uri: String, got: usize, id: String, why: String },
     #[error("cannot preprocess the images")]
     Preprocess(#[from] PreprocessError),
+    #[error("spec.base.uri: the backbone cannot make features")]
+    Backbone(#[source] candle_core::Error),
+    #[error(transparent)]
+    Prepared(#[from] PreparedError),
     #[error("cannot wait for an object store")]
     Runtime(#[source] std::io::Error),
 }
@@ -148,9 +158,16 @@ pub fn read(source: &DataSource, folder: Option<&Path>, seed: u64, wanted: Wante
     if let Some(folder) = folder {
         return folder::read(folder, seed, wanted.classes);
     }
-    let set = one(source, seed, wanted)?;
-    let mixed = source.mix.iter().map(|source| one(source, seed, wanted)).collect::<Result<Vec<_>, _>>()?;
-    if mixed.is_empty() { Ok(set) } else { mix::together(std::iter::once(set).chain(mixed).collect(), wanted) }
+    let sets = std::iter::once(source).chain(&source.mix).map(|source| one(source, seed, wanted));
+    let mut sets = sets.collect::<Result<Vec<_>, _>>()?;
+    // Where some are features, all become that.
+    if let Some(backbone) = wanted.backbone.filter(|_| sets.iter().any(|set| set.train.are_features())) {
+        for set in sets.iter_mut().filter(|set| !set.train.are_features()) {
+            set.train = set.train.through(backbone, wanted)?;
+            set.test.samples = set.test.samples.through(backbone, wanted)?;
+        }
+    }
+    if sets.len() == 1 { Ok(sets.remove(0)) } else { mix::together(sets, wanted) }
 }
 
 fn one(source: &DataSource, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
@@ -212,8 +229,20 @@ impl Samples {
     pub fn images(&self) -> Option<&Images> {
         match &self.inputs {
             Inputs::Images(images) => Some(images),
-            Inputs::Ready(_) => None,
+            Inputs::Ready(_) | Inputs::Features(_) => None,
         }
+    }
+
+    /// Whether a head reads them, and no network.
+    pub fn are_features(&self) -> bool {
+        matches!(self.inputs, Inputs::Features(_))
+    }
+
+    /// What a backbone makes of them.
+    fn through(&self, backbone: &Backbone, Wanted { preprocess, input, .. }: Wanted<'_>) -> Result<Self, DataError> {
+        let prepared = Prepared::new(self, preprocess, input)?;
+        let made = backbone.plan().and_then(|plan| prepared.through(&plan)).map_err(DataError::Backbone)?;
+        Ok(Self { inputs: Inputs::Features(made.into_values()), lengths: vec![], ..self.clone() })
     }
 
     pub fn len(&self) -> usize {
@@ -225,16 +254,18 @@ impl Samples {
     }
 
     pub fn select(&self, indices: &[usize]) -> Samples {
+        let taken = |xs: &[f32]| {
+            let rows = rows(xs.len(), self.len(), &self.lengths);
+            indices.iter().flat_map(|&index| &xs[rows[index].clone()]).copied().collect()
+        };
         let inputs = match &self.inputs {
             Inputs::Images(images) => {
                 let &Images { height, width, .. } = images;
                 let pixels = indices.iter().flat_map(|&index| images.image(index)).copied().collect();
                 Inputs::Images(Images { count: indices.len(), height, width, pixels })
             }
-            Inputs::Ready(xs) => {
-                let rows = rows(xs.len(), self.len(), &self.lengths);
-                Inputs::Ready(indices.iter().flat_map(|&index| &xs[rows[index].clone()]).copied().collect())
-            }
+            Inputs::Ready(xs) => Inputs::Ready(taken(xs)),
+            Inputs::Features(xs) => Inputs::Features(taken(xs)),
         };
         let labels = indices.iter().map(|&index| self.labels[index]).collect();
         // What is known of no row is known of none of these.

@@ -49,6 +49,10 @@ pub enum FitError {
     Checkpoint(#[from] CheckpointError),
     #[error("stopped in epoch {epoch}, after batch {batch}; the same command goes on from there")]
     Stopped { epoch: usize, batch: usize },
+    #[error(
+        "spec.base.head reads past the backbone, whose features are all that there is of the samples: let it read the last of them alone"
+    )]
+    NoHead,
     #[error("cannot round the weights")]
     Rounding(#[from] VariantError),
     #[error("cannot compute")]
@@ -108,6 +112,11 @@ pub struct Teacher<'a> {
 /// # Errors
 /// [`FitError`] if a variable gets no gradient, the loss is no number, or it was asked to stop.
 pub fn fit(lesson: &Lesson<'_>, observer: &mut impl Observer) -> Result<usize, FitError> {
+    if lesson.train.are_features() {
+        let head = lesson.learned_from.and_then(|from| lesson.network.split(from)).map(|(_, head)| head);
+        let head = head.ok_or(FitError::NoHead)?;
+        return learn(&Lesson { network: &head, learned_from: None, ..*lesson }, observer);
+    }
     match Features::of(lesson)? {
         Some(Features { head, train, validation }) => {
             let alone =
