@@ -169,7 +169,9 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
     write(&lake, "node-a", 1, &rows);
     let source = source(&lake, vec![]);
     let preprocess = artifact.preprocess();
-    let read = |backbone| data::read(&source, None, 7, Wanted { preprocess, input: &[1, 8, 8], classes: 3, backbone });
+    let read = |backbone| {
+        data::read(&source, None, 7, Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, backbone })
+    };
     let mut set = read(Some(&backbone)).unwrap();
     assert!(set.train.are_features());
     assert_eq!(set.notes[0], "21 of 23 samples have labels that count");
@@ -180,7 +182,7 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
         seen.extend(xs.chunks_exact(36).map(<[f32]>::to_vec));
     }
     let inputs = Inputs::Ready(whole);
-    let alone = data::Samples { inputs, labels: vec![0], groups: vec![], weights: vec![] };
+    let alone = data::Samples { inputs, labels: vec![0], groups: vec![], weights: vec![], lengths: vec![] };
     let made = Prepared::new(&alone, preprocess, &[1, 8, 8]).unwrap().through(&backbone.plan().unwrap()).unwrap();
     let expected = (0..20).map(features).chain([made.into_values()]);
     seen.sort_by(|one, other| one.partial_cmp(other).unwrap());
@@ -197,7 +199,7 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
         &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>(),
     );
     let mixed = DataSource { mix: vec![self::source(&elsewhere, vec![])], ..source.clone() };
-    let wanted = Wanted { preprocess, input: &[1, 8, 8], classes: 3, backbone: Some(&backbone) };
+    let wanted = Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, backbone: Some(&backbone) };
     let mixed = data::read(&mixed, None, 7, wanted).unwrap();
     assert!(mixed.train.are_features() && mixed.train.len() + mixed.test.len() == 33, "{}", mixed.name);
 
@@ -213,7 +215,7 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
     assert!(set.notes[1].contains("22 labelled samples cannot be read"), "{:?}", set.notes);
     let alone = tempfile::tempdir().unwrap();
     write(alone.path(), "node-a", 1, &rows[..20]);
-    let wanted = Wanted { preprocess, input: &[1, 8, 8], classes: 3, backbone: None };
+    let wanted = Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, backbone: None };
     let error = data::read(&self::source(alone.path(), vec![]), None, 7, wanted).unwrap_err();
     let told = "it is features of a model, from which a head alone can be learned: name that model in spec.base";
     assert!(error.is_final() && error.to_string().contains(told), "{error}");
