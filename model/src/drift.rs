@@ -1,8 +1,9 @@
-//! Drift: whether what a model says is spread otherwise than on held-out samples. Needs no label. Pure: the time is an argument.
+//! Drift: whether what a model says, or is asked, is spread otherwise than on held-out samples. Needs no label. Pure: the time is an
+//! argument.
 //!
-//! Two histograms tell it: which classes are answered, and how surely. Answers are gathered to windows, and each window's histograms
-//! are held against the held-out ones by the Jensen–Shannon distance. Each has its own limit, which chance alone exceeds three
-//! windows in a row once in a hundred times that 500 windows come; more than that in a row is the alarm.
+//! Four histograms tell it: which classes are answered, how surely, and of inputs their means and their deviations. Answers are
+//! gathered to windows, and each window's histograms are held against the held-out ones by the Jensen–Shannon distance. Each has its
+//! own limit; that of one of them is exceeded three windows in a row by chance alone in two of a hundred times that 500 windows come.
 
 use crate::metrics::argmax;
 use crate::network::{generator, unit};
@@ -24,9 +25,10 @@ pub const IN_A_ROW: u32 = 3;
 /// Fewer held-out answers say too little of what is to be expected.
 const LEAST_HELD_OUT: u64 = 100;
 
-/// What the limits are derived from: windows that must pass without an alarm, how often that is tried, and how often it may fail.
+/// What the limits are derived from: windows that must pass without an alarm, how often that is tried, and how often it may fail,
+/// for each of the four.
 const SILENT: usize = 500;
-const TRIALS: usize = 200;
+const TRIALS: usize = 400;
 const FAILURES: usize = 2;
 /// Windows that are drawn; each trial takes its own of them.
 const DRAWN: usize = 1000;
@@ -39,6 +41,53 @@ pub struct Reference {
     pub seconds: u64,
     pub classes: Expected<CLASSES>,
     pub confidence: Expected<BINS>,
+    /// What it was asked. Artifacts of before do not say it, nor do those that were judged by features alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Inputs>,
+}
+
+/// Of inputs, as the network takes them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inputs {
+    pub means: Spread,
+    pub deviations: Spread,
+}
+
+/// In bins that had about equally many of the held-out ones each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Upper ends of all bins but the last.
+    pub edges: [f32; BINS - 1],
+    pub expected: Expected<BINS>,
+}
+
+/// What is kept of an input: the mean of its numbers, and their standard deviation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moments {
+    pub mean: f32,
+    pub deviation: f32,
+}
+
+impl Moments {
+    /// Sums of the same numbers are the same everywhere: their order is fixed.
+    pub fn of(xs: &[f32]) -> Self {
+        const LANES: usize = 16;
+        let (mut sums, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        let (whole, rest) = xs.as_chunks::<LANES>();
+        for xs in whole {
+            for lane in 0..LANES {
+                sums[lane] += xs[lane];
+                squares[lane] += xs[lane] * xs[lane];
+            }
+        }
+        for (lane, x) in rest.iter().enumerate() {
+            sums[lane] += x;
+            squares[lane] += x * x;
+        }
+        let total = |lanes: [f32; LANES]| lanes.into_iter().map(f64::from).sum::<f64>() / xs.len().max(1) as f64;
+        let (mean, square) = (total(sums), total(squares));
+        Self { mean: mean as f32, deviation: (square - mean * mean).max(0.0).sqrt() as f32 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,7 +106,7 @@ impl Reference {
         for (class, sure, weight) in answers {
             let weight = f64::from(weight);
             classes[class % CLASSES] += weight;
-            confidence[bin(sure)] += weight;
+            confidence[bin(&SURE, sure)] += weight;
             (sum, squares) = (sum + weight, squares + weight * weight);
         }
         // As many as, all alike, would scatter as much.
@@ -68,7 +117,20 @@ impl Reference {
             seconds: SECONDS,
             classes: Expected::of(classes.map(counts), "classes"),
             confidence: Expected::of(confidence.map(counts), "confidence"),
+            inputs: None,
         })
+    }
+
+    /// With what the inputs of these answers were, and how much each counts.
+    #[must_use]
+    pub fn with_inputs(self, inputs: &[(Moments, f32)]) -> Self {
+        let held_out = self.held_out();
+        let spread = |of: fn(&Moments) -> f32, what: &str| {
+            Spread::of(inputs.iter().map(|(moments, weight)| (of(moments), *weight)).collect(), held_out, what)
+        };
+        let means = spread(|moments| moments.mean, "means");
+        let deviations = spread(|moments| moments.deviation, "deviations");
+        Self { inputs: Some(Inputs { means, deviations }), ..self }
     }
 
     /// Held-out answers.
@@ -82,10 +144,40 @@ impl<const N: usize> Expected<N> {
         let mut generator = generator(0, what);
         Self { limit: limit(&counts, &mut generator), counts }
     }
+
+    fn is_beyond(&self, counts: &[u64; N]) -> bool {
+        distance(&self.counts, counts) > self.limit
+    }
 }
 
-fn bin(sure: f32) -> usize {
-    SURE.partition_point(|end| sure >= *end)
+impl Spread {
+    /// `worth` is how many held-out ones they are, all alike.
+    fn of(mut values: Vec<(f32, f32)>, worth: u64, what: &str) -> Self {
+        values.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let sum: f64 = values.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let mut below = 0.0;
+        let reached: Vec<(f32, f64)> = values
+            .iter()
+            .map(|(value, weight)| {
+                below += f64::from(*weight);
+                (*value, below / sum)
+            })
+            .collect();
+        let edge = |number: usize| {
+            let at = reached.partition_point(|(_, share)| *share < (number + 1) as f64 / BINS as f64);
+            reached.get(at).or(reached.last()).map_or(0.0, |(value, _)| *value)
+        };
+        let edges = std::array::from_fn(edge);
+        let mut weights = [0.0; BINS];
+        values.iter().for_each(|(value, weight)| weights[bin(&edges, *value)] += f64::from(*weight));
+        let counts = weights.map(|weight| (weight / sum * worth as f64).round() as u64);
+        Self { edges, expected: Expected::of(counts, what) }
+    }
+
+}
+
+fn bin(edges: &[f32; BINS - 1], value: f32) -> usize {
+    edges.partition_point(|end| value >= *end)
 }
 
 /// Jensen and Shannon's distance of two histograms, from 0 to 1; an empty one is like any.
@@ -137,47 +229,62 @@ fn drawn<const N: usize>(counts: &[u64; N], answers: u64, generator: &mut ChaCha
     drawn
 }
 
-/// Follows what one variant says while it serves.
+/// Follows what one variant says, and is asked, while it serves.
 #[derive(Debug)]
 pub struct Monitor {
     reference: Reference,
+    window: Window,
+    /// Windows in a row beyond the limits.
+    beyond: [u32; 4],
+}
+
+/// What was seen since the last window.
+#[derive(Debug, Default)]
+struct Window {
     classes: [u64; CLASSES],
     confidence: [u64; BINS],
+    means: [u64; BINS],
+    deviations: [u64; BINS],
     answers: u64,
     since: Option<Instant>,
-    /// Windows in a row beyond the limits.
-    beyond: [u32; 2],
 }
 
 impl Monitor {
     pub fn new(reference: Reference) -> Self {
-        Self { reference, classes: [0; CLASSES], confidence: [0; BINS], answers: 0, since: None, beyond: [0; 2] }
+        Self { reference, window: Window::default(), beyond: [0; 4] }
     }
 
-    /// `row` is one answer: a probability for each class.
-    pub fn observe(&mut self, row: &[f32], now: Instant) {
-        let since = *self.since.get_or_insert(now);
+    /// `row` is one answer: a probability for each class; `input` is what it answers.
+    pub fn observe(&mut self, row: &[f32], input: Option<Moments>, now: Instant) {
+        let Self { reference, window, beyond } = self;
+        let since = *window.since.get_or_insert(now);
         let class = argmax(row);
-        self.classes[class % CLASSES] += 1;
-        self.confidence[bin(row.get(class).copied().unwrap_or_default())] += 1;
-        self.answers += 1;
-        let Reference { answers, seconds, classes, confidence } = &self.reference;
-        if self.answers < *answers || now.saturating_duration_since(since) < Duration::from_secs(*seconds) {
+        window.classes[class % CLASSES] += 1;
+        window.confidence[bin(&SURE, row.get(class).copied().unwrap_or_default())] += 1;
+        if let (Some(Inputs { means, deviations }), Some(input)) = (&reference.inputs, input) {
+            window.means[bin(&means.edges, input.mean)] += 1;
+            window.deviations[bin(&deviations.edges, input.deviation)] += 1;
+        }
+        window.answers += 1;
+        let Reference { answers, seconds, classes, confidence, inputs } = reference;
+        if window.answers < *answers || now.saturating_duration_since(since) < Duration::from_secs(*seconds) {
             return;
         }
         let is_beyond = [
-            distance(&classes.counts, &self.classes) > classes.limit,
-            distance(&confidence.counts, &self.confidence) > confidence.limit,
+            classes.is_beyond(&window.classes),
+            confidence.is_beyond(&window.confidence),
+            inputs.as_ref().is_some_and(|inputs| inputs.means.expected.is_beyond(&window.means)),
+            inputs.as_ref().is_some_and(|inputs| inputs.deviations.expected.is_beyond(&window.deviations)),
         ];
-        for (beyond, is_beyond) in self.beyond.iter_mut().zip(is_beyond) {
+        for (beyond, is_beyond) in beyond.iter_mut().zip(is_beyond) {
             *beyond = if is_beyond { beyond.saturating_add(1) } else { 0 };
         }
-        (self.classes, self.confidence, self.answers, self.since) = ([0; CLASSES], [0; BINS], 0, None);
+        *window = Window::default();
     }
 
     /// Windows in a row beyond one limit.
     pub fn in_a_row(&self) -> u32 {
-        self.beyond[0].max(self.beyond[1])
+        self.beyond.into_iter().max().unwrap_or_default()
     }
 
     pub fn has_drifted(&self) -> bool {
@@ -202,14 +309,31 @@ mod tests {
         std::array::from_fn(|at| if at == class { sure } else { (1.0 - sure) / 9.0 })
     }
 
+    /// Inputs of about this light.
+    fn inputs(count: usize, light: f32, generator: &mut ChaCha8Rng) -> Vec<(Moments, f32)> {
+        let input = |_| {
+            let mean = light * (0.5 + unit(generator));
+            (Moments { mean, deviation: mean * (1.0 + unit(generator)) }, 1.0)
+        };
+        (0..count).map(input).collect()
+    }
+
     /// After how many windows there is an alarm.
     fn alarm(monitor: &mut Monitor, windows: usize, mut next: impl FnMut() -> (usize, f32, f32)) -> Option<usize> {
+        alarm_of(monitor, windows, || (next(), None))
+    }
+
+    fn alarm_of(
+        monitor: &mut Monitor,
+        windows: usize,
+        mut next: impl FnMut() -> ((usize, f32, f32), Option<Moments>),
+    ) -> Option<usize> {
         let start = Instant::now();
         (1..=windows).find(|window| {
             for at in 0..ANSWERS {
-                let (class, sure, _) = next();
+                let ((class, sure, _), input) = next();
                 let seconds = *window as u64 * 2 * SECONDS + at * 2;
-                monitor.observe(&row(class, sure), start + Duration::from_secs(seconds));
+                monitor.observe(&row(class, sure), input, start + Duration::from_secs(seconds));
             }
             monitor.has_drifted()
         })
@@ -221,8 +345,12 @@ mod tests {
         for (trial, held_out) in [150, 500, 2000, 10_000].into_iter().cycle().take(24).enumerate() {
             let mut generator = generator(trial as u64, "silent");
             let reference = Reference::of(answers(held_out, 0.6, 0.1, &mut generator)).unwrap();
-            let mut next = || answers(1, 0.6, 0.1, &mut generator).remove(0);
-            alarms.extend(alarm(&mut Monitor::new(reference), SILENT, &mut next).map(|_| held_out));
+            let reference = reference.with_inputs(&inputs(held_out, 0.3, &mut generator));
+            let mut next = || {
+                let answer = answers(1, 0.6, 0.1, &mut generator).remove(0);
+                (answer, Some(inputs(1, 0.3, &mut generator)[0].0))
+            };
+            alarms.extend(alarm_of(&mut Monitor::new(reference), SILENT, &mut next).map(|_| held_out));
         }
         assert!(alarms.len() <= 1, "{alarms:?}");
     }
@@ -241,15 +369,55 @@ mod tests {
     }
 
     #[test]
+    fn inputs_that_are_darker_are_an_alarm_though_all_answers_are_alike() {
+        let mut generator = generator(4, "darker");
+        let reference = Reference::of(answers(2000, 0.6, 0.1, &mut generator)).unwrap();
+        let reference = reference.with_inputs(&inputs(2000, 0.3, &mut generator));
+        let mut alarm = |monitor: &mut Monitor, light: f32, windows: usize| {
+            let mut next = || {
+                let answer = answers(1, 0.6, 0.1, &mut generator).remove(0);
+                (answer, Some(inputs(1, light, &mut generator)[0].0))
+            };
+            alarm_of(monitor, windows, &mut next)
+        };
+        let mut monitor = Monitor::new(reference.clone());
+        assert_eq!(alarm(&mut monitor, 0.25, 9), Some(3));
+        assert_eq!(alarm(&mut monitor, 0.3, 1), None, "one as before ends it");
+        // An artifact of before looks at no input.
+        let before = Reference { inputs: None, ..reference };
+        assert_eq!(alarm(&mut Monitor::new(before), 0.25, 9), None);
+    }
+
+    #[test]
+    fn moments_are_those_of_the_numbers() {
+        let xs: Vec<f32> = (0..37).map(|x| x as f32).collect();
+        let Moments { mean, deviation } = Moments::of(&xs);
+        assert!((mean - 18.0).abs() < 1e-5 && (deviation - 114.0_f32.sqrt()).abs() < 1e-4, "{mean} {deviation}");
+        assert_eq!(Moments::of(&[0.25; 50]), Moments { mean: 0.25, deviation: 0.0 });
+        assert_eq!(Moments::of(&[]), Moments { mean: 0.0, deviation: 0.0 });
+    }
+
+    /// Those that are rare among the held-out ones count little, and inputs that are all alike are one bin.
+    #[test]
+    fn bins_hold_a_tenth_each_of_what_counts() {
+        let values: Vec<(f32, f32)> = (0..1000).map(|at| (at as f32, if at < 500 { 3.0 } else { 1.0 })).collect();
+        let Spread { edges, expected } = Spread::of(values, 800, "test");
+        assert!(expected.counts.iter().all(|count| (79..=81).contains(count)), "{:?}", expected.counts);
+        assert!(edges[4] < 350.0 && edges[8] > 790.0, "{edges:?}");
+        let alike = Spread::of(vec![(0.5, 1.0); 300], 300, "test").expected;
+        assert_eq!((alike.counts[BINS - 1], alike.limit), (300, 0.0));
+    }
+
+    #[test]
     fn a_window_has_its_answers_and_its_time() {
         let reference = Reference::of(answers(2000, 0.1, 0.1, &mut generator(2, "window"))).unwrap();
         let (mut monitor, start) = (Monitor::new(reference), Instant::now());
-        (0..5000).for_each(|_| monitor.observe(&row(0, 0.4), start));
+        (0..5000).for_each(|_| monitor.observe(&row(0, 0.4), None, start));
         assert_eq!(monitor.in_a_row(), 0, "no time has passed");
-        monitor.observe(&row(0, 0.4), start + Duration::from_secs(SECONDS));
+        monitor.observe(&row(0, 0.4), None, start + Duration::from_secs(SECONDS));
         assert_eq!(monitor.in_a_row(), 1);
-        monitor.observe(&row(0, 0.4), start + Duration::from_secs(4 * SECONDS));
-        monitor.observe(&row(0, 0.4), start + Duration::from_secs(9 * SECONDS));
+        monitor.observe(&row(0, 0.4), None, start + Duration::from_secs(4 * SECONDS));
+        monitor.observe(&row(0, 0.4), None, start + Duration::from_secs(9 * SECONDS));
         assert_eq!(monitor.in_a_row(), 1, "two answers are no window");
     }
 
@@ -275,6 +443,10 @@ mod tests {
     #[test]
     fn a_reference_is_read_as_it_is_written() {
         let reference = Reference::of(answers(200, 0.6, 0.1, &mut generator(3, "json"))).unwrap();
+        let text = serde_json::to_string(&reference).unwrap();
+        assert!(!text.contains("inputs"), "as before there were any: {text}");
+        assert_eq!(serde_json::from_str::<Reference>(&text).unwrap(), reference);
+        let reference = reference.with_inputs(&inputs(200, 0.3, &mut generator(3, "json")));
         let text = serde_json::to_string(&reference).unwrap();
         assert_eq!(serde_json::from_str::<Reference>(&text).unwrap(), reference);
         assert!(serde_json::from_str::<Reference>(&text.replacen("[", "[1,", 1)).is_err(), "33 classes");

@@ -7,7 +7,7 @@ use crate::prepared::{Answer, Prepared, accuracy};
 use candle_core::Tensor;
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::artifact::{Evaluation, Measured, Paired};
-use sconce_model::drift::Reference;
+use sconce_model::drift::{Moments, Reference};
 use sconce_model::metrics::{confusion, drop_upper95, wilson95};
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::Preprocess;
@@ -54,7 +54,7 @@ pub fn evaluate(
         let answers = prepared.answers(&plan)?;
         let order: Vec<usize> = (0..answers.len()).collect();
         let weights = prepared.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);
-        references.extend(Some(variant.name.clone()).zip(reference(&answers, &weights, own)));
+        references.extend(Some(variant.name.clone()).zip(reference(&answers, prepared.moments().as_deref(), &weights, own)));
         let right = answers.iter().filter(|answer| answer.right()).count();
         let measure = Measured {
             path: variant.arithmetic.name().into(),
@@ -76,12 +76,25 @@ pub fn evaluate(
 
 /// What is to be expected where the model serves. Samples that are there for being hard count by the inverse of their probability; of
 /// a mix the `own` first ones alone: the rest is there so that nothing is forgotten, and does not come. None if they are too few.
-fn reference(answers: &[Answer], weights: &[f32], own: Option<usize>) -> Option<Reference> {
+fn reference(
+    answers: &[Answer],
+    inputs: Option<&[Moments]>,
+    weights: &[f32],
+    own: Option<usize>,
+) -> Option<Reference> {
     let of = |count: usize| {
         let first = answers.iter().zip(weights).take(count);
         Reference::of(first.map(|(answer, weight)| (answer.class, answer.confidence, *weight)))
     };
-    of(own.unwrap_or(answers.len()))
+    let count = own.unwrap_or(answers.len());
+    let reference = of(count)?;
+    Some(match inputs {
+        Some(inputs) => {
+            let inputs: Vec<_> = inputs.iter().copied().zip(weights.iter().copied()).take(count).collect();
+            reference.with_inputs(&inputs)
+        }
+        None => reference,
+    })
 }
 
 pub fn paired(against: &str, before: &[Answer], after: &[Answer]) -> Paired {
@@ -132,7 +145,7 @@ mod tests {
         let answer = |class| Answer { label: class, class, confidence: 0.9, of_label: 0.9 };
         let answers: Vec<Answer> = [vec![answer(1); 150], vec![answer(2); 450]].concat();
         let told = |weights: &[f32], own| {
-            let reference = reference(&answers, weights, own)?;
+            let reference = reference(&answers, None, weights, own)?;
             Some((reference.classes.counts[1], reference.classes.counts[2]))
         };
         let alike = [1.0; 600];

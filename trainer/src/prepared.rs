@@ -5,6 +5,7 @@ use crate::data::{Inputs, Samples, rows};
 use crate::manifest::Augment;
 use candle_core::{Device, Tensor};
 use sconce_kernels::{Cpu, IsaToken, Threads};
+use sconce_model::drift::Moments;
 use sconce_model::metrics::argmax;
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Preprocess, PreprocessError};
@@ -182,6 +183,12 @@ impl Prepared {
             answers.push(Answer { label, class, confidence: row[class], of_label: row[label] });
         })?;
         Ok(answers)
+    }
+
+    /// What is kept of each sample where it is told whether inputs drift; none of features, which are no input.
+    pub fn moments(&self) -> Option<Vec<Moments>> {
+        let of = |row: &Range<usize>| Moments::of(&self.xs[row.clone()]);
+        (!self.are_features).then(|| self.rows.iter().map(of).collect())
     }
 
     /// The samples as another network takes them, which reads what the plan gives. Chance cannot change them any more.

@@ -3,14 +3,14 @@
 use super::{Features, Source};
 use crate::batch::Policy;
 use crate::builtin::{self, Builtin};
-use crate::decode::Signature;
+use crate::decode::{Input, Signature};
 use crate::encode::Identity;
 use crate::engine::{Engine, EngineError, Executor};
 use crate::load::{LoadError, load, open};
 use crate::metrics::{Metrics, OfModel, Served};
 use sconce_model::artifact::TensorSpec;
 use sconce_model::artifact::signature::Trust;
-use sconce_model::drift::Monitor;
+use sconce_model::drift::{Moments, Monitor, Reference};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -36,16 +36,32 @@ pub struct Network {
     pub features: Features,
     /// Where it is known what the variant said of held-out samples.
     drift: Option<Mutex<Monitor>>,
+    /// Whether it is known what these were, too.
+    knows_inputs: bool,
 }
 
 impl Network {
-    /// Whether what it says is spread otherwise than it was on held-out samples, `rows` of answers seen; they are read where that is
-    /// known.
-    pub fn drifts<E>(&self, rows: impl FnOnce() -> Result<Vec<Vec<f32>>, E>, now: Instant) -> Result<bool, E> {
+    /// What is kept of an input, where that is held against something.
+    ///
+    /// # Errors
+    /// If the tensor is no `f32`.
+    pub fn moments(&self, input: &Input) -> candle_core::Result<Option<Vec<Moments>>> {
+        self.knows_inputs.then(|| input.moments()).transpose()
+    }
+
+    /// Whether what it says, or is asked, is spread otherwise than it was on held-out samples, `rows` of answers to `inputs` seen; they
+    /// are read where that is known.
+    pub fn drifts<E>(
+        &self,
+        rows: impl FnOnce() -> Result<Vec<Vec<f32>>, E>,
+        inputs: Option<&[Moments]>,
+        now: Instant,
+    ) -> Result<bool, E> {
         let Some(drift) = &self.drift else { return Ok(false) };
         let rows = rows()?;
         let mut drift = drift.lock().unwrap_or_else(PoisonError::into_inner);
-        rows.iter().for_each(|row| drift.observe(row, now));
+        let input = |at: usize| inputs.and_then(|inputs| inputs.get(at).copied());
+        rows.iter().enumerate().for_each(|(at, row)| drift.observe(row, input(at), now));
         Ok(drift.has_drifted())
     }
 }
@@ -151,9 +167,10 @@ impl Settings {
         let engine = engine.map_err(LoadError::Threads)?;
         tracing::info!(model = name, version, isa, executor = executor.name(), one_row = ?loaded.one_row, took = ?began.elapsed(), "loaded");
         let identity = Identity { name: name.into(), version };
+        let knows_inputs = loaded.reference.as_ref().is_some_and(|Reference { inputs, .. }| inputs.is_some());
         let drift = loaded.reference.map(|reference| Mutex::new(Monitor::new(reference)));
         let features = Features::new(name, source, self);
-        let network = Network { signature: loaded.signature, engine, features, drift };
+        let network = Network { signature: loaded.signature, engine, features, drift, knows_inputs };
         Ok(Model { identity, kind: Kind::Network(Box::new(network)), metrics })
     }
 }

@@ -16,6 +16,8 @@ use crate::request::{Contents, Given, Parameter, Wanted};
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use sconce_model::artifact::TensorSpec;
+use sconce_model::drift::Moments;
+use sconce_model::ops::lend;
 use sconce_model::preprocess::PreprocessError;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -81,6 +83,17 @@ pub struct Input {
     pub xs: Tensor,
     /// At least 1.
     pub rows: usize,
+}
+
+impl Input {
+    /// What is kept of each row where it is told whether inputs drift.
+    ///
+    /// # Errors
+    /// If the tensor is no `f32`.
+    pub fn moments(&self) -> candle_core::Result<Vec<Moments>> {
+        let size = self.xs.elem_count() / self.rows.max(1);
+        lend(&self.xs, |values| Ok(values.chunks_exact(size.max(1)).map(Moments::of).collect()))
+    }
 }
 
 /// What is wrong with a request: each says what was expected, and what was found.

@@ -242,13 +242,14 @@ impl Service {
     ) -> Result<(Vec<Answered>, bool), Refusal> {
         let Network { signature, engine, .. } = network;
         let input = self.input(network, inputs, &outputs, terms).await?;
+        let moments = network.moments(&input).map_err(foreign)?;
         let decoding = arrived.elapsed();
         metrics.stage(Stage::Decode, decoding);
         let output = engine.submit(input, terms).await?;
         let encoded = Instant::now();
         let whole = || vec![Wanted { name: signature.output.name.clone(), classes: None, form }];
         let wanted = if outputs.is_empty() { whole() } else { outputs };
-        let drifts = network.drifts(|| output.rows(), encoded).map_err(foreign)?;
+        let drifts = network.drifts(|| output.rows(), moments.as_deref(), encoded).map_err(foreign)?;
         let outputs = answered(&output, wanted, signature).map_err(foreign)?;
         let encoding = encoded.elapsed();
         metrics.stage(Stage::Encode, encoding);

@@ -48,7 +48,7 @@ pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
 }
 
 /// Lends the elements of a CPU tensor; a strided view is copied first.
-pub(crate) fn lend<T>(xs: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+pub fn lend<T>(xs: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
     let xs = xs.contiguous()?;
     let (storage, layout) = xs.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else { candle_core::bail!("operations of ours run on the CPU only") };
