@@ -25,6 +25,11 @@ pub const IN_A_ROW: u32 = 3;
 /// Fewer held-out answers say too little of what is to be expected.
 const LEAST_HELD_OUT: u64 = 100;
 
+/// More are drawn anew as if they were so many.
+const MOST_HELD_OUT: u64 = 20_000;
+/// Of what inputs are, in the mean: what differs by less is rounding.
+const FINEST: f32 = 1e-3;
+
 /// What the limits are derived from: windows that must pass without an alarm, how often that is tried, and how often it may fail,
 /// for each of the four.
 const SILENT: usize = 500;
@@ -49,8 +54,9 @@ pub struct Reference {
 /// Of inputs, as the network takes them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inputs {
-    pub means: Spread,
-    pub deviations: Spread,
+    /// None where all are about alike: then what differs is rounding.
+    pub means: Option<Spread>,
+    pub deviations: Option<Spread>,
 }
 
 /// In bins that had about equally many of the held-out ones each.
@@ -125,8 +131,11 @@ impl Reference {
     #[must_use]
     pub fn with_inputs(self, inputs: &[(Moments, f32)]) -> Self {
         let held_out = self.held_out();
+        let size = |(moments, _): &(Moments, f32)| moments.mean.abs() + moments.deviation;
+        let mean_size = inputs.iter().map(|input| f64::from(size(input))).sum::<f64>() / inputs.len().max(1) as f64;
         let spread = |of: fn(&Moments) -> f32, what: &str| {
-            Spread::of(inputs.iter().map(|(moments, weight)| (of(moments), *weight)).collect(), held_out, what)
+            let values = inputs.iter().map(|(moments, weight)| (of(moments), *weight)).collect();
+            Spread::of(values, held_out, mean_size as f32 * FINEST, what)
         };
         let means = spread(|moments| moments.mean, "means");
         let deviations = spread(|moments| moments.deviation, "deviations");
@@ -146,13 +155,14 @@ impl<const N: usize> Expected<N> {
     }
 
     fn is_beyond(&self, counts: &[u64; N]) -> bool {
-        distance(&self.counts, counts) > self.limit
+        // By chance alone nothing was ever elsewhere: then it is not known how much may be.
+        self.limit > 0.0 && distance(&self.counts, counts) > self.limit
     }
 }
 
 impl Spread {
-    /// `worth` is how many held-out ones they are, all alike.
-    fn of(mut values: Vec<(f32, f32)>, worth: u64, what: &str) -> Self {
+    /// `worth` is how many held-out ones they are, all alike. None if most lie within `finest`, or some are no numbers.
+    fn of(mut values: Vec<(f32, f32)>, worth: u64, finest: f32, what: &str) -> Option<Self> {
         values.sort_by(|one, other| one.0.total_cmp(&other.0));
         let sum: f64 = values.iter().map(|(_, weight)| f64::from(*weight)).sum();
         let mut below = 0.0;
@@ -167,13 +177,18 @@ impl Spread {
             let at = reached.partition_point(|(_, share)| *share < (number + 1) as f64 / BINS as f64);
             reached.get(at).or(reached.last()).map_or(0.0, |(value, _)| *value)
         };
-        let edges = std::array::from_fn(edge);
+        let edges: [f32; BINS - 1] = std::array::from_fn(edge);
+        let is_spread = edges.iter().all(|edge| edge.is_finite()) && edges[BINS - 2] - edges[0] > finest;
+        if !is_spread {
+            return None;
+        }
         let mut weights = [0.0; BINS];
         values.iter().for_each(|(value, weight)| weights[bin(&edges, *value)] += f64::from(*weight));
-        let counts = weights.map(|weight| (weight / sum * worth as f64).round() as u64);
-        Self { edges, expected: Expected::of(counts, what) }
+        let mut counts = weights.map(|weight| (weight / sum * worth as f64).round() as u64);
+        // What nobody was at either end may be somebody by chance.
+        (counts[0], counts[BINS - 1]) = (counts[0].max(1), counts[BINS - 1].max(1));
+        Some(Self { edges, expected: Expected::of(counts, what) })
     }
-
 }
 
 fn bin(edges: &[f32; BINS - 1], value: f32) -> usize {
@@ -199,7 +214,8 @@ fn distance(one: &[u64], other: &[u64]) -> f64 {
 /// in a row were is taken. A bad draw of held-out answers shifts all windows alike: it is part of a trial.
 fn limit<const N: usize>(counts: &[u64; N], generator: &mut ChaCha8Rng) -> f64 {
     let windows: Vec<[u64; N]> = (0..DRAWN).map(|_| drawn(counts, ANSWERS, generator)).collect();
-    let held_out = counts.iter().sum();
+    // From so many on they scatter far less than windows do.
+    let held_out = counts.iter().sum::<u64>().min(MOST_HELD_OUT);
     let mut farthest: Vec<f64> = (0..TRIALS)
         .map(|_| {
             let reference = drawn(counts, held_out, generator);
@@ -261,20 +277,26 @@ impl Monitor {
         let class = argmax(row);
         window.classes[class % CLASSES] += 1;
         window.confidence[bin(&SURE, row.get(class).copied().unwrap_or_default())] += 1;
-        if let (Some(Inputs { means, deviations }), Some(input)) = (&reference.inputs, input) {
-            window.means[bin(&means.edges, input.mean)] += 1;
-            window.deviations[bin(&deviations.edges, input.deviation)] += 1;
+        let (means, deviations) = match &reference.inputs {
+            Some(Inputs { means, deviations }) => (means.as_ref(), deviations.as_ref()),
+            None => (None, None),
+        };
+        if let (Some(spread), Some(input)) = (means, input) {
+            window.means[bin(&spread.edges, input.mean)] += 1;
+        }
+        if let (Some(spread), Some(input)) = (deviations, input) {
+            window.deviations[bin(&spread.edges, input.deviation)] += 1;
         }
         window.answers += 1;
-        let Reference { answers, seconds, classes, confidence, inputs } = reference;
+        let Reference { answers, seconds, classes, confidence, .. } = reference;
         if window.answers < *answers || now.saturating_duration_since(since) < Duration::from_secs(*seconds) {
             return;
         }
         let is_beyond = [
             classes.is_beyond(&window.classes),
             confidence.is_beyond(&window.confidence),
-            inputs.as_ref().is_some_and(|inputs| inputs.means.expected.is_beyond(&window.means)),
-            inputs.as_ref().is_some_and(|inputs| inputs.deviations.expected.is_beyond(&window.deviations)),
+            means.is_some_and(|means| means.expected.is_beyond(&window.means)),
+            deviations.is_some_and(|deviations| deviations.expected.is_beyond(&window.deviations)),
         ];
         for (beyond, is_beyond) in beyond.iter_mut().zip(is_beyond) {
             *beyond = if is_beyond { beyond.saturating_add(1) } else { 0 };
@@ -401,11 +423,35 @@ mod tests {
     #[test]
     fn bins_hold_a_tenth_each_of_what_counts() {
         let values: Vec<(f32, f32)> = (0..1000).map(|at| (at as f32, if at < 500 { 3.0 } else { 1.0 })).collect();
-        let Spread { edges, expected } = Spread::of(values, 800, "test");
+        let Spread { edges, expected } = Spread::of(values, 800, 0.1, "test").unwrap();
         assert!(expected.counts.iter().all(|count| (79..=81).contains(count)), "{:?}", expected.counts);
         assert!(edges[4] < 350.0 && edges[8] > 790.0, "{edges:?}");
-        let alike = Spread::of(vec![(0.5, 1.0); 300], 300, "test").expected;
-        assert_eq!((alike.counts[BINS - 1], alike.limit), (300, 0.0));
+        let about = |at: usize| (0.5 + at as f32 * 1e-6, 1.0);
+        assert_eq!(Spread::of((0..300).map(about).collect(), 300, 5e-4, "test"), None, "what differs is rounding");
+        assert_eq!(Spread::of(vec![(f32::INFINITY, 1.0); 300], 300, 5e-4, "test"), None);
+    }
+
+    /// Half of the inputs are black: of the others there may be more or fewer, brighter or darker.
+    #[test]
+    fn inputs_that_tie_drift_to_both_sides() {
+        let mut generator = generator(6, "tie");
+        let mut input = |black: f32, light: f32| {
+            let mean = if unit(&mut generator) < black { 0.0 } else { light * (0.5 + unit(&mut generator)) };
+            Moments { mean, deviation: mean }
+        };
+        let held_out: Vec<_> = (0..2000).map(|_| (input(0.5, 0.3), 1.0)).collect();
+        let answers = (0..2000).map(|at| (at % 10, 0.9, 1.0));
+        let reference = Reference::of(answers).unwrap().with_inputs(&held_out);
+        for (black, light, expected) in
+            [(0.5, 0.3, None), (0.3, 0.3, Some(3)), (0.7, 0.3, Some(3)), (0.5, 0.5, Some(3)), (1.0, 0.3, Some(3))]
+        {
+            let mut at = 0;
+            let mut next = || {
+                at += 1;
+                ((at % 10, 0.9, 1.0), Some(input(black, light)))
+            };
+            assert_eq!(alarm_of(&mut Monitor::new(reference.clone()), 9, &mut next), expected, "{black} {light}");
+        }
     }
 
     #[test]

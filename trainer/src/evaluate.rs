@@ -54,7 +54,12 @@ pub fn evaluate(
         let answers = prepared.answers(&plan)?;
         let order: Vec<usize> = (0..answers.len()).collect();
         let weights = prepared.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);
-        references.extend(Some(variant.name.clone()).zip(reference(&answers, prepared.moments().as_deref(), &weights, own)));
+        references.extend(Some(variant.name.clone()).zip(reference(
+            &answers,
+            prepared.moments().as_deref(),
+            &weights,
+            own,
+        )));
         let right = answers.iter().filter(|answer| answer.right()).count();
         let measure = Measured {
             path: variant.arithmetic.name().into(),
@@ -76,12 +81,7 @@ pub fn evaluate(
 
 /// What is to be expected where the model serves. Samples that are there for being hard count by the inverse of their probability; of
 /// a mix the `own` first ones alone: the rest is there so that nothing is forgotten, and does not come. None if they are too few.
-fn reference(
-    answers: &[Answer],
-    inputs: Option<&[Moments]>,
-    weights: &[f32],
-    own: Option<usize>,
-) -> Option<Reference> {
+fn reference(answers: &[Answer], inputs: Option<&[Moments]>, weights: &[f32], own: Option<usize>) -> Option<Reference> {
     let of = |count: usize| {
         let first = answers.iter().zip(weights).take(count);
         Reference::of(first.map(|(answer, weight)| (answer.class, answer.confidence, *weight)))
