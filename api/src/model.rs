@@ -374,6 +374,9 @@ pub struct DesiredVersion {
     /// The address that was resolved, of `spec.model`: while it stays, a moved tag changes nothing.
     #[schemars(length(max = 512))]
     pub uri: String,
+    /// The Secret by which it was resolved, and by which its pods fetch it; absent = none was needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secret_ref: Option<NameRef>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]

@@ -4,13 +4,11 @@ use crate::artifact::Failure;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use sconce_api::Reason;
-use sconce_registry::Keyring;
+use sconce_registry::{Keyring, SECRET_FILE};
 use std::time::Duration;
 
 /// As `kubectl create secret docker-registry` makes it.
 const TYPE: &str = "kubernetes.io/dockerconfigjson";
-/// Its one file.
-pub const FILE: &str = ".dockerconfigjson";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the Secret opens.
@@ -31,14 +29,15 @@ pub async fn keyring(client: &Client, namespace: &str, name: &str) -> Result<Key
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
             return Err(unauthorized(format!(
-                "the operator may not read {origin}; the chart's value rbac.secrets lets it, or a RoleBinding in {namespace} to \
+                "the operator may not read {origin}; the chart's value rbac.secrets=true lets it, or a RoleBinding in {namespace} to \
                  the ClusterRole sconce-pull-secrets"
             )));
         }
         Ok(Err(error)) => return Err(unauthorized(format!("{origin} cannot be read: {error}"))),
         Err(_) => return Err(unauthorized(format!("{origin} cannot be read: the API server is silent"))),
     };
-    let bytes = secret.data.as_ref().and_then(|data| data.get(FILE)).filter(|_| secret.type_.as_deref() == Some(TYPE));
+    let bytes =
+        secret.data.as_ref().and_then(|data| data.get(SECRET_FILE)).filter(|_| secret.type_.as_deref() == Some(TYPE));
     let Some(bytes) = bytes else {
         let kind = secret.type_.as_deref().unwrap_or("Opaque");
         return Err(unauthorized(format!(

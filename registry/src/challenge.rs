@@ -15,30 +15,66 @@ pub enum Challenge {
 }
 
 impl Challenge {
-    /// Of the header's values: a token goes before a password.
+    /// Of the header's values, each of one challenge or more: a token goes before a password.
     pub fn of<'a>(values: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let mut challenges: Vec<Self> = values.filter_map(Self::parse).collect();
+        let mut challenges: Vec<Self> = values.flat_map(Self::parse).collect();
         challenges.sort_by_key(|challenge| *challenge == Self::Basic);
         challenges.into_iter().next()
     }
 
-    /// `Bearer realm="…",service="…",scope="…"`, or `Basic realm="…"`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (scheme, mut rest) = text.split_once(' ').unwrap_or((text, ""));
-        if scheme.eq_ignore_ascii_case("basic") {
-            return Some(Self::Basic);
+    /// `Bearer realm="…",service="…",scope="…"`, `Basic realm="…"`, or several, between commas: those that are understood.
+    pub fn parse(text: &str) -> Vec<Self> {
+        let mut challenges: Vec<(&str, BTreeMap<String, String>)> = Vec::new();
+        for part in parts(text) {
+            let field = match field(part) {
+                Some(field) => Some(field),
+                None => {
+                    let (scheme, first) = part.split_once(' ').unwrap_or((part, ""));
+                    challenges.push((scheme, BTreeMap::new()));
+                    field(first)
+                }
+            };
+            if let (Some((name, value)), Some((_, fields))) = (field, challenges.last_mut()) {
+                fields.insert(name, value);
+            }
         }
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let mut fields = BTreeMap::new();
-        while let Some((name, after)) = rest.split_once("=\"") {
-            let (value, after) = after.split_once('"')?;
-            fields.insert(name.trim().to_ascii_lowercase(), value.to_owned());
-            rest = after.trim_start_matches([',', ' ']);
-        }
-        Some(Self::Bearer { realm: fields.remove("realm")?, service: fields.remove("service") })
+        let understood = challenges.into_iter().filter_map(|(scheme, mut fields)| {
+            if scheme.eq_ignore_ascii_case("basic") {
+                return Some(Self::Basic);
+            }
+            let service = fields.remove("service");
+            scheme.eq_ignore_ascii_case("bearer").then_some(Self::Bearer { realm: fields.remove("realm")?, service })
+        });
+        understood.collect()
     }
+}
+
+/// What is between the commas that are in no quotes.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let parts = text.split(move |character| {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            ',' => return !is_quoted,
+            _ => {}
+        }
+        false
+    });
+    parts.map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// `NAME=VALUE`, or `NAME="VALUE"`.
+fn field(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    let is_name = !name.is_empty() && !name.contains([' ', '"']);
+    let value = match value.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"')?.replace('\\', ""),
+        None => value.to_owned(),
+    };
+    is_name.then(|| (name.to_ascii_lowercase(), value))
 }
 
 #[cfg(test)]
@@ -50,7 +86,7 @@ mod tests {
         let check = |text: &str, expected: Option<(&str, Option<&str>)>| {
             let expected = expected
                 .map(|(realm, service)| Challenge::Bearer { realm: realm.into(), service: service.map(str::to_owned) });
-            assert_eq!(Challenge::parse(text), expected, "{text}");
+            assert_eq!(Challenge::parse(text), Vec::from_iter(expected), "{text}");
         };
         let full = r#"Bearer realm="https://auth.example/token", service="r.example",scope="a:b,c:d""#;
         check(full, Some(("https://auth.example/token", Some("r.example"))));
@@ -58,8 +94,8 @@ mod tests {
         for bad in ["Bearer", "Bearer realm=\"x", "Bearer service=\"x\"", "Negotiate", ""] {
             check(bad, None);
         }
-        assert_eq!(Challenge::parse("Basic realm=\"x\""), Some(Challenge::Basic));
-        assert_eq!(Challenge::parse("basic"), Some(Challenge::Basic));
+        assert_eq!(Challenge::parse("Basic realm=\"x\""), [Challenge::Basic]);
+        assert_eq!(Challenge::parse("basic"), [Challenge::Basic]);
     }
 
     #[test]
@@ -67,6 +103,13 @@ mod tests {
         let both = ["Basic realm=\"x\"", "Bearer realm=\"https://a\""];
         let bearer = Some(Challenge::Bearer { realm: "https://a".into(), service: None });
         assert_eq!(Challenge::of(both.into_iter()), bearer);
+        for merged in [
+            r#"Basic realm="x, y", Bearer realm="https://a""#,
+            r#"Bearer realm="https://a", Basic realm="x=\"y\", Bearer realm=b""#,
+            r#"Negotiate, NTLM abc==, Basic,bearer realm = "https://a""#,
+        ] {
+            assert_eq!(Challenge::of([merged].into_iter()), bearer, "{merged}");
+        }
         assert_eq!(Challenge::of(["Basic"].into_iter()), Some(Challenge::Basic));
         assert_eq!(Challenge::of([].into_iter()), None);
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// A person may have to unlock it.
@@ -18,17 +18,28 @@ struct Said {
     secret: String,
 }
 
+/// Why it did not say what it has.
+#[derive(Debug)]
+pub enum Unsaid {
+    NotStarted(std::io::Error),
+    Failed(String),
+}
+
 /// What it has for a server; `None` if it has nothing.
 ///
 /// # Errors
-/// Why it did not say.
-pub async fn ask(name: &str, server: &str) -> Result<Option<Credential>, String> {
+/// [`Unsaid`]
+pub async fn ask(name: &str, server: &str) -> Result<Option<Credential>, Unsaid> {
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
-        return Err("that is no name of a program".into());
+        return Err(Unsaid::Failed("that is no name of a program".into()));
     }
     let mut command = Command::new(format!("docker-credential-{name}"));
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let child = command.spawn().map_err(Unsaid::NotStarted)?;
+    answer(child, server).await.map_err(Unsaid::Failed)
+}
+
+async fn answer(mut child: Child, server: &str) -> Result<Option<Credential>, String> {
     let mut stdin = child.stdin.take();
     let asked = async {
         if let Some(stdin) = &mut stdin {

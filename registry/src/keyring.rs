@@ -1,6 +1,6 @@
 //! Names and passwords of registries, in the file that `docker login` writes and a Secret of Kubernetes holds.
 
-use crate::helper;
+use crate::helper::{self, Unsaid};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+
+/// The one file of a Secret of type `kubernetes.io/dockerconfigjson`.
+pub const SECRET_FILE: &str = ".dockerconfigjson";
 
 /// Nothing of a password is in what these say.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -86,19 +89,19 @@ impl Keyring {
         folder.or_else(home).map_or_else(|| Ok(Self::none()), |folder| Self::in_folder(&folder))
     }
 
-    /// `config.json` of a folder; empty if there is none.
+    /// `config.json` of a folder, or what a Secret that is mounted there has; empty if there is neither.
     ///
     /// # Errors
     /// As [`Keyring::of_user`].
     pub fn in_folder(folder: &Path) -> Result<Self, KeyringError> {
-        let file = folder.join("config.json");
-        let origin = file.display().to_string();
-        match std::fs::read(&file) {
-            Ok(bytes) => Ok(Self { config: parse(&origin, &bytes)?, origin }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Self { origin, config: Config::default() })
-            }
-            Err(error) => Err(KeyringError::Read { origin, why: error.to_string() }),
+        let (own, secret) = (folder.join("config.json"), folder.join(SECRET_FILE));
+        let origin = own.display().to_string();
+        if let Some(bytes) = read(&own)? {
+            return Ok(Self { config: parse(&origin, &bytes)?, origin });
+        }
+        match read(&secret)? {
+            Some(bytes) => Self::of_secret(secret.display().to_string(), &bytes),
+            None => Ok(Self { origin, config: Config::default() }),
         }
     }
 
@@ -121,15 +124,18 @@ impl Keyring {
     /// [`KeyringError`] if an entry is none, or its program does not say.
     pub async fn credential(&self, registry: &str, repository: &str) -> Result<Option<Credential>, KeyringError> {
         if let Some(helper) = self.helper(registry) {
-            let asked = helper::ask(helper, server(registry)).await;
-            let failed = |why| KeyringError::Helper {
-                origin: self.origin.clone(),
-                helper: helper.into(),
-                registry: registry.into(),
-                why,
-            };
-            if let Some(credential) = asked.map_err(failed)? {
-                return Ok(Some(credential));
+            match helper::ask(helper, server(registry)).await {
+                Ok(Some(credential)) => return Ok(Some(credential)),
+                Ok(None) => {}
+                // Left behind by what was removed: it opens nothing, and closes nothing that is open to all.
+                Err(Unsaid::NotStarted(error)) => {
+                    let (origin, program) = (&self.origin, format!("docker-credential-{helper}"));
+                    tracing::warn!(origin, program, %error, "cannot be started: going on without the passwords that it has");
+                }
+                Err(Unsaid::Failed(why)) => {
+                    let (origin, helper, registry) = (self.origin.clone(), helper.into(), registry.into());
+                    return Err(KeyringError::Helper { origin, helper, registry, why });
+                }
             }
         }
         let opening =
@@ -155,6 +161,15 @@ impl Keyring {
     }
 }
 
+/// `None` if it is not there.
+fn read(file: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
+    match std::fs::read(file) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(KeyringError::Read { origin: file.display().to_string(), why: error.to_string() }),
+    }
+}
+
 /// Words of the parser may have parts of the file, and are not said.
 fn parse(origin: &str, bytes: &[u8]) -> Result<Config, KeyringError> {
     serde_json::from_slice(bytes).map_err(|error| KeyringError::Json {
@@ -168,7 +183,8 @@ impl Auth {
     fn credential(&self) -> Result<Option<Credential>, ()> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         if let Some(token) = given(&self.registrytoken) {
-            return Ok(Some(Credential::Token(token)));
+            // As a header it has to be printable.
+            return if is_printable(&token) { Ok(Some(Credential::Token(token))) } else { Err(()) };
         }
         if let Some(token) = given(&self.identitytoken) {
             return Ok(Some(Credential::Identity(token)));
@@ -186,6 +202,11 @@ impl Auth {
             _ => Err(()),
         }
     }
+}
+
+/// What a header may have.
+pub(crate) fn is_printable(token: &str) -> bool {
+    token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 const HUB: &str = "docker.io";

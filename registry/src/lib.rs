@@ -11,6 +11,6 @@ mod plain;
 mod registry;
 
 pub use challenge::Challenge;
-pub use keyring::{Credential, Keyring, KeyringError};
+pub use keyring::{Credential, Keyring, KeyringError, SECRET_FILE};
 pub use plain::is_plain;
 pub use registry::{Registry, RegistryError};

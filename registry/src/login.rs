@@ -1,8 +1,8 @@
 //! A credential is exchanged for what a registry wants to see, as OCI's distribution API has it.
 
 use crate::challenge::Challenge;
-use crate::keyring::Credential;
-use crate::plain::is_plain;
+use crate::keyring::{Credential, is_printable};
+use crate::plain::{is_at, may_be_plain};
 use crate::registry::RegistryError;
 use oci_client::secrets::RegistryAuth;
 use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -56,13 +56,22 @@ pub async fn login(wish: &Wish<'_>, credential: Credential) -> Result<Pass, Regi
     let client = Client::builder().redirect(Policy::none()).connect_timeout(CONNECT).timeout(PATIENCE);
     let client = client.user_agent(concat!("sconce/", env!("CARGO_PKG_VERSION"))).build();
     let client = client.map_err(|error| RegistryError::Client { why: error.to_string() })?;
-    let mut challenge = None;
+    let (mut challenge, mut closed) = (None, None);
     for question in wish.questions(&client) {
         if challenge.is_none() {
             let answer = question.send().await.map_err(|error| unreachable(wish.registry, error))?;
             let told = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
             challenge = Challenge::of(told);
+            match answer.status() {
+                _ if challenge.is_some() => {}
+                status if status.is_success() || status == StatusCode::NOT_FOUND => {}
+                status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => closed = Some(status),
+                status => return Err(silent(wish.registry, status)),
+            }
         }
+    }
+    if let (None, Some(status)) = (&challenge, closed) {
+        return Err(wish.refused(format!("it answers {status}, and not what it wants to see")));
     }
     match (challenge, credential) {
         // Nobody has asked for it.
@@ -91,8 +100,9 @@ async fn token(
     let mut url = Url::parse(realm).map_err(|_| strange())?;
     let host = url.host_str().ok_or_else(strange)?;
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    if url.scheme() != "https" && !(url.scheme() == "http" && (is_plain(&host, wish.insecure) || wish.is_itself(&host)))
-    {
+    // The registry itself is spoken to without TLS already.
+    let is_itself = wish.plain && is_at(&url, wish.registry);
+    if url.scheme() != "https" && !(url.scheme() == "http" && (may_be_plain(&url, wish.insecure) || is_itself)) {
         return Err(RegistryError::Plain { registry: wish.registry.into(), host });
     }
     let actions = if wish.may_push { "pull,push" } else { "pull" };
@@ -115,14 +125,14 @@ async fn token(
         status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
             return Err(wish.refused(format!("{host} gives no token: {status}")));
         }
-        status => return Err(RegistryError::Unreachable { who: host, why: format!("it answers {status}") }),
+        status => return Err(silent(&host, status)),
     }
     let body = body(response).await.map_err(|error| unreachable(&host, error))?;
     let answer: Option<Answer> = serde_json::from_slice(&body).ok();
     let life = answer.as_ref().and_then(|answer| answer.expires_in).unwrap_or_default().clamp(LIFE.0, LIFE.1);
     let token = answer.and_then(|answer| answer.token.or(answer.access_token)).filter(|token| !token.is_empty());
     // As a header it has to be printable.
-    let token = token.filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()));
+    let token = token.filter(|token| is_printable(token));
     let token = token.ok_or_else(|| RegistryError::Unreachable { who: host, why: "its answer has no token".into() })?;
     Ok(Pass { auth: RegistryAuth::Bearer(token), life: Some(Duration::from_secs(life)) })
 }
@@ -163,11 +173,11 @@ impl Wish<'_> {
     fn refused(&self, why: String) -> RegistryError {
         RegistryError::Refused { registry: self.registry.into(), origin: self.origin.into(), why }
     }
+}
 
-    /// The registry itself, which is spoken to without TLS already.
-    fn is_itself(&self, host: &str) -> bool {
-        self.plain && host == self.registry
-    }
+/// It may say more another time.
+fn silent(who: &str, status: StatusCode) -> RegistryError {
+    RegistryError::Unreachable { who: who.into(), why: format!("it answers {status}") }
 }
 
 /// The innermost cause says most; an address may have more in it than is anybody's business.

@@ -5,6 +5,7 @@ use crate::login::{Pass, Wish, login};
 use crate::plain::is_plain;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::secrets::RegistryAuth;
+use oci_client::token_cache::RegistryTokenType;
 use oci_client::{Reference, RegistryOperation};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -104,10 +105,25 @@ impl Registry {
         let protocol = if self.plain { ClientProtocol::Http } else { ClientProtocol::Https };
         let client = Client::try_from((self.configure)(protocol));
         let client = client.map_err(|error| RegistryError::Client { why: error.to_string() })?;
-        client.store_auth_if_needed(self.reference.resolve_registry(), &auth).await;
+        self.let_in(&client, auth).await;
         let until = life.map(|life| Instant::now() + life * 3 / 4);
         *open = Some(Open { client: client.clone(), until });
         Ok(client)
+    }
+
+    /// With a password given as such, it would ask the registry once more what that wants to see, and do it, whatever it is.
+    async fn let_in(&self, client: &Client, auth: RegistryAuth) {
+        let auth = match auth {
+            RegistryAuth::Basic(username, password) => {
+                for operation in [RegistryOperation::Pull, RegistryOperation::Push] {
+                    let token = RegistryTokenType::Basic(username.clone(), password.clone());
+                    client.tokens.insert(&self.reference, operation, token).await;
+                }
+                RegistryAuth::Anonymous
+            }
+            other => other,
+        };
+        client.store_auth_if_needed(self.reference.resolve_registry(), &auth).await;
     }
 
     async fn pass(&self) -> Result<Pass, RegistryError> {

@@ -24,6 +24,10 @@ enum Door {
     Basic,
     /// A token of who answers at `REALM/token`.
     Bearer(String),
+    /// In one header: a password, or such a token.
+    Either(String),
+    /// Nobody is asked for anything.
+    Answers(u16),
 }
 
 #[derive(Default)]
@@ -86,6 +90,8 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
     let (is_let_in, challenge) = match &*server.door.lock().unwrap() {
         Door::Open => (true, String::new()),
         Door::Basic => (with == BASIC, "Basic realm=\"here\"".into()),
+        Door::Either(realm) => (false, format!("Basic realm=\"here\", Bearer realm=\"{realm}/token\"")),
+        Door::Answers(status) => return StatusCode::from_u16(*status).unwrap().into_response(),
         Door::Bearer(realm) => {
             (with.starts_with("Bearer t"), format!("Bearer realm=\"{realm}/token\",service=\"here\""))
         }
@@ -171,9 +177,12 @@ async fn a_registry_that_asks_only_at_what_is_closed_is_asked_there() {
         server.seen.lock().unwrap().is_quiet = true;
         pull(&server.registry(keyring(&server, &mine()), operation)).await.unwrap();
         assert_eq!(server.asked("GET /v2/models/tiny/manifests/1.0"), ["Bearer t1"]);
+        *server.door.lock().unwrap() = Door::Basic;
+        pull(&server.registry(keyring(&server, &mine()), operation)).await.unwrap();
+        assert_eq!(server.asked("GET /v2/models/tiny/manifests/1.0"), ["Bearer t1", BASIC]);
         let asked =
             if operation == RegistryOperation::Pull { "HEAD /v2/models/tiny/manifests/1.0" } else { "/blobs/uploads/" };
-        assert_eq!(server.asked(asked), [""]);
+        assert_eq!(server.asked(asked), ["", ""]);
     }
 }
 
@@ -201,11 +210,32 @@ async fn no_password_goes_to_who_gives_tokens_without_tls_and_is_not_named() {
     // All of 0.0.0.0 is this machine, and nobody knows that it is.
     let (server, other) = (Server::start(Door::Open).await, Server::start(Door::Open).await);
     let realm = other.address.replace("127.0.0.1", "0.0.0.0");
-    *server.door.lock().unwrap() = Door::Bearer(format!("http://{realm}"));
+    for door in [Door::Bearer, Door::Either] {
+        *server.door.lock().unwrap() = door(format!("http://{realm}"));
+        let registry = server.registry(keyring(&server, &mine()), RegistryOperation::Pull);
+        let error = registry.client().await.err().unwrap();
+        assert_eq!(error, RegistryError::Plain { registry: server.address.clone(), host: realm.clone() });
+        assert!(other.seen.lock().unwrap().asked.is_empty());
+    }
+    assert!(server.seen.lock().unwrap().asked.iter().all(|(_, with)| with.is_empty()));
+}
+
+/// As a proxy before it does, while it starts.
+#[tokio::test]
+async fn a_registry_that_is_not_well_is_not_open_to_all() {
+    let server = Server::start(Door::Open).await;
     let registry = server.registry(keyring(&server, &mine()), RegistryOperation::Pull);
-    let error = registry.client().await.err().unwrap();
-    assert_eq!(error, RegistryError::Plain { registry: server.address.clone(), host: realm });
-    assert!(other.seen.lock().unwrap().asked.is_empty());
+    for status in [500, 503, 429, 307, 401, 403] {
+        *server.door.lock().unwrap() = Door::Answers(status);
+        let error = registry.client().await.err().unwrap();
+        let is_refused = matches!(error, RegistryError::Refused { .. });
+        let is_unreachable = matches!(error, RegistryError::Unreachable { .. });
+        assert_eq!((is_refused, is_unreachable), (status / 100 == 4 && status != 429, !is_refused), "{error}");
+    }
+    *server.door.lock().unwrap() = Door::Basic;
+    pull(&registry).await.unwrap();
+    let absent = Server::start(Door::Answers(404)).await;
+    absent.registry(keyring(&absent, &mine()), RegistryOperation::Pull).client().await.unwrap();
 }
 
 #[tokio::test]

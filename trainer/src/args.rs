@@ -67,8 +67,8 @@ pub struct Source {
     /// Folder with IDX files, instead of the manifest's data set.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Folder with the `config.json`, as docker writes it, that opens the registry of the manifest's base. Default: as for what is
-    /// published, $DOCKER_CONFIG or ~/.docker.
+    /// Folder with the `config.json`, as docker writes it, or a Secret's `.dockerconfigjson`, that opens the registry of the manifest's
+    /// base. Default: as for what is published, $DOCKER_CONFIG or ~/.docker.
     #[arg(long, value_name = "DIR")]
     pub base_docker_config: Option<PathBuf>,
 }

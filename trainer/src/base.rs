@@ -70,7 +70,7 @@ pub struct Base {
 pub struct Asked<'a> {
     /// Registries without TLS.
     pub insecure: &'a [String],
-    /// Where the `config.json` is that opens it; `None` for that of whoever runs this.
+    /// Folder with the `config.json` or `.dockerconfigjson` that opens it; `None` for that of whoever runs this.
     pub config: Option<&'a Path>,
 }
 

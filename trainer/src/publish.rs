@@ -1,5 +1,9 @@
 //! Publishes an artifact as a CNCF ModelPack: blobs first, the manifest last, so that nothing is ever half published.
 
+mod may;
+
+pub use may::may_publish;
+
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::{Reference, RegistryOperation};
 use sconce_model::artifact::signature::{PrivateKey, SIGNATURE, SignatureError, is_of, sign};
@@ -29,6 +33,8 @@ pub enum PublishError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot wait for a registry")]
     Wait(#[source] std::io::Error),
+    #[error("{registry} takes no model in {repository} from somebody {who}: {to_do}")]
+    Closed { registry: String, repository: String, who: String, to_do: &'static str },
     #[error("cannot log in at {registry}: {source}")]
     Login { registry: String, source: Box<RegistryError> },
     #[error(
@@ -141,19 +147,12 @@ impl Publishing<'_> {
         waiting()?.block_on(publish(folder, self.target, self.insecure, keyring(self.target)?))
     }
 
-    /// Whether the registry lets in who will publish: asked before the work, since a password is as wrong after it. One that
-    /// does not answer may answer then.
+    /// As [`may_publish`], waiting for that.
     ///
     /// # Errors
-    /// [`PublishError::Login`] if it does not.
+    /// As that, and if nothing can be waited for.
     pub fn may(&self) -> Result<(), PublishError> {
-        let registry = opened(self.target, self.insecure, keyring(self.target)?, RegistryOperation::Push);
-        match waiting()?.block_on(registry.client()) {
-            Err(source @ (RegistryError::Keyring(_) | RegistryError::Refused { .. } | RegistryError::Plain { .. })) => {
-                Err(PublishError::Login { registry: self.target.registry().into(), source: Box::new(source) })
-            }
-            _ => Ok(()),
-        }
+        waiting()?.block_on(may_publish(self.target, self.insecure, keyring(self.target)?))
     }
 }
 

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use sconce_model::digest::sha256;
 use sconce_registry::Keyring;
-use sconce_trainer::publish::{publish, reference};
+use sconce_trainer::publish::{may_publish, publish, reference};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +22,10 @@ struct Registry {
     stored: Vec<String>,
     /// Digest of a blob that is refused.
     refused: Option<String>,
+    /// What a request has to have as its authorization.
+    key: Option<&'static str>,
+    /// Who has it may read alone.
+    is_read_only: bool,
 }
 
 type Shared = Arc<Mutex<Registry>>;
@@ -32,6 +36,13 @@ async fn answer(State(registry): State<Shared>, request: Request) -> Response {
     let path = parts.uri.path().to_owned();
     let last = path.rsplit('/').next().unwrap_or_default().to_owned();
     let mut registry = registry.lock().unwrap();
+    let with = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+    if registry.key.is_some() && registry.key != with {
+        return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=\"here\"")]).into_response();
+    }
+    if registry.is_read_only && parts.method == Method::POST {
+        return StatusCode::FORBIDDEN.into_response();
+    }
     let location = |path: &str| [("location", path.to_owned())];
     match parts.method {
         Method::GET => StatusCode::OK.into_response(),
@@ -116,4 +127,36 @@ async fn what_fails_on_the_way_leaves_no_manifest() {
     let error = publish(folder.path(), &reference(&uri).unwrap(), &[], Keyring::none()).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot push {} at 127.0.0.1:", sha256(&weights))), "{error}");
     assert!(registry.lock().unwrap().manifest.is_none());
+}
+
+#[tokio::test]
+async fn who_may_not_push_hears_it_before_the_work() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let (registry, uri) = serve().await;
+    let target = reference(&uri).unwrap();
+    let may = async |password: Option<&str>| {
+        let keyring = match password {
+            Some(password) => {
+                let entry = serde_json::json!({"username": "me", "password": password});
+                let config = serde_json::json!({"auths": {target.registry(): entry}}).to_string();
+                Keyring::of_secret("the Secret".into(), config.as_bytes()).unwrap()
+            }
+            None => Keyring::none(),
+        };
+        may_publish(&target, &[], keyring).await.map_err(|error| error.to_string())
+    };
+    assert_eq!(may(None).await, Ok(()));
+    // `me:hunter2`.
+    registry.lock().unwrap().key = Some("Basic bWU6aHVudGVyMg==");
+    assert_eq!(may(Some("hunter2")).await, Ok(()));
+    let told = |who: &str| format!("{} takes no model in models/tiny from somebody {who}", target.registry());
+    let named = told("whom the Secret names: are name and password right, and may they push there?");
+    assert_eq!(may(Some("hunter3")).await, Err(named.clone()));
+    let nobody = told("who has no name and password: docker login; in a cluster, name a Secret in output.secretRef");
+    assert_eq!(may(None).await, Err(nobody));
+    registry.lock().unwrap().is_read_only = true;
+    assert_eq!(may(Some("hunter2")).await, Err(named));
+    // One that is away may be back by then.
+    let away = reference("oci://127.0.0.1:1/models/tiny:1.0.0").unwrap();
+    may_publish(&away, &[], Keyring::none()).await.unwrap();
 }

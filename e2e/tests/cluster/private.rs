@@ -13,6 +13,8 @@ use tokio::process::{Child, Command};
 
 const LIMIT: Duration = Duration::from_secs(180);
 const PROGRAM: &str = "docker-registry";
+/// Lets the operator read the namespace's Secrets.
+const BINDING: &str = "sconce-pull-secrets";
 const PASSWORD: &str = "hunter2";
 /// Of `me` and the password, by `htpasswd -B`.
 const HTPASSWD: &str = "me:$2y$04$LXn6gJgRR/ep25.P29vYru5jzz4ctB4prfNYy3N.AwJxEy2.4X6cq";
@@ -113,11 +115,17 @@ async fn until_unauthorized(bed: &Bed, part: &'static str) -> Result<()> {
 }
 
 async fn served(bed: &Bed, registry: &Registry) -> Result<()> {
+    // Of an earlier run.
+    bed.kubectl().args(["delete", "rolebinding", BINDING, "-n", NAMESPACE, "--ignore-not-found"]).output().await?;
     let private = altered("config.json", |config| config["labels"][0] = json!("private"))?;
     let digest = registry.publish(private.path(), "models/private:1.0.0").await?;
     point_to(bed, json!({"uri": format!("oci://{}/models/private:1.0.0", Bed::PRIVATE_REGISTRY)})).await?;
     until_unauthorized(bed, "to somebody who has no name and password").await?;
     point_to(bed, json!({"pullSecretRef": {"name": "absent"}})).await?;
+    until_unauthorized(bed, "the operator may not read Secret absent in vision").await?;
+    let binding = ["create", "rolebinding", BINDING, "-n", NAMESPACE, "--clusterrole=sconce-pull-secrets"];
+    let account = "--serviceaccount=sconce-system:sconce-operator";
+    bed.kubectl().args(binding).arg(account).output().await?;
     until_unauthorized(bed, "there is no Secret absent in vision").await?;
     // Of another kind: the bucket's, say.
     let opaque = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "opaque", "namespace": NAMESPACE}});

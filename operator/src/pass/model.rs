@@ -48,13 +48,14 @@ fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut St
         }
     };
     let resolved_once = old.as_ref().filter(|old| old.uri == uri);
-    let (resolving, desired) = if resolved_once.is_some() && input.world.version_of(model).is_some() {
+    let secret = stays.map_or(&model.spec.model.pull_secret_ref, |old| &old.pull_secret_ref).clone();
+    let is_opened = resolved_once.is_some_and(|old| old.pull_secret_ref == secret);
+    let (resolving, desired) = if is_opened && input.world.version_of(model).is_some() {
         (newer(input.world, model, &uri).map_or(Resolving::Resolved, Resolving::Newer), old)
     } else {
-        // A version that was deleted is read again as what it was, even if the tag has moved.
+        // A version that was deleted, or is to be had by another Secret, is read again as what it was, even if the tag has moved.
         let address = resolved_once.map_or_else(|| uri.clone(), |old| pinned(&uri, &old.digest));
-        let secret = model.spec.model.pull_secret_ref.as_ref().map(|secret| secret.name.clone());
-        let ask = Ask { uri: address, secret };
+        let ask = Ask { uri: address, secret: secret.as_ref().map(|secret| secret.name.clone()) };
         let resolution = input.resolutions.get(key).filter(|resolution| resolution.ask == ask);
         match resolution.map(|resolution| &resolution.outcome) {
             None => {
@@ -81,7 +82,8 @@ fn standing(input: &Input<'_>, key: &Key, model: &Arc<EdgeModel>, steps: &mut St
                     steps.statuses.push(crate::apply::Write::Status { object: status.into(), news: Vec::new() });
                 }
                 steps.apply(input.world, object);
-                let desired = DesiredVersion { version, digest: artifact.digest.clone(), uri };
+                let digest = artifact.digest.clone();
+                let desired = DesiredVersion { version, digest, uri, pull_secret_ref: secret };
                 (Resolving::Resolved, Some(desired))
             }
         }

@@ -1,7 +1,8 @@
 //! The Job of one run. The recipe travels in the pod's own annotation, which the pod reads as a file: so a run and its recipe are
 //! one object, and nobody needs a right to ConfigMaps.
 
-use super::pods::{DOCKER_CONFIG, container_security, docker_config, expressions, node_affinity, pod_security};
+use super::pods::{container_security, expressions, node_affinity, pod_security};
+use super::secret::{DOCKER_CONFIG, docker_config};
 use super::{Kind, Object, Settings, metadata, namespace};
 use crate::names::short_hash;
 use crate::observe::{INSTANCE_LABEL, NAME_LABEL, TRAINING_POD};
@@ -30,7 +31,7 @@ const RESULT: &str = "/dev/termination-log";
 /// The trainer's flag that says where it publishes.
 const PUBLISH: &str = "--publish";
 
-/// Volumes with docker's `config.json` of where it publishes, and of its base.
+/// Volumes with the Secrets of where it publishes, and of its base.
 const OUTPUT: &str = "docker";
 const BASE: &str = "base-docker";
 

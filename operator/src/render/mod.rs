@@ -3,6 +3,7 @@
 mod fields;
 mod job;
 mod pods;
+mod secret;
 #[cfg(test)]
 mod tests;
 

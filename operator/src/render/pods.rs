@@ -1,18 +1,17 @@
 //! Pods that serve a model: at the edge one Deployment, in the cloud a Deployment, a Service and a disruption budget.
 
+use super::secret::{DOCKER_CONFIG, docker_config, pull_secret};
 use super::{Kind, Object, Pods, Settings, metadata, namespace, tier_label};
 use crate::names;
 use crate::observe::{INSTANCE_LABEL, MODEL_POD, NAME_LABEL};
 use kube::ResourceExt;
-use sconce_api::{NameRef, Selector, Tier, labels};
+use sconce_api::{EdgeModel, Selector, Tier, labels};
 use serde_json::{Value, json};
 
 pub const GRPC: u16 = 8001;
 const METRICS: u16 = 8002;
 /// Variable that has the node's address.
 const HOST_IP: &str = "HOST_IP";
-/// Where docker's `config.json` is, as all of its kind look for it.
-pub(super) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 /// Least memory limit: the runtime's own pages, whatever the model.
 const LEAST_LIMIT: u64 = 96 << 20;
 
@@ -81,7 +80,7 @@ fn deployment(
         "priorityClassName": model.spec.priority_class_name.as_deref().unwrap_or_default(),
         "volumes": [{"name": "models", "emptyDir": {"sizeLimit": binary(disk_bytes(pods))}}],
     });
-    if let Some(secret) = &model.spec.model.pull_secret_ref {
+    if let Some(secret) = pull_secret(model) {
         push(&mut pod["volumes"], docker_config("docker", secret));
     }
     for (field, value) in place.as_object().into_iter().flatten() {
@@ -174,7 +173,7 @@ fn fetch(pods: &Pods<'_>, settings: &Settings) -> Value {
         env.insert(0, host);
     }
     // Who serves has no use for it.
-    if pods.model.spec.model.pull_secret_ref.is_some() {
+    if pull_secret(pods.model).is_some() {
         let folder = "/docker";
         push(&mut fetch["env"], json!({"name": DOCKER_CONFIG, "value": folder}));
         push(&mut fetch["volumeMounts"], json!({"name": "docker", "mountPath": folder, "readOnly": true}));
@@ -203,7 +202,7 @@ fn serve(pods: &Pods<'_>, settings: &Settings) -> Value {
 }
 
 /// Name that clients send as `model_name`: NAME.NAMESPACE.
-pub(crate) fn address(model: &sconce_api::EdgeModel) -> String {
+pub(crate) fn address(model: &EdgeModel) -> String {
     format!("{}.{}", model.name_any(), namespace(model))
 }
 
@@ -241,12 +240,6 @@ fn push(list: &mut Value, one: Value) {
     if let Some(list) = list.as_array_mut() {
         list.push(one);
     }
-}
-
-/// A Secret as the folder of docker's `config.json`. One that is not there is an empty folder: then the container says what is missing.
-pub(super) fn docker_config(volume: &str, secret: &NameRef) -> Value {
-    let file = json!({"key": crate::secrets::FILE, "path": "config.json"});
-    json!({"name": volume, "secret": {"secretName": secret.name, "items": [file], "defaultMode": 0o440, "optional": true}})
 }
 
 /// A pod under Pod Security `restricted`.

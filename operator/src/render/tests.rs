@@ -2,7 +2,7 @@
 
 use super::*;
 use k8s_openapi::api::apps::v1::Deployment;
-use sconce_api::Selector;
+use sconce_api::{NameRef, Selector};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -177,13 +177,16 @@ fn how_it_would_roll_out_and_what_a_list_leaves_out_is_no_difference() {
 #[test]
 fn a_private_models_secret_is_for_who_fetches_alone() {
     let mut model = model();
-    model.spec.model.pull_secret_ref = Some(serde_json::from_value(json!({"name": "pull"})).unwrap());
+    // What it names by now has resolved nothing yet.
+    model.spec.model.pull_secret_ref = Some(NameRef::new("another"));
+    let desired = json!({"version": "digits-aaaaaaaaaa-r1", "digest": DIGEST, "uri": "oci://r:5000/m/digits:1", "pullSecretRef": {"name": "pull"}});
+    model.status = Some(serde_json::from_value(json!({"desired": desired})).unwrap());
     let version = version();
     let request = plan::Resources { cpu_millis: 50, memory_bytes: 27 << 20 };
     let pods = Pods { model: &model, version: &version, variant: "f32", replicas: 1, request, surge: true };
     let pod = edge_deployment(&pods, "site-a", "gw-a", &settings());
     let spec = pod.body.pointer("/spec/template/spec").unwrap();
-    let files = json!([{"key": ".dockerconfigjson", "path": "config.json"}]);
+    let files = json!([{"key": ".dockerconfigjson", "path": ".dockerconfigjson"}]);
     let secret = json!({"secretName": "pull", "items": files, "defaultMode": 288, "optional": true});
     assert_eq!(spec["volumes"][1], json!({"name": "docker", "secret": secret}));
     let fetch = &spec["initContainers"][0];

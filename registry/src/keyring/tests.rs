@@ -62,7 +62,12 @@ async fn an_entry_is_a_password_or_a_token() {
     );
     assert!(found(json!({"registrytoken": "t"})).await == Ok(Some(Credential::Token("t".into()))));
     assert!(found(json!({})).await == Ok(None));
-    for bad in [json!({"auth": "%"}), json!({"auth": STANDARD.encode("me")}), json!({"username": "me"})] {
+    for bad in [
+        json!({"registrytoken": "a\nb"}),
+        json!({"auth": "%"}),
+        json!({"auth": STANDARD.encode("me")}),
+        json!({"username": "me"}),
+    ] {
         let error = found(bad).await.unwrap_err();
         assert_eq!(error, KeyringError::Entry { origin: "it".into(), registry: "r".into() });
     }
@@ -87,16 +92,26 @@ async fn nothing_of_a_password_is_said() {
 
 #[tokio::test]
 async fn a_program_keeps_passwords_for_a_person_and_is_not_started_for_a_secret() {
-    let config = json!({"credHelpers": {"r": "sconce-absent"}, "credsStore": "sconce/absent"});
+    let config = json!({"credsStore": "sconce/absent"});
     let error = keyring(&config).credential("r", "m").await.unwrap_err().to_string();
-    assert!(
-        error.starts_with("it has its passwords with docker-credential-sconce-absent, and that says none for r: "),
-        "{error}"
+    assert_eq!(
+        error,
+        "it has its passwords with docker-credential-sconce/absent, and that says none for r: that is no name of a program"
     );
-    let error = keyring(&config).credential("s", "m").await.unwrap_err().to_string();
-    assert!(error.ends_with("that is no name of a program"), "{error}");
-    let keyring = Keyring::of_secret("it".into(), config.to_string().as_bytes()).unwrap();
-    assert!(keyring.credential("r", "m").await == Ok(None));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(SECRET_FILE), config.to_string()).unwrap();
+    let mounted = Keyring::in_folder(folder.path()).unwrap();
+    for keyring in [Keyring::of_secret("it".into(), config.to_string().as_bytes()).unwrap(), mounted] {
+        assert!(keyring.credential("r", "m").await == Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_gone_leaves_what_the_file_has_and_what_is_open_to_all() {
+    let gone =
+        json!({"credHelpers": {"r": "sconce-absent"}, "credsStore": "sconce-absent", "auths": {"r": entry("me")}});
+    check(gone.clone(), "r", "m", Some(("me", "p:w"))).await;
+    check(gone, "s", "m", None).await;
 }
 
 #[tokio::test]
@@ -108,4 +123,9 @@ async fn a_folder_without_a_file_opens_nothing() {
     let keyring = Keyring::in_folder(folder.path()).unwrap();
     keyring.must_open("r", "m").await.unwrap();
     assert!(keyring.origin().ends_with("/config.json"));
+    let mounted = tempfile::tempdir().unwrap();
+    std::fs::write(mounted.path().join(SECRET_FILE), json!({"auths": {"r": entry("me")}}).to_string()).unwrap();
+    let keyring = Keyring::in_folder(mounted.path()).unwrap();
+    keyring.must_open("r", "m").await.unwrap();
+    assert!(keyring.origin().ends_with("/.dockerconfigjson"));
 }

@@ -6,6 +6,7 @@ mod data;
 mod held;
 mod measured;
 mod scenes;
+mod secret;
 mod training;
 
 use super::{Input, Steps, pass};
