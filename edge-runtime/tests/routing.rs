@@ -12,6 +12,7 @@ use prost::Message as _;
 use sconce_edge_runtime::catalogue::{Control, Source, Sources};
 use sconce_edge_runtime::engine::Executor;
 use sconce_edge_runtime::route::{self, Files, Limits};
+use sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor;
 use sconce_edge_runtime::wire::{ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ServerLiveRequest};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -168,6 +169,13 @@ async fn where_features_alone_may_leave_the_collector_gets_them_or_nothing() {
     assert!(said["backbone"].as_str().unwrap().starts_with("sha256:") && said["score"].is_number(), "{said}");
     let header = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1, 36,), }";
     assert!(content.starts_with(header) && content.len() == 128 + 36 * 4, "{content:?}");
+
+    // A client's own features are no answer of the model's, and no sample.
+    let before = router.counted("sconce_router_request").await;
+    let outputs = vec![InferRequestedOutputTensor { name: "features".into(), ..Default::default() }];
+    let made = router.client().await.model_infer(ModelInferRequest { outputs, ..request(1) }).await.unwrap();
+    assert!(made.metadata().contains_key("sconce-beside") && made.get_ref().parameters.contains_key("backbone"));
+    assert_eq!(router.counted("sconce_router_request").await, before);
 
     // One that gives no features.
     let folder = tiny(7);

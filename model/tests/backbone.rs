@@ -69,5 +69,31 @@ fn what_would_give_the_input_itself_or_less_than_the_head_reads_is_no_backbone()
         std::fs::write(&file, written.replace("\"head\": \"dense_3\"", &format!("\"head\": \"{head}\""))).unwrap();
         of(folder.path(), F32).is_some()
     };
-    assert_eq!(["dense_3", "b", "sum", "a", "flat"].map(is_one), [true, true, false, false, false]);
+    assert_eq!(["dense_3", "b", "sum", "a", "flat"].map(is_one), [true, false, false, false, false]);
+}
+
+/// That some layer before the head multiplies was enough: features held the input beside what that layer had made.
+#[test]
+fn no_way_leads_an_input_past_all_that_multiplies() {
+    let is_one = |joint: serde_json::Value, from: [&str; 2], between: &[serde_json::Value]| {
+        let mut joint = joint;
+        joint["from"] = json!(from);
+        let first = [json!({"flatten": {}, "name": "flat"}), json!({"dense": {"units": 16}, "name": "a"})];
+        let beside = [json!({"dense": {"units": 16}, "name": "b", "from": "flat"}), joint];
+        let head = json!({"dense": {"units": 3, "activation": "softmax"}});
+        let layers: Vec<_> = first.iter().chain(&beside).chain(between).chain([&head]).collect();
+        let folder = tempfile::tempdir().unwrap();
+        write_drawn(folder.path(), json!({"input": {"shape": [1, 4, 4]}, "layers": layers}), 3).unwrap();
+        of(folder.path(), F32).is_some()
+    };
+    let plain = [json!({"activation": "relu"}), json!({"layerNorm": {}})];
+    for joint in [json!({"concat": {"axis": 0}}), json!({"add": {}})] {
+        assert!(!is_one(joint.clone(), ["flat", "a"], &[]), "{joint}: one way is bare");
+        assert!(!is_one(joint.clone(), ["a", "flat"], &plain), "{joint}: nothing after it multiplies");
+        assert!(is_one(joint.clone(), ["a", "b"], &plain), "{joint}: both ways multiply");
+        assert!(
+            is_one(joint.clone(), ["flat", "a"], &[json!({"dense": {"units": 4}})]),
+            "{joint}: one multiplies after it"
+        );
+    }
 }

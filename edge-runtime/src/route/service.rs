@@ -5,7 +5,7 @@ use super::peek::{PeekError, model_name};
 use super::watch::Table;
 use crate::deadline::deadline;
 use crate::metrics::seconds;
-use crate::server::DRIFTS;
+use crate::server::{BESIDE, DRIFTS};
 use crate::tap::{Answered, CONSENT, LONGEST_CONSENT, Tap};
 use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
@@ -172,7 +172,7 @@ impl Router {
         };
         match answered {
             Ok((answer, backend)) => {
-                if is_counted {
+                if is_counted && !answer.headers().contains_key(BESIDE) {
                     let said = (code(&answer), answer.headers().contains_key(DRIFTS));
                     self.metrics.answered(&name, &backend.tier, said, arrived.elapsed());
                     if code(&answer) == Code::Ok && self.tap.wants(&name) {

@@ -11,12 +11,12 @@ use crate::spans;
 use crate::wire::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use crate::wire::http2;
 use crate::wire::{
-    DESCRIPTORS, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
-    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest,
-    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
-    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
-    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    BACKBONE, DESCRIPTORS, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse,
+    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
+    ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse,
+    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
@@ -114,6 +114,9 @@ impl Told {
 /// Said with an answer: what the model says of late is spread otherwise than it was on held-out samples. Routers count it.
 pub const DRIFTS: &str = "sconce-drifts";
 
+/// Said with features: the model was not asked. Routers count no such answer, and collect none.
+pub const BESIDE: &str = "sconce-beside";
+
 struct Door(Arc<Service>);
 
 fn deadline_of(metadata: &MetadataMap, arrived: Instant) -> Option<Instant> {
@@ -196,7 +199,11 @@ impl GrpcInferenceService for Door {
         let arrived = Instant::now();
         let deadline = deadline_of(request.metadata(), arrived);
         let (answer, drifts) = self.0.infer_message(request.into_inner(), arrived, deadline).await?;
+        let is_beside = answer.parameters.contains_key(BACKBONE);
         let mut answer = Response::new(answer);
+        if is_beside {
+            answer.metadata_mut().insert(BESIDE, MetadataValue::from_static("true"));
+        }
         if drifts {
             answer.metadata_mut().insert(DRIFTS, MetadataValue::from_static("true"));
         }

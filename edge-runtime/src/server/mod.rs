@@ -8,7 +8,7 @@ mod preparing;
 mod refusal;
 mod rest;
 
-pub use grpc::DRIFTS;
+pub use grpc::{BESIDE, DRIFTS};
 pub use refusal::Refusal;
 
 use crate::batch::level;
@@ -162,12 +162,17 @@ impl Service {
         (arrived, deadline): (Instant, Option<Instant>),
         read: impl FnOnce() -> Result<Request, DecodeError>,
     ) -> Result<Answer, Refusal> {
-        let answer = self.answer(model, (arrived, deadline), read).await;
-        let took = arrived.elapsed();
-        // Features are made beside the model, which was not asked: they tell nothing of how it answers.
-        if answer.as_ref().is_ok_and(|answer| answer.backbone.is_some()) {
+        let request = read();
+        // Features are made beside the model, which is not asked: they tell nothing of how it answers, made or not.
+        let is_beside = request.as_ref().is_ok_and(|request| is_for_features(model, &request.outputs));
+        let answer = match request {
+            Ok(request) => self.answer(model, (arrived, deadline), request).await,
+            Err(error) => Err(error.into()),
+        };
+        if is_beside {
             return answer;
         }
+        let took = arrived.elapsed();
         model.metrics.stage(Stage::Total, took);
         match &answer {
             Ok(_) => model.metrics.answered(tonic::Code::Ok),
@@ -183,15 +188,15 @@ impl Service {
         &self,
         model: &Model,
         (arrived, deadline): (Instant, Option<Instant>),
-        read: impl FnOnce() -> Result<Request, DecodeError>,
+        request: Request,
     ) -> Result<Answer, Refusal> {
-        let Request { id, inputs, outputs, form, priority, timeout } = read()?;
+        let Request { id, inputs, outputs, form, priority, timeout } = request;
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
         let terms = Terms { deadline, expires, level: level(priority) };
         let asked = Asked { inputs, outputs, form, arrived };
         let (mut drifts, mut backbone) = (false, None);
         let outputs = match &model.kind {
-            Kind::Network(network) if asked.is_for_features(network) => {
+            Kind::Network(network) if is_for_features(model, &asked.outputs) => {
                 let (outputs, made_by) = self.features(network, asked, terms).await?;
                 backbone = Some(made_by);
                 outputs
@@ -214,6 +219,7 @@ impl Service {
         Asked { inputs, outputs, .. }: Asked,
         terms: Terms,
     ) -> Result<(Vec<Answered>, String), Refusal> {
+        network.features.admit()?;
         let input = self.input(network, inputs, &[], terms).await?;
         let (features, digest) = network.features.of(input, terms).await?;
         let outputs = answered(&features, outputs, &network.signature).map_err(foreign)?;
@@ -266,12 +272,10 @@ struct Asked {
     arrived: Instant,
 }
 
-impl Asked {
-    /// A model whose own output is called so gives that.
-    fn is_for_features(&self, network: &Network) -> bool {
-        let is_for = |output: &Wanted| output.name == FEATURES && network.signature.output.name != FEATURES;
-        matches!(&self.outputs[..], [output] if is_for(output))
-    }
+/// A model whose own output is called so gives that.
+fn is_for_features(model: &Model, outputs: &[Wanted]) -> bool {
+    let Kind::Network(network) = &model.kind else { return false };
+    matches!(outputs, [output] if output.name == FEATURES && network.signature.output.name != FEATURES)
 }
 
 fn foreign(error: impl std::fmt::Display) -> Refusal {

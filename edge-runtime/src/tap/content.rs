@@ -23,9 +23,16 @@ fn message(frame: &Bytes) -> Option<Bytes> {
     (head[0] == 0 && frame.len() >= 5 + length).then(|| frame.slice(5..5 + length))
 }
 
-/// The first output that is scores of one sample; `None` of another task, or of a batch.
-pub fn answer(frame: &Bytes) -> Option<Scores> {
-    let answer = ModelInferResponse::decode(message(frame)?).ok()?;
+/// What a server said; `None` of what is no answer.
+pub fn said(frame: &Bytes) -> Option<ModelInferResponse> {
+    ModelInferResponse::decode(message(frame)?).ok()
+}
+
+/// The first output that is scores of one sample; `None` of another task, of a batch, or of what a backbone has made.
+pub fn scores(answer: &ModelInferResponse) -> Option<Scores> {
+    if answer.parameters.contains_key(BACKBONE) {
+        return None;
+    }
     let mut raws = answer.raw_output_contents.iter();
     answer.outputs.iter().find_map(|output| {
         let raw = raws.next();
@@ -34,11 +41,11 @@ pub fn answer(frame: &Bytes) -> Option<Scores> {
             (None, contents) => contents.as_ref()?.fp32_contents.clone(),
         };
         let is_one = output.datatype == "FP32" && matches!(output.shape[..], [_] | [1, _]);
-        (is_one && values.len() > 1).then(|| scores(&answer.model_version, &values)).flatten()
+        (is_one && values.len() > 1).then(|| ranked(&answer.model_version, &values)).flatten()
     })
 }
 
-fn scores(version: &str, values: &[f32]) -> Option<Scores> {
+fn ranked(version: &str, values: &[f32]) -> Option<Scores> {
     let values = shares(values)?;
     let mut order: Vec<(usize, f64)> = values.into_iter().enumerate().collect();
     order.sort_by(|one, other| other.1.total_cmp(&one.1));
@@ -69,17 +76,26 @@ pub struct Features {
     pub content: Bytes,
     /// Digest of what made them.
     pub backbone: String,
+    /// Of the model whose backbone it is.
+    pub version: String,
 }
 
-/// The same input for the same model, which is asked what its backbone makes of it.
+/// The same input for the same model, which is asked what its backbone makes of it; `None` of a batch: it is no one sample.
 pub fn asking(frame: &Bytes) -> Option<ModelInferRequest> {
     let ModelInferRequest { model_name, model_version, inputs, raw_input_contents, .. } =
         ModelInferRequest::decode(message(frame)?).ok()?;
+    if inputs.iter().any(|input| !is_one(&input.shape)) {
+        return None;
+    }
     let outputs = vec![InferRequestedOutputTensor { name: FEATURES.into(), ..Default::default() }];
     Some(ModelInferRequest { model_name, model_version, inputs, outputs, raw_input_contents, ..Default::default() })
 }
 
-/// `None` of an answer that does not say what made it: it is no features, whatever it is called.
+fn is_one(shape: &[i64]) -> bool {
+    shape.first() == Some(&1)
+}
+
+/// `None` of a batch's, and of an answer that does not say what made it: it is no features, whatever it is called.
 pub fn features(answer: &ModelInferResponse) -> Option<Features> {
     let ParameterChoice::StringParam(backbone) = answer.parameters.get(BACKBONE)?.parameter_choice.clone()? else {
         return None;
@@ -89,8 +105,9 @@ pub fn features(answer: &ModelInferResponse) -> Option<Features> {
         Some(raw) => raw.clone(),
         None => crate::wire::raw_fp32(&output.contents.as_ref()?.fp32_contents),
     };
-    let is_tensor = output.name == FEATURES && output.datatype == "FP32";
-    is_tensor.then(|| Features { content: npy("<f4", &output.shape, &values), backbone })
+    let is_sample = output.name == FEATURES && output.datatype == "FP32" && is_one(&output.shape);
+    let version = answer.model_version.clone();
+    is_sample.then(|| Features { content: npy("<f4", &output.shape, &values), backbone, version })
 }
 
 /// The first input: a file as it was sent, or a tensor as NumPy writes it; `None` of what is neither.
@@ -148,21 +165,31 @@ mod tests {
     use super::*;
     use crate::wire::model_infer_request::InferInputTensor;
     use crate::wire::model_infer_response::InferOutputTensor;
-    use crate::wire::{raw_bytes, raw_fp32};
+    use crate::wire::{InferParameter, raw_bytes, raw_fp32};
 
     fn frame(message: &impl prost::Message) -> Bytes {
         let body = message.encode_to_vec();
         [&[0][..], &(body.len() as u32).to_be_bytes(), &body].concat().into()
     }
 
-    fn answered(shape: Vec<i64>, values: &[f32]) -> Option<Scores> {
-        let output = InferOutputTensor { name: "scores".into(), datatype: "FP32".into(), shape, ..Default::default() };
-        answer(&frame(&ModelInferResponse {
+    fn response(name: &str, shape: Vec<i64>, values: &[f32]) -> ModelInferResponse {
+        let output = InferOutputTensor { name: name.into(), datatype: "FP32".into(), shape, ..Default::default() };
+        ModelInferResponse {
             model_version: "2".into(),
             outputs: vec![output],
             raw_output_contents: vec![raw_fp32(values)],
             ..Default::default()
-        }))
+        }
+    }
+
+    fn answered(shape: Vec<i64>, values: &[f32]) -> Option<Scores> {
+        scores(&said(&frame(&response("scores", shape, values))).unwrap())
+    }
+
+    fn made(shape: Vec<i64>) -> ModelInferResponse {
+        let digest = ParameterChoice::StringParam("sha256:07".into());
+        let parameters = [(BACKBONE.into(), InferParameter { parameter_choice: Some(digest) })].into();
+        ModelInferResponse { parameters, ..response(FEATURES, shape, &[0.25, 0.75]) }
     }
 
     fn asked(datatype: &str, shape: Vec<i64>, raw: Bytes) -> Option<Bytes> {
@@ -178,7 +205,31 @@ mod tests {
         assert!(logits.margin.abs() < 1e-9 && logits.best < 0.5, "{logits:?}");
         assert_eq!(answered(vec![2, 2], &[1.0, 0.0, 0.0, 1.0]), None, "a batch");
         assert_eq!(answered(vec![1, 2], &[f32::NAN, 0.0]), None);
-        assert_eq!(answer(&Bytes::from_static(b"\0\0\0\0\x09nonsense")), None);
+        assert_eq!(said(&Bytes::from_static(b"\0\0\0\0\x09nonsense")), None);
+    }
+
+    /// A client that asked for features gave the tap a sample whose classes were their places.
+    #[test]
+    fn features_are_no_scores_and_of_one_sample() {
+        assert_eq!(scores(&made(vec![1, 2])), None);
+        let one = features(&made(vec![1, 2])).unwrap();
+        assert_eq!(
+            (&*one.backbone, &*one.version, &one.content[128..]),
+            ("sha256:07", "2", &raw_fp32(&[0.25, 0.75])[..])
+        );
+        assert_eq!(features(&response(FEATURES, vec![1, 2], &[0.25, 0.75])), None, "it does not say what made them");
+        assert_eq!(features(&made(vec![2, 1])), None, "a batch");
+        let asked = |shape: &[i64]| {
+            let input = InferInputTensor {
+                name: "x".into(),
+                datatype: "FP32".into(),
+                shape: shape.into(),
+                ..Default::default()
+            };
+            let request = ModelInferRequest { model_name: "m".into(), inputs: vec![input], ..Default::default() };
+            asking(&frame(&request)).map(|asking| asking.outputs[0].name.clone())
+        };
+        assert_eq!([asked(&[1, 2]), asked(&[2, 1]), asked(&[])], [Some(FEATURES.into()), None, None]);
     }
 
     #[test]

@@ -14,8 +14,8 @@ pub use file::{Taps, TapsError, Wish, parse};
 
 use bytes::Bytes;
 use choose::is_looked_into;
-use content::{Features, Scores, answer, asking, content};
-use features::{Content, Servers, made};
+use content::{Features, Scores, asking, content};
+use features::{Asking, Content, Servers, made};
 use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -183,13 +183,15 @@ async fn look(mut answers: mpsc::UnboundedReceiver<Queued>, collector: Uri, coun
 /// What becomes of one that is none.
 fn chosen(chooser: &mut Chooser, servers: &mut Servers, queued: Queued) -> Result<Sample, &'static str> {
     let Queued { answered, wish, lot, room } = queued;
-    let Answered { model, tier, server, consent, request, answer: frame } = answered;
-    let scores = answer(&frame);
+    let Answered { model, tier, server, consent, request, answer } = answered;
+    let answer = content::said(&answer);
+    let scores = answer.as_ref().and_then(content::scores);
     let choice = chooser.choose(&wish, scores.as_ref(), lot, SystemTime::now());
     let Choice { why, probability } = choice.ok_or("passed")?;
     let content = if wish.features {
         let request = asking(&request).ok_or("strange")?;
-        Content::Features(servers.channel(&model, server), Box::new(request))
+        let version = answer.ok_or("strange")?.model_version;
+        Content::Features(servers.channel(server), Box::new(Asking { request, version }))
     } else {
         Content::Own(content(&request).ok_or("strange")?)
     };
@@ -207,8 +209,8 @@ async fn hand_over(client: &Collector, collector: &Uri, sample: Sample) -> &'sta
     let Sample { model, dataset, mut said, consent, content, _room } = sample;
     let (content, is_whole) = match content {
         Content::Own(content) => (content, true),
-        Content::Features(server, request) => match made(server, &model, *request).await {
-            Some(Features { content, backbone }) => {
+        Content::Features(server, asking) => match made(server, &model, *asking).await {
+            Some(Features { content, backbone, .. }) => {
                 said.insert("backbone".into(), backbone.into());
                 (content, true)
             }

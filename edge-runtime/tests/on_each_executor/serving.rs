@@ -100,9 +100,14 @@ async fn a_model_without_a_backbone_says_so() {
     for _ in 0..2 {
         let refused = client.model_infer(asking_for(1, &["features"])).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
-        assert!(refused.message().starts_with("the model gives no features: no layer before its head multiplies"));
+        assert!(refused.message().starts_with("the model gives no features: not every way from its input"));
     }
     client.model_infer(request(1)).await.unwrap();
+    let name = MODEL.into();
+    let statistics = client.model_statistics(ModelStatisticsRequest { name, version: String::new() }).await.unwrap();
+    let of_model = statistics.get_ref().model_stats[0].inference_stats.clone().unwrap();
+    let counts = [of_model.success, of_model.fail].map(|counted| counted.unwrap().count);
+    assert_eq!(counts, [1, 0], "that it gives none is no failure of the model");
 
     // Who was never asked while its files were there says what is missing; answers need them no more.
     let server = Server::start(EXECUTOR, 4, 16).await;

@@ -3,7 +3,7 @@
 use super::{Artifact, ArtifactError, CONFIG, weights};
 use crate::architecture::Architecture;
 use crate::digest::named;
-use crate::graph::{Node, Op};
+use crate::graph::{Node, Op, Source};
 use crate::network::Network;
 use crate::plan::Plan;
 use crate::variant::{Arithmetic, Quantisation, Variant};
@@ -31,8 +31,8 @@ impl Backbone {
 }
 
 impl Artifact {
-    /// What a variant of this artifact makes features with. `None` where there is nothing of the kind: no layer before the head
-    /// multiplies, so that features would be the input itself or name its words, or the head reads past what is before it.
+    /// What a variant of this artifact makes features with. `None` where there is nothing of the kind: some of the input would reach
+    /// the features though no layer has multiplied it, as it is or as its words, or the head reads past what is before it.
     ///
     /// # Errors
     /// [`ArtifactError`] if the variant is of another artifact.
@@ -41,7 +41,7 @@ impl Artifact {
         let own = self.head().filter(|head| graph.before(head).is_some());
         let Some(head) = own.or(graph.head()) else { return Ok(None) };
         let nodes = graph.before(head).unwrap_or_default();
-        let Some((network, _)) = variant.network.split(head).filter(|_| nodes.iter().any(multiplies)) else {
+        let Some((network, _)) = variant.network.split(head).filter(|_| hides(nodes)) else {
             return Ok(None);
         };
         let broken = |why: String| ArtifactError::Broken { file: CONFIG.into(), why };
@@ -59,6 +59,21 @@ impl Artifact {
         hasher.update(weights);
         Ok(Some(Backbone { network, arithmetic: variant.arithmetic.clone(), digest: named(hasher) }))
     }
+}
+
+/// Whether on every way from the input to the last of these nodes one multiplies. Where one way has none, the input lies beside
+/// what the others have made of it, or is added to that.
+fn hides(nodes: &[Node]) -> bool {
+    let mut hidden: Vec<bool> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let is_hidden = |source: &Source| match *source {
+            Source::Input => false,
+            Source::Node(read) => hidden[read],
+        };
+        let hides = multiplies(node) || node.inputs.iter().all(is_hidden);
+        hidden.push(hides);
+    }
+    hidden.last().is_some_and(|last| *last)
 }
 
 /// Looked up by a word alone, an input could be read from its features.
