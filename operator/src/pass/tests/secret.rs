@@ -14,7 +14,7 @@ fn names_secret(world: &mut World, secret: &str) {
     change(world, |model| model["spec"]["model"]["pullSecretRef"] = json!({"name": secret}));
 }
 
-/// The Secrets of the Deployments that are written until all rests.
+/// The Secrets of the Deployments that are written until all rests, one after the other.
 fn settling(mut world: World, resolutions: &Resolutions) -> (World, Vec<String>) {
     let mut written = Vec::new();
     for _ in 0..6 {
@@ -28,6 +28,7 @@ fn settling(mut world: World, resolutions: &Resolutions) -> (World, Vec<String>)
         }
         world = carried_out(world, &steps);
     }
+    written.dedup();
     (world, written)
 }
 
