@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn scores_are_probabilities_or_become_them() {
-        let said = answered(vec![1, 3], &[0.25, 0.625, 0.125]).unwrap();
-        assert_eq!(said, Scores { version: "2".into(), class: 1, best: 0.625, margin: 0.375 });
+        let sure = answered(vec![1, 3], &[0.25, 0.625, 0.125]).unwrap();
+        assert_eq!(sure, Scores { version: "2".into(), class: 1, best: 0.625, margin: 0.375 });
         let logits = answered(vec![3], &[-1.0, 3.0, 3.0]).unwrap();
         assert!(logits.margin.abs() < 1e-9 && logits.best < 0.5, "{logits:?}");
         assert_eq!(answered(vec![2, 2], &[1.0, 0.0, 0.0, 1.0]), None, "a batch");
