@@ -105,7 +105,7 @@ async fn a_model_without_a_backbone_says_so() {
     client.model_infer(request(1)).await.unwrap();
     let name = MODEL.into();
     let statistics = client.model_statistics(ModelStatisticsRequest { name, version: String::new() }).await.unwrap();
-    let of_model = statistics.get_ref().model_stats[0].inference_stats.clone().unwrap();
+    let of_model = statistics.get_ref().model_stats[0].inference_stats.unwrap();
     let counts = [of_model.success, of_model.fail].map(|counted| counted.unwrap().count);
     assert_eq!(counts, [1, 0], "that it gives none is no failure of the model");
 
