@@ -10,6 +10,7 @@ mod inline {
     const EXECUTOR: sconce_edge_runtime::engine::Executor = sconce_edge_runtime::engine::Executor::Inline;
 
     mod builtin;
+    mod features;
     mod images;
     mod rest;
     mod sequences;
@@ -22,6 +23,7 @@ mod thread {
     const EXECUTOR: sconce_edge_runtime::engine::Executor = sconce_edge_runtime::engine::Executor::Thread;
 
     mod builtin;
+    mod features;
     mod images;
     mod rest;
     mod sequences;

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tonic::Code;
 use tonic::body::Body;
 use tonic::transport::Channel;
@@ -103,12 +104,11 @@ async fn what_a_backend_refuses_is_a_head_alone() {
     assert!(answer.body().is_end_stream());
 }
 
-/// The client has its answer, whole, whether or not a collector takes it.
-#[tokio::test]
-async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_answers() {
+/// Its address, and the samples of digits that come to it, each with what is said of its answer.
+async fn collector() -> (http::Uri, UnboundedReceiver<(serde_json::Value, Bytes)>) {
     let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: http::Uri = format!("http://{}/", collector.local_addr().unwrap()).parse().unwrap();
-    let (taken, mut samples) = tokio::sync::mpsc::unbounded_channel();
+    let (taken, samples) = tokio::sync::mpsc::unbounded_channel();
     let take = async move |headers: http::HeaderMap, content: Bytes| {
         let said: serde_json::Value = serde_json::from_slice(headers["x-sconce-answer"].as_bytes()).unwrap();
         taken.send((said, content)).unwrap();
@@ -116,6 +116,13 @@ async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_
     };
     let app = axum::Router::new().route("/v1/answers/vision/digits", axum::routing::post(take));
     tokio::spawn(axum::serve(collector, app).into_future());
+    (address, samples)
+}
+
+/// The client has its answer, whole, whether or not a collector takes it.
+#[tokio::test]
+async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_answers() {
+    let (address, mut samples) = collector().await;
 
     let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start_beside(address).await);
     let wish = serde_json::json!({"dataset": "vision/digits", "share": 1});
@@ -140,16 +147,7 @@ async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_
 /// A client's request goes to nobody else: the server that has answered it is asked what its backbone makes of it.
 #[tokio::test]
 async fn where_features_alone_may_leave_the_collector_gets_them_or_nothing() {
-    let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address: http::Uri = format!("http://{}/", collector.local_addr().unwrap()).parse().unwrap();
-    let (taken, mut samples) = tokio::sync::mpsc::unbounded_channel();
-    let take = async move |headers: http::HeaderMap, content: Bytes| {
-        let said: serde_json::Value = serde_json::from_slice(headers["x-sconce-answer"].as_bytes()).unwrap();
-        taken.send((said, content)).unwrap();
-        http::StatusCode::CREATED
-    };
-    let app = axum::Router::new().route("/v1/answers/vision/digits", axum::routing::post(take));
-    tokio::spawn(axum::serve(collector, app).into_future());
+    let (address, mut samples) = collector().await;
     let folder = tiny(7);
     let server = Server::of_folder(Executor::Inline, folder.path()).await;
     let router = Router::start_beside(address).await;

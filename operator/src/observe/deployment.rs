@@ -59,15 +59,8 @@ impl Owned for Deployment {
 
 impl<'de> Deserialize<'de> for Deployment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut live = Value::deserialize(deserializer)?;
+        let live = Value::deserialize(deserializer)?;
         let whole = api::Deployment::deserialize(&live).map_err(de::Error::custom)?;
-        // What changes with every write, or is never ours.
-        for (part, names) in [("", &["status"][..]), ("/metadata", &["managedFields", "resourceVersion", "generation"])]
-        {
-            for name in names {
-                live.pointer_mut(part).and_then(Value::as_object_mut).and_then(|fields| fields.remove(*name));
-            }
-        }
         let node = owner_model(&whole).and_then(|_| node(&whole));
         let (is_managed, spec, status) = (whole.is_managed(), whole.spec, whole.status.unwrap_or_default());
         let failure = |found: &api::DeploymentCondition| found.type_ == "ReplicaFailure" && found.status == "True";
@@ -94,7 +87,7 @@ impl<'de> Deserialize<'de> for Deployment {
                 owner_references: metadata.owner_references.map(in_charge),
                 ..ObjectMeta::default()
             },
-            fields: Fields::of(&live),
+            fields: Fields::of_live(live),
         })
     }
 }

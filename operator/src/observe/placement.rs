@@ -42,14 +42,8 @@ impl Owned for Placement {
 
 impl<'de> Deserialize<'de> for Placement {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut whole = Value::deserialize(deserializer)?;
+        let whole = Value::deserialize(deserializer)?;
         let mut live = EdgePlacement::deserialize(&whole).map_err(de::Error::custom)?;
-        for (part, names) in [("", &["status"][..]), ("/metadata", &["managedFields", "resourceVersion", "generation"])]
-        {
-            for name in names {
-                whole.pointer_mut(part).and_then(Value::as_object_mut).and_then(|fields| fields.remove(*name));
-            }
-        }
         let is_managed = live.is_managed();
         let ObjectMeta { labels: _, annotations: _, managed_fields: _, owner_references, .. } = &mut live.metadata;
         let owner_references = owner_references.take().map(in_charge);
@@ -62,7 +56,7 @@ impl<'de> Deserialize<'de> for Placement {
             status.endpoints.shrink_to_fit();
             status.decision.iter_mut().for_each(|decision| decision.nodes.shrink_to_fit());
         }
-        Ok(Self { live, is_managed, fields: Fields::of(&whole) })
+        Ok(Self { live, is_managed, fields: Fields::of_live(whole) })
     }
 }
 

@@ -33,6 +33,17 @@ impl Fields {
         Self(hashes.into())
     }
 
+    /// Of a live object, but for what changes with every write, or is never ours.
+    pub fn of_live(mut object: Value) -> Self {
+        for (part, names) in [("", &["status"][..]), ("/metadata", &["managedFields", "resourceVersion", "generation"])]
+        {
+            for name in names {
+                object.pointer_mut(part).and_then(Value::as_object_mut).and_then(|fields| fields.remove(*name));
+            }
+        }
+        Self::of(&object)
+    }
+
     /// Whether every field of `ours` is here at `path`, with our value: of lists every element counts, in order; of objects only the
     /// fields that are asked for. What is asked for empty is to be empty or absent: the API drops what is empty.
     pub fn have(&self, path: &[&str], ours: &Value) -> bool {
