@@ -198,7 +198,8 @@ pub fn round_trip_text(round_trip: &RoundTrip) -> String {
 
 /// `1900us` as `1.9 ms`.
 pub fn time(duration: &DurationText) -> String {
-    duration
-        .parse()
-        .map_or_else(|| duration.to_string(), |time| text::time(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
+    duration.parse().map_or_else(
+        || duration.to_string(),
+        |time| text::time(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).to_string(),
+    )
 }

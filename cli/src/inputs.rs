@@ -64,7 +64,7 @@ fn of_node(node: &EdgeNode) -> Option<OfNode> {
         name: node.name_any(),
         class: hardware.class.clone(),
         gflops: hardware.gflops,
-        busy_cores: busy.map(|millis| text::decimal(millis, 1_000)),
+        busy_cores: busy.map(|millis| text::decimal(millis, 1_000).to_string()),
     })
 }
 

@@ -164,7 +164,7 @@ fn row(change: &Move) -> Vec<String> {
         change.site.clone(),
         format!("{} -> {}", home(&change.now), home(&change.then)),
         then.and_then(|place| place.p99_us).map_or_else(String::new, |us| format!("p99 {}", text::time(us))),
-        then.and_then(|place| place.cost_millis).map_or_else(String::new, text::cost),
+        then.and_then(|place| place.cost_millis).map_or_else(String::new, |cost| text::cost(cost).to_string()),
         if then.is_some() { why } else { styled(BAD, why) },
     ]
 }

@@ -8,6 +8,7 @@ use super::{
 use sconce_api::{Reason, Tier, TierChoice};
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::fmt::{Display, from_fn};
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -70,9 +71,9 @@ impl Offer<'_> {
     }
 
     /// `4.2 ms`, and by how much that is corrected.
-    pub fn p99(&self) -> String {
-        let corrected = text::corrected(self.percent);
-        format!("{}{corrected}", text::time(self.expected_us()))
+    pub fn p99(&self) -> impl Display {
+        let (expected, corrected) = (text::time(self.expected_us()), text::corrected(self.percent));
+        from_fn(move |f| write!(f, "{expected}{corrected}"))
     }
 }
 
@@ -103,11 +104,6 @@ impl<'a> Candidate<'a> {
 
     pub fn name(&self) -> String {
         name(self.node, &self.variant.name)
-    }
-
-    /// In the order of names: the cloud, then by variant and node.
-    pub fn order(&self) -> (bool, &'a str, Option<&'a str>) {
-        (self.node.is_some(), &self.variant.name, self.node.map(|node| node.name.as_str()))
     }
 
     pub fn tier(&self) -> Tier {

@@ -8,6 +8,7 @@ use super::predict::ratio;
 use super::why::Slow;
 use super::{History, Left, Model, ModelName, Snapshot, observed_percent, text};
 use sconce_api::{Objective, Tier};
+use std::fmt::Display;
 
 /// What is to become of a home, another place having been found.
 pub(super) enum Verdict {
@@ -118,7 +119,7 @@ pub(super) fn judge(snapshot: &Snapshot, task: &Task<'_>, home: &Candidate<'_>, 
     Verdict::Keep(Kept { why, due: Some(due), better: true })
 }
 
-fn settle(snapshot: &Snapshot) -> String {
+fn settle(snapshot: &Snapshot) -> impl Display {
     text::seconds(seconds(snapshot.stability.settle_seconds))
 }
 

@@ -8,7 +8,8 @@
 //! # Wanted properties, each with a test
 //! - **(A)** Capacity: what is placed on a node never exceeds our share of it less what others requested.
 //! - **(B)** Order: the order of nodes, models and variants in the snapshot changes nothing.
-//! - **(C)** Rest: planning again after the plan was applied changes nothing.
+//! - **(C)** Rest: planning again after the plan was applied changes nothing, unless a place was left of which clients told: that is
+//!   forgotten.
 //! - **(D)** Completeness: every model is placed, or unplaced with a reason; exactly once, in the order of names.
 //! - **(E)** Locality: one site's snapshot decides for that site; no other site is in it.
 //! - **(F)** Contact: a site with nodes of which none is Ready is unreachable, not empty; what it has is kept.

@@ -123,7 +123,10 @@ fn fill(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Lef
     if settle(tasks, &mut left) {
         rest(tasks, &mut left);
     }
-    for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
+    let mut late: Vec<_> = tasks.iter_mut().filter(|task| task.chosen.is_none()).collect();
+    // Who serves late where it is makes no room for who would be as late there: else they would take turns.
+    late.sort_by_key(|task| (Reverse(task.model.priority), task.home.is_none()));
+    for task in late {
         let may_exceed = may_exceed(snapshot, task);
         // Whose clients wait too long is not sent away to have no place at all.
         let is_missed = |candidate: &Candidate<'_>| matches!(candidate.too_slow, Some(Slow::Missed { .. }));

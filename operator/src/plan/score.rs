@@ -5,6 +5,7 @@ use super::why::Failure;
 use super::{Model, ModelName, Rejected, Resources, Snapshot, Variant, text};
 use sconce_api::{Objective, Reason};
 use std::cmp::{Ordering, Reverse};
+use std::fmt::{Arguments, Display, from_fn};
 
 /// What is left of each node, in the order of the snapshot.
 pub(super) type Left = Vec<Resources>;
@@ -20,7 +21,7 @@ pub(super) struct Above<'a> {
 }
 
 /// The index of the best of the candidates by the objective, among equals the current home, then as `left` fits best. They come in
-/// the order of their names ([`Candidate::order`]), and the first of the best is taken: so there is no tie.
+/// the order of their names (the cloud, then by variant and node), and the first of the best is taken: so there is no tie.
 pub(super) fn best<'c, 'a>(
     candidates: impl Iterator<Item = (usize, &'c Candidate<'a>)> + Clone,
     objective: Objective,
@@ -82,19 +83,19 @@ pub(super) fn passed_over(
     left: &[Resources],
     above: &[Above<'_>],
 ) -> Vec<Rejected> {
-    let mut others: Vec<_> =
-        candidates.iter().filter(|candidate| chosen.is_none_or(|chosen| !std::ptr::eq(chosen, *candidate))).collect();
-    others.sort_by_cached_key(|candidate| {
-        let budget = candidate.least_budget_us();
-        match (&candidate.too_slow, model.objective) {
-            (None, Objective::Cost) => (0, candidate.cost_millis, candidate.order()),
-            (None, Objective::Latency) => (0, candidate.expected_us(), candidate.order()),
-            (Some(_), _) => (1, budget, candidate.order()),
-        }
-    });
+    let is_other = |candidate: &Candidate<'_>| chosen.is_none_or(|chosen| !std::ptr::eq(chosen, candidate));
+    let key = |candidate: &Candidate<'_>| match (&candidate.too_slow, model.objective) {
+        (None, Objective::Cost) => (false, candidate.cost_millis),
+        (None, Objective::Latency) => (false, candidate.expected_us()),
+        (Some(_), _) => (true, candidate.least_budget_us()),
+    };
+    // Among equals they stay in the order of their names, in which they come.
+    let others = candidates.iter().enumerate().filter(|(_, candidate)| is_other(candidate));
+    let mut others: Vec<_> = others.map(|(index, candidate)| (key(candidate), index)).collect();
+    others.sort_unstable();
     // Only those are put into words who are told.
     others.truncate(super::words::MOST_REJECTED);
-    others.into_iter().map(|candidate| why_not(snapshot, model, candidate, chosen, (left, above))).collect()
+    others.iter().map(|(_, index)| why_not(snapshot, model, &candidates[*index], chosen, (left, above))).collect()
 }
 
 fn why_not(
@@ -104,35 +105,30 @@ fn why_not(
     chosen: Option<&Candidate<'_>>,
     (left, above): (&[Resources], &[Above<'_>]),
 ) -> Rejected {
-    let rejected = |reason: Reason, message: String| {
-        let message = text::short(&message, text::REJECTION);
+    let rejected = |reason: Reason, message: Arguments<'_>| {
+        let message = text::short(message, text::REJECTION);
         Rejected { candidate: candidate.name(), reason, message }
     };
     if let Some(slow) = candidate.too_slow {
-        return rejected(slow.reason(), slow.message(model, &snapshot.link, candidate));
+        return rejected(slow.reason(), format_args!("{}", slow.message(model, &snapshot.link, candidate)));
     }
     let node_left = left.get(candidate.index).copied().unwrap_or_default();
     let full = candidate.node.and_then(|node| lacks_room(node, candidate, node_left, true));
     if let Some(failure) = full {
         let failure = displaced(candidate, node_left, above).unwrap_or(failure);
-        return rejected(failure.reason(), failure.message());
+        return rejected(failure.reason(), format_args!("{}", failure.message()));
     }
     let (cost, p99) = (text::cost(candidate.cost_millis), candidate.p99());
     match chosen {
         Some(chosen) if model.objective == Objective::Latency && candidate.expected_us() > chosen.expected_us() => {
-            let message = format!("p99 {p99} against {}; {cost}", chosen.p99());
-            rejected(Reason::Slower, message)
+            rejected(Reason::Slower, format_args!("p99 {p99} against {}; {cost}", chosen.p99()))
         }
         Some(chosen) if chosen.home && is_better(model.objective, candidate, chosen) => {
-            let message =
-                format!("{cost} against {}, p99 {p99} against {}", text::cost(chosen.cost_millis), chosen.p99());
-            rejected(Reason::KeptByStability, message)
+            let (other, than) = (text::cost(chosen.cost_millis), chosen.p99());
+            rejected(Reason::KeptByStability, format_args!("{cost} against {other}, p99 {p99} against {than}"))
         }
-        Some(chosen) => {
-            let message = format!("{}; p99 {p99} would fit", dearer(candidate, chosen));
-            rejected(Reason::Costlier, message)
-        }
-        None => rejected(Reason::Costlier, format!("{cost}; p99 {p99} would fit")),
+        Some(chosen) => rejected(Reason::Costlier, format_args!("{}; p99 {p99} would fit", dearer(candidate, chosen))),
+        None => rejected(Reason::Costlier, format_args!("{cost}; p99 {p99} would fit")),
     }
 }
 
@@ -153,19 +149,27 @@ fn is_better(objective: Objective, candidate: &Candidate<'_>, chosen: &Candidate
 
 /// What the chosen one has ahead of another that keeps the budget, in the order of [`best`]. It is the same once the chosen one
 /// serves.
-fn dearer(candidate: &Candidate<'_>, chosen: &Candidate<'_>) -> String {
-    let (cost, other) = (text::cost(candidate.cost_millis), text::cost(chosen.cost_millis));
+fn dearer(candidate: &Candidate<'_>, chosen: &Candidate<'_>) -> impl Display {
+    let [told, other] = [candidate, chosen].map(|candidate| text::two_digits(candidate.cost_millis));
+    let cost = text::cost(told);
     let (Variant { accuracy_millis: accuracy, memory_bytes: memory, .. }, better) = (candidate.variant, chosen.variant);
-    if cost != other {
-        format!("{cost} against {other}")
-    } else if candidate.cost_millis != chosen.cost_millis {
-        format!("{} against {} thousandths of a point/h", candidate.cost_millis, chosen.cost_millis)
-    } else if better.accuracy_millis > *accuracy {
-        let percent = |millis: Option<u64>| millis.map_or_else(|| "unknown".into(), text::percent);
-        format!("{cost} as well, with accuracy {} against {}", percent(*accuracy), percent(better.accuracy_millis))
-    } else if better.accuracy_millis == *accuracy && better.memory_bytes < *memory {
-        format!("{cost} as well, with {} of memory against {}", text::bytes(*memory), text::bytes(better.memory_bytes))
-    } else {
-        format!("{cost} as well, and {} serves already", chosen.name())
-    }
+    from_fn(move |f| {
+        if told != other {
+            write!(f, "{cost} against {}", text::cost(other))
+        } else if candidate.cost_millis != chosen.cost_millis {
+            write!(f, "{} against {} thousandths of a point/h", candidate.cost_millis, chosen.cost_millis)
+        } else if better.accuracy_millis > *accuracy {
+            write!(f, "{cost} as well, with accuracy ")?;
+            match accuracy {
+                Some(accuracy) => write!(f, "{}", text::percent(*accuracy))?,
+                None => f.write_str("unknown")?,
+            }
+            write!(f, " against {}", text::percent(better.accuracy_millis.unwrap_or(0)))
+        } else if better.accuracy_millis == *accuracy && better.memory_bytes < *memory {
+            let (memory, better) = (text::bytes(*memory), text::bytes(better.memory_bytes));
+            write!(f, "{cost} as well, with {memory} of memory against {better}")
+        } else {
+            write!(f, "{cost} as well, and {} serves already", chosen.name())
+        }
+    })
 }

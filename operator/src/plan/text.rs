@@ -1,7 +1,9 @@
-//! Numbers as people read them: two digits, so that jitter does not change a sentence.
+//! Numbers as people read them: two digits, so that jitter does not change a sentence. They are written into the sentence that
+//! tells them: a fleet's plan has millions.
 
 use super::{AS_PREDICTED, ModelName, Node};
 use sconce_api::{Operator, Requirement, Tier};
+use std::fmt::{Arguments, Display, Write as _, from_fn};
 
 /// Rounds to two digits, half up.
 pub fn two_digits(number: u64) -> u64 {
@@ -20,41 +22,49 @@ fn unit_of_second_digit(number: u64) -> u64 {
 }
 
 /// `0.36 ms`, `4.2 ms`, `41 ms`, `1.2 s`.
-pub fn time(us: u64) -> String {
+pub fn time(us: u64) -> impl Display {
     let us = two_digits(us);
-    if us < 1_000_000 { format!("{} ms", decimal(us, 1_000)) } else { format!("{} s", decimal(us, 1_000_000)) }
+    let (unit, name) = if us < 1_000_000 { (1_000, "ms") } else { (1_000_000, "s") };
+    from_fn(move |f| write!(f, "{} {name}", decimal(us, unit)))
 }
 
 /// `90 s`, `5 min`, `4 h`: exact, as people set it.
-pub(super) fn seconds(seconds: u64) -> String {
-    match seconds {
-        hours if hours >= 7_200 && hours.is_multiple_of(3_600) => format!("{} h", hours / 3_600),
-        minutes if minutes >= 120 && minutes.is_multiple_of(60) => format!("{} min", minutes / 60),
-        seconds => format!("{seconds} s"),
-    }
+pub(super) fn seconds(seconds: u64) -> impl Display {
+    from_fn(move |f| match seconds {
+        hours if hours >= 7_200 && hours.is_multiple_of(3_600) => write!(f, "{} h", hours / 3_600),
+        minutes if minutes >= 120 && minutes.is_multiple_of(60) => write!(f, "{} min", minutes / 60),
+        seconds => write!(f, "{seconds} s"),
+    })
 }
 
-/// `0.36`, `4.2`, `41`: `number / unit` without trailing zeros.
-pub fn decimal(number: u64, unit: u64) -> String {
-    let places = unit.ilog10() as usize;
-    let text = format!("{}.{:0places$}", number / unit, number % unit);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+/// `0.36`, `4.2`, `41`: `number / unit`, a power of ten, without trailing zeros.
+pub fn decimal(number: u64, unit: u64) -> impl Display {
+    from_fn(move |f| {
+        let (mut rest, mut places) = (number % unit, unit.ilog10() as usize);
+        while places > 0 && rest.is_multiple_of(10) {
+            (rest, places) = (rest / 10, places - 1);
+        }
+        match places {
+            0 => write!(f, "{}", number / unit),
+            places => write!(f, "{}.{rest:0places$}", number / unit),
+        }
+    })
 }
 
 /// `3.3 KB`, `150 KB`, `2.8 MB`.
-pub(super) fn bytes(bytes: u64) -> String {
-    scaled(bytes, &["B", "KB", "MB", "GB"])
+pub(super) fn bytes(bytes: u64) -> impl Display {
+    scaled(bytes, ["B", "KB", "MB", "GB"])
 }
 
 /// `10 Mbit/s`.
-pub fn rate(bits_per_second: u64) -> String {
-    scaled(bits_per_second, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s"])
+pub fn rate(bits_per_second: u64) -> impl Display {
+    scaled(bits_per_second, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"])
 }
 
-fn scaled(number: u64, names: &[&str]) -> String {
+fn scaled(number: u64, names: [&'static str; 4]) -> impl Display {
     let number = two_digits(number);
     let step = (number.checked_ilog10().unwrap_or(0) as usize / 3).min(names.len() - 1);
-    format!("{} {}", decimal(number, 1_000_u64.pow(step as u32)), names[step])
+    from_fn(move |f| write!(f, "{} {}", decimal(number, 1_000_u64.pow(step as u32)), names[step]))
 }
 
 /// `edge/int8 on gw-a`, `cloud/int8`.
@@ -67,28 +77,31 @@ pub fn place(tier: Tier, node: Option<&str>, variant: &str) -> String {
 }
 
 /// `27 Mi`, rounded up: what is needed.
-pub(super) fn mebibytes_up(bytes: u64) -> String {
-    format!("{} Mi", bytes.div_ceil(1 << 20))
+pub(super) fn mebibytes_up(bytes: u64) -> impl Display {
+    from_fn(move |f| write!(f, "{} Mi", bytes.div_ceil(1 << 20)))
 }
 
 /// `27 Mi`, rounded down: what is there.
-pub(super) fn mebibytes_down(bytes: u64) -> String {
-    format!("{} Mi", bytes >> 20)
+pub(super) fn mebibytes_down(bytes: u64) -> impl Display {
+    from_fn(move |f| write!(f, "{} Mi", bytes >> 20))
 }
 
 /// `97.5%`.
-pub(super) fn percent(millis: u64) -> String {
-    format!("{}%", decimal(millis, 1_000))
+pub(super) fn percent(millis: u64) -> impl Display {
+    from_fn(move |f| write!(f, "{}%", decimal(millis, 1_000)))
 }
 
 /// `23 points/h`, from thousandths.
-pub fn cost(millis: u64) -> String {
-    format!("{} points/h", decimal(two_digits(millis), 1_000))
+pub fn cost(millis: u64) -> impl Display {
+    from_fn(move |f| write!(f, "{} points/h", decimal(two_digits(millis), 1_000)))
 }
 
 /// ` ×1.4 as measured`; nothing where predictions are right.
-pub(super) fn corrected(percent: u64) -> String {
-    if percent == AS_PREDICTED { String::new() } else { format!(" ×{} as measured", decimal(percent, 100)) }
+pub(super) fn corrected(percent: u64) -> impl Display {
+    from_fn(move |f| match percent {
+        AS_PREDICTED => Ok(()),
+        percent => write!(f, " ×{} as measured", decimal(percent, 100)),
+    })
 }
 
 /// `1,280`.
@@ -128,26 +141,36 @@ impl std::fmt::Display for ModelName {
 pub(super) const REJECTION: usize = 256;
 pub(super) const CONDITION: usize = 512;
 
-/// Cuts a sentence that is longer than `limit` characters.
-pub(super) fn short(text: &str, limit: usize) -> String {
-    if text.chars().count() <= limit {
-        return text.to_owned();
+/// What most sentences take.
+const USUAL: usize = 160;
+
+/// A sentence, cut where it is longer than `limit` characters.
+pub(super) fn short(sentence: Arguments<'_>, limit: usize) -> String {
+    let mut text = String::with_capacity(USUAL);
+    // Strings take all that is written; and so does whoever writes no error of its own.
+    let _ = text.write_fmt(sentence);
+    if text.len() > limit && text.chars().count() > limit {
+        text = text.chars().take(limit - 1).chain(['…']).collect();
     }
-    text.chars().take(limit - 1).chain(['…']).collect()
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn texts<T: Display, const N: usize>(numbers: [T; N]) -> [String; N] {
+        numbers.map(|number| number.to_string())
+    }
+
     #[test]
     fn numbers_have_two_digits_and_a_unit() {
-        assert_eq!([time(0), time(7), time(357), time(1_000)], ["0 ms", "0.007 ms", "0.36 ms", "1 ms"]);
-        assert_eq!([time(4_249), time(40_600), time(119_900), time(1_240_000)], ["4.2 ms", "41 ms", "120 ms", "1.2 s"]);
-        assert_eq!([bytes(96), bytes(3_300), bytes(150_000), bytes(2_770_000)], ["96 B", "3.3 KB", "150 KB", "2.8 MB"]);
-        assert_eq!([rate(10_000_000), rate(512_000)], ["10 Mbit/s", "510 kbit/s"]);
-        assert_eq!([percent(97_000), percent(97_500)], ["97%", "97.5%"]);
-        assert_eq!([cost(22_637), cost(350)], ["23 points/h", "0.35 points/h"]);
+        assert_eq!(texts([0, 7, 357, 1_000].map(time)), ["0 ms", "0.007 ms", "0.36 ms", "1 ms"]);
+        assert_eq!(texts([4_249, 40_600, 119_900, 1_240_000].map(time)), ["4.2 ms", "41 ms", "120 ms", "1.2 s"]);
+        assert_eq!(texts([96, 3_300, 150_000, 2_770_000].map(bytes)), ["96 B", "3.3 KB", "150 KB", "2.8 MB"]);
+        assert_eq!(texts([10_000_000, 512_000].map(rate)), ["10 Mbit/s", "510 kbit/s"]);
+        assert_eq!(texts([97_000, 97_500].map(percent)), ["97%", "97.5%"]);
+        assert_eq!(texts([22_637, 350].map(cost)), ["23 points/h", "0.35 points/h"]);
         assert_eq!([count(0), count(999), count(5_760), count(1_234_567)], ["0", "999", "5,760", "1,234,567"]);
     }
 
@@ -160,6 +183,12 @@ mod tests {
     fn rounding_never_overflows() {
         two_digits(u64::MAX);
         two_digits_up(u64::MAX);
-        time(u64::MAX);
+        assert_eq!(time(u64::MAX).to_string(), "18000000000000 s");
+    }
+
+    #[test]
+    fn a_sentence_is_cut_between_characters() {
+        assert_eq!(short(format_args!("×××"), 3), "×××");
+        assert_eq!(short(format_args!("××××"), 3), "××…");
     }
 }

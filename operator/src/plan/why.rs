@@ -4,6 +4,7 @@
 use super::filter::Candidate;
 use super::{AS_PREDICTED, Link, Model, ModelName, Prediction, Resources, predict, text};
 use sconce_api::{Basis, Reason, Requirement};
+use std::fmt::{self, Display, Formatter, from_fn};
 
 /// The first filter that a place fails, whatever the model's speed there.
 #[derive(Clone, Copy, Debug)]
@@ -98,45 +99,52 @@ impl Failure<'_> {
         }
     }
 
-    pub fn message(&self) -> String {
-        let lacks = |needs: String, node: &str, has: String, others: bool| {
-            format!("needs {needs}, {node} has {has} left{}", if others { " by other models" } else { "" })
+    pub fn message(&self) -> impl Display {
+        from_fn(move |f| self.write(f))
+    }
+
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let lacks = |f: &mut Formatter<'_>, needs: &dyn Display, node: &str, has: &dyn Display, others: bool| {
+            write!(f, "needs {needs}, {node} has {has} left{}", if others { " by other models" } else { "" })
         };
         match *self {
             Self::Held { reason: Reason::Suspended } => {
-                "the model is suspended; nothing new comes until it is not".into()
+                f.write_str("the model is suspended; nothing new comes until it is not")
             }
-            Self::Held { .. } => "the site is paused; nothing new comes until it is not".into(),
-            Self::Excluded { what } => what.to_owned(),
-            Self::NotReady { node } => format!("{node} is not Ready"),
-            Self::Leaving { node } => format!("{node} is cordoned or about to leave"),
-            Self::Lacks { node, requirement } => format!("{node} lacks {}", text::requirement(requirement)),
-            Self::NoOffer { message, .. } => message.to_owned(),
+            Self::Held { .. } => f.write_str("the site is paused; nothing new comes until it is not"),
+            Self::Excluded { what } => f.write_str(what),
+            Self::NotReady { node } => write!(f, "{node} is not Ready"),
+            Self::Leaving { node } => write!(f, "{node} is cordoned or about to leave"),
+            Self::Lacks { node, requirement } => write!(f, "{node} lacks {}", text::requirement(requirement)),
+            Self::NoOffer { message, .. } => f.write_str(message),
             Self::BelowFloor { variant, accuracy_millis, floor_millis } => {
-                format!("{variant} has {}, floor {}", text::percent(accuracy_millis), text::percent(floor_millis))
+                write!(f, "{variant} has {}, floor {}", text::percent(accuracy_millis), text::percent(floor_millis))
             }
             Self::NotEvaluated { variant, floor_millis } => {
-                format!("{variant} was never evaluated, floor {}", text::percent(floor_millis))
+                write!(f, "{variant} was never evaluated, floor {}", text::percent(floor_millis))
             }
             Self::NoMemory { node, needs, has, others } => {
-                lacks(text::mebibytes_up(needs), node, text::mebibytes_down(has), others)
+                lacks(f, &text::mebibytes_up(needs), node, &text::mebibytes_down(has), others)
             }
-            Self::NoCpu { node, needs, has, others } => lacks(format!("{needs} m"), node, format!("{has} m"), others),
+            Self::NoCpu { node, needs, has, others } => {
+                lacks(f, &format_args!("{needs} m"), node, &format_args!("{has} m"), others)
+            }
             Self::NoStore { node, needs, has } => {
-                format!("needs {}, the disk of {node} has {}", text::mebibytes_up(needs), text::mebibytes_down(has))
+                let (needs, has) = (text::mebibytes_up(needs), text::mebibytes_down(has));
+                write!(f, "needs {needs}, the disk of {node} has {has}")
             }
             Self::NoShare { node, share_millis, needs, has } => {
-                let both = |amount: Resources, memory: fn(u64) -> String| {
-                    format!("{} m and {}", amount.cpu_millis, memory(amount.memory_bytes))
-                };
-                let (needs, has) = (both(needs, text::mebibytes_up), both(has, text::mebibytes_down));
-                format!("needs {needs}; {} of {node} (limits.maxShare) leave {has}", text::percent(share_millis))
+                let needed = (needs.cpu_millis, text::mebibytes_up(needs.memory_bytes));
+                let left = (has.cpu_millis, text::mebibytes_down(has.memory_bytes));
+                let share = text::percent(share_millis);
+                write!(f, "needs {} m and {}; {share} of {node} (limits.maxShare) leave ", needed.0, needed.1)?;
+                write!(f, "{} m and {}", left.0, left.1)
             }
             Self::Displaced { node, by, priority } => {
-                format!("{} (priority {priority}) took the room on {node}", by.name)
+                write!(f, "{} (priority {priority}) took the room on {node}", by.name)
             }
-            Self::NoSpeedOfNode { node } => format!("the agent of {node} has not reported its speed yet"),
-            Self::NoSpeedOfClass { class } => format!("no speed is known of class {class}"),
+            Self::NoSpeedOfNode { node } => write!(f, "the agent of {node} has not reported its speed yet"),
+            Self::NoSpeedOfClass { class } => write!(f, "no speed is known of class {class}"),
         }
     }
 }
@@ -195,63 +203,77 @@ impl Slow {
         }
     }
 
-    pub fn message(self, model: &Model, at: &Link, candidate: &Candidate<'_>) -> String {
+    pub fn message(self, model: &Model, at: &Link, candidate: &Candidate<'_>) -> impl Display {
+        from_fn(move |f| {
+            self.write(f, model, at, candidate)?;
+            match self {
+                Self::Overloaded { .. } | Self::Missed { .. } | Self::Left { .. } => Ok(()),
+                _ => {
+                    let least = text::two_digits_up(candidate.least_budget_us());
+                    write!(f, "; would fit from a budget of {}", text::time(least))
+                }
+            }
+        })
+    }
+
+    fn write(self, f: &mut Formatter<'_>, model: &Model, at: &Link, candidate: &Candidate<'_>) -> fmt::Result {
         let Prediction { link, transfer, queue, compute, p99_us, bound_us, basis } = &candidate.prediction;
         let budget = text::time(model.budget_us);
-        let what = match self {
+        match self {
             Self::Link => {
-                let basis = match link.basis {
-                    Basis::Measured => format!("Measured, {} probes", text::count(text::two_digits(at.samples))),
-                    basis => basis.to_string(),
-                };
-                format!("round trip p99 {} alone exceeds the budget of {budget} ({basis})", text::time(link.p99_us))
+                write!(f, "round trip p99 {} alone exceeds the budget of {budget} (", text::time(link.p99_us))?;
+                match link.basis {
+                    Basis::Measured => write!(f, "Measured, {} probes)", text::count(text::two_digits(at.samples))),
+                    basis => write!(f, "{basis})"),
+                }
             }
-            Self::Transfer => format!(
+            Self::Transfer => write!(
+                f,
                 "{} at {} takes {} of {budget} ({})",
                 text::bytes(model.request_bytes.saturating_add(model.response_bytes)),
                 text::rate(at.uplink_bits_per_second),
                 text::time(transfer.p99_us),
                 transfer.basis
             ),
-            Self::Service => format!(
+            Self::Service => write!(
+                f,
                 "computing p99 {} alone exceeds the budget of {budget} ({})",
                 text::time(compute.p99_us),
                 compute.basis
             ),
-            Self::Overloaded { busy_ppm } => {
-                return format!(
-                    "{} replicas would be {} busy at a peak of {} of {} req/s, limit 70% ({})",
-                    candidate.replicas,
-                    text::percent(text::two_digits(busy_ppm / 10)),
-                    text::percent(model.peak_factor_millis),
-                    text::count(model.requests_per_second),
-                    compute.basis
-                );
-            }
+            Self::Overloaded { busy_ppm } => write!(
+                f,
+                "{} replicas would be {} busy at a peak of {} of {} req/s, limit 70% ({})",
+                candidate.replicas,
+                text::percent(text::two_digits(busy_ppm / 10)),
+                text::percent(model.peak_factor_millis),
+                text::count(model.requests_per_second),
+                compute.basis
+            ),
             Self::Missed { p99_us: Some(waited) } => {
-                return format!("clients have waited {} (p99) of {budget} for too long", text::time(waited));
+                write!(f, "clients have waited {} (p99) of {budget} for too long", text::time(waited))
             }
-            Self::Missed { p99_us: None } => return "too many requests have failed there for too long".into(),
+            Self::Missed { p99_us: None } => f.write_str("too many requests have failed there for too long"),
             Self::Left { seconds } => {
-                return format!("held: left less than {} ago, four times the fleet's settle", text::seconds(seconds));
+                write!(f, "held: left less than {} ago, four times the fleet's settle", text::seconds(seconds))
             }
             Self::Sum => {
-                let (sum, margin) = match basis {
-                    Basis::Measured => (format!("p99 {}", text::time(*p99_us)), "a tenth"),
-                    _ => (format!("bound {}", text::time(*bound_us)), "half"),
+                let (sum, us, margin) = match basis {
+                    Basis::Measured => ("p99", *p99_us, "a tenth"),
+                    _ => ("bound", *bound_us, "half"),
                 };
-                let corrected = text::corrected(candidate.percent);
-                format!(
-                    "{sum}{corrected} (link {}, transfer {}, queue {}, compute {}; {basis}) with a margin of {margin} exceeds the \
+                write!(
+                    f,
+                    "{sum} {}{} (link {}, transfer {}, queue {}, compute {}; {basis}) with a margin of {margin} exceeds the \
                      budget of {budget}",
+                    text::time(us),
+                    text::corrected(candidate.percent),
                     text::time(link.p99_us),
                     text::time(transfer.p99_us),
                     text::time(queue.p99_us),
                     text::time(compute.p99_us)
                 )
             }
-        };
-        let least = candidate.least_budget_us();
-        format!("{what}; would fit from a budget of {}", text::time(text::two_digits_up(least)))
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::{
     observed_percent, text,
 };
 use sconce_api::{Reason, Tier, TierChoice};
+use std::fmt::from_fn;
 
 /// Most rejections that a decision carries.
 pub(super) const MOST_REJECTED: usize = 8;
@@ -73,20 +74,23 @@ fn placement(
         }
     };
     let prediction = &chosen.prediction;
-    let by = model.overridden_by.as_ref().map_or_else(String::new, |name| format!(" by override {name}"));
-    let message = format!(
-        "{} at {}: p99 {}, bound {} of {}{by} (link {}, transfer {}, queue {}, compute {}; {}), {}{because}",
-        chosen.name(),
-        snapshot.site,
-        chosen.p99(),
-        text::time(prediction.bound_us),
-        text::time(model.budget_us),
-        text::time(prediction.link.p99_us),
-        text::time(prediction.transfer.p99_us),
-        text::time(prediction.queue.p99_us),
-        text::time(prediction.compute.p99_us),
-        prediction.basis,
-        text::cost(chosen.cost_millis),
+    let by = from_fn(|f| model.overridden_by.iter().try_for_each(|name| write!(f, " by override {name}")));
+    let message = text::short(
+        format_args!(
+            "{} at {}: p99 {}, bound {} of {}{by} (link {}, transfer {}, queue {}, compute {}; {}), {}{because}",
+            chosen.name(),
+            snapshot.site,
+            chosen.p99(),
+            text::time(prediction.bound_us),
+            text::time(model.budget_us),
+            text::time(prediction.link.p99_us),
+            text::time(prediction.transfer.p99_us),
+            text::time(prediction.queue.p99_us),
+            text::time(prediction.compute.p99_us),
+            prediction.basis,
+            text::cost(chosen.cost_millis),
+        ),
+        text::CONDITION,
     );
     Placement {
         model: model.name.clone(),
@@ -99,7 +103,7 @@ fn placement(
         request: chosen.request,
         surge: left.get(chosen.index).is_none_or(|left| fits(chosen.request, *left)),
         reason,
-        message: text::short(&message, text::CONDITION),
+        message,
         predicted: Some(chosen.prediction.clone()),
         budget_us: model.budget_us,
         cost_millis: Some(chosen.cost_millis),
@@ -191,8 +195,8 @@ fn sentence(start: &str, rejected: &[Rejected], no_variant: bool) -> String {
             parts.push(part);
         }
     }
-    let message = if parts.is_empty() { start.to_owned() } else { format!("{start}: {}", parts.join("; ")) };
-    text::short(&message, text::CONDITION)
+    let colon = if parts.is_empty() { "" } else { ": " };
+    text::short(format_args!("{start}{colon}{}", parts.join("; ")), text::CONDITION)
 }
 
 /// The others first, then what failed earlier filters. At most 8.
@@ -202,7 +206,7 @@ fn ranked(mut others: Vec<Rejected>, failed: &[Failed<'_>]) -> Vec<Rejected> {
     let told = |failed: &Failed<'_>| Rejected {
         candidate: failed.name(),
         reason: failed.failure.reason(),
-        message: text::short(&failed.failure.message(), text::REJECTION),
+        message: text::short(format_args!("{}", failed.failure.message()), text::REJECTION),
     };
     let room = MOST_REJECTED.saturating_sub(others.len());
     others.extend(failed.into_iter().take(room).map(told));

@@ -149,6 +149,22 @@ fn what_is_missed_does_not_go_back_too_soon_nor_to_a_slowed_neighbour() {
     assert_eq!(place, CLOUD);
 }
 
+/// Once it had no place, what its clients had waited would be forgotten: it would come again, and the other go.
+#[test]
+fn who_misses_its_budget_makes_no_room_for_who_would_miss_it_too() {
+    let left = Some(Left { tier: Tier::Cloud, node: None, variant: "f32".into() });
+    let missed =
+        History { since: 900, left, missed_since: Some(900), measured_p99_us: Some(26_000), better_since: None };
+    let late = |name: &str| model(name).budget_ms(1).tier(TierChoice::Edge).memory(2_000);
+    let scene = |other: Model| at_edge(model("digits").memory(1_900)).history(missed.clone()).model(other);
+    let (place, reason, _, snapshot) = scene(late("late")).replanned(1_000);
+    assert_eq!((place.as_str(), reason), (EDGE, BestEffort));
+    assert_eq!(plan_site(&snapshot).unplaced[0].reason, NoCapacity);
+    // The more important one comes first, though it is late.
+    let plan = plan_site(&scene(Model { priority: 1, ..late("late") }));
+    assert_eq!((plan.place("late").as_str(), plan.unplaced[0].model.name.as_str()), (EDGE, "digits"));
+}
+
 #[test]
 fn predictions_are_corrected_by_what_others_measured_but_no_home_is_given_up_for_it() {
     let mut ratios = Ratios::default();
