@@ -211,19 +211,23 @@ impl Body for Gru<'_> {
                 let state = &mut state[at..hidden.min(at + LANES)];
                 let gate = |gate| step.read(isa, (3, hidden), row, gate, at);
                 let (r, z, n) = (gate(0), gate(1), gate(2));
-                let after = gru_of(isa, [r.0, z.0, n.0], [r.1, z.1, n.1], isa.read(state, 0.0));
-                isa.write(after, state);
+                let open = [open(isa, r.0, r.1), open(isa, z.0, z.1)];
+                isa.write(pass(isa, open, n.0, n.1, isa.read(state, 0.0)), state);
             }
         }
     }
 }
 
-/// The states of sixteen units, of what the input and what the state before gives to each gate.
+/// How far sixteen of a GRU's first two gates are open.
 #[inline(always)]
-pub(crate) fn gru_of<I: Isa>(isa: I, inputs: [I::F; 3], recurrent: [I::F; 3], before: I::F) -> I::F {
-    let r = sigmoid(isa, isa.add(inputs[0], recurrent[0]));
-    let z = sigmoid(isa, isa.add(inputs[1], recurrent[1]));
-    let n = tanh(isa, isa.fma(r, recurrent[2], inputs[2]));
+pub(crate) fn open<I: Isa>(isa: I, input: I::F, recurrent: I::F) -> I::F {
+    sigmoid(isa, isa.add(input, recurrent))
+}
+
+/// The states of sixteen units, by these gates.
+#[inline(always)]
+pub(crate) fn pass<I: Isa>(isa: I, [r, z]: [I::F; 2], input: I::F, recurrent: I::F, before: I::F) -> I::F {
+    let n = tanh(isa, isa.fma(r, recurrent, input));
     isa.fma(z, isa.sub(before, n), n)
 }
 

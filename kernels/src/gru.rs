@@ -197,18 +197,25 @@ impl<W: Stored> Step<'_, W> {
         for b in 0..B {
             let (unit, bias) = ((block + b) * LANES, &self.bias[block + b]);
             let n = if WHOLE { LANES } else { LANES.min(units - unit) };
+            // In two passes: each alone is so short that the CPU has several rows under way.
             for r in 0..R {
-                let (mut inputs, mut recurrent) = ([isa.splat(0.0); GATES], [isa.splat(0.0); GATES]);
-                for gate in 0..GATES {
+                for gate in 0..2 {
+                    let product = &mut products[r][b][gate];
+                    let recurrent = isa.add(isa.load(product), isa.load(&bias[gate]));
                     // SAFETY: each row has so many values of each gate.
-                    let of_gate = unsafe { part(self.inputs, (row + r) * stride + gate * units + unit, n) };
-                    inputs[gate] = isa.read(of_gate, 0.0);
-                    recurrent[gate] = isa.add(isa.load(&products[r][b][gate]), isa.load(&bias[gate]));
+                    let input = unsafe { part(self.inputs, (row + r) * stride + gate * units + unit, n) };
+                    isa.store(gates::open(isa, isa.read(input, 0.0), recurrent), product);
                 }
+            }
+            for r in 0..R {
+                let [reset, update, product] = &products[r][b];
+                let recurrent = isa.add(isa.load(product), isa.load(&bias[2]));
                 let at = (row + r) * units + unit;
-                // SAFETY: the row is there, with so many units.
-                let before = isa.read(unsafe { part(self.from, at, n) }, 0.0);
-                let after = gates::gru_of(isa, inputs, recurrent, before);
+                // SAFETY: the row is there, with so many units, and so many values of each gate.
+                let (input, before) =
+                    unsafe { (part(self.inputs, (row + r) * stride + 2 * units + unit, n), part(self.from, at, n)) };
+                let open = [isa.load(reset), isa.load(update)];
+                let after = gates::pass(isa, open, isa.read(input, 0.0), recurrent, isa.read(before, 0.0));
                 // SAFETY: as above; these units are this body's alone.
                 isa.write(after, unsafe { self.to.part(at..at + n) });
             }
