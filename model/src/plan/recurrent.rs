@@ -27,8 +27,8 @@ pub(super) struct Direction {
 }
 
 impl Recurrence {
-    /// Numbers that a run needs for one row beside what it reads and leaves: a state, a cell, and their products; and bytes for a
-    /// state, if those are multiplied. It stays f32 where it is remembered.
+    /// Numbers that a run needs for one row beside what it reads and leaves: a state, a cell or the state after a step, and
+    /// their products; and bytes for a state, if those are multiplied. It stays f32 where it is remembered.
     pub(super) fn work(&self) -> (usize, usize) {
         let is_of_bytes = self.directions[0].product.input().is_some();
         (self.units * (2 + self.cell.gates()), if is_of_bytes { self.units } else { 0 })
