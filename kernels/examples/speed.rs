@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
-use sconce_kernels::gates::{Step, gru};
+use sconce_kernels::gates::{self, Step};
 use sconce_kernels::gemm::{Factors, gemm, gemm_i8};
+use sconce_kernels::gru::{self, Gru};
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, pool};
 use sconce_kernels::quantise::{Scaling, quantise_dynamic};
@@ -106,19 +107,22 @@ fn recurrent(cpu: Cpu<'_>, line: &Line<'_>) {
         line(&format!("GRU projection 100 x {width} -> 384"), 2 * steps * width * 384, &mut || {
             gemm(cpu, Rows::dense(&xs, width), &input, Epilogue::default(), &mut projected);
         });
-        let (mut state, mut products) = (vec![0.0; hidden], vec![0.0; 384]);
-        for (name, weights) in
-            [("f32", Packed::f32(384, hidden, recurrent)), ("f16", Packed::f16(384, hidden, recurrent))]
-        {
-            line(&format!("GRU 100 steps 128 -> 384 and gates {name}"), 2 * steps * hidden * 384, &mut || {
-                state.fill(0.0);
-                for step in 0..steps {
-                    gemm(cpu, Rows::dense(&state, hidden), &weights, Epilogue::default(), &mut products);
-                    let step = Step { inputs: &projected[step * 384..], stride: 384, recurrent: &products };
-                    gru(cpu.isa, step, hidden, &mut state);
-                }
-            });
+        for (name, halved) in [("f32", false), ("f16", true)] {
+            let by = Gru::new(hidden, halved, recurrent, &[0.1; 384]);
+            for rows in [1, 8] {
+                let mut states = [vec![0.0; rows * hidden], vec![0.0; rows * hidden]];
+                let xs: Vec<f32> = projected.iter().copied().cycle().take(rows * projected.len()).collect();
+                let flops = 2 * steps * rows * hidden * 384;
+                line(&format!("GRU 100 steps 128 -> 384 and gates {name}, batch {rows}"), flops, &mut || {
+                    for step in 0..steps {
+                        let [before, after] = &mut states;
+                        gru::step(cpu, &by, (&xs[step * 384..], steps * 384), step % 2 > 0, before, after);
+                        states.swap(0, 1);
+                    }
+                });
+            }
         }
+        let (mut state, mut products) = (vec![0.0; hidden], vec![0.0; 384]);
         let weights = PackedI8::quantise(384, 1, hidden, recurrent);
         let mut bytes = vec![0; hidden];
         line("GRU 100 steps 128 -> 384 and gates i8", 2 * steps * hidden * 384, &mut || {
@@ -127,7 +131,7 @@ fn recurrent(cpu: Cpu<'_>, line: &Line<'_>) {
                 let Some(scaling) = quantise_dynamic(cpu.isa, &state, &mut bytes) else { return };
                 gemm_i8(cpu, Rows::dense(&bytes, hidden), scaling, &weights, Epilogue::default(), &mut products);
                 let step = Step { inputs: &projected[step * 384..], stride: 384, recurrent: &products };
-                gru(cpu.isa, step, hidden, &mut state);
+                gates::gru(cpu.isa, step, hidden, &mut state);
             }
         });
     }

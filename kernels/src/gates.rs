@@ -4,7 +4,7 @@
 //! and half of that for each sixteen values of a row that is long.
 
 use crate::IsaToken;
-use crate::isa::{Body, Isa, LANES};
+use crate::isa::{Body, Isa, LANES, times_pow2};
 
 /// A function of each value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +98,15 @@ pub fn rnn(isa: IsaToken, step: Step<'_>, hidden: usize, state: &mut [f32]) {
 
 #[inline(always)]
 fn exp<I: Isa>(isa: I, x: I::F) -> I::F {
+    let (y, n) = exp_of(isa, x);
+    times_pow2(isa, y, n)
+}
+
+/// The exponential as `(y, n)`: `y · 2ⁿ`.
+#[inline(always)]
+fn exp_of<I: Isa>(isa: I, x: I::F) -> (I::F, I::F) {
     // From the lower bound on the last factor is 0; at the upper one the product overflows.
-    let x = isa.min(isa.max(x, isa.splat(-87.68)), isa.splat(89.0));
+    let x = isa.at_most(isa.at_least(x, isa.splat(-87.68)), isa.splat(89.0));
     let n = isa.round(isa.mul(x, isa.splat(std::f32::consts::LOG2_E)));
     // ln 2 in two parts, the first with so few bits that its product with `n` is exact (Cephes, as are the coefficients).
     let r = isa.fma(n, isa.splat(-0.693_359_4), x);
@@ -108,23 +115,21 @@ fn exp<I: Isa>(isa: I, x: I::F) -> I::F {
     for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = isa.fma(p, r, isa.splat(c));
     }
-    let y = isa.add(isa.fma(p, isa.mul(r, r), r), isa.splat(1.0));
-    // In two steps, for 2¹²⁸ is no `f32`.
-    let half = isa.mul(y, isa.pow2(isa.sub(n, isa.splat(1.0))));
-    isa.add(half, half)
+    (isa.add(isa.fma(p, isa.mul(r, r), r), isa.splat(1.0)), n)
 }
 
 #[inline(always)]
 fn sigmoid<I: Isa>(isa: I, x: I::F) -> I::F {
     let one = isa.splat(1.0);
-    isa.div(one, isa.add(one, exp(isa, isa.sub(isa.splat(0.0), x))))
+    let (y, n) = exp_of(isa, isa.sub(isa.splat(0.0), x));
+    isa.div(one, isa.add(one, isa.times_pow2(y, n)))
 }
 
 /// A quotient of polynomials (Eigen's), within 4 ulp also near 0, where `1 - 2 / (1 + exp(2x))` loses all digits.
 #[inline(always)]
 fn tanh<I: Isa>(isa: I, x: I::F) -> I::F {
     let end = 7.905_311;
-    let x = isa.min(isa.max(x, isa.splat(-end)), isa.splat(end));
+    let x = isa.at_most(isa.at_least(x, isa.splat(-end)), isa.splat(end));
     let square = isa.mul(x, x);
     let mut p = isa.splat(-2.760_768_5e-16);
     for c in [2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_5e-3] {
@@ -204,17 +209,26 @@ impl Body for Gru<'_> {
         for (row, state) in state.chunks_mut(hidden).enumerate() {
             for at in (0..hidden).step_by(LANES) {
                 let state = &mut state[at..hidden.min(at + LANES)];
-                let (input, recurrent) = step.read(isa, (3, hidden), row, 0, at);
-                let r = sigmoid(isa, isa.add(input, recurrent));
-                let (input, recurrent) = step.read(isa, (3, hidden), row, 1, at);
-                let z = sigmoid(isa, isa.add(input, recurrent));
-                let (input, recurrent) = step.read(isa, (3, hidden), row, 2, at);
-                let n = tanh(isa, isa.fma(r, recurrent, input));
-                let h = isa.read(state, 0.0);
-                isa.write(isa.fma(z, isa.sub(h, n), n), state);
+                let gate = |gate| step.read(isa, (3, hidden), row, gate, at);
+                let (r, z, n) = (gate(0), gate(1), gate(2));
+                let open = [open(isa, r.0, r.1), open(isa, z.0, z.1)];
+                isa.write(pass(isa, open, n.0, n.1, isa.read(state, 0.0)), state);
             }
         }
     }
+}
+
+/// How far sixteen of a GRU's first two gates are open.
+#[inline(always)]
+pub(crate) fn open<I: Isa>(isa: I, input: I::F, recurrent: I::F) -> I::F {
+    sigmoid(isa, isa.add(input, recurrent))
+}
+
+/// The states of sixteen units, by these gates.
+#[inline(always)]
+pub(crate) fn pass<I: Isa>(isa: I, [r, z]: [I::F; 2], input: I::F, recurrent: I::F, before: I::F) -> I::F {
+    let n = tanh(isa, isa.fma(r, recurrent, input));
+    isa.fma(z, isa.sub(before, n), n)
 }
 
 struct Lstm<'a> {

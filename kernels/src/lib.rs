@@ -10,6 +10,7 @@ pub mod depthwise;
 pub mod epilogue;
 pub mod gates;
 pub mod gemm;
+pub mod gru;
 pub mod half;
 pub mod isa;
 pub mod matmul;

@@ -56,13 +56,15 @@ impl Body for Turn<'_> {
                         unsafe {
                             let from = from.as_ptr().add(start + row * columns + column);
                             let to = to.add(start + column * rows + row);
+                            let mut lines = [[0.0; LANES]; LANES];
                             let mut square = [isa.splat(0.0); LANES];
                             for line in 0..LANES {
                                 square[line] = isa.load(&*from.add(line * columns).cast());
                             }
                             let square = isa.turn(square);
                             for line in 0..LANES {
-                                isa.store(square[line], &mut *to.add(line * rows).cast());
+                                isa.store(square[line], &mut lines[line]);
+                                to.add(line * rows).copy_from_nonoverlapping(lines[line].as_ptr(), LANES);
                             }
                         }
                         continue;
@@ -70,7 +72,7 @@ impl Body for Turn<'_> {
                     for row in row..rows.min(row + LANES) {
                         for column in column..columns.min(column + LANES) {
                             // SAFETY: both are inside the matrix.
-                            unsafe { *to.add(start + column * rows + row) = from[start + row * columns + column] };
+                            unsafe { to.add(start + column * rows + row).write(from[start + row * columns + column]) };
                         }
                     }
                 }

@@ -182,14 +182,9 @@ pub fn convolve<'a>(
     let (values, products) = work.split_at_mut(PLACES * strides[0]);
     for first in (0..all).step_by(at_once) {
         let block = first..all.min(first + at_once);
-        let tiles = |vectors: usize, run: &(dyn Fn(Range<usize>) + Sync)| {
-            let part = TASK.div_ceil(vectors);
-            cpu.threads.run(block.len().div_ceil(part), &|task| {
-                run(first + task * part..block.end.min(first + (task + 1) * part));
-            });
-        };
+        let tiles = |channels, run: &(dyn Fn(_) + Sync)| split(cpu, block.clone(), channels, run);
         let (stride, shared) = (strides[0], Shared::new(values));
-        tiles(image.channels / LANES, &|tiles| {
+        tiles(image.channels, &|tiles| {
             cpu.isa.run(Bring {
                 of: &by.tiles,
                 xs,
@@ -201,11 +196,20 @@ pub fn convolve<'a>(
         });
         multiply(cpu, by, block.len(), values, products, strides);
         let (stride, products) = (strides[1], &*products);
-        tiles(output.channels / LANES, &|tiles| match out.only_floats() {
+        tiles(output.channels, &|tiles| match out.only_floats() {
             Some(out) => cpu.isa.run(Leave { of: &by.tiles, epilogue, tiles, first, products, stride, out }),
             None => cpu.isa.run(Leave { of: &by.tiles, epilogue, tiles, first, products, stride, out: out.ends() }),
         });
     }
+}
+
+/// Tiles, or what else is of so many channels, in parts for the threads.
+fn split(cpu: Cpu<'_>, all: Range<usize>, channels: usize, run: &(dyn Fn(Range<usize>) + Sync)) {
+    let part = TASK.div_ceil(channels / LANES);
+    cpu.threads.run(all.len().div_ceil(part), &|task| {
+        let first = all.start + task * part;
+        run(first..all.end.min(first + part));
+    });
 }
 
 /// The values of so many tiles with the weights, place by place.

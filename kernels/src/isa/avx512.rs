@@ -70,6 +70,7 @@ macro_rules! floats {
                 let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
             }
+            fn times_pow2(y: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(y, n) }
             fn to_u8(a: __m512) -> [u8; LANES] {
                 // 0 where `a` is NaN. What is too large for 32 bits becomes 2³¹, and that 255.
                 let kept = _mm512_max_ps(a, _mm512_setzero_ps());

@@ -51,6 +51,11 @@ pub(crate) trait Isa: Copy {
     fn round(self, a: Self::F) -> Self::F;
     /// 2ⁿ for whole `n` in -126..=127, and 0 for -127.
     fn pow2(self, n: Self::F) -> Self::F;
+    /// `y · 2ⁿ` for whole `n` in -126..=128 and `y` near 1. What is less than 2⁻¹²⁵ may be 0 instead.
+    #[inline(always)]
+    fn times_pow2(self, y: Self::F, n: Self::F) -> Self::F {
+        times_pow2(self, y, n)
+    }
     /// Whole numbers as bytes: what is less than 0 becomes 0, what is more than 255 becomes 255, and NaN becomes 0.
     fn to_u8(self, a: Self::F) -> [u8; LANES];
 
@@ -167,6 +172,13 @@ macro_rules! instructions {
 }
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use instructions;
+
+/// `y · 2ⁿ`, the same on all: 0 where `n` is -126. In two steps, for 2¹²⁸ is no `f32`.
+#[inline(always)]
+pub(crate) fn times_pow2<I: Isa>(isa: I, y: I::F, n: I::F) -> I::F {
+    let half = isa.mul(y, isa.pow2(isa.sub(n, isa.splat(1.0))));
+    isa.add(half, half)
+}
 
 /// A kernel, written once. `run` and what it calls must be `#[inline(always)]`: only so do they take on the instructions of the
 /// entry that they are called from.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::sums::Bring;
-use super::{BLOCK, PLACES, SIDE, STEP, TASK, Tiles, tiles};
+use super::{BLOCK, PLACES, SIDE, STEP, Tiles, split, tiles};
 use crate::Cpu;
 use crate::isa::{Body, Isa, LANES};
 use crate::threads::Shared;
@@ -50,18 +50,12 @@ pub fn gradient(cpu: Cpu<'_>, of: &Tiles, xs: &[f32], gradient: &[f32], work: &m
     let (values, slopes) = work.split_at_mut(PLACES * strides[0][0]);
     for first in (0..all).step_by(at_once) {
         let block = first..all.min(first + at_once);
-        let tiles = |vectors: usize, run: &(dyn Fn(Range<usize>) + Sync)| {
-            let part = TASK.div_ceil(vectors);
-            cpu.threads.run(block.len().div_ceil(part), &|task| {
-                run(first + task * part..block.end.min(first + (task + 1) * part));
-            });
-        };
         let shared = Shared::new(values);
-        tiles(channels / LANES, &|tiles| {
+        split(cpu, block.clone(), channels, &|tiles| {
             cpu.isa.run(Bring { of, xs, tiles, first, values: shared, strides: strides[0] });
         });
         let shared = Shared::new(slopes);
-        tiles(outputs / LANES, &|tiles| {
+        split(cpu, block.clone(), outputs, &|tiles| {
             cpu.isa.run(Spread { of, gradient, tiles, first, slopes: shared, strides: strides[1] });
         });
         let (values, slopes, shared) = (&*values, &*slopes, Shared::new(sums));
@@ -74,9 +68,8 @@ pub fn gradient(cpu: Cpu<'_>, of: &Tiles, xs: &[f32], gradient: &[f32], work: &m
             cpu.isa.run(Products { values, slopes, panels, tiles: block.len(), outputs, goes_on: first > 0, sums });
         });
     }
-    let (sums, shared, part) = (&*sums, Shared::new(out), TASK.div_ceil(outputs / LANES));
-    cpu.threads.run(channels.div_ceil(part), &|task| {
-        let channels = task * part..channels.min((task + 1) * part);
+    let (sums, shared) = (&*sums, Shared::new(out));
+    split(cpu, 0..channels, outputs, &|channels| {
         cpu.isa.run(Gather { sums, of_place: of_place(of), channels, outputs, out: shared });
     });
 }

@@ -16,6 +16,7 @@ use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gates::{self, Function, Step};
 use sconce_kernels::gemm::{Factors, gemm, gemm_i8, multiply};
+use sconce_kernels::gru::{self, Gru};
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, global_average, pool};
 use sconce_kernels::quantise::{Scaling, quantise, quantise_dynamic};
@@ -279,6 +280,35 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+
+    /// [`gates::gru`] and products are held against exact results; one pass over both gives the same bits.
+    #[test]
+    fn step_of_a_gru_is_its_products_and_gates(
+        rows in 0..20usize, units in prop_oneof![1..80usize, Just(96), Just(128)], gap in 0..5usize, is_f16: bool, seed: u64,
+    ) {
+        let random = &mut Random(seed);
+        let (outputs, stride) = (3 * units, 3 * units + gap);
+        let (weights, bias) = (random.floats(outputs * units, 0.5), random.floats(outputs, 1.0));
+        let weight = |output: usize, k: usize| weights[output * units + k];
+        let pack = if is_f16 { Packed::f16 } else { Packed::f32 };
+        let (packed, by) = (pack(outputs, units, weight), Gru::new(units, is_f16, weight, &bias));
+        // Of the last row no gap.
+        let inputs = Fenced::new(random.floats((rows * stride).saturating_sub(gap), 4.0));
+        let state = Fenced::new(random.floats(rows * units, 1.0));
+        let (inputs, state) = (inputs.inside(), state.inside());
+        let expected = everywhere_from(state, |cpu, ys| {
+            let mut recurrent = vec![0.0; rows * outputs];
+            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+            gemm(cpu, Rows::dense(state, units), &packed, epilogue, &mut recurrent);
+            gates::gru(cpu.isa, Step { inputs, stride, recurrent: &recurrent }, units, ys);
+        });
+        for backwards in [false, true] {
+            let got = everywhere(state.len(), f32::NAN, |cpu, ys| {
+                gru::step(cpu, &by, (inputs, stride), backwards, state, ys);
+            });
+            prop_assert_eq!(&got, &expected);
         }
     }
 

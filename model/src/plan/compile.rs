@@ -240,7 +240,11 @@ impl Compiler<'_> {
             let name = if layers == 1 { node.name.clone() } else { format!("{} layer {}", node.name, layer + 1) };
             let (mut directions, mut of_input) = (Vec::new(), Vec::new());
             for direction in recurrent.directions() {
-                let product = self.packer.dense(node, &[format!("hh_l{layer}{direction}")], states)?;
+                let end = format!("hh_l{layer}{direction}");
+                let product = match (cell, states) {
+                    (Cell::Gru, None) => self.packer.gru(node, &end)?,
+                    _ => self.packer.dense(node, &[end], states)?,
+                };
                 directions.push(Direction { product, reverse: !direction.is_empty() });
                 of_input.push(format!("ih_l{layer}{direction}"));
             }

@@ -16,6 +16,7 @@ pub(crate) use compile::has_no_kernel;
 pub use run::Scratch;
 
 use crate::architecture;
+use crate::graph::Cell;
 use crate::network::Network;
 use crate::variant::Arithmetic;
 use buffers::{Layout, Pair, Span};
@@ -25,6 +26,7 @@ use recurrent::Recurrence;
 use sconce_kernels::cache;
 use sconce_kernels::conv_pool::Pooled;
 use sconce_kernels::gates::Function;
+use sconce_kernels::gru::Gru;
 use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::Pool;
 use sconce_kernels::quantise::Scaling;
@@ -184,6 +186,8 @@ enum Weights {
     },
     /// Of a convolution that is done in tiles.
     Tiles(Arc<Winograd>),
+    /// Of the state of a GRU, with their bias: products and gates are one pass.
+    Gru(Arc<Gru>),
 }
 
 impl Plan {
@@ -370,6 +374,7 @@ impl Weights {
             Self::Float { packed, .. } => packed.depth(),
             Self::Bytes { packed, .. } => packed.depth(),
             Self::Tiles(tiles) => tiles.depth(),
+            Self::Gru(gru) => gru.units(),
         }
     }
 
@@ -379,6 +384,7 @@ impl Weights {
             Self::Float { packed, .. } => packed.outputs(),
             Self::Bytes { packed, .. } => packed.outputs(),
             Self::Tiles(tiles) => tiles.output().channels,
+            Self::Gru(gru) => Cell::Gru.gates() * gru.units(),
         };
         self.depth() * outputs
     }
@@ -388,6 +394,7 @@ impl Weights {
             Self::Float { packed, .. } => packed.bytes(),
             Self::Bytes { packed, .. } => packed.bytes(),
             Self::Tiles(tiles) => tiles.bytes(),
+            Self::Gru(gru) => gru.bytes(),
         }
     }
 }
@@ -396,7 +403,7 @@ impl Product {
     /// What the bytes stand for that it reads.
     fn input(&self) -> Option<Scaling> {
         match &self.weights {
-            Weights::Float { .. } | Weights::Tiles(_) => None,
+            Weights::Float { .. } | Weights::Tiles(_) | Weights::Gru(_) => None,
             Weights::Bytes { input, .. } => Some(*input),
         }
     }
@@ -461,6 +468,8 @@ impl fmt::Display for Weights {
             Weights::Float { .. } => "",
             Weights::Bytes { .. } => " of int8",
             Weights::Tiles(_) => " in tiles",
+            Weights::Gru(gru) if gru.is_f16() => " of f16",
+            Weights::Gru(_) => "",
         })
     }
 }

@@ -8,6 +8,7 @@ use crate::network::Network;
 use crate::ops::values;
 use crate::variant::Arithmetic;
 use candle_core::Result;
+use sconce_kernels::gru::Gru;
 use sconce_kernels::pack::{self, Packed, PackedI8};
 use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::{AMPLE, Taps};
@@ -45,6 +46,17 @@ impl Packer<'_> {
         let bytes = input.map(|input| (input, &scales[..]));
         let weights = self.weights(bias.len(), (1, depth), |output, k| given[output * depth + k], |_| 1.0, bytes);
         Ok(Product { taps: None, over: None, weights, bias: Some(bias), activation: Epilogue::None, pooled: None })
+    }
+
+    /// The weights of a GRU's state of this end, with their biases: for one pass over products and gates.
+    pub(super) fn gru(&self, node: &Node, end: &str) -> Result<Product> {
+        let given = values(self.network.of(node, &format!("weight_{end}"))?)?;
+        let bias = values(self.network.of(node, &format!("bias_{end}"))?)?;
+        let depth = given.len() / bias.len();
+        let weight = |output: usize, k: usize| given[output * depth + k];
+        let halved = self.halves(bias.len(), depth, weight);
+        let weights = Weights::Gru(Arc::new(Gru::new(depth, halved, weight, &bias)));
+        Ok(Product { taps: None, over: None, weights, bias: None, activation: Epilogue::None, pooled: None })
     }
 
     pub(super) fn depthwise(&self, node: &Node, image: Image, window: Window, fused: &Fused) -> Result<Depthwise> {
@@ -141,11 +153,14 @@ impl Packer<'_> {
 
     /// As the arithmetic has weights, unless a norm made one too large for it.
     fn pack(&self, outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Packed {
+        let pack = if self.halves(outputs, depth, &weight) { Packed::f16 } else { Packed::f32 };
+        pack(outputs, depth, weight)
+    }
+
+    /// Whether weights shall be f16, and can.
+    fn halves(&self, outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> bool {
         let fits = || (0..outputs).all(|output| (0..depth).all(|k| weight(output, k).abs() < BEYOND_F16));
-        match self.arithmetic {
-            Arithmetic::F16 if fits() => Packed::f16(outputs, depth, weight),
-            Arithmetic::F16 | Arithmetic::F32 | Arithmetic::I8(_) => Packed::f32(outputs, depth, weight),
-        }
+        matches!(self.arithmetic, Arithmetic::F16) && fits()
     }
 
     fn bias(&self, node: &Node, norm: Option<&Norm>) -> Result<Option<Vec<f32>>> {
