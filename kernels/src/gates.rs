@@ -209,8 +209,9 @@ impl Body for Gru<'_> {
         for (row, state) in state.chunks_mut(hidden).enumerate() {
             for at in (0..hidden).step_by(LANES) {
                 let state = &mut state[at..hidden.min(at + LANES)];
-                let gate = |gate| step.read(isa, (3, hidden), row, gate, at);
-                let (r, z, n) = (gate(0), gate(1), gate(2));
+                let r = step.read(isa, (3, hidden), row, 0, at);
+                let z = step.read(isa, (3, hidden), row, 1, at);
+                let n = step.read(isa, (3, hidden), row, 2, at);
                 let open = [open(isa, r.0, r.1), open(isa, z.0, z.1)];
                 isa.write(pass(isa, open, n.0, n.1, isa.read(state, 0.0)), state);
             }

@@ -20,6 +20,9 @@ const BLOCKS: usize = 2;
 /// Products in one task of a thread, at least.
 const TASK: usize = 1 << 16;
 
+/// Rows in one task, where there are so many: whole tiles.
+const ROWS: usize = 24;
+
 /// What the state of a GRU is multiplied with.
 #[derive(Clone, Debug)]
 pub struct Gru {
@@ -81,22 +84,23 @@ pub fn step(cpu: Cpu<'_>, by: &Gru, (inputs, stride): (&[f32], usize), backwards
     let reach = rows.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(GATES * units));
     assert!(reach.is_some_and(|reach| reach <= inputs.len()), "inputs: {GATES} gates of {units} per row");
     let groups = units.div_ceil(BLOCKS * LANES);
-    let part = TASK.div_ceil(BLOCKS * GATES * LANES * units * rows.max(1));
-    let (bias, to) = (&by.bias[..], Shared::new(to));
-    cpu.threads.run(groups.div_ceil(part), &|task| {
-        let groups = task * part..groups.min((task + 1) * part);
+    let part = TASK.div_ceil(BLOCKS * GATES * LANES * units * rows.clamp(1, ROWS));
+    let (parts, bias, to) = (groups.div_ceil(part), &by.bias[..], Shared::new(to));
+    cpu.threads.run(parts * rows.div_ceil(ROWS), &|task| {
+        let (first, row) = (task % parts * part, task / parts * ROWS);
+        let (groups, rows) = (first..groups.min(first + part), row..rows.min(row + ROWS));
         match &by.weights.panels {
             Panels::F32(weights) => {
-                cpu.isa.run(Step { weights, bias, units, inputs, stride, backwards, from, to, groups });
+                cpu.isa.run(Step { weights, bias, units, inputs, stride, backwards, from, to, groups, rows });
             }
             Panels::F16(weights) => {
-                cpu.isa.run(Step { weights, bias, units, inputs, stride, backwards, from, to, groups });
+                cpu.isa.run(Step { weights, bias, units, inputs, stride, backwards, from, to, groups, rows });
             }
         }
     });
 }
 
-/// Of some units. All lengths fit.
+/// Of some rows and units. All lengths fit.
 struct Step<'a, W> {
     weights: &'a [W],
     bias: &'a [[[f32; LANES]; GATES]],
@@ -108,6 +112,7 @@ struct Step<'a, W> {
     to: Shared<'a, f32>,
     /// Of two times sixteen units.
     groups: Range<usize>,
+    rows: Range<usize>,
 }
 
 impl<W: Stored> Body for Step<'_, W> {
@@ -115,7 +120,7 @@ impl<W: Stored> Body for Step<'_, W> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Range { start, end } = self.groups;
+        let Range { start, end } = self.groups.clone();
         for index in start..end {
             let group = if self.backwards { start + end - 1 - index } else { index };
             if (group + 1) * BLOCKS * LANES <= self.units {
@@ -131,16 +136,16 @@ impl<W: Stored> Step<'_, W> {
     /// Two times sixteen units, or, if they are not `WHOLE`, fewer.
     #[inline(always)]
     fn group<I: Isa, const WHOLE: bool>(&self, isa: I, group: usize) {
-        let (rows, first) = (self.from.len() / self.units, group * BLOCKS);
+        let (Range { start, mut end }, first) = (self.rows.clone(), group * BLOCKS);
         let blocks = if WHOLE { BLOCKS } else { (self.units - first * LANES).div_ceil(LANES) };
-        if rows == 1 && blocks == BLOCKS {
-            self.tile::<I, 1, BLOCKS, WHOLE>(isa, 0, first);
-            return;
+        if (end - start) % 2 == 1 && blocks == BLOCKS {
+            end -= 1;
+            self.tile::<I, 1, BLOCKS, WHOLE>(isa, end, first);
         }
         for block in first..first + blocks {
-            let mut row = 0;
-            while row < rows {
-                row += match rows - row {
+            let mut row = start;
+            while row < end {
+                row += match end - row {
                     8.. if I::SUMS >= 8 * GATES => self.tile::<I, 8, 1, WHOLE>(isa, row, block),
                     4.. if I::SUMS >= 4 * GATES => self.tile::<I, 4, 1, WHOLE>(isa, row, block),
                     2.. => self.tile::<I, 2, 1, WHOLE>(isa, row, block),

@@ -28,10 +28,13 @@ pub(super) struct Direction {
 
 impl Recurrence {
     /// Numbers that a run needs for one row beside what it reads and leaves: a state, a cell or the state after a step, and
-    /// their products; and bytes for a state, if those are multiplied. It stays f32 where it is remembered.
+    /// their products where they are not made in one pass; and bytes for a state, if those are multiplied. It stays f32 where it is
+    /// remembered.
     pub(super) fn work(&self) -> (usize, usize) {
+        let Product { weights, .. } = &self.directions[0].product;
+        let products = if matches!(weights, Weights::Gru(_)) { 0 } else { self.cell.gates() };
         let is_of_bytes = self.directions[0].product.input().is_some();
-        (self.units * (2 + self.cell.gates()), if is_of_bytes { self.units } else { 0 })
+        (self.units * (2 + products), if is_of_bytes { self.units } else { 0 })
     }
 
     /// That are read in all steps together.

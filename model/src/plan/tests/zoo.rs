@@ -161,7 +161,9 @@ fn recurrent_layer_takes_two_passes_and_a_chain_two_buffers() {
         "gru_1 layer 2: quantised, 12800 bytes",
     ];
     assert_eq!(bytes.steps().iter().take(4).map(ToString::to_string).collect::<Vec<_>>(), expected);
-    // One more for the state and its products.
+    let halved = Variant::f16(&network).unwrap().plan().unwrap();
+    assert_eq!(halved.steps()[1].to_string(), "gru_1 layer 1: 100 steps of Gru of f16, 12800 values");
+    // One more for the states.
     assert_eq!(buffers(&plan), 3);
     for chain in [zoo::CONV1D, zoo::AUTOENCODER, zoo::SEED_CNN] {
         assert_eq!(buffers(&steps(&zoo::read(chain)).0), 2);
