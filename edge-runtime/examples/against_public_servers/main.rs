@@ -79,11 +79,8 @@ async fn main() -> Result<()> {
     let (large, small) = (folder.path().join("resnet_18"), folder.path().join("resnet_18_32"));
     write_drawn(&large, serde_json::from_str(RESNET_18)?, SEED)?;
     write_drawn(&small, serde_json::from_str(RESNET_18_32)?, SEED)?;
-    let asked = [
-        ("seed CNN", &artifact, args.overload_rows),
-        ("ResNet-18", &large, 1),
-        ("ResNet-18 at 32×32", &small, 1),
-    ];
+    let asked =
+        [("seed CNN", &artifact, args.overload_rows), ("ResNet-18", &large, 1), ("ResNet-18 at 32×32", &small, 1)];
     let mut overloads = Vec::new();
     for (network, artifact, rows) in asked {
         let server = Running::start(&Server::ours(network, &program, artifact, "f32"), args.server_cpu).await?;

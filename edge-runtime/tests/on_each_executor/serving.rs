@@ -9,7 +9,6 @@ use sconce_edge_runtime::wire::{
     ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest, StatisticDuration,
     raw_fp32,
 };
-use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
