@@ -16,6 +16,7 @@ mod inline {
     mod sequences;
     mod serving;
     mod swapping;
+    mod waiting;
 }
 
 #[path = "on_each_executor"]
@@ -29,4 +30,5 @@ mod thread {
     mod sequences;
     mod serving;
     mod swapping;
+    mod waiting;
 }

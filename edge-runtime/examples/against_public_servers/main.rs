@@ -23,14 +23,17 @@ use std::process::Command;
 /// Largest difference of a probability, between f32 and f32.
 const ALIKE: f32 = 1e-4;
 const SEED_CNN: &str = include_str!("../../../model/zoo/seed_cnn.json");
-/// Of which one answer takes long beside its request.
+/// Of which one answer takes long, and its request is large.
 const RESNET_18: &str = include_str!("../../../model/zoo/resnet_18.json");
+/// Of which one answer takes long, and its request is small.
+const RESNET_18_32: &str = include_str!("../../../trainer/examples/against_pytorch/resnet_18_32.json");
 const SEED: u64 = 7;
 
 /// Our server beside those of others.
 #[derive(Parser)]
 struct Args {
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Of pairs of servers; 0: only what ours does when it is asked for more than it can.
+    #[arg(long, default_value = "5")]
     rounds: u16,
     /// Of each measurement; there are two for each server in a round.
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u16).range(1..))]
@@ -66,33 +69,43 @@ async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (artifact, onnx) = (folder.path().join("artifact"), folder.path().join("network.onnx"));
     write_drawn(&artifact, serde_json::from_str(SEED_CNN)?, SEED)?;
-    export(&artifact, &onnx)?;
     let program = args.program.clone().map_or_else(beside, Ok)?;
     let load = Load { program: program.clone(), cpu: args.load_cpu, seconds: args.seconds, in_flight: args.in_flight };
-    let ours = |name: &str, variant| Server::ours(name, &program, &artifact, variant);
-    let ours_f32 = ours("Sconce f32", "f32");
-    let mut contenders = vec![ours("Sconce f32 again (null)", "f32"), ours("Sconce int8", "int8")];
-    contenders.extend(public(&ours_f32, &onnx, args.server_cpu).await?);
     about(&args);
-    let mut rounds: Vec<Vec<Round>> = contenders.iter().map(|_| Vec::new()).collect();
-    for round in 0..args.rounds {
-        eprintln!("round {} of {}", round + 1, args.rounds);
-        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-            let told = pair(&ours_f32, contender, &load, args.server_cpu).await;
-            rounds.push(told.with_context(|| contender.name.clone())?);
-        }
+    if args.rounds > 0 {
+        export(&artifact, &onnx)?;
+        println!("{}", side_by_side(&args, &load, &artifact, &onnx).await?);
     }
-    println!("{}", table::servers(&ours_f32.name, &contenders, &rounds)?);
-    let large = folder.path().join("resnet_18");
+    let (large, small) = (folder.path().join("resnet_18"), folder.path().join("resnet_18_32"));
     write_drawn(&large, serde_json::from_str(RESNET_18)?, SEED)?;
+    write_drawn(&small, serde_json::from_str(RESNET_18_32)?, SEED)?;
+    let asked =
+        [("seed CNN", &artifact, args.overload_rows), ("ResNet-18", &large, 1), ("ResNet-18 at 32×32", &small, 1)];
     let mut overloads = Vec::new();
-    for (network, artifact, rows) in [("seed CNN", &artifact, args.overload_rows), ("ResNet-18", &large, 1)] {
+    for (network, artifact, rows) in asked {
         let server = Running::start(&Server::ours(network, &program, artifact, "f32"), args.server_cpu).await?;
         overloads.push((network, rows, load.overload(&server, args.overload, rows)?));
         server.stop().await?;
     }
     println!("\n{}", table::overload(&overloads, args.overload)?);
     Ok(())
+}
+
+/// Ours and each of the others, in turn.
+async fn side_by_side(args: &Args, load: &Load, artifact: &Path, onnx: &Path) -> Result<String> {
+    let ours = |name: &str, variant| Server::ours(name, &load.program, artifact, variant);
+    let ours_f32 = ours("Sconce f32", "f32");
+    let mut contenders = vec![ours("Sconce f32 again (null)", "f32"), ours("Sconce int8", "int8")];
+    contenders.extend(public(&ours_f32, onnx, args.server_cpu).await?);
+    let mut rounds: Vec<Vec<Round>> = contenders.iter().map(|_| Vec::new()).collect();
+    for round in 0..args.rounds {
+        eprintln!("round {} of {}", round + 1, args.rounds);
+        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
+            let told = pair(&ours_f32, contender, load, args.server_cpu).await;
+            rounds.push(told.with_context(|| contender.name.clone())?);
+        }
+    }
+    table::servers(&ours_f32.name, &contenders, &rounds)
 }
 
 /// Those of others that can be had and started here, and say what ours says; of the rest it is told why not.

@@ -54,24 +54,34 @@ pub fn servers(ours: &str, others: &[Server], rounds: &[Vec<Round>]) -> Result<S
     Ok(text)
 }
 
+/// Requests that wait, and rows of a batch, at most: as our flags have them.
+const QUEUE: f64 = 256.0;
+const BATCH: f64 = 16.0;
+
+/// After which an accepted request should be answered, in milliseconds: a full queue, and two batches.
+fn bound(rows: u16, capacity: f64) -> f64 {
+    (QUEUE + 2.0 * BATCH / f64::from(rows)) / capacity * 1e3
+}
+
 /// A row for each network, with the rows of its requests.
 pub fn overload(told: &[(&str, u16, Overload)], factor: u16) -> Result<String> {
     let waited = |waited: &Waited| format!("{} / {}", shown(waited.p50_ms), shown(waited.p99_ms));
     let mut text = format!(
         "Asked for {factor} times what it can:\n\n\
-         | network, rows of a request | can, requests/s | offered, requests/s | answered ÷ can | answered after ms, p50 / p99 | refused after ms, p50 / p99 | load's CPU |\n\
-         |---|--:|--:|--:|--:|--:|--:|"
+         | network, rows of a request | can, requests/s | offered, requests/s | answered ÷ can | answered after ms, p50 / p99 | bound ms | refused after ms, p50 / p99 | load's CPU |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|"
     );
     for (network, rows, told) in told {
         let refused = told.refused.iter().map(|(code, refused)| format!("{}, {code}", waited(refused)));
         let refused = refused.reduce(|all, one| format!("{all}; {one}")).unwrap_or_else(|| "none".into());
         write!(
             text,
-            "\n| {network}, {rows} | {} | {} | {:.2} | {} | {refused} | {:.2} |",
+            "\n| {network}, {rows} | {} | {} | {:.2} | {} | {} | {refused} | {:.2} |",
             shown(told.capacity_per_second),
             shown(told.offered_per_second),
             told.goodput_ratio,
             waited(&told.answered),
+            shown(bound(*rows, told.capacity_per_second)),
             told.bench_cpus,
         )?;
     }

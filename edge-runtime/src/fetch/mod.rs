@@ -5,6 +5,7 @@
 mod attempts;
 mod others;
 mod place;
+mod reference;
 mod store;
 
 pub use place::{Source, SourceError, is_sha256};

@@ -1,5 +1,6 @@
 //! A repository in a registry, and the stores near by that may have of it what is asked for.
 
+use super::reference::reference;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::{Reference, RegistryOperation};
 use sconce_registry::{Keyring, Registry, RegistryError};
@@ -39,10 +40,11 @@ impl Source {
     /// [`SourceError`] if it is no address in a registry, or names a digest that is none.
     pub fn new(uri: &str, insecure: &[String]) -> Result<Self, SourceError> {
         let bad = || SourceError::Uri { uri: uri.into() };
-        let repository: Reference = uri.strip_prefix("oci://").ok_or_else(bad)?.parse().map_err(|_| bad())?;
-        if repository.digest().is_some_and(|digest| !is_sha256(digest)) {
+        let address = uri.strip_prefix("oci://").ok_or_else(bad)?;
+        if address.split_once('@').is_some_and(|(_, digest)| !is_sha256(digest)) {
             return Err(SourceError::Digest { uri: uri.into() });
         }
+        let repository = reference(address).ok_or_else(bad)?;
         let nobody = Arc::new(Keyring::none());
         let registry = Registry::new(repository, RegistryOperation::Pull, insecure, nobody, configured);
         Ok(Self { registry: Origin { registry }, mirrors: Vec::new(), most_bytes: u64::MAX })

@@ -162,16 +162,17 @@ impl Service {
         (arrived, deadline): (Instant, Option<Instant>),
         read: impl FnOnce() -> Result<Request, DecodeError>,
     ) -> Result<Answer, Refusal> {
-        let request = read();
-        // Features are made beside the model, which is not asked: they tell nothing of how it answers, made or not.
-        let is_beside = request.as_ref().is_ok_and(|request| is_for_features(model, &request.outputs));
-        let answer = match request {
-            Ok(request) => self.answer(model, (arrived, deadline), request).await,
+        let answer = match read() {
+            Ok(request) => {
+                let terms = terms(&request, (arrived, deadline));
+                match whose_features(model, &request.outputs) {
+                    // They are made beside the model, which is not asked: they tell nothing of how it answers, made or not.
+                    Some(network) => return self.features(model, network, request, terms).await,
+                    None => self.answer(model, arrived, request, terms).await,
+                }
+            }
             Err(error) => Err(error.into()),
         };
-        if is_beside {
-            return answer;
-        }
         let took = arrived.elapsed();
         model.metrics.stage(Stage::Total, took);
         match &answer {
@@ -187,43 +188,33 @@ impl Service {
     async fn answer(
         &self,
         model: &Model,
-        (arrived, deadline): (Instant, Option<Instant>),
-        request: Request,
+        arrived: Instant,
+        Request { id, inputs, outputs, form, .. }: Request,
+        terms: Terms,
     ) -> Result<Answer, Refusal> {
-        let Request { id, inputs, outputs, form, priority, timeout } = request;
-        let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
-        let terms = Terms { deadline, expires, level: level(priority) };
         let asked = Asked { inputs, outputs, form, arrived };
-        let (mut drifts, mut backbone) = (false, None);
-        let outputs = match &model.kind {
-            Kind::Network(network) if is_for_features(model, &asked.outputs) => {
-                let (outputs, made_by) = self.features(network, asked, terms).await?;
-                backbone = Some(made_by);
-                outputs
-            }
-            Kind::Network(network) => {
-                let (outputs, has_drifted) = self.inferred(network, &model.metrics, asked, terms).await?;
-                drifts = has_drifted;
-                outputs
-            }
-            Kind::Builtin(builtin) => calculated(*builtin, &model.metrics, asked)?,
+        let (outputs, drifts) = match &model.kind {
+            Kind::Network(network) => self.inferred(network, &model.metrics, asked, terms).await?,
+            Kind::Builtin(builtin) => (calculated(*builtin, &model.metrics, asked)?, false),
         };
         let Identity { name: model, version } = model.identity.clone();
-        Ok(Answer { model, version, id, outputs, drifts, backbone })
+        Ok(Answer { model, version, id, outputs, drifts, backbone: None })
     }
 
-    /// What its backbone makes of the input, and the backbone's digest.
+    /// What the model's backbone makes of the input, and the backbone's digest.
     async fn features(
         &self,
+        model: &Model,
         network: &Network,
-        Asked { inputs, outputs, .. }: Asked,
+        Request { id, inputs, outputs, .. }: Request,
         terms: Terms,
-    ) -> Result<(Vec<Answered>, String), Refusal> {
+    ) -> Result<Answer, Refusal> {
         network.features.admit()?;
         let input = self.input(network, inputs, &[], terms).await?;
         let (features, digest) = network.features.of(input, terms).await?;
         let outputs = answered(&features, outputs, &network.signature).map_err(foreign)?;
-        Ok((outputs, digest))
+        let Identity { name: model, version } = model.identity.clone();
+        Ok(Answer { model, version, id, outputs, drifts: false, backbone: Some(digest) })
     }
 
     async fn input(
@@ -272,10 +263,17 @@ struct Asked {
     arrived: Instant,
 }
 
-/// A model whose own output is called so gives that.
-fn is_for_features(model: &Model, outputs: &[Wanted]) -> bool {
-    let Kind::Network(network) = &model.kind else { return false };
-    matches!(outputs, [output] if output.name == FEATURES && network.signature.output.name != FEATURES)
+/// Until when, and before whom, a request is answered.
+fn terms(request: &Request, (arrived, deadline): (Instant, Option<Instant>)) -> Terms {
+    let expires = request.timeout.and_then(|timeout| arrived.checked_add(timeout));
+    Terms { deadline, expires, level: level(request.priority) }
+}
+
+/// Of which network features are asked for, and nothing else. A model whose own output is called so gives that.
+fn whose_features<'a>(model: &'a Model, outputs: &[Wanted]) -> Option<&'a Network> {
+    let Kind::Network(network) = &model.kind else { return None };
+    let is = matches!(outputs, [output] if output.name == FEATURES && network.signature.output.name != FEATURES);
+    is.then_some(network)
 }
 
 fn foreign(error: impl std::fmt::Display) -> Refusal {

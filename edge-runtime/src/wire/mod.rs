@@ -21,7 +21,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inferen
 
 /// Raw contents of an `FP32` tensor.
 pub fn raw_fp32(values: &[f32]) -> bytes::Bytes {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values.iter().map(|value| value.to_le_bytes()).collect::<Vec<_>>().into_flattened().into()
 }
 
 /// Raw contents of an `INT32` tensor.
