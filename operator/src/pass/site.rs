@@ -3,7 +3,7 @@
 use super::limits::{self, Brake, Losses};
 use super::pools::{self, pool_views, render_pools};
 use super::prune::{Decided as PruneInput, Owned, prune};
-use super::{Input, Steps, caught, conditions, news};
+use super::{Input, Steps, caught, conditions, news, told};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, Placement, Seen, SiteView, World, fleet_snapshot, model_name, site_snapshot};
@@ -362,7 +362,11 @@ fn at_site(
     );
     if let Some(live) = live {
         let news = news(live.as_ref(), &["Placed"], conditions(&live.status, |s| &s.conditions), &new.conditions);
-        steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);
+        if live.status.is_none() && outcome.is_under_way() && new.endpoints.is_empty() {
+            steps.under_way.push(told(Kind::EdgePlacement, live.as_ref(), &new, news));
+        } else {
+            steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);
+        }
     }
     (place, outcome)
 }
