@@ -48,8 +48,8 @@ pub struct Steps {
     pub objects: Vec<Write>,
     /// What is said of them.
     pub statuses: Vec<Write>,
-    /// What is said first of places that are only under way.
-    under_way: Vec<Write>,
+    /// What is said first of places that are only under way, and when those were made.
+    under_way: Vec<(Option<Timestamp>, Write)>,
     /// What goes.
     pub farewells: Vec<Write>,
     /// Models whose artifact is to be asked for, and runs of which nobody else knows what they have published.
@@ -87,15 +87,17 @@ impl Steps {
         }
     }
 
-    /// Of many places that are under way a few are told of now: most of the others answer before it is their turn, and then one
-    /// write says all.
+    /// The more places are under way, the later is it told of each: most of them answer before, and then one write says all.
     fn tell_under_way(&mut self, now: Timestamp) {
-        let few = AT_A_TIME.max(self.under_way.len() / 16);
-        if self.under_way.len() > few {
-            self.under_way.truncate(few);
-            self.look_at(now.checked_add(TURN).ok());
+        let wait =
+            LONGEST.min(SignedDuration::from_secs(i64::try_from(self.under_way.len() / EACH_SECOND).unwrap_or(0)));
+        for (made, write) in std::mem::take(&mut self.under_way) {
+            let due = made.filter(|made| *made <= now).and_then(|made| made.checked_add(wait).ok());
+            match due.filter(|due| *due > now) {
+                None => self.statuses.push(write),
+                due => self.look_at(due),
+            }
         }
-        self.statuses.append(&mut self.under_way);
     }
 
     fn join(&mut self, other: Self) {
@@ -113,10 +115,11 @@ impl Steps {
     }
 }
 
-/// Places that are told to be under way by one pass, at least.
-const AT_A_TIME: usize = 32;
-/// When it is the turn of the next.
-const TURN: SignedDuration = SignedDuration::from_secs(5);
+/// Each so many places under way let every one wait a second longer: where more than these come to answer in a second, each is told of
+/// once.
+const EACH_SECOND: usize = 8;
+/// However many are under way.
+const LONGEST: SignedDuration = SignedDuration::from_mins(5);
 
 fn told<S: Serialize>(kind: render::Kind, live: &impl ResourceExt, status: &S, news: Vec<News>) -> Write {
     let value = serde_json::to_value(status).unwrap_or(Value::Null);

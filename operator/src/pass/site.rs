@@ -362,8 +362,11 @@ fn at_site(
     );
     if let Some(live) = live {
         let news = news(live.as_ref(), &["Placed"], conditions(&live.status, |s| &s.conditions), &new.conditions);
-        if live.status.is_none() && outcome.is_under_way() && new.endpoints.is_empty() {
-            steps.under_way.push(told(Kind::EdgePlacement, live.as_ref(), &new, news));
+        // What has to last is remembered at once.
+        let is_better_elsewhere = new.decision.as_ref().is_some_and(|decision| decision.better.is_some());
+        if live.status.is_none() && outcome.is_under_way() && new.endpoints.is_empty() && !is_better_elsewhere {
+            let made = live.metadata.creation_timestamp.as_ref().map(|made| made.0);
+            steps.under_way.push((made, told(Kind::EdgePlacement, live.as_ref(), &new, news)));
         } else {
             steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);
         }

@@ -14,49 +14,71 @@ fn told(steps: &Steps) -> Vec<&str> {
     placements.collect()
 }
 
-/// So many sites more than the one of the scene, where a place was made, and nothing was told of it. Returns their names, from shop-10.
-fn made(count: usize) -> (World, Vec<String>) {
+/// Forty sites, shop-10 and on, where a place was made a second ago, and nothing was told of it.
+fn made() -> World {
     let mut world = scene("25ms");
-    let sites: Vec<_> = (10..10 + count).map(|shop| format!("shop-{shop}")).collect();
-    for site in &sites {
-        node(&mut world, &format!("{site}-1"), json!({"tier": "edge", "zone": site}), true);
+    for shop in 10..50 {
+        node(&mut world, &format!("shop-{shop}-1"), json!({"tier": "edge", "zone": format!("shop-{shop}")}), true);
     }
-    while world.placements.len() <= count {
+    while world.placements.len() <= 40 {
         let steps = run(&world);
         world = carried_out(world, &steps);
     }
-    (world, sites)
+    for placement in world.placements.values_mut() {
+        let made = Timestamp::from_second(world.now.as_second() - 1).unwrap();
+        Arc::make_mut(placement).metadata.creation_timestamp = Some(Time(made));
+    }
+    world
+}
+
+fn later(mut world: World, seconds: i64) -> World {
+    world.now = Timestamp::from_second(world.now.as_second() + seconds).unwrap();
+    world
+}
+
+fn at(shop: &str) -> String {
+    names::placement("digits", shop)
 }
 
 /// Of ten thousand places that were made at once each was told to be under way, and soon after to serve.
 #[test]
-fn of_many_places_under_way_a_few_are_told_of_at_a_time() {
-    let (mut world, sites) = made(40);
+fn of_many_places_under_way_it_is_told_later() {
+    let mut world = made();
+    // Forty wait five seconds, from when they were made.
     let steps = run(&world);
-    assert_eq!((told(&steps).len(), steps.look_at), (32, Some(Timestamp::from_second(1_005).unwrap())));
-    let untold = sites.iter().map(|site| names::placement("digits", site));
-    let untold: Vec<_> = untold.filter(|name| !told(&steps).contains(&name.as_str())).collect();
-    world = carried_out(world, &steps);
-    // One answers before it was its turn, and one fails.
-    pod(&mut world, &untold[0], "10.0.0.1", "shop-42-1");
-    let refused = Refusal { reason: Reason::Starting, message: "exceeded quota".into() };
-    let refusals = Refusals::from([((Kind::Deployment, ("vision".to_owned(), untold[1].clone())), refused)]);
-    let steps = run_refused(&world, &refusals);
-    let mut all = told(&steps);
-    all.sort_unstable();
-    assert!(all.iter().eq(untold.iter().collect::<std::collections::BTreeSet<_>>()), "{all:?} of {untold:?}");
-    world = carried_out(world, &steps);
-    assert_eq!(told(&run_refused(&world, &refusals)), Vec::<&str>::new(), "each was told once");
+    assert_eq!((told(&steps), steps.look_at), (vec![], Some(Timestamp::from_second(1_004).unwrap())));
+    pod(&mut world, &at("shop-10"), "10.0.0.1", "shop-10-1");
+    world = later(world, 2);
+    let steps = run(&world);
+    assert_eq!(told(&steps), [at("shop-10")], "one that answers waits no longer");
+    // The others are fewer now, and wait four seconds.
+    world = later(carried_out(world, &steps), 1);
+    let steps = run(&world);
+    assert_eq!(told(&steps).len(), 39);
+    assert_eq!(told(&run(&carried_out(world, &steps))), Vec::<&str>::new());
 }
 
 #[test]
-fn what_fails_waits_for_no_turn() {
-    let (world, _) = made(50);
-    let last = names::placement("digits", "shop-59");
+fn what_fails_is_told_at_once_and_so_is_all_when_clocks_differ() {
+    let mut world = made();
     let refused = Refusal { reason: Reason::Starting, message: "exceeded quota".into() };
-    let refusals = Refusals::from([((Kind::Deployment, ("vision".to_owned(), last.clone())), refused)]);
-    let steps = run_refused(&world, &refusals);
-    assert_eq!((told(&steps).len(), told(&steps).contains(&last.as_str())), (33, true));
+    let refusals = Refusals::from([((Kind::Deployment, ("vision".to_owned(), at("shop-49"))), refused)]);
+    assert_eq!(told(&run_refused(&world, &refusals)), [at("shop-49")]);
+    // The API server's clock is ahead.
+    world = later(world, -2);
+    assert_eq!(told(&run(&world)).len(), 40);
+}
+
+#[test]
+fn of_a_few_places_under_way_it_is_told_at_once() {
+    let mut world = scene("25ms");
+    while world.placements.is_empty() {
+        let steps = run(&world);
+        world = carried_out(world, &steps);
+    }
+    let made = Time(world.now);
+    world.placements.values_mut().for_each(|live| Arc::make_mut(live).metadata.creation_timestamp = Some(made.clone()));
+    assert_eq!(told(&run(&world)), [edge()]);
 }
 
 #[test]
