@@ -5,12 +5,15 @@ use crate::metrics::{Metrics, WriteLabels};
 use crate::observe::Key;
 use crate::render::{Kind, Manifest, RETIRE_AT};
 use futures::StreamExt;
+use http::HeaderValue;
+use http::header::ACCEPT;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{ApiResource, DynamicResourceScope, PartialObjectMeta, Status};
+use kube::core::{ApiResource, DynamicResourceScope, PartialObjectMeta, Request, Status};
 use kube::{Client, Resource, ResourceExt};
 use sconce_api::Reason;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -170,25 +173,30 @@ impl Applier {
         self.failures.values().map(|failure| failure.retry_at).min()
     }
 
-    /// Does the writes that may be done now; returns those that were done.
-    pub async fn all(&mut self, writes: Vec<Write>) -> Vec<Write> {
+    /// Does the writes that may be done now; returns what people should hear of those that were done. A write is let go of as soon
+    /// as it is done: while a fleet is made they are tens of megabytes.
+    pub async fn all(&mut self, writes: Vec<Write>) -> Vec<News> {
         let now = Instant::now();
         self.asked.extend(writes.iter().map(Write::id));
         // A status changes with the clock; an object only if somebody did something about it.
         let is_due = |failure: &Failure, write: &Write| {
             failure.retry_at <= now || matches!(write, Write::Apply { .. }) && failure.write != *write
         };
-        let due = writes
-            .into_iter()
-            .filter(|write| self.failures.get(&write.id()).is_none_or(|failure| is_due(failure, write)));
-        let (client, pulse) = (&self.client, &self.pulse);
-        let calls = due.map(|write| async move {
-            let result = tokio::time::timeout(CALL, perform(client, &write)).await.unwrap_or(Err(ApplyError::Timeout));
+        let failures = &self.failures;
+        let is_due = |write: &Write| failures.get(&write.id()).is_none_or(|failure| is_due(failure, write));
+        let due: Vec<_> = writes.into_iter().filter(is_due).collect();
+        let (client, pulse) = (self.client.clone(), self.pulse.clone());
+        let calls = due.into_iter().map(|write| async {
+            let result = tokio::time::timeout(CALL, perform(&client, &write)).await.unwrap_or(Err(ApplyError::Timeout));
             pulse.beat();
             (write, result)
         });
-        let results: Vec<_> = futures::stream::iter(calls).buffer_unordered(AT_ONCE).collect().await;
-        results.into_iter().filter_map(|(write, result)| self.noted(write, result)).collect()
+        let mut results = futures::stream::iter(calls).buffer_unordered(AT_ONCE);
+        let mut all = Vec::new();
+        while let Some((write, result)) = results.next().await {
+            all.extend(self.noted(write, result));
+        }
+        all
     }
 
     /// Ends a pass: a failed write that it did not ask for again is no longer wanted.
@@ -199,7 +207,7 @@ impl Applier {
             .retain(|(kind, (namespace, name)), _| asked.contains(&("apply", *kind, namespace.clone(), name.clone())));
     }
 
-    fn noted(&mut self, write: Write, result: Result<(), ApplyError>) -> Option<Write> {
+    fn noted(&mut self, write: Write, result: Result<(), ApplyError>) -> Vec<News> {
         let id = write.id();
         let (verb, kind) = (id.0, format!("{:?}", id.1));
         let count = |result| self.metrics.writes.get_or_create(&WriteLabels { verb, kind: kind.clone(), result }).inc();
@@ -211,7 +219,10 @@ impl Applier {
                 if verb == "apply" {
                     self.refusals.remove(&(id.1, (id.2, id.3)));
                 }
-                Some(write)
+                match write {
+                    Write::Status { news, .. } => news,
+                    _ => Vec::new(),
+                }
             }
             Err(error) => {
                 count("error");
@@ -223,7 +234,7 @@ impl Applier {
                 }
                 tracing::warn!(verb, kind, namespace = id.2, name = id.3, attempts, %error, "write failed");
                 self.failures.insert(id, Failure { attempts, retry_at: Instant::now() + wait, write });
-                None
+                Vec::new()
             }
         }
     }
@@ -247,18 +258,11 @@ async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
             {
                 return Err(ApplyError::NameConflict);
             }
-            let parameters = PatchParams::apply(MANAGER).force();
-            done(api.patch_metadata(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
+            done(applied(client, object, MANAGER, None).await, |_| false)
         }
-        Write::Label(object) => {
-            let parameters = PatchParams::apply(NODE_MANAGER).force();
-            let api: Api<Answer> = api(client, object.kind, &object.namespace);
-            done(api.patch_metadata(&object.name, &parameters, &Patch::Apply(object.body())).await, |_| false)
-        }
+        Write::Label(object) => done(applied(client, object, NODE_MANAGER, None).await, |_| false),
         Write::Status { object, .. } => {
-            let parameters = PatchParams::apply(MANAGER).force();
-            let api: Api<Answer> = api(client, object.kind, &object.namespace);
-            done(api.patch_status(&object.name, &parameters, &Patch::Apply(object.body())).await, Status::is_not_found)
+            done(applied(client, object, MANAGER, Some("status")).await, Status::is_not_found)
         }
         Write::Retire { target, at } => {
             let at = at.map(|at| at.to_string());
@@ -283,6 +287,25 @@ async fn perform(client: &Client, write: &Write) -> Result<(), ApplyError> {
             done(deleted, Status::is_not_found)
         }
     }
+}
+
+/// Of the object that comes back the server is asked for no more than its metadata, and nothing is read.
+const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+
+/// Server-side apply of the object's text as it is, to all of it or to a part.
+async fn applied(client: &Client, object: &Manifest, manager: &str, part: Option<&str>) -> kube::Result<IgnoredAny> {
+    let namespace = Some(object.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let paths = Request::new(DynamicObject::url_path(&object.kind.resource(), namespace));
+    // The text takes the place of this.
+    let (parameters, body) = (PatchParams::apply(manager).force(), Patch::Apply(()));
+    let request = match part {
+        None => paths.patch(&object.name, &parameters, &body),
+        Some(part) => paths.patch_subresource(part, &object.name, &parameters, &body),
+    };
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(ACCEPT, METADATA);
+    *request.body_mut() = object.text().as_bytes().to_vec();
+    client.request(request).await
 }
 
 fn done<T>(result: kube::Result<T>, is_fine: impl Fn(&Status) -> bool) -> Result<(), ApplyError> {
@@ -406,6 +429,35 @@ mod tests {
         applier.end();
         let told: Vec<_> = applier.refusals.values().map(|refusal| refusal.message.as_str()).collect();
         assert_eq!(told, ["the API server refuses the Service pool: exceeded quota"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_applied_is_sent_as_it_is_and_no_more_than_metadata_come_back() {
+        let (mut applier, mut server) = applier();
+        let server = tokio::spawn(async move {
+            let (request, send) = server.next_request().await.expect("a request");
+            send.send_response(Response::new(Body::from(b"{}".to_vec())));
+            let (head, body) = request.into_parts();
+            (head, body.collect_bytes().await.unwrap())
+        });
+        let status = Object::new(Kind::EdgeSite, "", "a", json!({}), json!({"status": {"link": null}}));
+        let news = News {
+            about: ObjectReference::default(),
+            good: false,
+            reason: "NoContact".into(),
+            action: "Connected",
+            note: String::new(),
+        };
+        let write = Write::Status { object: status.clone().into(), news: vec![news.clone()] };
+        assert_eq!(applier.all(vec![write]).await, [news]);
+        let (head, body) = server.await.unwrap();
+        assert_eq!(
+            head.uri.to_string(),
+            "/apis/sconce.dev/v1alpha1/edgesites/a/status?&force=true&fieldManager=sconce-operator%2Fplacement"
+        );
+        assert_eq!(head.headers[http::header::CONTENT_TYPE], "application/apply-patch+yaml");
+        assert_eq!(head.headers[ACCEPT], METADATA);
+        assert_eq!(body, status.body.to_string());
     }
 
     #[tokio::test]

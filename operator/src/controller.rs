@@ -1,6 +1,6 @@
 //! The hall: watches wake it; it observes, decides, writes, and sleeps.
 
-use crate::apply::{Applier, News, Write};
+use crate::apply::{Applier, News};
 use crate::health::Pulse;
 use crate::learn::Learned;
 use crate::logs::{self, Reading, Readings};
@@ -9,6 +9,7 @@ use crate::observe::{Key, Stores, observe, written_ratios};
 use crate::pass::{Input, Steps, pass};
 use crate::registry::{Ask, Outcome, Registries, Resolution, Resolutions, patience, run_of};
 use crate::render::Settings;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::Client;
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
@@ -24,6 +25,8 @@ const GATHER: u32 = 3;
 const LONGEST_GATHER: Duration = Duration::from_secs(5);
 /// Signs of life while nothing happens.
 const BEAT: Duration = Duration::from_secs(10);
+/// Events that are written at a time.
+const TOLD_AT_ONCE: usize = 16;
 /// Nothing should have been missed; if it was, it is found within the hour.
 const RESYNC: Duration = Duration::from_secs(3600);
 
@@ -84,6 +87,8 @@ impl Controller {
             for pod in std::mem::take(&mut steps.to_read) {
                 self.read(&mut readings, pod, world.now, read.clone());
             }
+            // What changes meanwhile would be held twice.
+            drop(world);
             self.carry_out(steps, &mut applier, &recorder, &mut resolutions, &asked).await;
             let result = if applier.retry_at().is_none() { "success" } else { "error" };
             self.metrics.reconciles.get_or_create(&ResultLabel { result }).inc();
@@ -133,13 +138,8 @@ impl Controller {
             self.ask(resolutions, key, ask, asked.clone());
         }
         applier.all(steps.objects).await;
-        for write in applier.all(steps.statuses).await {
-            if let Write::Status { news, .. } = write {
-                for news in news {
-                    tell(recorder, news).await;
-                }
-            }
-        }
+        let news = applier.all(steps.statuses).await;
+        futures::stream::iter(news).for_each_concurrent(TOLD_AT_ONCE, |news| tell(recorder, news)).await;
         applier.all(steps.farewells).await;
         applier.end();
     }

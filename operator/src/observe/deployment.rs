@@ -1,12 +1,14 @@
 //! What is kept of a Deployment of ours: of ten thousand of them, whole ones take a quarter of a gigabyte.
 
+use super::heard::{Kept, read_kept};
 use super::{Owned, owner_model};
 use crate::plan;
 use crate::render::{Fields, RETIRE_AT, tier_label};
 use k8s_openapi::api::apps::v1 as api;
+use k8s_openapi::api::core::v1::Affinity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use sconce_api::{Tier, labels};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -59,22 +61,25 @@ impl Owned for Deployment {
 
 impl<'de> Deserialize<'de> for Deployment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let live = Value::deserialize(deserializer)?;
-        let whole = api::Deployment::deserialize(&live).map_err(de::Error::custom)?;
-        let node = owner_model(&whole).and_then(|_| node(&whole));
-        let (is_managed, spec, status) = (whole.is_managed(), whole.spec, whole.status.unwrap_or_default());
+        read_kept(deserializer)
+    }
+}
+
+impl Kept for Deployment {
+    fn read(live: Value) -> serde_json::Result<Self> {
+        let Live { mut metadata, spec, status } = Live::deserialize(&live)?;
+        let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
         let failure = |found: &api::DeploymentCondition| found.type_ == "ReplicaFailure" && found.status == "True";
-        let mut metadata = whole.metadata;
         let mut labels = metadata.labels.take().unwrap_or_default();
         let mut label = |name: &str| labels.remove(name).unwrap_or_default();
         let tier = label(labels::TIER);
-        Ok(Self {
-            is_managed,
+        let mut kept = Self {
+            is_managed: label(labels::MANAGED_BY) == labels::MANAGER,
             tier: [Tier::Edge, Tier::Cloud].into_iter().find(|known| tier_label(*known) == tier),
             version: label(labels::VERSION),
             variant: label(labels::VARIANT),
-            node,
-            replicas: super::snapshot::count(spec.and_then(|spec| spec.replicas).unwrap_or(1).into()),
+            node: None,
+            replicas: super::snapshot::count(spec.replicas.unwrap_or(1).into()),
             retire_at: metadata.annotations.take().and_then(|mut all| all.remove(RETIRE_AT)),
             ready_replicas: status.ready_replicas.unwrap_or(0),
             refused: status.conditions.unwrap_or_default().into_iter().find(failure).and_then(|found| found.message),
@@ -88,8 +93,34 @@ impl<'de> Deserialize<'de> for Deployment {
                 ..ObjectMeta::default()
             },
             fields: Fields::of_live(live),
-        })
+        };
+        kept.node = owner_model(&kept).and_then(|_| node(spec));
+        Ok(kept)
     }
+}
+
+/// What is read of it, beside its fields.
+#[derive(Deserialize)]
+struct Live {
+    metadata: ObjectMeta,
+    spec: Option<Spec>,
+    status: Option<api::DeploymentStatus>,
+}
+
+#[derive(Deserialize, Default)]
+struct Spec {
+    replicas: Option<i32>,
+    template: Option<Template>,
+}
+
+#[derive(Deserialize)]
+struct Template {
+    spec: Option<PodSpec>,
+}
+
+#[derive(Deserialize)]
+struct PodSpec {
+    affinity: Option<Affinity>,
 }
 
 pub(super) fn in_charge(owners: Vec<OwnerReference>) -> Vec<OwnerReference> {
@@ -98,12 +129,11 @@ pub(super) fn in_charge(owners: Vec<OwnerReference>) -> Vec<OwnerReference> {
     owners
 }
 
-fn node(deployment: &api::Deployment) -> Option<String> {
-    let spec = deployment.spec.as_ref()?;
-    let affinity = spec.template.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
-    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
-    let field = terms.iter().flat_map(|term| term.match_fields.iter().flatten()).next()?;
-    field.values.as_ref()?.first().cloned()
+fn node(spec: Spec) -> Option<String> {
+    let affinity = spec.template?.spec?.affinity?.node_affinity?;
+    let terms = affinity.required_during_scheduling_ignored_during_execution?.node_selector_terms;
+    let field = terms.into_iter().flat_map(|term| term.match_fields.unwrap_or_default()).next()?;
+    field.values?.into_iter().next()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The observe step: reads the stores into values. It chooses nothing.
 
 mod deployment;
+mod heard;
 mod history;
 mod placement;
 mod pod;
@@ -211,7 +212,6 @@ pub trait Owned: ResourceExt {
 impl Owned for EdgePlacement {}
 impl Owned for Service {}
 impl Owned for PodDisruptionBudget {}
-impl Owned for k8s_openapi::api::apps::v1::Deployment {}
 
 /// Name of the EdgeModel that owns an object of ours; `None` = it is not ours.
 pub fn owner_model(object: &impl Owned) -> Option<String> {

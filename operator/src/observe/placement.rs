@@ -2,10 +2,11 @@
 
 use super::Owned;
 use super::deployment::in_charge;
+use super::heard::{Kept, read_kept};
 use crate::render::Fields;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sconce_api::EdgePlacement;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::ops::{Deref, DerefMut};
 
@@ -42,8 +43,13 @@ impl Owned for Placement {
 
 impl<'de> Deserialize<'de> for Placement {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let whole = Value::deserialize(deserializer)?;
-        let mut live = EdgePlacement::deserialize(&whole).map_err(de::Error::custom)?;
+        read_kept(deserializer)
+    }
+}
+
+impl Kept for Placement {
+    fn read(whole: Value) -> serde_json::Result<Self> {
+        let mut live = EdgePlacement::deserialize(&whole)?;
         let is_managed = live.is_managed();
         let ObjectMeta { labels: _, annotations: _, managed_fields: _, owner_references, .. } = &mut live.metadata;
         let owner_references = owner_references.take().map(in_charge);

@@ -1,5 +1,6 @@
 //! What wakes us: one watch per kind, each with its own store and its own backoff, so that none holds up another.
 
+use super::heard::{Heard, Kept};
 use super::{Deployment, NAME_LABEL, Placement, Pod, TRAINING_POD};
 use crate::metrics::{KindLabel, Metrics};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -7,13 +8,11 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{self as core, Node, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
-use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::reflector::{self, ObjectRef, Store};
 use kube_runtime::watcher::{self, Event, watcher};
 use kube_runtime::{WatchStreamExt, reflector::store::WriterDropped};
 use sconce_api::{EdgeDataset, EdgeFleet, EdgeModel, EdgeModelVersion, EdgeNode, EdgeSite, EdgeTraining, labels};
-use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::watch;
 
@@ -94,6 +93,21 @@ impl Stores {
     }
 }
 
+impl Kept for EdgeFleet {}
+impl Kept for EdgeSite {}
+impl Kept for EdgeNode {}
+impl Kept for EdgeModel {}
+impl Kept for EdgeModelVersion {}
+impl Kept for EdgeTraining {}
+impl Kept for EdgeDataset {}
+impl Kept for Node {}
+impl Kept for Pod {}
+impl Kept for Service {}
+impl Kept for PodDisruptionBudget {}
+impl Kept for PriorityClass {}
+impl Kept for Job {}
+impl Kept for core::Pod {}
+
 struct Door<'a> {
     client: &'a Client,
     metrics: &'a Metrics,
@@ -103,18 +117,15 @@ struct Door<'a> {
 impl Door<'_> {
     fn store<K>(&self, config: watcher::Config, prune: fn(&mut K)) -> Store<K>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + PartialEq + DeserializeOwned + Send + Sync + 'static,
+        K: Kept + Clone + Debug + PartialEq + Send + Sync + 'static,
     {
         let kind = K::kind(&()).into_owned();
         let (store, mut writer) = reflector::store::<K>();
         let known = store.clone();
-        let events = watcher(Api::<DeserializeGuard<K>>::all(self.client.clone()), config).default_backoff();
+        let events = watcher(Api::<Heard<K>>::all(self.client.clone()), config).default_backoff();
         let (metrics, news) = (self.metrics.clone(), self.news.clone());
         tokio::spawn(async move {
-            let events = decoded(events, kind.clone(), metrics.clone()).modify(move |object: &mut K| {
-                object.managed_fields_mut().clear();
-                prune(object);
-            });
+            let events = decoded(events, kind.clone(), metrics.clone()).modify(prune);
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 match event {
@@ -156,15 +167,15 @@ where
 
 /// Leaves out what cannot be read: one such object must not stop the others.
 fn decoded<K>(
-    events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
+    events: impl Stream<Item = watcher::Result<Event<Heard<K>>>> + Send,
     kind: String,
     metrics: Metrics,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
 where
-    K: Resource<DynamicType = ()> + Send + 'static,
+    K: Kept + Send + 'static,
 {
     events.try_filter_map(move |event| {
-        let read = |guard: DeserializeGuard<K>| match guard.0 {
+        let read = |guard: Heard<K>| match guard.0 {
             Ok(object) => Some(object),
             Err(invalid) => {
                 metrics.undecodable.get_or_create(&KindLabel { kind: kind.clone() }).inc();
@@ -230,7 +241,7 @@ mod tests {
         let model = |name: &str, budget: serde_json::Value| {
             let spec = json!({"fleetRef": {"name": "shops"}, "model": {"uri": "oci://r/m:1"}, "latencyBudget": budget});
             let object = json!({"apiVersion": "sconce.dev/v1alpha1", "kind": "EdgeModel", "metadata": {"name": name}, "spec": spec});
-            serde_json::from_value::<DeserializeGuard<EdgeModel>>(object).unwrap()
+            serde_json::from_value::<Heard<EdgeModel>>(object).unwrap()
         };
         let events = [
             Event::Init,

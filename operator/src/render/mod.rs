@@ -134,6 +134,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The body, as JSON.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     pub fn body(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }

@@ -7,6 +7,7 @@ mod held;
 mod measured;
 mod scenes;
 mod secret;
+mod told;
 mod training;
 
 use super::{Input, Steps, pass};
