@@ -25,12 +25,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     // Where a static program's pointers lie, in a thirtieth of the room: half a megabyte that each start would read.
     println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-    // What is shipped is built for size. Functions that are alike lie side by side, so that an image is a sixteenth smaller; of the
-    // linkers only lld, which Rust brings for this machine, does so.
-    let (size, machine) = (std::env::var("OPT_LEVEL")?, std::env::var("CARGO_CFG_TARGET_ARCH")?);
-    if size == "s" && machine == "x86_64" {
-        println!("cargo:rustc-link-arg-bins=-Wl,--bp-compression-sort=both");
-    }
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).open_file("open_inference.proto")?;
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("inference.bin");

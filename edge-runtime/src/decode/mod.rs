@@ -220,10 +220,7 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
         let got = values.len();
         return Err(DecodeError::Elements { name: name(), got, shape: input.shape, need: elements });
     }
-    // Whether all are is found many at once, which of them is not is asked only then.
-    if !values.iter().fold(true, |all, value| all & value.is_finite())
-        && let Some(index) = values.iter().position(|value| !value.is_finite())
-    {
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
         return Err(DecodeError::NotFinite { name: name(), index, value: values[index] });
     }
     let xs = Tensor::from_vec(values, shape, &Device::Cpu)

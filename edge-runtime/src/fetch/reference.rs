@@ -38,14 +38,18 @@ pub(super) fn reference(text: &str) -> Option<Reference> {
     })
 }
 
-/// Labels between dots, and perhaps a port.
+/// Labels between dots, and perhaps a port. Without one the library takes it for a part of a path first, which may have underscores.
 fn is_host(host: &str) -> bool {
-    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+    let Some((name, port)) = host.split_once(':') else { return is_component(host) || is_name(host) };
+    is_name(name) && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_name(name: &str) -> bool {
     let is_label = |label: &str| {
         let inside = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         inside && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
     };
-    name.split('.').all(is_label) && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+    name.split('.').all(is_label)
 }
 
 /// Small letters and digits, and between them a dot, one or two underscores, or dashes.
@@ -92,6 +96,7 @@ mod tests {
             "index.docker.io/m",
             "team/m",
             "R.Example/m",
+            "my_registry.example/m",
         ];
         for text in good.into_iter().chain(exact.iter().map(String::as_str)) {
             assert!(reference(text).is_some(), "{text}");

@@ -7,8 +7,6 @@ use tonic::transport::Server;
 pub const STREAM_WINDOW: u32 = 4 << 20;
 /// Bytes of all that is under way on one connection.
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
-/// Bytes of a large tensor that come in one piece, read by one call of the system: HTTP/2's own least is 16 KiB.
-const FRAME: u32 = 256 << 10;
 /// Requests of one connection, at the least: what a client asks beyond the limit waits with the client.
 pub const STREAMS: u32 = 1024;
 /// Frames for streams that are over, of one connection, before it is ended: an honest client sends few. h2's own default, which
@@ -21,7 +19,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub fn server(streams: u32) -> Server {
     Server::builder()
         .max_concurrent_streams(streams)
-        .max_frame_size(FRAME)
         .http2_max_local_error_reset_streams(Some(FAULTS))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

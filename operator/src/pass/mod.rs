@@ -20,7 +20,7 @@ use crate::plan::{Plan, RatioSample};
 use crate::registry::{Ask, Resolutions};
 use crate::render::{self, Object, Settings};
 use crate::status;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 use sconce_api::{Tier, condition};
@@ -48,8 +48,6 @@ pub struct Steps {
     pub objects: Vec<Write>,
     /// What is said of them.
     pub statuses: Vec<Write>,
-    /// What is said first of places that are only under way, and when those were made.
-    under_way: Vec<(Option<Timestamp>, Write)>,
     /// What goes.
     pub farewells: Vec<Write>,
     /// Models whose artifact is to be asked for, and runs of which nobody else knows what they have published.
@@ -82,28 +80,16 @@ impl Steps {
         new: &S,
         news: Vec<News>,
     ) {
-        if old != Some(new) {
-            self.statuses.push(told(kind, live, new, news));
+        if old == Some(new) {
+            return;
         }
-    }
-
-    /// The more places are under way, the later is it told of each: most of them answer before, and then one write says all.
-    fn tell_under_way(&mut self, now: Timestamp) {
-        let wait =
-            LONGEST.min(SignedDuration::from_secs(i64::try_from(self.under_way.len() / EACH_SECOND).unwrap_or(0)));
-        for (made, write) in std::mem::take(&mut self.under_way) {
-            let due = made.filter(|made| *made <= now).and_then(|made| made.checked_add(wait).ok());
-            match due.filter(|due| *due > now) {
-                None => self.statuses.push(write),
-                due => self.look_at(due),
-            }
-        }
+        let value = serde_json::to_value(new).unwrap_or(Value::Null);
+        self.statuses.push(Write::Status { object: Object::status(kind, live, value).into(), news });
     }
 
     fn join(&mut self, other: Self) {
         self.objects.extend(other.objects);
         self.statuses.extend(other.statuses);
-        self.under_way.extend(other.under_way);
         self.farewells.extend(other.farewells);
         self.to_read.extend(other.to_read);
         self.to_resolve.extend(other.to_resolve);
@@ -113,17 +99,6 @@ impl Steps {
     fn look_at(&mut self, at: Option<Timestamp>) {
         self.look_at = [self.look_at, at].into_iter().flatten().min();
     }
-}
-
-/// Each so many places under way let every one wait a second longer: where more than these come to answer in a second, each is told of
-/// once.
-const EACH_SECOND: usize = 8;
-/// However many are under way.
-const LONGEST: SignedDuration = SignedDuration::from_mins(5);
-
-fn told<S: Serialize>(kind: render::Kind, live: &impl ResourceExt, status: &S, news: Vec<News>) -> Write {
-    let value = serde_json::to_value(status).unwrap_or(Value::Null);
-    Write::Status { object: Object::status(kind, live, value).into(), news }
 }
 
 pub fn pass(input: &Input<'_>) -> Steps {
@@ -148,7 +123,6 @@ pub fn pass(input: &Input<'_>) -> Steps {
         steps.status(render::Kind::EdgeFleet, view.fleet.as_ref(), view.fleet.status.as_ref(), &new, news);
     }
     model::report(world, &views, standing, &outcomes, &mut steps);
-    steps.tell_under_way(world.now);
     steps
 }
 

@@ -3,7 +3,7 @@
 use super::limits::{self, Brake, Losses};
 use super::pools::{self, pool_views, render_pools};
 use super::prune::{Decided as PruneInput, Owned, prune};
-use super::{Input, Steps, caught, conditions, news, told};
+use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, Placement, Seen, SiteView, World, fleet_snapshot, model_name, site_snapshot};
@@ -362,14 +362,7 @@ fn at_site(
     );
     if let Some(live) = live {
         let news = news(live.as_ref(), &["Placed"], conditions(&live.status, |s| &s.conditions), &new.conditions);
-        // What has to last is remembered at once.
-        let is_better_elsewhere = new.decision.as_ref().is_some_and(|decision| decision.better.is_some());
-        if live.status.is_none() && outcome.is_under_way() && new.endpoints.is_empty() && !is_better_elsewhere {
-            let made = live.metadata.creation_timestamp.as_ref().map(|made| made.0);
-            steps.under_way.push((made, told(Kind::EdgePlacement, live.as_ref(), &new, news)));
-        } else {
-            steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);
-        }
+        steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);
     }
     (place, outcome)
 }

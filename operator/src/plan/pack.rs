@@ -123,8 +123,8 @@ fn fill(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Lef
     if settle(tasks, &mut left) {
         rest(tasks, &mut left);
     }
-    let mut late: Vec<_> = tasks.iter_mut().filter(|task| task.chosen.is_none()).collect();
     // Who serves late where it is makes no room for who would be as late there: else they would take turns.
+    let mut late: Vec<_> = tasks.iter_mut().filter(|task| task.chosen.is_none()).collect();
     late.sort_by_key(|task| (Reverse(task.model.priority), task.home.is_none()));
     for task in late {
         let may_exceed = may_exceed(snapshot, task);

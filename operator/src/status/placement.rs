@@ -23,15 +23,6 @@ pub struct Outcome {
     /// Whether clients get what the budget promises.
     pub within: Claim,
     pub reconciling: bool,
-    /// What is to answer fails.
-    pub failed: bool,
-}
-
-impl Outcome {
-    /// A place that was found, and where nothing is wrong but that it does not answer yet.
-    pub fn is_under_way(&self) -> bool {
-        self.placed.holds() && !self.serving.holds() && self.reconciling && !self.failed
-    }
 }
 
 /// The plan's word for one model: a place, or none.
@@ -112,7 +103,6 @@ pub fn edge_placement(
         ready: brief(&ready),
         within: brief(&claims.within),
         reconciling: claims.reconciling.is_some(),
-        failed: place.trouble.2,
     };
     let all = [ready, claims.placed, claims.serving, claims.within].into_iter().chain(claims.reconciling).collect();
     status.conditions = conditions(all, &old.conditions, generation, world.now);
