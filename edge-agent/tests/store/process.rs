@@ -17,7 +17,14 @@ pub struct Process {
 
 impl Process {
     /// Started, and listening: its log says where.
+    ///
+    /// # Panics
+    /// On a disk that is nearly full: the store would keep nothing there.
     pub fn start(folder: &Path, most_bytes: u64) -> Self {
+        if let Ok(disk) = rustix::fs::statvfs(folder) {
+            let is_free = disk.f_bavail > disk.f_blocks / 10;
+            assert!(is_free, "a tenth of the disk must be free: make room under {}", folder.display());
+        }
         rustls::crypto::ring::default_provider().install_default().ok();
         let mut child = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
             .args(["store", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0", "--log-format", "json", "--folder"])
