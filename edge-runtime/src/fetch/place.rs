@@ -41,10 +41,10 @@ impl Source {
     pub fn new(uri: &str, insecure: &[String]) -> Result<Self, SourceError> {
         let bad = || SourceError::Uri { uri: uri.into() };
         let address = uri.strip_prefix("oci://").ok_or_else(bad)?;
-        if address.split_once('@').is_some_and(|(_, digest)| !is_sha256(digest)) {
-            return Err(SourceError::Digest { uri: uri.into() });
-        }
-        let repository = reference(address).ok_or_else(bad)?;
+        let repository = reference(address).ok_or_else(|| match address.split_once('@') {
+            Some((_, digest)) if !is_sha256(digest) => SourceError::Digest { uri: uri.into() },
+            _ => bad(),
+        })?;
         let nobody = Arc::new(Keyring::none());
         let registry = Registry::new(repository, RegistryOperation::Pull, insecure, nobody, configured);
         Ok(Self { registry: Origin { registry }, mirrors: Vec::new(), most_bytes: u64::MAX })

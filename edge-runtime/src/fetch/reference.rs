@@ -55,12 +55,10 @@ fn is_name(name: &str) -> bool {
 /// Small letters and digits, and between them a dot, one or two underscores, or dashes.
 fn is_component(component: &str) -> bool {
     let is_letter = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    let between = component.split(is_letter).filter(|between| !between.is_empty());
+    let mut between = component.split(is_letter).filter(|between| !between.is_empty());
     component.starts_with(is_letter)
         && component.ends_with(is_letter)
-        && between
-            .into_iter()
-            .all(|between| matches!(between, "." | "_" | "__") || between.bytes().all(|byte| byte == b'-'))
+        && between.all(|between| matches!(between, "." | "_" | "__") || between.bytes().all(|byte| byte == b'-'))
 }
 
 fn is_tag(tag: &str) -> bool {

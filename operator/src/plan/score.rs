@@ -5,7 +5,7 @@ use super::why::Failure;
 use super::{Model, ModelName, Rejected, Resources, Snapshot, Variant, text};
 use sconce_api::{Objective, Reason};
 use std::cmp::{Ordering, Reverse};
-use std::fmt::{Arguments, Display, from_fn};
+use std::fmt::{Display, from_fn};
 
 /// What is left of each node, in the order of the snapshot.
 pub(super) type Left = Vec<Resources>;
@@ -105,30 +105,30 @@ fn why_not(
     chosen: Option<&Candidate<'_>>,
     (left, above): (&[Resources], &[Above<'_>]),
 ) -> Rejected {
-    let rejected = |reason: Reason, message: Arguments<'_>| {
+    let rejected = |reason: Reason, message: &dyn Display| {
         let message = text::short(message, text::REJECTION);
         Rejected { candidate: candidate.name(), reason, message }
     };
     if let Some(slow) = candidate.too_slow {
-        return rejected(slow.reason(), format_args!("{}", slow.message(model, &snapshot.link, candidate)));
+        return rejected(slow.reason(), &slow.message(model, &snapshot.link, candidate));
     }
     let node_left = left.get(candidate.index).copied().unwrap_or_default();
     let full = candidate.node.and_then(|node| lacks_room(node, candidate, node_left, true));
     if let Some(failure) = full {
         let failure = displaced(candidate, node_left, above).unwrap_or(failure);
-        return rejected(failure.reason(), format_args!("{}", failure.message()));
+        return rejected(failure.reason(), &failure.message());
     }
     let (cost, p99) = (text::cost(candidate.cost_millis), candidate.p99());
     match chosen {
         Some(chosen) if model.objective == Objective::Latency && candidate.expected_us() > chosen.expected_us() => {
-            rejected(Reason::Slower, format_args!("p99 {p99} against {}; {cost}", chosen.p99()))
+            rejected(Reason::Slower, &format_args!("p99 {p99} against {}; {cost}", chosen.p99()))
         }
         Some(chosen) if chosen.home && is_better(model.objective, candidate, chosen) => {
             let (other, than) = (text::cost(chosen.cost_millis), chosen.p99());
-            rejected(Reason::KeptByStability, format_args!("{cost} against {other}, p99 {p99} against {than}"))
+            rejected(Reason::KeptByStability, &format_args!("{cost} against {other}, p99 {p99} against {than}"))
         }
-        Some(chosen) => rejected(Reason::Costlier, format_args!("{}; p99 {p99} would fit", dearer(candidate, chosen))),
-        None => rejected(Reason::Costlier, format_args!("{cost}; p99 {p99} would fit")),
+        Some(chosen) => rejected(Reason::Costlier, &format_args!("{}; p99 {p99} would fit", dearer(candidate, chosen))),
+        None => rejected(Reason::Costlier, &format_args!("{cost}; p99 {p99} would fit")),
     }
 }
 

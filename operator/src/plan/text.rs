@@ -3,7 +3,7 @@
 
 use super::{AS_PREDICTED, ModelName, Node};
 use sconce_api::{Operator, Requirement, Tier};
-use std::fmt::{Arguments, Display, Write as _, from_fn};
+use std::fmt::{Display, Write as _, from_fn};
 
 /// Rounds to two digits, half up.
 pub fn two_digits(number: u64) -> u64 {
@@ -145,10 +145,10 @@ pub(super) const CONDITION: usize = 512;
 const USUAL: usize = 160;
 
 /// A sentence, cut where it is longer than `limit` characters.
-pub(super) fn short(sentence: Arguments<'_>, limit: usize) -> String {
+pub(super) fn short(sentence: impl Display, limit: usize) -> String {
     let mut text = String::with_capacity(USUAL);
     // Strings take all that is written; and so does whoever writes no error of its own.
-    let _ = text.write_fmt(sentence);
+    let _ = write!(text, "{sentence}");
     if text.len() > limit && text.chars().count() > limit {
         text = text.chars().take(limit - 1).chain(['…']).collect();
     }
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_sentence_is_cut_between_characters() {
-        assert_eq!(short(format_args!("×××"), 3), "×××");
-        assert_eq!(short(format_args!("××××"), 3), "××…");
+        assert_eq!(short("×××", 3), "×××");
+        assert_eq!(short("××××", 3), "××…");
     }
 }

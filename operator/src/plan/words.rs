@@ -206,7 +206,7 @@ fn ranked(mut others: Vec<Rejected>, failed: &[Failed<'_>]) -> Vec<Rejected> {
     let told = |failed: &Failed<'_>| Rejected {
         candidate: failed.name(),
         reason: failed.failure.reason(),
-        message: text::short(format_args!("{}", failed.failure.message()), text::REJECTION),
+        message: text::short(failed.failure.message(), text::REJECTION),
     };
     let room = MOST_REJECTED.saturating_sub(others.len());
     others.extend(failed.into_iter().take(room).map(told));
