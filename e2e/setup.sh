@@ -33,7 +33,7 @@ install() {
 install "${!why[@]}"
 why[python3-venv]="runs packages from PyPI: ONNX Runtime and other peers, and clients that others wrote"
 why[chromium]="looks at the operator's page"
-why[mosquitto]="the broker that the collector's tests ask"
+why[mosquitto]="the broker that the tests of collected samples ask"
 why[mosquitto-clients]="says what the broker's subscribers hear"
 why[docker-registry]="a registry that asks for a password"
 case ${1:-} in

@@ -113,14 +113,15 @@ pub struct DirectorySource {
     pub name: String,
 }
 
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MqttSource {
     /// mqtt://HOST:PORT, as the node reaches it, or mqtts:// for TLS: the collectors know the broker's authority.
     #[schemars(length(max = 253), regex(pattern = r"^mqtts?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$"))]
     pub broker: String,
-    /// Topic filter, such as door/+/image.
+    /// Topic filter, such as door/+/image. Each node hears all of it; of $share/NAME/door/+/image each message is for one of them.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^(#|([^+#/]*|[+])(/([^+#/]*|[+]))*(/#)?)$')").message("topic must be an MQTT topic filter such as door/+/image: + is a whole level, # whatever follows at the end"))]
     pub topic: String,
 }
 

@@ -17,7 +17,7 @@ pub struct Command {
     input: Option<String>,
 }
 
-/// A program that goes on. Its output is kept open: who writes to nobody is ended.
+/// A program that goes on. Its output is kept open: who writes to nobody is ended. Its input, too: who waits for its end ends with this.
 pub struct Running {
     _child: Child,
     _output: Lines<BufReader<ChildStdout>>,
@@ -83,7 +83,7 @@ impl Command {
     /// Runs a program that goes on until it is dropped; returns once it has said something.
     pub async fn begin(mut self) -> Result<Running> {
         let cannot = format!("cannot run `{}`", self.line);
-        let mut child = self.inner.stdout(Stdio::piped()).spawn().context(cannot)?;
+        let mut child = self.inner.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context(cannot)?;
         let mut output = BufReader::new(child.stdout.take().context("its output is ours")?).lines();
         let said = tokio::time::timeout(LIMIT, output.next_line()).await??;
         said.with_context(|| format!("`{}` ended and said nothing", self.line))?;

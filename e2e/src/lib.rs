@@ -8,6 +8,6 @@ mod runs;
 
 pub use bed::{Bed, Spec, Training, figures, placement_name, program, root, tool};
 pub use client::{Answers, ClientRun};
-pub use command::Command;
+pub use command::{Command, Running};
 pub use placements::{NAMESPACE, serves_from, stands, tier};
 pub use sconce_api::condition;

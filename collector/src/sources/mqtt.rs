@@ -5,7 +5,7 @@ use crate::door::LONGEST;
 use crate::intake::{Chosen, Intake, Taken, Took};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, Publish};
+use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, Publish, SubscribeReasonCode};
 use rumqttc::{
     AckMode, AsyncClient, BrokerSessionResumePolicy, Event, IncomingPacketSizeLimit, MqttOptions, Transport,
 };
@@ -59,7 +59,15 @@ pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_
                     tracing::info!(broker, topic, "subscribing");
                     waits = backoff();
                     // The broker may have forgotten us.
-                    client.try_subscribe(topic, QoS::AtLeastOnce).ok();
+                    if let Err(error) = client.try_subscribe(topic, QoS::AtLeastOnce) {
+                        tracing::error!(broker, topic, %error, "not subscribed");
+                    }
+                }
+                Ok(Event::Incoming(Packet::SubAck(answer))) => {
+                    let is_granted = |code: &&_| matches!(code, SubscribeReasonCode::Success(_));
+                    if let Some(refused) = answer.return_codes.iter().find(|code| !is_granted(code)) {
+                        tracing::error!(broker, topic, why = ?refused, "the broker refuses the topic: no samples come");
+                    }
                 }
                 Ok(Event::Incoming(Packet::Publish(message))) => taking.push(take(message, share, intake)),
                 Ok(_) => {}

@@ -53,11 +53,18 @@ async fn from_requests_to_a_bucket(bed: &Bed) -> Result<()> {
     let rows = lake.rows_until(NAME, |rows| of(rows, "site-a-1") >= 40 && of(rows, "site-b-1") >= 10).await?;
     let once: BTreeSet<_> = rows.iter().map(|row| (row.node(NAME), &row.id)).collect();
     ensure!(once.len() == rows.len(), "a node sent a sample twice: {rows:?}");
-    let has = |name: &str, tier: &str| rows.iter().any(|row| row.node(NAME) == Some(name) && row.tier == tier);
+    let has = |name: &str, tier: &str| {
+        rows.iter().any(|row| row.node(NAME) == Some(name) && row.tier.as_deref() == Some(tier))
+    };
     ensure!(has("site-a-1", "Edge") && has("site-b-1", "Cloud"), "who answered is not told: {rows:?}");
     for row in &rows {
-        ensure!((row.media.as_str(), row.model.as_str()) == ("npy", "digits.vision"), "{row:?}");
-        ensure!(row.why == "Uniform" && row.probability == 1.0 && (0.1..=1.0).contains(&row.score), "{row:?}");
+        ensure!((row.media.as_str(), row.model.as_deref()) == ("npy", Some("digits.vision")), "{row:?}");
+        ensure!(
+            row.why == "Uniform"
+                && row.probability == 1.0
+                && row.score.is_some_and(|score| (0.1..=1.0).contains(&score)),
+            "{row:?}"
+        );
     }
     println!("{} samples, {} held: {:?}", status.samples, status.held, status.last_arrival);
     Ok(())

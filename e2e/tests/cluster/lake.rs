@@ -55,7 +55,7 @@ pages = s3.get_paginator('list_objects_v2').paginate(Bucket='lake')
 keys = [item['Key'] for page in pages for item in page.get('Contents', [])]
 get = lambda key: io.BytesIO(s3.get_object(Bucket='lake', Key=key)['Body'].read())
 rows = [dict(row, key=key) for key in keys if '/manifests/' in key for row in parquet.read_table(get(key)).to_pylist()]
-names = ['key', 'id', 'media', 'model', 'tier', 'why', 'probability', 'score']
+names = ['key', 'id', 'media', 'source', 'model', 'tier', 'why', 'probability', 'score']
 print(json.dumps([{name: row[name] for name in names} for row in rows]), flush=True)
 os._exit(0)
 ";
@@ -65,25 +65,33 @@ pub struct Row {
     pub key: String,
     pub id: String,
     pub media: String,
-    pub model: String,
-    pub tier: String,
+    pub source: String,
+    /// Of what a model was asked.
+    pub model: Option<String>,
+    pub tier: Option<String>,
     pub why: String,
     pub probability: f64,
-    pub score: f64,
+    pub score: Option<f64>,
+}
+
+/// # Errors
+/// If all has to be tried: no file is there for this.
+pub fn untried(told: &str) -> Result<()> {
+    let file = std::env::var_os(UNTRIED).with_context(|| told.to_owned())?;
+    std::io::stderr().write_all(format!("{told}\n").as_bytes())?;
+    std::fs::write(file, format!("{told}\n"))?;
+    Ok(())
 }
 
 /// `None` where nothing can be had, and that may be so.
 fn interpreter() -> Result<Option<PathBuf>> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("collector-strangers");
-    match (python::python(&folder, REQUIREMENTS), std::env::var_os(UNTRIED)) {
-        (Ok(interpreter), _) => Ok(Some(interpreter)),
-        (Err(why), Some(file)) if why.is::<Nothing>() => {
-            let told = format!("the bucket of collected samples was NOT tried: {Nothing}: {why}\n");
-            std::io::stderr().write_all(told.as_bytes())?;
-            std::fs::write(file, told)?;
-            Ok(None)
+    match python::python(&folder, REQUIREMENTS) {
+        Ok(interpreter) => Ok(Some(interpreter)),
+        Err(why) if why.is::<Nothing>() => {
+            untried(&format!("the bucket of collected samples was NOT tried: {Nothing}: {why}")).map(|()| None)
         }
-        (Err(error), _) => Err(error),
+        Err(error) => Err(error),
     }
 }
 

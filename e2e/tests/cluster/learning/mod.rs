@@ -1,12 +1,14 @@
-//! The loop: a site's light changes, its answers get worse, people label what it sent, a run learns from that, and its answers are good
-//! again. And labels by lot, from which nothing is deployed. What was seen is in `target/e2e`: `loop.json` and `loop.svg`.
+//! The loop: a site's light changes, its answers get worse, people label what it sent and what a camera there saw, a run learns from that,
+//! and its answers are good again. And labels by lot, from which nothing is deployed. What was seen is in `target/e2e`: `loop.json` and `loop.svg`.
 
+mod broker;
 mod story;
 mod truth;
 
 use crate::lake::{Lake, VARIABLES};
 use crate::suite::{bed, training};
 use anyhow::{Context as _, Result, bail, ensure};
+use broker::Broker;
 use sconce_api::{RunState, Tier};
 use sconce_e2e::{Bed, ClientRun, NAMESPACE, Training, figures, placement_name};
 use serde_json::{Value, json};
@@ -25,9 +27,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 const DAY: u8 = 120;
 /// Share of right answers that is good enough.
 const FLOOR: f64 = 0.9;
-/// Of the client's images: what people label truly, what somebody labels by lot, and what the answers are judged by, of which no
+/// Of the client's images: what people label truly, those of them that no model was asked, since a camera's broker has them, what somebody labels by lot, and what the answers are judged by, of which no
 /// run learns.
 const TRUE: Range<usize> = 0..250;
+const SEEN_BY_CAMERA: Range<usize> = 0..60;
 const BY_LOT: Range<usize> = 250..375;
 const JUDGED: Range<usize> = 375..500;
 
@@ -45,10 +48,13 @@ spec:
   fleetRef: {{name: shops}}
   uri: 's3://lake/{NAME}'
   kind: Image
+  sources: [{{mqtt: {{broker: '{}', topic: '{}'}}}}]
   privacy: {{policy: Raw}}
   upload: {{delay: 1s}}
 ",
-        Value::from_iter(VARIABLES)
+        Value::from_iter(VARIABLES),
+        broker::ADDRESS,
+        broker::HEARD,
     )
 }
 
@@ -88,10 +94,11 @@ fn model(source: &Value) -> String {
 async fn a_model_learns_the_light_of_its_site_and_nothing_from_labels_by_lot() -> Result<()> {
     let bed = bed().await?;
     let Some(lake) = Lake::open(&bed).await? else { return Ok(()) };
+    let Some(broker) = Broker::found(&bed)? else { return Ok(()) };
     let story = Story::begin(FLOOR);
     let outcome = tokio::select! {
         asked = asked_for_ever(&bed, &story) => asked,
-        told = from_day_to_night(&bed, &lake, &story) => told,
+        told = from_day_to_night(&bed, &lake, &broker, &story) => told,
     };
     bed.kubectl().args(["delete", "em,et,ed", NAME, "-n", NAMESPACE, "--ignore-not-found"]).output().await?;
     bed.kubectl().args(["delete", "secret", "lake", "-n", NAMESPACE]).output().await?;
@@ -118,11 +125,12 @@ fn asked() -> String {
     format!("{NAME}.{NAMESPACE}")
 }
 
-async fn from_day_to_night(bed: &Bed, lake: &Lake, story: &Story) -> Result<()> {
+async fn from_day_to_night(bed: &Bed, lake: &Lake, broker: &Broker, story: &Story) -> Result<()> {
     let Training { artifact, held_out } = training();
     let first = bed.publish(&artifact, &format!("models/{NAME}:1.0.0")).await?;
     let base = format!("{}@{first}", Bed::model_uri(&format!("models/{NAME}")));
-    bed.apply_text(&dataset()).await?;
+    let dataset = dataset();
+    let (_running, _) = tokio::try_join!(broker.heard(), bed.apply_text(&dataset))?;
     bed.apply_text(&model(&json!({"uri": base}))).await?;
     bed.until_served(NAME, SITE, Tier::Edge).await?;
     bed.apply_text(&recipe(&base)).await?;
@@ -133,10 +141,14 @@ async fn from_day_to_night(bed: &Bed, lake: &Lake, story: &Story) -> Result<()> 
 
     story.turns(DAY, "the light changes");
     let shifted = story.until("the answers get worse", |right| right < FLOOR).await?;
-    let seen = ClientRun::of(&asked()).images(0..BY_LOT.end).brighter(DAY).rate(60).count(BY_LOT.end as u64);
+    let truth = Truth::read(&held_out, DAY)?;
+    broker.publish(SEEN_BY_CAMERA.map(|image| truth.picture(image))).await?;
+    let rest = SEEN_BY_CAMERA.end..BY_LOT.end;
+    let seen = ClientRun::of(&asked()).images(rest.clone()).brighter(DAY).rate(60).count(rest.len() as u64);
     ensure!(bed.ask(NODE, &seen).await?.failed == 0);
     let folder = tempfile::tempdir()?;
-    let samples = exported(bed, lake, &Truth::read(&held_out, DAY)?, folder.path()).await?;
+    let samples = exported(bed, lake, &truth, folder.path()).await?;
+    ensure_heard_once(lake).await?;
     story.happens("samples have arrived");
 
     let table = folder.path().join("labels.csv");
@@ -195,6 +207,18 @@ async fn exported(bed: &Bed, lake: &Lake, truth: &Truth, folder: &Path) -> Resul
         bail!("they are numbered for ever")
     };
     tokio::time::timeout(LIMIT, exporting).await.context("not all samples have arrived")?
+}
+
+/// Each picture of the camera is one sample, of one node.
+async fn ensure_heard_once(lake: &Lake) -> Result<()> {
+    let mut rows = lake.rows_until(NAME, |rows| !rows.is_empty()).await?;
+    rows.retain(|row| row.source.starts_with("mqtt:"));
+    let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    ensure!(ids.len() == SEEN_BY_CAMERA.len() && rows.len() == ids.len(), "{rows:?}");
+    ensure!(rows.iter().all(|row| row.media == "png" && row.model.is_none()), "{rows:?}");
+    let nodes: BTreeSet<_> = rows.iter().filter_map(|row| row.node(NAME)).collect();
+    println!("{} pictures of the camera, taken by {nodes:?}", rows.len());
+    Ok(())
 }
 
 /// Each of them is new, and the dataset counts it.

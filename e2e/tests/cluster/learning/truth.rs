@@ -1,14 +1,24 @@
-//! What the client's images show: the people who label know it. Of a sample they see the tensor alone.
+//! What the client's images show: the people who label know it. Of a sample they see the tensor alone, or the picture.
 
 use anyhow::{Context as _, Result};
+use image::{GrayImage, ImageFormat};
 use sconce_lake::labels;
 use sconce_model::idx;
 use sconce_model::preprocess::{Image, Preprocess};
-use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::path::Path;
 
-/// Bytes of the tensor, at the end of its file → number of the image, and the digit.
-pub struct Truth(BTreeMap<Vec<u8>, (usize, u8)>);
+/// An image in a certain light.
+struct Known {
+    digit: u8,
+    /// As a file.
+    picture: Vec<u8>,
+    /// Its bytes, as they are at the end of a tensor's file.
+    tensor: Vec<u8>,
+}
+
+/// By the numbers that the client gives them.
+pub struct Truth(Vec<Known>);
 
 impl Truth {
     /// The images as they look when it is brighter.
@@ -17,22 +27,35 @@ impl Truth {
         let images = idx::read_images(&read("images.idx3")?)?;
         let digits = idx::read_labels(&read("labels.idx1")?)?;
         let preprocess: Preprocess = serde_json::from_slice(&read("preprocess.json")?)?;
-        let tensor = |number: usize| -> Result<Vec<u8>> {
+        let (high, wide) = (images.height, images.width);
+        let known = digits.iter().enumerate().map(|(number, digit)| {
             let pixels: Vec<u8> = images.image(number).iter().map(|pixel| pixel.saturating_add(brighter)).collect();
-            let tensor = preprocess.apply(Image::grey(&pixels, images.height, images.width)?)?;
-            Ok(tensor.iter().flat_map(|value| value.to_le_bytes()).collect())
-        };
-        let known = digits.iter().enumerate().map(|(number, digit)| Ok((tensor(number)?, (number, *digit))));
+            let tensor = preprocess.apply(Image::grey(&pixels, high, wide)?)?;
+            let tensor = tensor.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let picture = GrayImage::from_raw(wide.try_into()?, high.try_into()?, pixels).context("a byte for each")?;
+            let mut png = Cursor::new(vec![]);
+            picture.write_to(&mut png, ImageFormat::Png)?;
+            Ok(Known { digit: *digit, picture: png.into_inner(), tensor })
+        });
         Ok(Self(known.collect::<Result<_>>()?))
+    }
+
+    /// As a PNG.
+    pub fn picture(&self, number: usize) -> &[u8] {
+        &self.0[number].picture
     }
 
     /// The samples of an export that show images in this light: id, number of the image, digit.
     pub fn shown(&self, export: &Path) -> Result<Vec<(String, usize, u8)>> {
         let mut shown = Vec::new();
         for given in labels::read("labels.csv", &std::fs::read(export.join("labels.csv"))?)? {
-            let file = std::fs::read(export.join(format!("files/{}.npy", given.id)))?;
-            let found = self.0.iter().find(|(tensor, _)| file.ends_with(tensor));
-            shown.extend(found.map(|(_, (number, digit))| (given.id, *number, *digit)));
+            let file = |extension: &str| export.join(format!("files/{}.{extension}", given.id));
+            // Beside a tensor stands a picture that was drawn of it.
+            let file =
+                std::fs::read(Some(file("npy")).filter(|tensor| tensor.exists()).unwrap_or_else(|| file("png")))?;
+            let is_of = |known: &Known| file == known.picture || file.ends_with(&known.tensor);
+            let number = self.0.iter().position(is_of);
+            shown.extend(number.map(|number| (given.id, number, self.0[number].digit)));
         }
         Ok(shown)
     }
