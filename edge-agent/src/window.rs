@@ -22,6 +22,8 @@ const ANOTHER_BY: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 pub struct Window {
     samples: VecDeque<Duration>,
+    /// The first of them, taken at once: they tell of one moment, often one in which the node or a model was starting.
+    at_once: usize,
     anew: Option<Anew>,
 }
 
@@ -55,7 +57,7 @@ impl Window {
             self.samples.pop_front();
         }
         self.samples.push_back(round_trip);
-        let Some(anew) = &mut self.anew else { return };
+        let Some(anew) = &mut self.anew else { return self.forget_one_moment() };
         anew.samples += 1;
         anew.taken += 1;
         let Anew { samples, taken } = *anew;
@@ -63,6 +65,17 @@ impl Window {
             self.samples.drain(..self.samples.len() - samples);
             let samples = self.without_another(taken);
             self.anew = (samples < P99_FROM).then_some(Anew { samples, taken });
+            self.at_once = samples;
+        }
+    }
+
+    /// What was taken at once counts until as much is there that was taken little by little.
+    fn forget_one_moment(&mut self) {
+        let samples = self.samples.len();
+        if samples == P99_FROM {
+            self.at_once = samples;
+        } else if self.at_once > 0 && samples == self.at_once + P99_FROM {
+            self.samples.drain(..std::mem::take(&mut self.at_once));
         }
     }
 
@@ -90,6 +103,7 @@ impl Window {
     /// one's are forgotten.
     pub fn begin_anew(&mut self) {
         self.anew = Some(Anew::default());
+        self.at_once = 0;
     }
 
     pub fn len(&self) -> usize {
@@ -158,10 +172,9 @@ mod tests {
 
     #[test]
     fn quantiles_are_samples_by_nearest_rank() {
-        let expected =
-            Summary { p50: Duration::from_micros(500), p99: Some(Duration::from_micros(990)), samples: 1000 };
-        assert_eq!(window(1..=1000).summary(), Some(expected));
-        assert_eq!(window((1..=1000).rev()).summary(), Some(expected));
+        let expected = Summary { p50: Duration::from_micros(450), p99: Some(Duration::from_micros(891)), samples: 900 };
+        assert_eq!(window(1..=900).summary(), Some(expected));
+        assert_eq!(window((1..=900).rev()).summary(), Some(expected));
     }
 
     #[test]
@@ -232,6 +245,24 @@ mod tests {
         }
         assert!(window.anew.is_none());
         assert_eq!(window.summary().unwrap().p99, Some(Duration::from_millis(200)));
+    }
+
+    #[test]
+    fn what_was_taken_at_once_is_forgotten_once_as_much_came_little_by_little() {
+        let told = |window: &Window| window.summary().map(|told| (told.samples, told.p99.unwrap().as_millis()));
+        let mut window = window((0..P99_FROM as u64).map(|_| 9_000));
+        (1..P99_FROM).for_each(|_| window.push(Duration::from_millis(1)));
+        assert_eq!(told(&window), Some((2 * P99_FROM - 1, 9)));
+        window.push(Duration::from_millis(1));
+        assert_eq!(told(&window), Some((P99_FROM, 1)));
+        (0..P99_FROM).for_each(|_| window.push(Duration::from_millis(1)));
+        assert_eq!(told(&window), Some((2 * P99_FROM, 1)), "once");
+
+        window.begin_anew();
+        (0..P99_FROM).for_each(|_| window.push(Duration::from_millis(7)));
+        assert_eq!(told(&window), Some((P99_FROM, 7)));
+        (0..P99_FROM).for_each(|_| window.push(Duration::from_millis(6)));
+        assert_eq!(told(&window), Some((P99_FROM, 6)), "a link that has become another, too");
     }
 
     #[test]
