@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use python::Nothing;
 use sconce_e2e::{Bed, program, tool};
 use serde::Deserialize;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -78,8 +78,10 @@ pub struct Row {
 /// If all has to be tried: no file is there for this.
 pub fn untried(told: &str) -> Result<()> {
     let file = std::env::var_os(UNTRIED).with_context(|| told.to_owned())?;
-    std::io::stderr().write_all(format!("{told}\n").as_bytes())?;
-    std::fs::write(file, format!("{told}\n"))?;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+    for out in [&mut std::io::stderr() as &mut dyn Write, &mut file] {
+        writeln!(out, "{told}")?;
+    }
     Ok(())
 }
 

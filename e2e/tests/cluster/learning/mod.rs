@@ -1,5 +1,6 @@
-//! The loop: a site's light changes, its answers get worse, people label what it sent and what a camera there saw, a run learns from that,
-//! and its answers are good again. And labels by lot, from which nothing is deployed. What was seen is in `target/e2e`: `loop.json` and `loop.svg`.
+//! The loop: a site's light changes, its answers get worse, people label what it sent and what a camera there saw, a run learns from
+//! that, and its answers are good again. And labels by lot, from which nothing is deployed. What was seen is in `target/e2e`:
+//! `loop.json` and `loop.svg`.
 
 mod broker;
 mod story;
@@ -27,10 +28,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 const DAY: u8 = 120;
 /// Share of right answers that is good enough.
 const FLOOR: f64 = 0.9;
-/// Of the client's images: what people label truly, those of them that no model was asked, since a camera's broker has them, what somebody labels by lot, and what the answers are judged by, of which no
-/// run learns.
+/// Of the client's images: what people label truly; those of them that no model was asked, since a camera sent them; what somebody
+/// labels by lot; and what the answers are judged by, of which no run learns.
 const TRUE: Range<usize> = 0..250;
-const SEEN_BY_CAMERA: Range<usize> = 0..60;
+const OF_CAMERA: Range<usize> = 0..60;
 const BY_LOT: Range<usize> = 250..375;
 const JUDGED: Range<usize> = 375..500;
 
@@ -142,8 +143,8 @@ async fn from_day_to_night(bed: &Bed, lake: &Lake, broker: &Broker, story: &Stor
     story.turns(DAY, "the light changes");
     let shifted = story.until("the answers get worse", |right| right < FLOOR).await?;
     let truth = Truth::read(&held_out, DAY)?;
-    broker.publish(SEEN_BY_CAMERA.map(|image| truth.picture(image))).await?;
-    let rest = SEEN_BY_CAMERA.end..BY_LOT.end;
+    broker.publish(OF_CAMERA.map(|image| truth.picture(image))).await?;
+    let rest = OF_CAMERA.end..BY_LOT.end;
     let seen = ClientRun::of(&asked()).images(rest.clone()).brighter(DAY).rate(60).count(rest.len() as u64);
     ensure!(bed.ask(NODE, &seen).await?.failed == 0);
     let folder = tempfile::tempdir()?;
@@ -214,7 +215,7 @@ async fn ensure_heard_once(lake: &Lake) -> Result<()> {
     let mut rows = lake.rows_until(NAME, |rows| !rows.is_empty()).await?;
     rows.retain(|row| row.source.starts_with("mqtt:"));
     let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-    ensure!(ids.len() == SEEN_BY_CAMERA.len() && rows.len() == ids.len(), "{rows:?}");
+    ensure!(ids.len() == OF_CAMERA.len() && rows.len() == ids.len(), "{rows:?}");
     ensure!(rows.iter().all(|row| row.media == "png" && row.model.is_none()), "{rows:?}");
     let nodes: BTreeSet<_> = rows.iter().filter_map(|row| row.node(NAME)).collect();
     println!("{} pictures of the camera, taken by {nodes:?}", rows.len());
