@@ -121,7 +121,7 @@ pub struct MqttSource {
     pub broker: String,
     /// Topic filter, such as door/+/image. Each node hears all of it; of $share/NAME/door/+/image each message is for one of them.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(r"self.matches('^(#|([^+#/]*|[+])(/([^+#/]*|[+]))*(/#)?)$')").message("topic must be an MQTT topic filter such as door/+/image: + is a whole level, # whatever follows at the end"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^(#|([^+#/]*|[+])(/([^+#/]*|[+]))*(/#)?)$') && (!self.startsWith('$share') || self.matches('^[$]share/[^+#/]+/.+$'))").message("topic must be an MQTT topic filter such as door/+/image: + is a whole level, # whatever follows at the end"))]
     pub topic: String,
 }
 

@@ -131,6 +131,41 @@ fn a_broker_is_heard_through_tls_and_one_of_another_authority_is_not() {
     assert!(!log.contains("PRIVATE KEY"), "{log}");
 }
 
+/// A session at the broker would go on to give what it once subscribed to.
+#[test]
+fn a_topic_that_is_narrower_now_is_all_that_is_heard() {
+    if !has_mosquitto() {
+        return untried("mosquitto is missing; Debian: apt-get install mosquitto mosquitto-clients")
+            .unwrap_or_default();
+    }
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(port, folder.path(), "allow_anonymous true");
+    let collector = |topic: &str| {
+        let datasets = json!({"vision/doors": {
+            "uri": format!("file://{}", folder.path().join("lake").display()),
+            "privacy": {"policy": "Raw"},
+            "sources": [{"http": {}}, {"mqtt": {"broker": format!("mqtt://127.0.0.1:{port}"), "topic": topic}}],
+        }});
+        Collector::start(folder.path(), &datasets, &[])
+    };
+    let is_held = |collector: &Collector, topic: &str, content: &[u8], count: u64| {
+        until("messages come through", || {
+            publish(port, topic, content, &[]);
+            collector.status()["datasets"]["vision/doors"]["held"].as_u64() >= Some(count)
+        });
+    };
+    let wide = collector("door/#");
+    is_held(&wide, "door/back", br#"{"open": 0}"#, 1);
+    wide.kill();
+    let narrow = collector("door/front");
+    until("the collector subscribes", || narrow.log.lock().unwrap().contains("subscribing"));
+    publish(port, "door/back", br#"{"open": 1}"#, &[]);
+    is_held(&narrow, "door/front", br#"{"open": 2}"#, 2);
+    // A session gives its messages in their order.
+    let (status, told) = narrow.post("/v1/samples/vision/doors", &[], br#"{"open": 1}"#.to_vec());
+    assert_eq!(status, 201, "it was heard: {told}");
+}
+
 fn read(interpreter: &Path, folder: &Path, variables: &[(&str, &str)]) -> Value {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/readers/read.py");
     let output = Command::new(interpreter)

@@ -19,8 +19,18 @@ pub struct Command {
 
 /// A program that goes on. Its output is kept open: who writes to nobody is ended. Its input, too: who waits for its end ends with this.
 pub struct Running {
+    line: String,
     _child: Child,
-    _output: Lines<BufReader<ChildStdout>>,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// What it says next.
+    pub async fn says(&mut self) -> Result<String> {
+        let said = tokio::time::timeout(LIMIT, self.output.next_line()).await;
+        let said = said.with_context(|| format!("`{}` says nothing for {LIMIT:?}", self.line))??;
+        said.with_context(|| format!("`{}` ended and said nothing", self.line))
+    }
 }
 
 impl Command {
@@ -80,14 +90,12 @@ impl Command {
         Ok((output.status.success(), text(output.stdout), text(output.stderr)))
     }
 
-    /// Runs a program that goes on until it is dropped; returns once it has said something.
-    pub async fn begin(mut self) -> Result<Running> {
+    /// Runs a program that goes on until it is dropped.
+    pub fn begin(mut self) -> Result<Running> {
         let cannot = format!("cannot run `{}`", self.line);
         let mut child = self.inner.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context(cannot)?;
-        let mut output = BufReader::new(child.stdout.take().context("its output is ours")?).lines();
-        let said = tokio::time::timeout(LIMIT, output.next_line()).await??;
-        said.with_context(|| format!("`{}` ended and said nothing", self.line))?;
-        Ok(Running { _child: child, _output: output })
+        let output = BufReader::new(child.stdout.take().context("its output is ours")?).lines();
+        Ok(Running { line: self.line, _child: child, output })
     }
 
     pub async fn output(self) -> Result<String> {

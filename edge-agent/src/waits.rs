@@ -214,7 +214,7 @@ mod tests {
 
     impl Router {
         fn new() -> Self {
-            let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(20e-6, 1.4, 40));
+            let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(100e-6, 1.2, 75));
             Self {
                 drifted: Family::default(),
                 requests: Family::default(),

@@ -9,6 +9,7 @@ use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, Publish, SubscribeReason
 use rumqttc::{
     AckMode, AsyncClient, BrokerSessionResumePolicy, Event, IncomingPacketSizeLimit, MqttOptions, Transport,
 };
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 
 const KEEP_ALIVE_SECONDS: u16 = 15;
@@ -29,7 +30,7 @@ pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_
         Ok(address) => address,
         Err(why) => return tracing::error!(broker, why, "no source of samples"),
     };
-    let mut options = MqttOptions::new(client_id, (host.as_str(), port));
+    let mut options = MqttOptions::new(session(client_id, topic), (host.as_str(), port));
     options
         .set_keep_alive(KEEP_ALIVE_SECONDS)
         .set_clean_start(false)
@@ -57,7 +58,6 @@ pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_
             event = events.poll() => match event {
                 Ok(Event::Incoming(Packet::ConnAck(answer))) if answer.code == ConnectReturnCode::Success => {
                     tracing::info!(broker, topic, "subscribing");
-                    waits = backoff();
                     // The broker may have forgotten us.
                     if let Err(error) = client.try_subscribe(topic, QoS::AtLeastOnce) {
                         tracing::error!(broker, topic, %error, "not subscribed");
@@ -65,8 +65,9 @@ pub async fn run(broker: &str, topic: &str, share: f64, intake: &Intake, client_
                 }
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
                     let is_granted = |code: &&_| matches!(code, SubscribeReasonCode::Success(_));
-                    if let Some(refused) = answer.return_codes.iter().find(|code| !is_granted(code)) {
-                        tracing::error!(broker, topic, why = ?refused, "the broker refuses the topic: no samples come");
+                    match answer.return_codes.iter().find(|code| !is_granted(code)) {
+                        Some(why) => tracing::error!(broker, topic, ?why, "the broker refuses the topic: no samples come"),
+                        None => waits = backoff(),
                     }
                 }
                 Ok(Event::Incoming(Packet::Publish(message))) => taking.push(take(message, share, intake)),
@@ -115,6 +116,12 @@ fn consent(message: &Publish) -> Option<String> {
     let properties = message.properties.iter().flat_map(|properties| &properties.user_properties);
     let said = properties.filter(|(name, _)| name == "consent").map(|(_, value)| value).next();
     said.filter(|value| value.len() <= LONGEST).cloned()
+}
+
+/// By what the broker knows us. A session keeps what it has subscribed to: another topic, which may be a narrower one, is another session.
+fn session(client: &str, topic: &str) -> String {
+    let topic = Sha256::digest(topic);
+    format!("{client}-{:02x}{:02x}{:02x}{:02x}", topic[0], topic[1], topic[2], topic[3])
 }
 
 /// Host, port, and whether TLS is spoken there.

@@ -79,7 +79,8 @@ async fn try_out(bed: &Bed, command: &str) -> Result<()> {
 
 /// What the operator's page begins with, asked while its port is forwarded.
 async fn page(forward: Command, port: &str) -> Result<String> {
-    let _forwarding = forward.begin().await?;
+    let mut forwarding = forward.begin()?;
+    forwarding.says().await?;
     let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
     let mut answer = BufReader::new(stream).lines();

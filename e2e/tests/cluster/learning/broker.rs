@@ -2,10 +2,11 @@
 //! is for one of them.
 
 use crate::lake::untried;
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use sconce_e2e::{Bed, Command, Running, tool};
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 const PROGRAM: &str = "/usr/sbin/mosquitto";
 const CLIENT: &str = "/usr/bin/mosquitto_pub";
@@ -14,10 +15,12 @@ pub const ADDRESS: &str = "mqtt://10.89.0.1:1883";
 const TOPIC: &str = "site-b/door/picture";
 /// By a shared subscription: whoever subscribes, one gets it.
 pub const HEARD: &str = "$share/daylight/site-b/+/picture";
-/// It says nothing until somebody subscribes.
+const LIMIT: Duration = Duration::from_secs(120);
+/// It says nothing until somebody subscribes, or it cannot go on.
 const CONFIGURATION: &str = "listener 1883 10.89.0.1
 allow_anonymous true
 log_dest stderr
+log_type error
 log_type subscribe
 ";
 /// Runs until its standard input ends. What it logs is told at once.
@@ -44,10 +47,19 @@ impl Broker {
         Ok(Command::new(tool("kubebox")?).args(["exec", "--name", self.cluster, "cp", "--"]))
     }
 
-    /// Starts it; returns once somebody listens.
-    pub async fn heard(&self) -> Result<Running> {
+    /// Starts it; returns once so many listen.
+    pub async fn heard_by(&self, nodes: usize) -> Result<Running> {
         let run = self.on_its_node()?.args(["sh", "-c", RUN, "sh", PROGRAM, "-c"]);
-        run.arg(self.configuration.path()).begin().await
+        let mut running = run.arg(self.configuration.path()).begin()?;
+        let listening = async {
+            for _ in 0..nodes {
+                let said = running.says().await?;
+                ensure!(said.contains(HEARD), "mosquitto says: {said}");
+            }
+            Ok(())
+        };
+        tokio::time::timeout(LIMIT, listening).await.context("nobody listens to the broker")??;
+        Ok(running)
     }
 
     /// Each picture is a message; returns once the broker has all of them.

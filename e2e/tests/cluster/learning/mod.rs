@@ -23,6 +23,7 @@ use truth::{Truth, lot};
 const NAME: &str = "daylight";
 const SITE: &str = "site-b";
 const NODE: &str = "site-b-1";
+const EDGE_NODES: usize = 2;
 const LIMIT: Duration = Duration::from_secs(300);
 /// What is added to each pixel when the sun is up.
 const DAY: u8 = 120;
@@ -131,7 +132,7 @@ async fn from_day_to_night(bed: &Bed, lake: &Lake, broker: &Broker, story: &Stor
     let first = bed.publish(&artifact, &format!("models/{NAME}:1.0.0")).await?;
     let base = format!("{}@{first}", Bed::model_uri(&format!("models/{NAME}")));
     let dataset = dataset();
-    let (_running, _) = tokio::try_join!(broker.heard(), bed.apply_text(&dataset))?;
+    let (_running, _) = tokio::try_join!(broker.heard_by(EDGE_NODES), bed.apply_text(&dataset))?;
     bed.apply_text(&model(&json!({"uri": base}))).await?;
     bed.until_served(NAME, SITE, Tier::Edge).await?;
     bed.apply_text(&recipe(&base)).await?;
@@ -218,6 +219,7 @@ async fn ensure_heard_once(lake: &Lake) -> Result<()> {
     ensure!(ids.len() == OF_CAMERA.len() && rows.len() == ids.len(), "{rows:?}");
     ensure!(rows.iter().all(|row| row.media == "png" && row.model.is_none()), "{rows:?}");
     let nodes: BTreeSet<_> = rows.iter().filter_map(|row| row.node(NAME)).collect();
+    ensure!(nodes.len() == EDGE_NODES, "all of them went to {nodes:?}");
     println!("{} pictures of the camera, taken by {nodes:?}", rows.len());
     Ok(())
 }
