@@ -22,8 +22,8 @@ const ANOTHER_BY: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 pub struct Window {
     samples: VecDeque<Duration>,
-    /// The first of them, taken at once: they tell of one moment, often one in which the node or a model was starting.
-    at_once: usize,
+    /// The first [`P99_FROM`] were taken at once: they tell of one moment, often one in which the node or a model was starting.
+    of_one_moment: bool,
     anew: Option<Anew>,
 }
 
@@ -65,17 +65,16 @@ impl Window {
             self.samples.drain(..self.samples.len() - samples);
             let samples = self.without_another(taken);
             self.anew = (samples < P99_FROM).then_some(Anew { samples, taken });
-            self.at_once = samples;
+            self.of_one_moment = true;
         }
     }
 
     /// What was taken at once counts until as much is there that was taken little by little.
     fn forget_one_moment(&mut self) {
-        let samples = self.samples.len();
-        if samples == P99_FROM {
-            self.at_once = samples;
-        } else if self.at_once > 0 && samples == self.at_once + P99_FROM {
-            self.samples.drain(..std::mem::take(&mut self.at_once));
+        if self.samples.len() == P99_FROM {
+            self.of_one_moment = true;
+        } else if self.samples.len() == 2 * P99_FROM && std::mem::take(&mut self.of_one_moment) {
+            self.samples.drain(..P99_FROM);
         }
     }
 
@@ -103,7 +102,6 @@ impl Window {
     /// one's are forgotten.
     pub fn begin_anew(&mut self) {
         self.anew = Some(Anew::default());
-        self.at_once = 0;
     }
 
     pub fn len(&self) -> usize {
