@@ -22,10 +22,9 @@ const HELD: [(&str, Tier, bool); 4] = [
 const ANSWERS: i64 = 2_200;
 
 /// All parts of a prediction are measured, and what clients wait, p99, is near it. How near is told: the aim is 0.7 to 1.5 at nine of
-/// ten; on two cores, otherwise idle, it was four to seven. Too short (0.6) is that of the far link where the host's TCP is BBR: of
-/// every 10 s it lets four segments at once through for 0.2 s, which requests of three segments meet and probes of one do not. Too
-/// long (1.6 to 2.0) are tails that probes met while models started. Asserted is what holds on any machine: half of the requests, at
-/// the edge and in the cloud, take about as long as the parts together. Without the way to the model and back it was 0.15 at the edge.
+/// ten; on two cores, otherwise idle, it was four to seven. Too long (1.6 to 2.0) are tails that probes met while models started.
+/// Asserted is what holds on any machine: half of the requests, at the edge and in the cloud, take about as long as the parts together.
+/// Without the way to the model and back it was 0.15 at the edge.
 #[tokio::test]
 async fn clients_wait_as_long_as_predicted() -> Result<()> {
     let bed = bed().await?;

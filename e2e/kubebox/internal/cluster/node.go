@@ -24,6 +24,7 @@ func (c *Cluster) nodeSpec(n Node) nodeinit.Spec {
 		},
 		Sysctls: map[string]string{
 			"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1", "net/ipv4/conf/all/route_localnet": "1",
+			"net/ipv4/tcp_congestion_control": congestionControl,
 		},
 		Files: map[string]string{
 			"/etc/hostname":               n.Name + "\n",

@@ -111,11 +111,16 @@ const mirrorConfig = `[host."http://` + registryAddr + `"]
   capabilities = ["pull", "resolve"]
 `
 
+// congestionControl of nodes and pods, so that a link takes the same time on every machine: that of the host may be BBR, which
+// sends no more than 4 segments at once for 0.2 s of every 10. Every kernel has Reno, and any network namespace may set it.
+const congestionControl = "reno"
+
 func cniConfig(n Node) string {
 	return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "kubebox", "plugins": [
  {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipMasq": false,
   "ipam": {"type": "host-local", "ranges": [[{"subnet": %q}]], "routes": [{"dst": "0.0.0.0/0"}]}},
- {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}
+ {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true},
+ {"type": "tuning", "sysctl": {"net.ipv4.tcp_congestion_control": %q}}
 ]}
-`, n.PodCIDR)
+`, n.PodCIDR, congestionControl)
 }

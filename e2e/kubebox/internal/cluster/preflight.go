@@ -32,7 +32,7 @@ func Preflight(bin string) error {
 		add(err == nil, "the program %q is missing: apt-get install -y %s", program, pkg)
 	}
 	for _, program := range []string{
-		"containerd", "containerd-shim-runc-v2", "runc", "bridge", "host-local", "portmap", "loopback", "coredns", "pause",
+		"containerd", "containerd-shim-runc-v2", "runc", "bridge", "host-local", "portmap", "tuning", "loopback", "coredns", "pause",
 	} {
 		add(exists(filepath.Join(bin, program)), "%s is missing: run build.sh with that folder", filepath.Join(bin, program))
 	}
