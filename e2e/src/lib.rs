@@ -5,9 +5,11 @@ mod client;
 mod command;
 mod placements;
 mod runs;
+mod untried;
 
 pub use bed::{Bed, Spec, Training, figures, placement_name, program, root, tool};
 pub use client::{Answers, ClientRun};
 pub use command::{Command, Running};
 pub use placements::{NAMESPACE, serves_from, stands, tier};
 pub use sconce_api::condition;
+pub use untried::untried;

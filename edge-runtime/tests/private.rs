@@ -5,17 +5,17 @@
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
 mod common;
+#[path = "../../e2e/src/untried.rs"]
+mod untried;
 
 use common::process::{Process, output, tiny};
 use serde_json::json;
-use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+use untried::untried;
 
-/// The file that is told why nothing was tried: that is no failure then.
-const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
 const PROGRAM: &str = "docker-registry";
 /// Of `me` and `hunter2`, by `htpasswd -B`.
 const HTPASSWD: &str = "me:$2y$04$LXn6gJgRR/ep25.P29vYru5jzz4ctB4prfNYy3N.AwJxEy2.4X6cq";
@@ -40,23 +40,14 @@ impl Registry {
         std::fs::write(path("config.yml"), config.to_string()).unwrap();
         let mut serving = Command::new(PROGRAM);
         serving.arg("serve").arg(path("config.yml")).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = match (serving.spawn(), std::env::var_os(UNTRIED)) {
-            (Ok(child), _) => child,
-            (Err(error), Some(file)) if error.kind() == std::io::ErrorKind::NotFound => {
-                let told = format!(
-                    "private registries were NOT tried: {PROGRAM} is missing; Debian: apt-get install {PROGRAM}\n"
-                );
-                std::io::stderr().write_all(told.as_bytes()).unwrap();
-                std::fs::OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .open(file)
-                    .unwrap()
-                    .write_all(told.as_bytes())
-                    .unwrap();
+        let child = match serving.spawn() {
+            Ok(child) => child,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let missing = format!("{PROGRAM} is missing; Debian: apt-get install {PROGRAM}");
+                untried(&format!("private registries were NOT tried: {missing}")).unwrap();
                 return None;
             }
-            (Err(error), _) => panic!("{PROGRAM}: {error}; Debian: apt-get install {PROGRAM}"),
+            Err(error) => panic!("{PROGRAM}: {error}"),
         };
         let mut registry = Self { child, address, folder };
         while TcpStream::connect(&registry.address).is_err() {

@@ -1,6 +1,6 @@
 //! Public clients, which others have written, against a really running server. They come from PyPI, so this is behind a feature.
-//! Where they cannot be had it fails, and says what is missing; or, where [`UNTRIED`] is set and nothing at all can be had, it
-//! passes, and says that they were not tried.
+//! Where they cannot be had it fails, and says what is missing; or, where nothing at all can be had and that may be so, it passes,
+//! and says that they were not tried ([`untried`]).
 
 #![cfg(feature = "strangers")]
 #![allow(clippy::unwrap_used, reason = "in tests")]
@@ -8,6 +8,8 @@
 mod common;
 #[path = "../../model/examples/against_onnx_runtime/python.rs"]
 mod python;
+#[path = "../../e2e/src/untried.rs"]
+mod untried;
 
 use common::MODEL;
 use common::process::{Process, output, tiny};
@@ -16,33 +18,26 @@ use sconce_edge_runtime::load;
 use sconce_model::artifact::files;
 use sconce_model::artifact::signature::{PrivateKey, SIGNATURE, Trust, sign};
 use serde_json::json;
-use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use untried::untried;
 
 const REQUIREMENTS: &str = include_str!("strangers/requirements.txt");
-
-/// The file that is told why nothing was tried, where nothing can be had from PyPI: that is no failure then.
-const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
 
 /// Of an environment with all of them, made once; `None` if nothing is to be tried.
 fn interpreter() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strangers");
-        match (python(&folder, REQUIREMENTS), std::env::var_os(UNTRIED)) {
-            (Ok(interpreter), _) => Some(interpreter),
-            (Err(why), Some(file)) if why.is::<Nothing>() => {
-                let told = format!("clients that others wrote were NOT tried: {Nothing}: {why}\n");
-                // Not by `eprintln`, which nobody sees of a test that passes.
-                std::io::stderr().write_all(told.as_bytes()).unwrap();
-                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-                file.write_all(told.as_bytes()).unwrap();
+        match python(&folder, REQUIREMENTS) {
+            Ok(interpreter) => Some(interpreter),
+            Err(why) if why.is::<Nothing>() => {
+                untried(&format!("clients that others wrote were NOT tried: {Nothing}: {why}")).unwrap();
                 None
             }
-            (Err(error), _) => panic!("{error:#}"),
+            Err(error) => panic!("{error:#}"),
         }
     });
     made.as_deref()

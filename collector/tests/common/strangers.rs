@@ -2,16 +2,14 @@
 
 #[path = "../../../model/examples/against_onnx_runtime/python.rs"]
 mod python;
+#[path = "../../../e2e/src/untried.rs"]
+mod untried;
 
 use super::until;
 use python::{Nothing, python};
-use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-
-/// The file that is told why nothing was tried, where nothing can be had: that is no failure then.
-const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
 
 /// Of an environment with all of them; `None` if nothing is to be tried.
 pub fn interpreter() -> Option<PathBuf> {
@@ -25,12 +23,7 @@ pub fn interpreter() -> Option<PathBuf> {
 
 /// Says that nothing was tried, and why; a failure, unless that may be so.
 pub fn untried<T>(why: &str) -> Option<T> {
-    let told = format!("what others wrote to read, keep and tell samples was NOT tried: {why}\n");
-    let Some(file) = std::env::var_os(UNTRIED) else { panic!("{told}") };
-    // Not by `eprintln`, which nobody sees of a test that passes.
-    std::io::stderr().write_all(told.as_bytes()).unwrap();
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-    file.write_all(told.as_bytes()).unwrap();
+    untried::untried(&format!("what others wrote to read, keep and tell samples was NOT tried: {why}")).unwrap();
     None
 }
 

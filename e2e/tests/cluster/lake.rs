@@ -5,9 +5,8 @@ mod python;
 
 use anyhow::{Context as _, Result, ensure};
 use python::Nothing;
-use sconce_e2e::{Bed, program, tool};
+use sconce_e2e::{Bed, program, tool, untried};
 use serde::Deserialize;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,8 +23,6 @@ pub const VARIABLES: [(&str, &str); 5] = [
 ];
 /// Of moto and pyarrow; the collector's own tests read with the same.
 const REQUIREMENTS: &str = include_str!("../../../collector/tests/readers/requirements.txt");
-/// The file that is told why nothing was tried, where nothing can be had from PyPI.
-const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
 
 /// Serves until its standard input ends.
 const SERVE: &str = "import subprocess, sys
@@ -74,24 +71,14 @@ pub struct Row {
     pub score: Option<f64>,
 }
 
-/// # Errors
-/// If all has to be tried: no file is there for this.
-pub fn untried(told: &str) -> Result<()> {
-    let file = std::env::var_os(UNTRIED).with_context(|| told.to_owned())?;
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
-    for out in [&mut std::io::stderr() as &mut dyn Write, &mut file] {
-        writeln!(out, "{told}")?;
-    }
-    Ok(())
-}
-
 /// `None` where nothing can be had, and that may be so.
 fn interpreter() -> Result<Option<PathBuf>> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("collector-strangers");
     match python::python(&folder, REQUIREMENTS) {
         Ok(interpreter) => Ok(Some(interpreter)),
         Err(why) if why.is::<Nothing>() => {
-            untried(&format!("the bucket of collected samples was NOT tried: {Nothing}: {why}")).map(|()| None)
+            untried(&format!("the bucket of collected samples was NOT tried: {Nothing}: {why}"))?;
+            Ok(None)
         }
         Err(error) => Err(error),
     }

@@ -4,9 +4,8 @@ use crate::suite::{altered, bed};
 use anyhow::{Context as _, Result, ensure};
 use kube::api::Api;
 use sconce_api::{EdgeModel, EdgeNode};
-use sconce_e2e::{Bed, ClientRun, NAMESPACE, condition, program, stands, tool};
+use sconce_e2e::{Bed, ClientRun, NAMESPACE, condition, program, stands, tool, untried};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
@@ -18,8 +17,6 @@ const BINDING: &str = "sconce-pull-secrets";
 const PASSWORD: &str = "hunter2";
 /// Of `me` and the password, by `htpasswd -B`.
 const HTPASSWD: &str = "me:$2y$04$LXn6gJgRR/ep25.P29vYru5jzz4ctB4prfNYy3N.AwJxEy2.4X6cq";
-/// The file that is told why nothing was tried, where the program is missing.
-const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
 /// Serves until its standard input ends.
 const SERVE: &str = "docker-registry serve \"$0\" >/dev/null 2>&1 & cat >/dev/null; kill $!";
 
@@ -34,13 +31,10 @@ impl Registry {
     /// `None` where it cannot be had, and that may be so.
     async fn open(bed: &Bed) -> Result<Option<Self>> {
         let there = Command::new(PROGRAM).arg("--version").stdout(Stdio::null()).status().await;
-        if let (Err(_), Some(file)) = (&there, std::env::var_os(UNTRIED)) {
-            let told = format!("models of a private registry were NOT tried: apt-get install {PROGRAM}\n");
-            std::io::stderr().write_all(told.as_bytes())?;
-            std::fs::OpenOptions::new().append(true).create(true).open(file)?.write_all(told.as_bytes())?;
+        if there.is_err() {
+            untried(&format!("models of a private registry were NOT tried: apt-get install {PROGRAM}"))?;
             return Ok(None);
         }
-        there.with_context(|| format!("{PROGRAM} is missing: apt-get install {PROGRAM}"))?;
         let registry = Self { cluster: bed.spec.name, folder: tempfile::tempdir()?, _server: None };
         let path = |name: &str| registry.folder.path().join(name);
         let config = json!({"version": 0.1, "http": {"addr": Bed::PRIVATE_REGISTRY},

@@ -6,16 +6,12 @@ use crate::served::Served;
 use crate::server::hostile;
 use sconce_operator::observe::World;
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
 /// Against a page that never comes to what is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// The file that is told what was not tried; as for clients that others wrote.
-const UNTRIED: &str = "SCONCE_STRANGERS_UNTRIED";
 
 /// Runs a test with a page and a browser, where there is a browser; elsewhere fails, or says that nothing was tried.
 fn look(world: World, test: impl AsyncFnOnce(&Served, &mut Chromium)) {
@@ -37,14 +33,8 @@ fn look(world: World, test: impl AsyncFnOnce(&Served, &mut Chromium)) {
 
 fn untried() {
     static SAID: Once = Once::new();
-    let told = "the page was NOT tried in a browser: there is no chromium (apt-get install chromium)\n";
-    let Some(file) = std::env::var_os(UNTRIED) else { panic!("{told}") };
-    SAID.call_once(|| {
-        // Not by `eprintln`, which nobody sees of a test that passes.
-        std::io::stderr().write_all(told.as_bytes()).unwrap();
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-        file.write_all(told.as_bytes()).unwrap();
-    });
+    let told = "the page was NOT tried in a browser: there is no chromium (apt-get install chromium)";
+    SAID.call_once(|| crate::untried::untried(told).unwrap());
 }
 
 fn pictures() -> PathBuf {

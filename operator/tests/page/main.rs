@@ -8,3 +8,6 @@ mod chromium;
 mod fleet;
 mod served;
 mod server;
+#[cfg(feature = "browser")]
+#[path = "../../../e2e/src/untried.rs"]
+mod untried;

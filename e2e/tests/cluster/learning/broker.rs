@@ -1,9 +1,8 @@
 //! A broker that hears a camera, as sites have one: mosquitto, on the control plane's node. Both edge nodes listen to it, and each message
 //! is for one of them.
 
-use crate::lake::untried;
 use anyhow::{Context as _, Result, ensure};
-use sconce_e2e::{Bed, Command, Running, tool};
+use sconce_e2e::{Bed, Command, Running, tool, untried};
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +35,8 @@ impl Broker {
     pub fn found(bed: &Bed) -> Result<Option<Self>> {
         if ![PROGRAM, CLIENT].iter().all(|program| Path::new(program).exists()) {
             let packages = "there is no mosquitto (apt-get install mosquitto mosquitto-clients)";
-            return untried(&format!("the loop with samples of a broker was NOT tried: {packages}")).map(|()| None);
+            untried(&format!("the loop with samples of a broker was NOT tried: {packages}"))?;
+            return Ok(None);
         }
         let mut configuration = tempfile::NamedTempFile::new()?;
         configuration.write_all(CONFIGURATION.as_bytes())?;
