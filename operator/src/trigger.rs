@@ -13,6 +13,8 @@ use sconce_api::{EdgeTraining, EdgeTrainingStatus, Reason, RunState, TrainingRun
 const BACKOFF: SignedDuration = SignedDuration::from_mins(10);
 /// Between runs by drift, where no cooldown is said.
 const DRIFT_COOLDOWN: SignedDuration = SignedDuration::from_hours(24);
+/// Clocks of a cluster are no further apart; a schedule's times are twice as far, or more.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(30);
 /// As much of a request as is kept.
 const REQUEST: usize = 63;
 
@@ -110,7 +112,9 @@ fn wanted(training: &EdgeTraining, trigger: &TrainingTrigger, known: &Known<'_>)
         return Due::waiting(Reason::WaitingForRequest, message);
     };
     let created = || training.creation_timestamp().map(|time| time.0);
-    let since = known.runs.first().and_then(began).or_else(created).unwrap_or(known.now);
+    // What begins on time may say that it began a moment before: the clock that says so is another one.
+    let ran = known.runs.first().and_then(began).and_then(|began| began.checked_add(CLOCKS).ok());
+    let since = ran.or_else(created).unwrap_or(known.now);
     let next = match cron::next(schedule, since) {
         Ok(next) if next > known.now => {
             return Due::at(next, Reason::WaitingForSchedule, format!("the next run is due at {next}"));

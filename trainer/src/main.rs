@@ -91,10 +91,7 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, wanted)?;
     let share = share(&spec.fit.validation).unwrap_or_default();
     let (train, validation) = data.train.split(share, spec.fit.seed, "validation");
-    if train.is_empty() {
-        let why = format!("leaves none of {} samples to train on: let it be less", validation.len());
-        bail!(ManifestError::Field { path: source.manifest.clone(), field: "spec.fit.validation".into(), why });
-    }
+    spec.check_split((train.len(), validation.len()), data.train.group_count(), &source.manifest)?;
     if let Some(Base { digest, head, freeze, .. }) = &base {
         let rest = if *freeze == Freeze::Backbone { "stays as it is" } else { "learns, too" };
         println!("Base: {digest}; the head begins with {head}, what is before it {rest}");

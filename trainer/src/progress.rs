@@ -28,8 +28,10 @@ pub struct Progress {
     bar: ProgressBar,
     epochs: usize,
     began: Instant,
-    /// Epochs of an earlier process.
-    before: usize,
+    /// Epochs of an earlier process, and the batches that it has done of the next one.
+    before: (usize, usize),
+    /// Of an epoch.
+    batches: usize,
     /// Whether a person reads the lines.
     terminal: bool,
     pub seen: Vec<Epoch>,
@@ -45,10 +47,17 @@ impl Progress {
             bar,
             epochs,
             began: Instant::now(),
-            before: 0,
+            before: (0, 0),
+            batches: 0,
             terminal: std::io::stdout().is_terminal(),
             seen: Vec::new(),
         }
+    }
+
+    /// Epochs that this process has done, of the first one its part.
+    fn done(&self, number: usize) -> f64 {
+        let (epochs, batches) = self.before;
+        (number - epochs) as f64 - batches as f64 / self.batches.max(1) as f64
     }
 }
 
@@ -56,10 +65,11 @@ impl Observer for Progress {
     fn resumed(&mut self, epochs: &[Epoch], epoch: usize, batch: usize) {
         println!("going on from a checkpoint: epoch {epoch}, batch {batch}");
         self.seen = epochs.to_vec();
-        self.before = epochs.len();
+        self.before = (epochs.len(), batch);
     }
 
     fn batch(&mut self, epoch: usize, batch: usize, batches: usize, loss: f32) {
+        self.batches = batches;
         if batch.is_multiple_of(20) || batch == batches {
             self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
             self.bar.set_length(batches as u64);
@@ -70,7 +80,7 @@ impl Observer for Progress {
 
     fn epoch(&mut self, epoch: &Epoch) {
         let left = (self.epochs - epoch.number) as f64;
-        let eta = self.began.elapsed().as_secs_f64() / (epoch.number - self.before) as f64 * left;
+        let eta = self.began.elapsed().as_secs_f64() / self.done(epoch.number) * left;
         let line =
             if self.terminal { line(epoch, self.epochs, eta) } else { json_line(epoch, self.epochs, eta).to_string() };
         self.bar.suspend(|| println!("{line}"));
@@ -99,6 +109,17 @@ fn json_line(epoch: &Epoch, epochs: usize, eta: f64) -> Value {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn after_a_resume_the_time_is_that_of_what_was_done_since() {
+        let mut progress = Progress::new(10);
+        progress.resumed(&[], 1, 75);
+        progress.batch(1, 76, 100, 0.5);
+        assert_eq!([1, 3].map(|number| progress.done(number)), [0.25, 2.25]);
+        let mut anew = Progress::new(10);
+        anew.batch(1, 1, 100, 0.5);
+        assert_eq!(anew.done(1), 1.0);
+    }
 
     #[test]
     fn an_epoch_is_one_line() {

@@ -97,6 +97,20 @@ fn what_people_say_later_counts_and_is_told_where_it_cannot() {
 }
 
 #[test]
+fn where_one_camera_has_nearly_all_its_samples_are_on_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    forty(folder.path(), "node-a", 1);
+    let of = |grey: u8, group: &str| (labelled(sample(&picture(grey), group, 1), "1", "ann"), picture(grey));
+    let mut more: Vec<_> = (40..60).map(|grey| of(grey, "door-0")).collect();
+    more.extend([of(60, "gate"), of(61, "yard")]);
+    write(folder.path(), "node-b", 1, &more);
+    let set = read(&source(folder.path(), vec![])).unwrap();
+    assert_eq!((set.train.len(), set.test.len()), (50, 12));
+    assert_eq!(set.name, "collected: 62 labelled samples, split by sample");
+    assert!(set.notes[1].starts_with("they are of 3 groups, too unlike in size to split by"), "{:?}", set.notes);
+}
+
+#[test]
 fn broken_pictures_are_left_out_and_told_and_too_few_are_no_data_set() {
     let folder = tempfile::tempdir().unwrap();
     forty(folder.path(), "node-a", 8);

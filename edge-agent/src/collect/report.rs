@@ -36,18 +36,27 @@ struct Status {
     dropped: BTreeMap<String, i64>,
 }
 
-/// Reads the collector each `pace`, and writes what has moved.
+/// Reads the collector each `pace`, and writes what has moved; and all of it again on an EdgeNode that was made anew.
 pub async fn report(client: Client, node: String, address: axum::http::Uri, pace: Duration, metrics: Metrics) {
     let (http, nodes) = (router::client(), Api::<EdgeNode>::all(client));
     let mut written: Option<(Vec<Collected>, Instant)> = None;
+    let mut looked = Instant::now();
     loop {
         sleep(pace).await;
         // It starts as we do, and may be ended at any time.
         let Ok(status) = router::text_within(&http, &address).await else { continue };
         let Some(rows) = rows(&status) else { continue };
         let since = written.as_ref().map(|(_, when)| when.elapsed());
-        if !is_due(written.as_ref().map(|(rows, _)| rows.as_slice()), &rows, since) {
-            continue;
+        let old = written.as_ref().map(|(rows, _)| rows.as_slice());
+        let may_be_lost = old.is_some_and(|rows| !rows.is_empty()) && looked.elapsed() >= FAR_APART;
+        if !is_due(old, &rows, since) {
+            if !may_be_lost {
+                continue;
+            }
+            looked = Instant::now();
+            if !is_lost(look(&nodes, &node).await.as_ref()) {
+                continue;
+            }
         }
         let body =
             json!({"apiVersion": EdgeNode::api_version(&()), "kind": EdgeNode::kind(&()), "status": {"collect": rows}});
@@ -87,9 +96,20 @@ fn is_due(old: Option<&[Collected]>, new: &[Collected], since: Option<Duration>)
     old != new && (is_first || since >= FAR_APART || (since >= APART && moved()))
 }
 
+/// None if it is not there, or cannot be read: it is looked at the next time.
+async fn look(nodes: &Api<EdgeNode>, node: &str) -> Option<EdgeNode> {
+    timeout(CALL, nodes.get_opt(node)).await.ok()?.ok()?
+}
+
+/// Whether the EdgeNode says nothing of what was written.
+fn is_lost(found: Option<&EdgeNode>) -> bool {
+    found.is_some_and(|node| node.status.as_ref().is_none_or(|status| status.collect.is_empty()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sconce_api::{EdgeNodeSpec, EdgeNodeStatus};
 
     const STATUS: &str = r#"{"schema":1,"datasets":{"vision/digits":{"held":3,"heldBytes":900,"kept":10,"duplicates":1,"sent":5,
         "labelled":4,"sentBytes":4000,"dropped":{"Full":2}}}}"#;
@@ -103,6 +123,16 @@ mod tests {
         let older = STATUS.replace(r#""labelled":4,"#, "");
         assert_eq!(rows(&older), Some(vec![Collected { labelled: 0, ..row }]));
         assert_eq!(rows("nonsense"), None);
+    }
+
+    #[test]
+    fn an_edge_node_that_was_made_anew_has_lost_what_was_told() {
+        let mut node = EdgeNode::new("n", EdgeNodeSpec {});
+        assert!(is_lost(Some(&node)));
+        node.status = Some(EdgeNodeStatus::default());
+        assert!(is_lost(Some(&node)), "its agent has written, and we have not");
+        node.status = Some(EdgeNodeStatus { collect: rows(STATUS).unwrap(), ..Default::default() });
+        assert!(!is_lost(Some(&node)) && !is_lost(None));
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn hold(
     match queued {
         true if suspend => steps.farewells.push(Write::Delete(target)),
         false if suspend != suspended => steps.objects.push(Write::Suspend { target, suspend }),
-        _ if !suspend && run.state == RunState::Waiting && is_outdated(input, training, job, next) => {
+        _ if !suspend && run.state == RunState::Waiting && is_outdated(input, training, (run, job), next) => {
             steps.farewells.push(Write::Delete(target));
         }
         _ => {}
@@ -201,9 +201,9 @@ fn hold(
 }
 
 /// Whether a Job has not started, and would be another one if it were made now.
-fn is_outdated(input: &Input<'_>, training: &EdgeTraining, job: &Job, next: &Next<'_>) -> bool {
+fn is_outdated(input: &Input<'_>, training: &EdgeTraining, (run, job): (&TrainingRun, &Job), next: &Next<'_>) -> bool {
     let is_known = training.spec.dataset.reference.is_none() || next.labelled.is_some();
-    let has_started = pod_of(input.world, job).is_some_and(status::has_started);
+    let has_started = status::has_started(run, job, pod_of(input.world, job));
     let Some(wanted) = rendered(input, training, &job.name_any(), next).ok().filter(|_| is_known && !has_started)
     else {
         return false;

@@ -209,12 +209,20 @@ fn complaint(log: &str) -> Option<String> {
     (!words.is_empty()).then(|| shortened(&words.join(" "), 300))
 }
 
-/// Whether the trainer has begun in this pod, ever.
-pub fn has_started(pod: &Pod) -> bool {
+/// Whether the trainer has begun, ever: in this pod, or in one that is gone.
+pub fn has_started(run: &TrainingRun, job: &Job, pod: Option<&Pod>) -> bool {
     let runs = |state: &ContainerState| state.running.is_some() || state.terminated.is_some();
-    container(pod).is_some_and(|container| {
+    let here = pod.and_then(container).is_some_and(|container| {
         container.restart_count > 0 || [&container.state, &container.last_state].into_iter().flatten().any(runs)
-    })
+    });
+    here || run.progress.is_some() || has_lost_pod(job)
+}
+
+/// Whether a pod of the Job has failed, or was deleted: it may have trained for hours.
+fn has_lost_pod(job: &Job) -> bool {
+    let Some(status) = &job.status else { return false };
+    let uncounted = status.uncounted_terminated_pods.as_ref().and_then(|pods| pods.failed.as_ref());
+    status.failed.unwrap_or_default() > 0 || uncounted.is_some_and(|pods| !pods.is_empty())
 }
 
 fn container(pod: &Pod) -> Option<&ContainerStatus> {

@@ -100,6 +100,15 @@ fn a_schedule_is_kept_in_its_time_zone_and_made_up_for_once() {
 }
 
 #[test]
+fn a_run_that_began_on_time_by_a_clock_that_is_behind_is_not_repeated() {
+    let nightly = training(json!({"schedule": {"cron": "0 3 * * *"}}));
+    let began = |second: i64| [run(1, RunState::Succeeded, second, 3 * HOUR + MINUTE, 0)];
+    let next = |second: i64| waits(&asked(&nightly, &began(second), 0, 4 * HOUR)).0;
+    assert_eq!([next(3 * HOUR - 1), next(3 * HOUR)], [Some(27 * HOUR); 2]);
+    assert_eq!(asked(&nightly, &began(3 * HOUR - MINUTE), 0, 4 * HOUR), Due::Now);
+}
+
+#[test]
 fn drift_begins_a_run_once_there_is_something_new_to_learn() {
     let drifting = training(json!({"drift": {}, "minNew": 50, "cooldown": "24h"}));
     assert_eq!(waits(&asked(&drifting, &[], 900, 0)), (None, Some(Reason::WaitingForDrift)), "labels alone begin none");

@@ -2,7 +2,7 @@
 //! there, which a head alone can learn from.
 
 use super::mix::hashed;
-use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted};
+use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted, split};
 use sconce_lake::labels::Label;
 use sconce_lake::{Lake, Row, npy};
 use sconce_model::digest;
@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 /// Of the samples; the same whatever seed a run has, so that runs can be compared.
 const TEST_SHARE: f64 = 0.2;
 const SPLIT_SEED: u64 = 1;
+const TEST: &str = "test";
 /// Of an image, as where models serve.
 const MAX_PIXELS: u64 = 16 << 20;
 /// Below it, samples are split one by one: with a validation split, three parts are made.
@@ -62,11 +63,14 @@ pub fn read(uri: &str, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
             conflicts.len()
         ));
     }
-    let groups: BTreeSet<&str> = samples.iter().map(|sample| sample.group.as_str()).collect();
-    let (count, by_group) = (groups.len(), groups.len() >= FEWEST_GROUPS);
+    let groups: Vec<u64> = samples.iter().map(|sample| hashed(sample.group.as_bytes())).collect();
+    let count = groups.iter().collect::<BTreeSet<_>>().len();
+    let is_enough = count >= FEWEST_GROUPS;
+    let by_group = is_enough && !split::by_group(&groups, TEST_SHARE, SPLIT_SEED, TEST).1.is_empty();
     if !by_group {
+        let why = if is_enough { "too unlike in size" } else { "too few" };
         notes.push(format!(
-            "they are of {count} groups, too few to split by: samples of one group are on both sides, and accuracy may be flattered"
+            "they are of {count} groups, {why} to split by: samples of one group are on both sides, and accuracy may be flattered"
         ));
     }
     let name = if by_group {
@@ -76,7 +80,7 @@ pub fn read(uri: &str, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
     };
     let digest = digest(&samples);
     let samples = joined(samples, by_group, wanted)?;
-    let (train, test) = samples.split(TEST_SHARE, SPLIT_SEED, "test");
+    let (train, test) = samples.split(TEST_SHARE, SPLIT_SEED, TEST);
     Ok(DataSet { name, digest, notes, train, test: TestSplit::new(test) })
 }
 
@@ -151,6 +155,10 @@ fn features(made_by: &str, content: &[u8], wanted: Wanted<'_>) -> Result<Vec<f32
 /// Of this shape, or a batch of one; from `shortest` steps on, if that is said. With how many it has, then.
 fn tensor(content: &[u8], (reads, shortest): (&[usize], Option<usize>)) -> Result<(Vec<f32>, Option<usize>), String> {
     let npy::Tensor { shape: got, values } = npy::read(content)?;
+    // One of them would make each loss of the run no number.
+    if !values.iter().all(|value| value.is_finite()) {
+        return Err("it holds numbers that are not finite".into());
+    }
     let shape = got.strip_prefix(&[1]).filter(|row| row.len() == reads.len()).unwrap_or(&got);
     match (shortest, shape) {
         (None, shape) if shape == reads => Ok((values, None)),
@@ -246,6 +254,20 @@ mod tests {
             assert!(error.is_final());
             let expected = format!("labels/f.csv: ann says that ab is \"{value}\"; the network tells 0 to 9");
             assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_tensor_whose_numbers_are_not_finite_is_not_read() {
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }";
+        let read = |values: [f32; 2]| {
+            let values = values.map(f32::to_le_bytes).concat();
+            let head = (header.len() as u16).to_le_bytes();
+            tensor(&[b"\x93NUMPY\x01\x00", &head[..], header.as_bytes(), &values].concat(), (&[2], None))
+        };
+        assert_eq!(read([3.0, -1.0]), Ok((vec![3.0, -1.0], None)));
+        for strange in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(read([3.0, strange]), Err("it holds numbers that are not finite".into()));
         }
     }
 

@@ -17,6 +17,7 @@ use sconce_model::graph::Graph;
 use sconce_model::idx::{IdxError, Images};
 use sconce_model::network::{generator, unit};
 use sconce_model::preprocess::{Preprocess, PreprocessError};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -146,7 +147,7 @@ impl DataError {
     /// Whether another try meets the same: until somebody labels anew, or writes another manifest.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Uri { .. } | Self::Strange { .. } | Self::Unlabelled { .. } | Self::Unread { .. })
-            || matches!(self, Self::Lake(LakeError::Uri { .. } | LakeError::Labels { .. }))
+            || matches!(self, Self::Label { .. } | Self::Lake(LakeError::Uri { .. } | LakeError::Labels { .. }))
     }
 }
 
@@ -171,11 +172,15 @@ pub fn read(source: &DataSource, folder: Option<&Path>, seed: u64, wanted: Wante
 }
 
 fn one(source: &DataSource, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
+    let classes = wanted.classes;
     match (source.format, source.uri.as_str()) {
         (Format::Collected, uri) => collected::read(uri, wanted),
+        (Format::Idx, uri @ "synthetic:digits") if classes < synthetic::CLASSES => {
+            Err(DataError::Label { folder: uri.into(), index: classes, got: classes as u8, classes })
+        }
         (Format::Idx, "synthetic:digits") => Ok(synthetic::digits(synthetic::COUNT, synthetic::SEED)),
         (Format::Idx, uri) => match uri.strip_prefix("file://") {
-            Some(folder) => folder::read(Path::new(folder), seed, wanted.classes),
+            Some(folder) => folder::read(Path::new(folder), seed, classes),
             None => Err(DataError::Uri { uri: uri.into() }),
         },
     }
@@ -253,6 +258,11 @@ impl Samples {
         self.labels.is_empty()
     }
 
+    /// A row that has no group is its own.
+    pub fn group_count(&self) -> usize {
+        if self.groups.is_empty() { self.len() } else { self.groups.iter().collect::<BTreeSet<_>>().len() }
+    }
+
     pub fn select(&self, indices: &[usize]) -> Samples {
         let taken = |xs: &[f32]| {
             let rows = rows(xs.len(), self.len(), &self.lengths);
@@ -311,4 +321,22 @@ pub fn shuffled(count: usize, seed: u64, name: &str) -> Vec<usize> {
         order.swap(last, other.min(last));
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sconce_model::preprocess::Material;
+
+    /// With balanced classes it was a panic, and without them an error at the first step.
+    #[test]
+    fn digits_are_no_data_for_a_network_that_tells_fewer() {
+        let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
+        let wanted =
+            Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 7, backbone: None };
+        let source = DataSource { uri: "synthetic:digits".into(), format: Format::Idx, mix: vec![] };
+        let error = read(&source, None, 7, wanted).unwrap_err();
+        assert_eq!(error.to_string(), "synthetic:digits: label 7 at 7; the network tells 7 classes");
+        assert!(error.is_final());
+    }
 }

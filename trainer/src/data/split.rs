@@ -4,8 +4,9 @@ use rand_chacha::rand_core::Rng as _;
 use sconce_model::network::generator;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows of two parts, the second of about `share` of them, at least one group if there are two: in an order that the seed and the
-/// split's name draw for each group alone, so that more groups move few of those that there were.
+/// Rows of two parts, the second of about `share` of them: in an order that the seed and the split's name draw for each group
+/// alone, so that more groups move few of those that there were. Where less than a quarter of that is found, it is the smallest
+/// group that is too large, at most half of all; and none if only one is.
 pub fn by_group(groups: &[u64], share: f64, seed: u64, name: &str) -> (Vec<usize>, Vec<usize>) {
     let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
     groups.iter().for_each(|group| *sizes.entry(*group).or_default() += 1);
@@ -20,8 +21,10 @@ pub fn by_group(groups: &[u64], share: f64, seed: u64, name: &str) -> (Vec<usize
             taken += size;
         }
     }
-    if held.is_empty() && share > 0.0 && order.len() > 1 {
-        held.extend(order.iter().min_by_key(|(_, size)| size).map(|(group, _)| *group));
+    if share > 0.0 && taken * 4 < most.max(1) {
+        order.retain(|(group, _)| !held.contains(group));
+        let smallest = order.iter().min_by_key(|(_, size)| size).filter(|_| order.len() > 1);
+        held = smallest.map(|(group, _)| *group).into_iter().collect();
     }
     (0..groups.len()).partition(|&row| !held.contains(&groups[row]))
 }
@@ -58,6 +61,17 @@ mod tests {
         assert_eq!(parts(&groups, 0.1), ([1, 3].into(), [2].into(), 30));
         assert_eq!(parts(&groups, 0.0).2, 0);
         assert_eq!(parts(&[5; 20], 0.2).2, 0);
+    }
+
+    /// Two samples of 5,002 have decided whether a model is served.
+    #[test]
+    fn next_to_nothing_is_not_held_out() {
+        let groups = |sizes: &[usize]| -> Vec<u64> {
+            sizes.iter().zip(1..).flat_map(|(&size, group)| vec![group; size]).collect()
+        };
+        assert_eq!(parts(&groups(&[5_000, 1, 1]), 0.2), ([1, 2, 3].into(), [].into(), 0));
+        assert_eq!(parts(&groups(&[90, 5, 100]), 0.2), ([2, 3].into(), [1].into(), 90));
+        assert_eq!(parts(&groups(&[90, 10, 100]), 0.2), ([1, 3].into(), [2].into(), 10), "a quarter of 40");
     }
 
     #[test]

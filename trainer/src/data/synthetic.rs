@@ -11,6 +11,8 @@ use sconce_model::network::{generator, unit};
 
 /// Samples of the data set, a fifth of them for the test.
 pub const COUNT: usize = 10_000;
+/// One for each digit.
+pub const CLASSES: usize = 10;
 /// What the data set is drawn and split by. Not the seed of training: runs with other seeds learn from the same digits.
 pub const SEED: u64 = 1;
 /// Part of the data set's name: another way of drawing is another version.
@@ -22,7 +24,7 @@ type Point = (f32, f32);
 /// Draws `count` digits, all ten equally often.
 pub fn digits(count: usize, seed: u64) -> DataSet {
     let mut generator = generator(seed, "synthetic:digits");
-    let labels: Vec<u8> = (0..count).map(|index| (index % 10) as u8).collect();
+    let labels: Vec<u8> = (0..count).map(|index| (index % CLASSES) as u8).collect();
     let pixels: Vec<u8> = labels.iter().flat_map(|&label| draw(label, &mut generator)).collect();
     let digest = digest::sha256(&[&pixels[..], &labels].concat());
     let all = Samples::grey(Images { count, height: SIDE, width: SIDE, pixels }, labels);

@@ -285,7 +285,9 @@ impl<'a> Run<'a> {
                 Metric::Accuracy => epoch.validation,
                 Metric::Loss => epoch.validation_loss,
             };
-            if Best::improved(&mut self.state.best, stopping.metric, number, value.unwrap_or_default()) {
+            if let Some(value) = value
+                && Best::improved(&mut self.state.best, stopping.metric, number, value)
+            {
                 self.best = Some(weights(network)?);
             }
         }

@@ -173,6 +173,30 @@ impl Spec {
             why,
         })
     }
+
+    /// Whether so many samples, of so many groups, are enough to train on, and to go by where training stops early.
+    ///
+    /// # Errors
+    /// [`ManifestError`] names the file, the field and what it needs.
+    pub fn check_split(
+        &self,
+        (train, validation): (usize, usize),
+        groups: usize,
+        path: &Path,
+    ) -> Result<(), ManifestError> {
+        let why = if train == 0 {
+            format!("leaves none of {validation} samples to train on: let it be less")
+        } else if validation == 0 && self.fit.early_stopping.is_some() {
+            format!(
+                "the validation split is empty, {} of {train} samples of {groups} groups, and earlyStopping goes by it: \
+                 add samples of more groups, or leave earlyStopping out",
+                self.fit.validation
+            )
+        } else {
+            return Ok(());
+        };
+        Err(ManifestError::Field { path: path.into(), field: "spec.fit.validation".into(), why })
+    }
 }
 
 /// `97%` is 0.97.
@@ -257,6 +281,22 @@ mod tests {
             "spec.fit.optimizer.sgd.nesterov: true; need a momentum",
         );
         check("adam: {learningRate: 0.001}", "sgd: {beta: 1}", "unknown field `beta`");
+    }
+
+    #[test]
+    fn early_stopping_needs_a_validation_split_that_is_not_empty() {
+        let good = include_str!("../../../examples/digits/training.yaml");
+        let mut spec = serde_saphyr::from_str::<EdgeTraining>(good).unwrap().spec;
+        let check =
+            |spec: &Spec, split| spec.check_split(split, 1, Path::new("t.yaml")).map_err(|error| error.to_string());
+        assert_eq!(check(&spec, (40, 0)), Ok(()));
+        spec.fit.early_stopping = Some(EarlyStopping { metric: Metric::Accuracy, patience: 3 });
+        assert_eq!(check(&spec, (36, 4)), Ok(()));
+        let expected = "t.yaml: spec.fit.validation: the validation split is empty, 10% of 40 samples of 1 groups, and \
+                        earlyStopping goes by it: add samples of more groups, or leave earlyStopping out";
+        assert_eq!(check(&spec, (40, 0)), Err(expected.into()));
+        let expected = "t.yaml: spec.fit.validation: leaves none of 40 samples to train on: let it be less";
+        assert_eq!(check(&spec, (0, 40)), Err(expected.into()));
     }
 
     #[test]

@@ -371,6 +371,31 @@ fn what_has_not_started_is_made_anew_when_it_is_asked_for_otherwise() {
     assert_eq!(run(&settled(world)).farewells, []);
 }
 
+/// A drained node took the pod of a run, and then a change of the recipe its Job, with hours of work.
+#[test]
+fn a_run_that_has_trained_is_kept_while_it_waits_for_another_pod() {
+    let mut progressed = trained();
+    let name = job(&mut progressed, json!({"active": 1}));
+    pod_of(&mut progressed, &name, json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), Value::Null);
+    let progress = TrainingProgress { epoch: 2, epochs: 10, loss: "0.05".into(), accuracy: None, eta: None };
+    let reading = Reading { at: progressed.now, progress: Some(progress) };
+    let steps = run_read(&progressed, &Readings::from([(at(&format!("{name}-x")), reading)]));
+    progressed = carried_out(progressed, &steps);
+    progressed.training_pods.clear();
+    let lost = |status: Value| {
+        let mut world = trained();
+        job(&mut world, status);
+        world
+    };
+    let (counted, uncounted) = (json!({"failed": 1}), json!({"uncountedTerminatedPods": {"failed": ["p"]}}));
+    for mut world in [progressed, lost(counted), lost(uncounted)] {
+        recipe(&mut world, json!({"fit": {"epochs": 3}}));
+        let world = settled(world);
+        assert_eq!(states(&world), [RunState::Waiting]);
+        assert!(world.jobs.contains_key(&at(&name)), "{:?}", world.jobs.keys());
+    }
+}
+
 /// Such a run was told to have Failed, though its model was there.
 #[test]
 fn of_a_run_whose_pod_was_never_seen_the_registry_tells() {
