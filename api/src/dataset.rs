@@ -271,8 +271,9 @@ impl Default for DatasetUpload {
     }
 }
 
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.start != self.end").message("a window that ends as it starts is never open: leave it out to send always"))]
 pub struct UploadWindow {
     /// Such as 22:00.
     #[schemars(length(max = 5), regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]

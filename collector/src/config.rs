@@ -118,8 +118,14 @@ impl Default for Upload {
 
 impl Hours {
     /// # Errors
-    /// In words, if there is no such time zone.
+    /// In words, if there is no such time zone, or if it is never open.
     pub fn window(&self) -> Result<Window, String> {
+        if self.start == self.end {
+            return Err(format!(
+                "the window from {} to {} is never open: without one it is always",
+                self.start, self.end
+            ));
+        }
         Ok(Window { start: self.start, end: self.end, zone: zone(&self.time_zone)? })
     }
 }

@@ -141,7 +141,7 @@ async fn post_sample(
     })?;
     let camera = header(&headers, "x-sconce-camera")?.unwrap_or_else(|| "http".into());
     let author = header(&headers, "x-sconce-author")?.unwrap_or_else(|| "http".into());
-    let label = header(&headers, "x-sconce-label")?;
+    let label = header(&headers, "x-sconce-label")?.filter(|label| !label.is_empty());
     let taken = Taken {
         content,
         source: "http".into(),
@@ -236,8 +236,8 @@ async fn post_feedback(
     let Feedback { id, label: value, author } = serde_json::from_slice(&content).map_err(|error| {
         Refused(StatusCode::BAD_REQUEST, format!("feedback is {{\"id\", \"label\", \"author\"}}: {error}"))
     })?;
-    if value.len() > LONGEST || author.len() > LONGEST {
-        return Err(Refused(StatusCode::BAD_REQUEST, format!("label and author have at most {LONGEST} bytes each")));
+    if ![&value, &author].iter().all(|text| (1..=LONGEST).contains(&text.len())) {
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("label and author have 1 to {LONGEST} bytes each")));
     }
     let now = Now::read();
     let label = Label { value, author, source: "feedback".into(), time: now.wall };

@@ -133,16 +133,16 @@ impl Intake {
 
     /// Keeps the statistics of the time since the last call, as one sample; those of too few samples wait.
     pub async fn tell_statistics(&self) {
+        let now = Now::read();
         let told = {
             let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
-            let told = statistics.told();
+            let told = statistics.told(now.wall);
             if told.is_some() {
                 *statistics = Statistics::default();
             }
             told
         };
         let Some(content) = told.map(Bytes::from) else { return };
-        let now = Now::read();
         let sample = Sample {
             id: Id::of(&content),
             media: Media::Json,

@@ -94,7 +94,11 @@ impl Media {
             [0x89, b'P', b'N', b'G', ..] => Some(Self::Png),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Some(Self::Wav),
             [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(Self::Npy),
-            _ => serde_json::from_slice::<serde::de::IgnoredAny>(content).ok().map(|_| Self::Json),
+            // A text that is skipped is not looked into, whether it is UTF-8: manifests tell it as it came.
+            _ => std::str::from_utf8(content)
+                .ok()
+                .and_then(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).ok())
+                .map(|_| Self::Json),
         }
     }
 }
@@ -228,5 +232,6 @@ mod tests {
         assert_eq!(Media::of(b"RIFF\0\0\0\0WAVEfmt "), Some(Media::Wav));
         assert_eq!(Media::of(br#"{"temperature": 21.5}"#), Some(Media::Json));
         assert_eq!(Media::of(b"MZ\x90"), None);
+        assert_eq!(Media::of(b"{\"ort\": \"K\xf6ln\"}"), None, "Latin-1");
     }
 }

@@ -123,6 +123,66 @@ fn what_is_held_for_too_long_goes_by_the_time_that_passed_and_no_clock() {
     assert_eq!(store.plan(1 << 20, &now(15 * day)).unwrap(), None);
 }
 
+/// Its clock was written with samples alone: each night took it back to when the last one came.
+#[test]
+fn samples_grow_old_on_a_node_that_starts_anew_each_night() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |day: i64, hour: i64| Now { boot: format!("boot {day}"), ..now(day * 86_400 + hour * 3600) };
+    let mut store = Store::open(folder.path(), LIMITS, &at(0, 8), allocate).unwrap();
+    store.add(&[sample(b"old", Why::Hard)], &at(0, 9));
+    // Of each night an hour counts: ten hours a day.
+    for day in 0..36 {
+        (8..18).for_each(|hour| store.expire(&at(day, hour)).unwrap());
+        assert!(day >= 14 || store.holds().0 == 1, "after {day} days");
+        drop(store);
+        store = Store::open(folder.path(), LIMITS, &at(day + 1, 8), allocate).unwrap();
+    }
+    assert_eq!((store.holds().0, store.counts().dropped.get(&Drop::Expired)), (0, Some(&1)));
+}
+
+#[test]
+fn what_is_held_for_another_place_is_dropped_and_what_arrived_there_is_new_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sent, held) = (sample(b"sent", Why::Uniform), sample(b"held", Why::Uniform));
+    let mut store = open(folder.path(), 0);
+    assert_eq!(store.bound_for("s3://a", &now(0)).unwrap(), 0);
+    store.add(std::slice::from_ref(&sent), &now(1));
+    let shard = store.plan(1 << 20, &now(2)).unwrap().unwrap();
+    store.sent(shard.number, 9, &now(3)).unwrap();
+    store.add(std::slice::from_ref(&held), &now(4));
+    let mut store = {
+        drop(store);
+        open(folder.path(), 5)
+    };
+    assert_eq!(store.bound_for("s3://a", &now(5)).unwrap(), 0, "the same place");
+    assert_eq!(store.add(&[sent.clone(), held.clone()], &now(6)), [Outcome::Duplicate; 2]);
+    assert_eq!(store.bound_for("s3://b", &now(7)).unwrap(), 1);
+    assert_eq!((store.holds().0, store.counts().dropped[&Drop::Forgotten]), (0, 1));
+    drop(store);
+    let mut store = open(folder.path(), 8);
+    assert_eq!(store.bound_for("s3://b", &now(8)).unwrap(), 0);
+    assert_eq!(store.add(&[sent, held], &now(9)), [Outcome::Kept; 2]);
+    assert!(is_balanced(&store));
+}
+
+#[test]
+fn who_sends_a_sample_again_with_a_label_labels_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 0);
+    let labelled = |content: &[u8], value: &str| {
+        let (sample, content) = sample(content, Why::Uniform);
+        (Sample { label: Some(label(value)), ..sample }, content)
+    };
+    let (seven, eight) = (sample(b"7", Why::Uniform), sample(b"8", Why::Uniform));
+    store.add(std::slice::from_ref(&seven), &now(1));
+    let again = [labelled(b"7", "seven"), eight, labelled(b"8", "eight"), labelled(b"7", "one")];
+    let outcomes = store.add(&again, &now(2));
+    assert_eq!(outcomes, [Outcome::Duplicate, Outcome::Kept, Outcome::Duplicate, Outcome::Duplicate]);
+    for (sample, value) in [(&again[0].0, "seven"), (&again[2].0, "eight")] {
+        assert_eq!(store.read(&sample.id).unwrap().unwrap().0.label, Some(label(value)));
+    }
+}
+
 static DISK_IS_FULL: AtomicBool = AtomicBool::new(false);
 
 #[test]

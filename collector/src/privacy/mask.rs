@@ -117,6 +117,23 @@ mod tests {
         assert_eq!(covered(&mask, "yard", &picture), Err(Refusal::NoZones("yard".into())));
     }
 
+    /// Zones are drawn on what people see, and a camera that hangs on its side writes beside the picture how it is to be turned.
+    #[test]
+    fn a_zone_lies_where_it_is_seen() {
+        let mut bytes = Vec::new();
+        let white = RgbImage::from_pixel(32, 16, Rgb([255; 3]));
+        white.write_with_encoder(JpegEncoder::new(&mut bytes)).unwrap();
+        // Orientation (0x0112) 6: a quarter turn to the right.
+        let exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        bytes.splice(2..2, exif.iter().copied());
+        let upper = Zone { x: 0, y: 0, width: 100, height: 50 };
+        let mask = Mask { zones: [("*".into(), vec![upper])].into(), blocks: None };
+        let (left, _) = mask.cover("door", &bytes, Media::Jpg).unwrap();
+        let left = decode(&left, Media::Jpg).unwrap();
+        assert_eq!(left.dimensions(), (16, 32));
+        assert!(left.get_pixel(8, 8).0[0] < 32 && left.get_pixel(8, 24).0[0] > 223);
+    }
+
     #[test]
     fn blocks_leave_no_detail() {
         let picture = RgbImage::from_fn(64, 32, |x, y| Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }; 3]));

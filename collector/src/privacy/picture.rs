@@ -10,6 +10,8 @@ const LARGEST: u64 = 72 << 20;
 /// Of each pixel, beside its bytes: a progressive JPEG before it is whole, or the picture in blocks.
 const BESIDE: u64 = 6;
 
+/// As it is looked at: a camera that was turned says so beside the picture.
+///
 /// # Errors
 /// In words, if the bytes are no picture, or one that is too large: known before it is decoded.
 pub fn decode(content: &[u8], media: Media) -> Result<RgbImage, String> {
@@ -20,7 +22,7 @@ pub fn decode(content: &[u8], media: Media) -> Result<RgbImage, String> {
     (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
     limits.max_alloc = Some(LARGEST);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(told)?;
+    let mut decoder = reader.into_decoder().map_err(told)?;
     let (width, height) = decoder.dimensions();
     let takes = decoder.total_bytes() + u64::from(width) * u64::from(height) * BESIDE;
     if takes > LARGEST {
@@ -30,7 +32,10 @@ pub fn decode(content: &[u8], media: Media) -> Result<RgbImage, String> {
             LARGEST >> 20
         ));
     }
-    Ok(DynamicImage::from_decoder(decoder).map_err(told)?.into_rgb8())
+    let turned = decoder.orientation().map_err(told)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(told)?;
+    picture.apply_orientation(turned);
+    Ok(picture.into_rgb8())
 }
 
 #[cfg(test)]

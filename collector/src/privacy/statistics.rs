@@ -3,6 +3,7 @@
 use super::picture::decode;
 use crate::sample::{Answer, Media};
 use image::Pixel as _;
+use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -74,6 +75,8 @@ struct Field {
 
 #[derive(Serialize)]
 struct Told<'a> {
+    /// Equal parts of time, and equal nodes, are told one by one.
+    until: Timestamp,
     samples: u64,
     media: BTreeMap<&'a str, u64>,
     brightness: Option<[f64; BINS]>,
@@ -111,12 +114,13 @@ impl Statistics {
     }
 
     /// What is told of this part of time, in JSON; `None` of too few samples.
-    pub fn told(&self) -> Option<Vec<u8>> {
+    pub fn told(&self, until: Timestamp) -> Option<Vec<u8>> {
         if self.samples < FEWEST {
             return None;
         }
         let fields = self.fields.iter().filter(|(_, field)| field.count >= FEWEST);
         let told = Told {
+            until,
             samples: self.samples,
             media: of_enough(&self.media),
             brightness: (self.pictures >= FEWEST).then(|| shares(&self.brightness)),
@@ -157,9 +161,10 @@ mod tests {
             let content = format!(r#"{{"speed": {value}, "plate": "B-XY 1"}}"#);
             statistics.add(Measured::of(content.as_bytes()), None);
         }
-        assert_eq!(statistics.told(), None);
+        assert_eq!(statistics.told(Timestamp::UNIX_EPOCH), None);
         statistics.add(Measured::of(br#"{"speed": 5, "rare": 7}"#), None);
-        let told: serde_json::Value = serde_json::from_slice(&statistics.told().unwrap()).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&statistics.told(Timestamp::UNIX_EPOCH).unwrap()).unwrap();
+        assert_eq!(told["until"], "1970-01-01T00:00:00Z");
         assert_eq!(told["fields"]["speed"]["mean"], 3.0);
         assert_eq!(told["fields"]["speed"]["deviation"], 2.0_f64.sqrt());
         assert_eq!(told["fields"].as_object().unwrap().len(), 1, "{told}");
@@ -186,7 +191,7 @@ mod tests {
         (0..9).for_each(|_| statistics.add(Measured::of(b"{}"), None));
         let mut told = |pictures| {
             (0..pictures).for_each(|_| statistics.add(Measured::of(&picture), Some(&answer)));
-            serde_json::from_slice::<serde_json::Value>(&statistics.told().unwrap()).unwrap()
+            serde_json::from_slice::<serde_json::Value>(&statistics.told(Timestamp::UNIX_EPOCH).unwrap()).unwrap()
         };
         let few = told(4);
         assert_eq!(few["media"], serde_json::json!({"json": 9}));

@@ -165,12 +165,12 @@ fn label(folder: &Path, name: &Path) -> Option<Label> {
         Ok(Read::Whole(table, _)) => String::from_utf8(table).unwrap_or_default(),
         Ok(Read::TooLarge(_)) | Err(_) => String::new(),
     };
-    let row = table.lines().find_map(|line| {
-        let mut cells = line.split(',').map(str::trim);
-        (cells.next()? == name.to_str()?).then(|| (cells.next(), cells.next()))
-    });
-    if let Some((Some(value), author)) = row {
-        let author = author.unwrap_or("csv").to_owned();
+    let table = table.trim_start_matches('\u{feff}').as_bytes();
+    let mut rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(table);
+    let row = rows.records().flatten().find(|row| row.get(0).is_some_and(|file| name.to_str() == Some(file)));
+    let cell = |number: usize| row.as_ref()?.get(number).filter(|text| (1..=LONGEST).contains(&text.len()));
+    if let Some(value) = cell(1) {
+        let author = cell(2).unwrap_or("csv").to_owned();
         return Some(Label { value: value.into(), author, source: "csv".into(), time });
     }
     let value = name.parent()?.to_str().filter(|value| !value.is_empty())?;
@@ -181,10 +181,12 @@ fn label(folder: &Path, name: &Path) -> Option<Label> {
 mod tests {
     use super::*;
 
+    const TABLE: &str = "\u{feff}file,label,author\na.png,seven,ann\nb.png, eight\n\"e.png\",\"cat, black\",\"ann\"\nf.png,\nnine/g.png,,\n";
+
     #[test]
     fn a_label_is_a_row_or_a_folder() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(LABELS), "file,label,author\na.png,seven,ann\nb.png, eight\n").unwrap();
+        std::fs::write(folder.path().join(LABELS), TABLE).unwrap();
         let check = |name: &str, expected: Option<(&str, &str, &str)>| {
             let label = label(folder.path(), Path::new(name));
             let told = label.as_ref().map(|label| (label.value.as_str(), label.author.as_str(), label.source.as_str()));
@@ -194,6 +196,9 @@ mod tests {
         check("b.png", Some(("eight", "csv", "csv")));
         check("nine/c.png", Some(("nine", "folder", "folder")));
         check("d.png", None);
+        check("e.png", Some(("cat, black", "ann", "csv")));
+        check("f.png", None);
+        check("nine/g.png", Some(("nine", "folder", "folder")));
     }
 
     #[test]

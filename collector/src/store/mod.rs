@@ -74,6 +74,8 @@ pub struct Store {
     state: State,
     counts: Counts,
     mark: Mark,
+    /// How long the store had lived, as the disk has it.
+    marked: u64,
     /// What is taken under a looser one is not kept, however late it comes.
     privacy: Privacy,
     consent: bool,
@@ -91,14 +93,14 @@ impl Store {
         let name = Id::of(format!("{}{}{}", now.boot, now.wall.as_nanosecond(), folder.display()).as_bytes());
         let state = State::named(&name.to_string()[..12]);
         let (counts, mark) = (Counts::default(), Mark::first(now.clone()));
-        let mut store = Self { files, limits, state, counts, mark, privacy: Privacy::Raw, consent: false };
+        let mut store = Self { files, limits, state, counts, mark, marked: 0, privacy: Privacy::Raw, consent: false };
         for number in store.files.numbers() {
             let end = store.replay(number).map_err(opened)?;
             store.files.seal(number, end).map_err(opened)?;
         }
         let lost = store.counts.held().saturating_sub(store.state.held());
         store.counts.drop(Drop::Corrupt, lost);
-        store.mark = store.mark.at(now);
+        (store.marked, store.mark) = (store.mark.lived, store.mark.at(now));
         Ok(store)
     }
 
@@ -147,6 +149,7 @@ impl Store {
             self.state.apply(record, Place { segment, offset: start + offset, length });
         }
         (self.counts, self.mark) = (commit.counts, commit.mark);
+        self.marked = self.mark.lived;
         Ok(())
     }
 
@@ -162,11 +165,11 @@ impl Store {
 
     /// Bytes that a segment's head takes, at most.
     fn most_head(&self) -> u64 {
-        (self.most_seen() * size_of::<record::Seen>() + self.most_planned() * size_of::<Id>()) as u64 + 1024
+        (self.most_seen() * size_of::<record::Seen>() + self.most_planned() * size_of::<Id>()) as u64 + 2048
     }
 
     fn checkpoint(&self) -> Vec<Record<'static>> {
-        let checkpoint = Checkpoint { store: self.state.store.clone(), next_shard: self.state.next_shard };
+        let checkpoint = self.state.checkpoint();
         let seen = self.state.seen(self.most_seen());
         let planned = self.state.planned.as_ref().map(|planned| Record::Shard(planned.number, planned.ids.clone()));
         [Record::Checkpoint(checkpoint), Record::Seen(seen)].into_iter().chain(planned).collect()
@@ -239,8 +242,26 @@ impl Store {
                 self.refused(Drop::DiskFull, records.len() as u64);
             }
         }
+        let again = samples.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Duplicate);
+        again.for_each(|((sample, _), _)| self.label_again(sample, now));
         self.tidy(now);
         (outcomes, taken)
+    }
+
+    /// Who sends a sample once more, now with a label, labels the one that is held; who has labelled it before counts.
+    fn label_again(&mut self, sample: &Sample, now: &Now) {
+        let Some(label) = &sample.label else { return };
+        if self.state.get(&sample.id).is_some_and(|entry| entry.rank == Rank::Labelled) {
+            return;
+        }
+        match self.label(sample.id, label.clone(), now) {
+            Ok(true) => {}
+            Ok(false) => tracing::info!(
+                id = %sample.id,
+                "a label comes when the sample is on its way: if it has none, label it where it has arrived"
+            ),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a label is lost"),
+        }
     }
 
     /// Counts samples that never came so far; the disk has it with the next batch.
@@ -371,6 +392,28 @@ impl Store {
         let samples = (looser.len() + lost.len()) as u64;
         self.gone(Drop::Forgotten, looser, now)?;
         self.gone(Drop::Corrupt, lost, now)?;
+        Ok(samples)
+    }
+
+    /// Where samples go from now on. What is held for another place is dropped, since nobody agreed that it goes here, and what
+    /// arrived there has not arrived here. Returns how many are dropped.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn bound_for(&mut self, uri: &str, now: &Now) -> Result<u64, StoreError> {
+        let Some(before) = &self.state.uri else {
+            // A new store, or one of a version that did not note it: the next segment begins with it.
+            self.state.uri = Some(uri.to_owned());
+            return Ok(0);
+        };
+        if before == uri {
+            return Ok(0);
+        }
+        let elsewhere = self.ids();
+        let samples = elsewhere.len() as u64;
+        self.gone(Drop::Forgotten, elsewhere, now)?;
+        let checkpoint = Checkpoint { uri: Some(uri.to_owned()), ..self.state.checkpoint() };
+        self.commit(&[Record::Checkpoint(checkpoint)], self.counts.clone(), now, 0)?;
         Ok(samples)
     }
 

@@ -32,6 +32,9 @@ pub struct Checkpoint {
     /// Names this store among those of all nodes and times.
     pub store: String,
     pub next_shard: u64,
+    /// Where its samples go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "a record is written, or folded, as soon as it is made")]

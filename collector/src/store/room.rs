@@ -11,6 +11,8 @@ use std::collections::HashSet;
 
 /// Of each segment, for what is not a sample: on a full disk, what was sent can still be told.
 pub(super) const RESERVE: u64 = 64 << 10;
+/// The clock by which samples age is written so often: a node that starts each night would else never see them grow old.
+const MARKED: u64 = 600_000;
 /// Samples that are carried to a new segment in one batch.
 const CARRIED_BYTES: usize = 1 << 20;
 
@@ -105,6 +107,10 @@ impl Store {
         if !old.is_empty() {
             self.gone(Drop::Expired, old, now)?;
             self.tidy(now);
+        } else if self.state.held() > 0 && lived.saturating_sub(self.marked) > MARKED {
+            // A disk that does not take it is asked again as late.
+            self.marked = lived;
+            self.commit(&[], self.counts.clone(), now, RESERVE)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What a store knows in memory: a fold over its records, the same whether they are written now or read again. Pure.
 
-use super::record::{Record, Seen};
+use super::record::{Checkpoint, Record, Seen};
 use crate::sample::{Id, Label, Rank, Sample};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -30,6 +30,7 @@ pub struct Planned {
 pub struct State {
     pub store: String,
     pub next_shard: u64,
+    pub uri: Option<String>,
     pub planned: Option<Planned>,
     entries: HashMap<Id, Entry>,
     /// By rank, the oldest first. Those of a planned shard are in none.
@@ -49,12 +50,24 @@ impl State {
         Self { store: store.to_owned(), ..Self::default() }
     }
 
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { store: self.store.clone(), next_shard: self.next_shard, uri: self.uri.clone() }
+    }
+
     /// Takes what a record says; `place` is where its frame is.
     pub fn apply(&mut self, record: &Record<'_>, place: Place) {
         match record {
             Record::Checkpoint(checkpoint) => {
                 self.store.clone_from(&checkpoint.store);
                 self.next_shard = self.next_shard.max(checkpoint.next_shard);
+                if self.uri != checkpoint.uri {
+                    // What was sent, was sent elsewhere.
+                    if self.uri.is_some() {
+                        self.seen.clear();
+                        self.seen_set.clear();
+                    }
+                    self.uri.clone_from(&checkpoint.uri);
+                }
             }
             Record::Seen(seen) => seen.iter().for_each(|seen| self.remember(*seen)),
             Record::Sample(held, _) => self.keep(&held.sample, held.lived, place),

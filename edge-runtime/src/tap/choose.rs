@@ -20,7 +20,7 @@ pub enum Why {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
     pub why: Why,
-    /// That an answer like this one is chosen for this reason.
+    /// That an answer like this one is chosen, for whatever reason.
     pub probability: f64,
 }
 
@@ -47,18 +47,18 @@ pub fn is_looked_into(wish: &Wish, lot: f64) -> bool {
 #[derive(Default)]
 pub struct Chooser {
     day: u64,
-    /// How many of each class were kept today for being few.
+    /// How many of each class were kept today for being few, by lot or not.
     classes: BTreeMap<u64, u32>,
 }
 
 impl Chooser {
     pub fn choose(&mut self, wish: &Wish, scores: Option<&Scores>, lot: f64, now: SystemTime) -> Option<Choice> {
-        if lot < wish.share {
-            return Some(Choice { why: Why::Uniform, probability: wish.share });
-        }
-        let scores = scores?;
-        let is_unsure = wish.margin_below.is_some_and(|bound| scores.margin < bound);
-        (is_unsure || self.is_among_few(wish, scores.class, now)).then_some(Choice { why: Why::Hard, probability: 1.0 })
+        let is_unsure = |scores: &Scores| wish.margin_below.is_some_and(|bound| scores.margin < bound);
+        let is_hard = scores.is_some_and(|scores| is_unsure(scores) || self.is_among_few(wish, scores.class, now));
+        let probability = if is_hard { 1.0 } else { wish.share };
+        // The lot first: what it chooses must not depend on the answer.
+        let why = if lot < wish.share { Some(Why::Uniform) } else { is_hard.then_some(Why::Hard) };
+        why.map(|why| Choice { why, probability })
     }
 
     fn is_among_few(&mut self, wish: &Wish, class: u64, now: SystemTime) -> bool {
@@ -96,13 +96,14 @@ mod tests {
     #[test]
     fn a_share_is_chosen_by_lot_and_the_unsure_always() {
         let mut chooser = Chooser::default();
-        let mut why = |lot, margin| {
-            chooser.choose(&wish(), Some(&scores(7, margin)), lot, SystemTime::UNIX_EPOCH).map(|choice| choice.why)
+        let mut choose = |lot, margin| {
+            let choice = chooser.choose(&wish(), Some(&scores(7, margin)), lot, SystemTime::UNIX_EPOCH)?;
+            Some((choice.why, choice.probability))
         };
-        assert_eq!(why(0.05, 0.9), Some(Why::Uniform));
-        assert_eq!(why(0.05, 0.1), Some(Why::Uniform), "the lot first: it must not depend on the answer");
-        assert_eq!(why(0.5, 0.29), Some(Why::Hard));
-        assert_eq!(why(0.5, 0.31), None);
+        assert_eq!(choose(0.05, 0.9), Some((Why::Uniform, 0.1)));
+        assert_eq!(choose(0.05, 0.1), Some((Why::Uniform, 1.0)), "without the lot it were kept all the same");
+        assert_eq!(choose(0.5, 0.29), Some((Why::Hard, 1.0)));
+        assert_eq!(choose(0.5, 0.31), None);
         let drawn = Lots::default();
         let lots: Vec<f64> = (0..10_000).map(|_| drawn.draw()).collect();
         let below = lots.iter().filter(|lot| **lot < 0.1).count();
