@@ -113,7 +113,10 @@ fn wanted(training: &EdgeTraining, trigger: &TrainingTrigger, known: &Known<'_>)
     };
     let created = || training.creation_timestamp().map(|time| time.0);
     // What begins on time may say that it began a moment before: the clock that says so is another one.
-    let ran = known.runs.first().and_then(began).and_then(|began| began.checked_add(CLOCKS).ok());
+    let ran = known.runs.first().and_then(|run| {
+        let began = began(run)?;
+        if run.request.is_some() { Some(began) } else { began.checked_add(CLOCKS).ok() }
+    });
     let since = ran.or_else(created).unwrap_or(known.now);
     let next = match cron::next(schedule, since) {
         Ok(next) if next > known.now => {

@@ -13,7 +13,7 @@ use std::io::Cursor;
 
 const QUALITY: u8 = 90;
 
-/// In percent of the picture's width and height.
+/// In percent of the picture's width and height, as it is seen: turned as the camera says beside it (EXIF).
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zone {
     pub x: u8,

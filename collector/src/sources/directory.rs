@@ -168,6 +168,9 @@ fn label(folder: &Path, name: &Path) -> Option<Label> {
     let table = table.trim_start_matches('\u{feff}').as_bytes();
     let mut rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(table);
     let row = rows.records().flatten().find(|row| row.get(0).is_some_and(|file| name.to_str() == Some(file)));
+    if row.as_ref().is_some_and(|row| row.iter().any(|cell| cell.len() > LONGEST)) {
+        tracing::warn!(file = %name.display(), "no label: its row of {LABELS} has more than {LONGEST} bytes; is a quote left open?");
+    }
     let cell = |number: usize| row.as_ref()?.get(number).filter(|text| (1..=LONGEST).contains(&text.len()));
     if let Some(value) = cell(1) {
         let author = cell(2).unwrap_or("csv").to_owned();

@@ -111,6 +111,7 @@ impl Store {
             // A disk that does not take it is asked again as late.
             self.marked = lived;
             self.commit(&[], self.counts.clone(), now, RESERVE)?;
+            self.tidy(now);
         }
         Ok(())
     }

@@ -203,7 +203,7 @@ fn hold(
 /// Whether a Job has not started, and would be another one if it were made now.
 fn is_outdated(input: &Input<'_>, training: &EdgeTraining, (run, job): (&TrainingRun, &Job), next: &Next<'_>) -> bool {
     let is_known = training.spec.dataset.reference.is_none() || next.labelled.is_some();
-    let has_started = status::has_started(run, job, pod_of(input.world, job));
+    let has_started = status::has_started(run, pod_of(input.world, job));
     let Some(wanted) = rendered(input, training, &job.name_any(), next).ok().filter(|_| is_known && !has_started)
     else {
         return false;

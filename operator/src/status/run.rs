@@ -210,19 +210,13 @@ fn complaint(log: &str) -> Option<String> {
 }
 
 /// Whether the trainer has begun, ever: in this pod, or in one that is gone.
-pub fn has_started(run: &TrainingRun, job: &Job, pod: Option<&Pod>) -> bool {
+pub fn has_started(run: &TrainingRun, pod: Option<&Pod>) -> bool {
     let runs = |state: &ContainerState| state.running.is_some() || state.terminated.is_some();
     let here = pod.and_then(container).is_some_and(|container| {
         container.restart_count > 0 || [&container.state, &container.last_state].into_iter().flatten().any(runs)
     });
-    here || run.progress.is_some() || has_lost_pod(job)
-}
-
-/// Whether a pod of the Job has failed, or was deleted: it may have trained for hours.
-fn has_lost_pod(job: &Job) -> bool {
-    let Some(status) = &job.status else { return false };
-    let uncounted = status.uncounted_terminated_pods.as_ref().and_then(|pods| pods.failed.as_ref());
-    status.failed.unwrap_or_default() > 0 || uncounted.is_some_and(|pods| !pods.is_empty())
+    // A Job counts a pod among those that failed though it never left the queue: that tells nothing.
+    here || run.progress.is_some()
 }
 
 fn container(pod: &Pod) -> Option<&ContainerStatus> {

@@ -66,7 +66,9 @@ pub fn read(uri: &str, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
     let groups: Vec<u64> = samples.iter().map(|sample| hashed(sample.group.as_bytes())).collect();
     let count = groups.iter().collect::<BTreeSet<_>>().len();
     let is_enough = count >= FEWEST_GROUPS;
-    let by_group = is_enough && !split::by_group(&groups, TEST_SHARE, SPLIT_SEED, TEST).1.is_empty();
+    // Two samples of 5,002 would decide whether a model is served.
+    let is_fair = |test: usize| test as f64 * 4.0 >= groups.len() as f64 * TEST_SHARE;
+    let by_group = is_enough && is_fair(split::by_group(&groups, TEST_SHARE, SPLIT_SEED, TEST).1.len());
     if !by_group {
         let why = if is_enough { "too unlike in size" } else { "too few" };
         notes.push(format!(

@@ -13,8 +13,11 @@ func (c *Cluster) controlPlane() nodeinit.Spec {
 	dir := c.nodeDir(cp)
 	return nodeinit.Spec{
 		Hostname: cp, Root: c.Dir, Dir: dir, Overlays: []string{"/etc", "/var"},
-		Sysctls: map[string]string{"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "0"},
-		Files:   map[string]string{c.auditPolicyPath(): auditPolicy},
+		Sysctls: map[string]string{
+			"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "0",
+			"net/ipv4/tcp_congestion_control": congestionControl,
+		},
+		Files: map[string]string{c.auditPolicyPath(): auditPolicy},
 		Daemons: []nodeinit.Daemon{
 			{Name: "etcd", Args: []string{c.Executable, "etcd", "--data-dir=" + filepath.Join(dir, "etcd")}},
 			{Name: "registry", Args: []string{c.Executable, "registry", registryAddr, filepath.Join(dir, "registry"),

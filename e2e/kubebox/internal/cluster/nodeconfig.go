@@ -111,8 +111,9 @@ const mirrorConfig = `[host."http://` + registryAddr + `"]
   capabilities = ["pull", "resolve"]
 `
 
-// congestionControl of nodes and pods, so that a link takes the same time on every machine: that of the host may be BBR, which
-// sends no more than 4 segments at once for 0.2 s of every 10. Every kernel has Reno, and any network namespace may set it.
+// congestionControl of nodes, pods and the control plane, so that a link takes the same time on every machine: that of the host
+// may be BBR, which sends no more than 4 segments at once for 0.2 s of every 10. Every kernel has Reno, and any network namespace
+// may set it.
 const congestionControl = "reno"
 
 func cniConfig(n Node) string {

@@ -382,17 +382,14 @@ fn a_run_that_has_trained_is_kept_while_it_waits_for_another_pod() {
     let steps = run_read(&progressed, &Readings::from([(at(&format!("{name}-x")), reading)]));
     progressed = carried_out(progressed, &steps);
     progressed.training_pods.clear();
-    let lost = |status: Value| {
-        let mut world = trained();
-        job(&mut world, status);
-        world
-    };
-    let (counted, uncounted) = (json!({"failed": 1}), json!({"uncountedTerminatedPods": {"failed": ["p"]}}));
-    for mut world in [progressed, lost(counted), lost(uncounted)] {
+    // Its pod never ran, and was evicted.
+    let mut evicted = trained();
+    job(&mut evicted, json!({"failed": 1}));
+    for (mut world, is_kept) in [(progressed, true), (evicted, false)] {
         recipe(&mut world, json!({"fit": {"epochs": 3}}));
         let world = settled(world);
         assert_eq!(states(&world), [RunState::Waiting]);
-        assert!(world.jobs.contains_key(&at(&name)), "{:?}", world.jobs.keys());
+        assert_eq!(world.jobs.contains_key(&at(&name)), is_kept, "{:?}", world.jobs.keys());
     }
 }
 
