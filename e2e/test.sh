@@ -17,7 +17,7 @@ step "formatting"
 cargo fmt --all --check
 # Programs and tests in one go: tests ask more of some dependencies, and apart these would be compiled twice.
 step "programs and tests: Rust"
-cargo build --release --workspace --features "$features" --bins --tests
+cargo build --release --workspace --features "$features" --bins --tests --test cluster
 # A client of others pulls from its registry.
 step "embedded Kubernetes"
 e2e/kubebox/build.sh "$KUBEBOX_BIN"
@@ -47,6 +47,6 @@ step "the suite, on its own Kubernetes"
 sync
 "$KUBEBOX_BIN/kubebox" down --name sconce-test >/dev/null
 "$KUBEBOX_BIN/kubebox" up --name sconce-test --config e2e/suite.yaml --api-port 26443 --registry-port 25000 --grace 12
-SCONCE_E2E_TRAINING=$work cargo test --release --workspace --features "$features,sconce-e2e/cluster" --test cluster -- --test-threads=1 --nocapture
+SCONCE_E2E_TRAINING=$work cargo test --release --workspace --features "$features" --test cluster -- --test-threads=1 --nocapture
 step "done"
 if [[ -e $SCONCE_STRANGERS_UNTRIED ]]; then cat "$SCONCE_STRANGERS_UNTRIED"; fi
