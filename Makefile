@@ -60,10 +60,6 @@ test-page: ## Look at the operator's page with a headless Chromium; pictures in 
 	@e2e/setup.sh browser
 	@cargo test --release --workspace --features sconce-operator/browser --test page
 
-.PHONY: test-otlp
-test-otlp: setup ## Hold the spans of a server, built with the feature otlp, against a receiver of OTLP
-	@cargo test --release --workspace --features sconce-edge-runtime/otlp --test otlp
-
 .PHONY: fuzz
 fuzz: setup ## Break what comes from outside at random: requests, images, artifacts, architectures; MINUTES=10 for each
 	@MINUTES=$(or $(MINUTES),10) e2e/fuzz.sh
@@ -110,6 +106,14 @@ goldens: ## Let PyTorch say anew what gradients are held against: model/tests/go
 bench-train: build ## Train the seed's network on real MNIST: make bench-train MNIST=DIR
 	@test -n "$(MNIST)" || { echo "bench-train: say where the IDX files are: make bench-train MNIST=DIR"; exit 2; }
 	@$(BIN)/sconce-trainer train examples/digits/training.yaml --data "$(MNIST)" --output $(CARGO_TARGET_DIR)/bench-train
+
+.PHONY: bench-mnist
+bench-mnist: build ## Accuracy of ours and of PyTorch on real MNIST, three seeds, then with a schedule and shifts: make bench-mnist MNIST=DIR
+	@test -n "$(MNIST)" || { echo "bench-mnist: say where the IDX files are: make bench-mnist MNIST=DIR"; exit 2; }
+	@e2e/setup.sh bench
+	@python3 -m venv $(CARGO_TARGET_DIR)/bench-mnist/python
+	@$(CARGO_TARGET_DIR)/bench-mnist/python/bin/pip install --quiet --requirement trainer/examples/against_pytorch/requirements.txt
+	@$(CARGO_TARGET_DIR)/bench-mnist/python/bin/python -B trainer/examples/mnist/bench.py $(BIN)/sconce-trainer "$(MNIST)" $(CARGO_TARGET_DIR)/bench-mnist
 
 .PHONY: sizes
 sizes: setup ## Build the shipped runtime with fat LTO, print its size, and that of its image: the layer that a registry keeps

@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR KUBEBOX_BIN
 programs=$CARGO_TARGET_DIR/$(rustc -vV | sed -n 's/^host: //p')/release
 began=$SECONDS
 # Clients that others wrote come from PyPI, a browser from Debian.
-features=sconce-edge-runtime/strangers,sconce-collector/strangers,sconce-operator/browser
+features=sconce-edge-runtime/otlp,sconce-edge-runtime/strangers,sconce-collector/strangers,sconce-operator/browser
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export SCONCE_STRANGERS_UNTRIED=$work/untried

@@ -47,8 +47,15 @@ pub struct EdgeDatasetSpec {
     /// Which sites, by the labels of their EdgeSite; absent = all sites of the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sites: Option<Selector>,
-    /// Where samples go: s3://BUCKET/PREFIX. Endpoint and credentials are the collectors' own. Immutable.
-    #[schemars(length(max = 512), regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?$"))]
+    /// Where samples go: s3://BUCKET/PREFIX, with endpoint and credentials that are the collectors' own; or pvc://CLAIM/FOLDER, a
+    /// folder of a PersistentVolumeClaim that the chart's node.collector.claims names. Trainings read it by the claim of that name
+    /// in their own namespace. Immutable.
+    #[schemars(
+        length(max = 512),
+        regex(
+            pattern = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?|pvc://[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,7})$"
+        )
+    )]
     pub uri: String,
     /// What a sample is. Immutable.
     pub kind: SampleKind,

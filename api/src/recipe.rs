@@ -14,6 +14,44 @@ pub struct Architecture {
     /// Layers in their order: each has exactly one kind, and optionally `name` and `from`.
     #[schemars(length(min = 1, max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub layers: Vec<Layer>,
+    /// What the network is for. Absent = the last activation says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<NetworkOutput>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkOutput {
+    /// Default: classification after softmax, multilabel after sigmoid, else regression. anomaly says the input again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// A name for each value of the last layer, in their order. Default: of classes their numbers, from 0 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub labels: Vec<String>,
+    /// Default: the one that goes with the task; of regression, which has meanSquaredError, too, huber.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<OutputLoss>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Task {
+    Classification,
+    Multilabel,
+    Regression,
+    Count,
+    Anomaly,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OutputLoss {
+    CrossEntropy,
+    BinaryCrossEntropy,
+    Huber,
+    Poisson,
+    MeanSquaredError,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
@@ -75,6 +113,11 @@ macro_rules! one_of {
         pub struct $type(pub Map<String, Value>);
 
         const $kinds: &[&str] = &[$($kind),+];
+
+        impl $type {
+            /// What one may be.
+            pub const KINDS: &[&str] = $kinds;
+        }
 
         impl JsonSchema for $type {
             fn schema_name() -> std::borrow::Cow<'static, str> {

@@ -137,6 +137,10 @@ pub struct TrainingOutput {
     /// us push. It opens the registry of `base`, too, if that has none of its own. Absent = anybody may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<NameRef>,
+    /// A Secret of this namespace whose key signing.key signs each model that is published: a private key (P-256, PEM). Another
+    /// name is another recipe. Absent = unsigned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key_ref: Option<NameRef>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]

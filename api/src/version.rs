@@ -94,8 +94,11 @@ pub struct VariantFacts {
     pub name: String,
     /// Bytes of its files.
     pub bytes: i64,
-    /// Bytes of memory that serving it takes.
+    /// Bytes of memory that serving it takes, in batches of 16.
     pub memory: i64,
+    /// Bytes of `memory` that each row of a batch takes; absent = not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<i64>,
     /// Floating-point operations for one input.
     pub flops: i64,
     /// What `accuracy` measures; absent = never evaluated.

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sconce_api::DurationText;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -75,6 +76,14 @@ pub enum Command {
     Snapshot {
         #[command(subcommand)]
         command: Snapshot,
+    },
+    /// Makes the variants of a trained artifact anew, and shows size, latency and accuracy of each beside those of the trained
+    /// network. It is `sconce-trainer compress`, with its flags.
+    #[command(disable_help_flag = true)]
+    Compress {
+        /// As `--help` lists them.
+        #[arg(value_name = "WORDS", trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
     },
 }
 
@@ -191,6 +200,23 @@ mod tests {
         let before = Cli::parse_from(["sconce", "-n", "vision", "-o", "json", "explain", "digits", "--site", "a"]);
         let behind = Cli::parse_from(["sconce", "explain", "digits", "--site", "a", "-n", "vision", "-o", "json"]);
         assert_eq!(format!("{before:?}"), format!("{behind:?}"));
+    }
+
+    #[test]
+    fn what_the_trainer_is_told_is_not_read_here() {
+        let check = |words: &[&str]| {
+            let Command::Compress { words: told } = Cli::parse_from(["sconce", "compress"].iter().chain(words)).command
+            else {
+                unreachable!()
+            };
+            assert_eq!(told, words);
+        };
+        check(&[]);
+        check(&["--help"]);
+        check(&["-h"]);
+        check(&["--version"]);
+        check(&["digits", "training.yaml", "--data", "mnist"]);
+        check(&["--data", "mnist", "digits", "training.yaml", "-o", "json", "--context", "a"]);
     }
 
     #[test]

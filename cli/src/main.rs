@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod compress;
 mod data;
 mod explain;
 mod inputs;
@@ -68,6 +69,7 @@ async fn ask(cli: Cli) -> Result<ExitCode> {
         Command::Snapshot { command: Snapshot::Save { file } } => {
             write_file(&file, &read(&source).await?.0.to_list()?)?;
         }
+        Command::Compress { words } => return Err(compress::hand_over(&words)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,7 @@ pub enum Command {
     Run(Run),
 }
 
-#[derive(Flags, Debug)]
+#[derive(Flags, Clone, Debug)]
 pub struct Run {
     /// Name of the node: in the names of all that it sends.
     #[arg(long, env = "NODE_NAME")]
@@ -32,6 +32,10 @@ pub struct Run {
     #[arg(long, default_value = "/var/lib/sconce/collector")]
     pub data: PathBuf,
 
+    /// Folder in which PersistentVolumeClaims are mounted, each under its name: where samples of pvc://CLAIM/FOLDER go.
+    #[arg(long, default_value = "/claims")]
+    pub claims: PathBuf,
+
     /// Where devices and people post.
     #[arg(long, default_value = "0.0.0.0:8084")]
     pub http: SocketAddr,
@@ -39,6 +43,10 @@ pub struct Run {
     /// Where this machine's router and agent ask.
     #[arg(long, default_value = "127.0.0.1:8085")]
     pub local: SocketAddr,
+
+    /// Over how many seconds the statistics of StatisticsOnly are taken.
+    #[arg(long, env = "SCONCE_STATISTICS_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub statistics_seconds: u64,
 
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -20,7 +20,7 @@ pub struct Config {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dataset {
-    /// `s3://BUCKET/PREFIX` or `file:///FOLDER`.
+    /// `s3://BUCKET/PREFIX`, `pvc://CLAIM/FOLDER` or `file:///FOLDER`.
     pub uri: String,
     /// Absent = samples of every kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]

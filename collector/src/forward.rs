@@ -7,6 +7,7 @@ use crate::intake::Intake;
 use crate::upload::{UploadError, is_due, send, shard_bytes};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use jiff::Timestamp;
+use std::path::Path;
 use std::time::Duration;
 
 /// How often it is looked whether there is something to send.
@@ -15,13 +16,12 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_WINDOW: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_LIMIT: Duration = Duration::from_secs(300);
-/// Over how long statistics are taken.
-const STATISTICS: Duration = Duration::from_secs(300);
 
-pub async fn forward(name: &str, node: &str, dataset: &Dataset, intake: &Intake) {
+/// Statistics are taken over `statistics` each.
+pub async fn forward(name: &str, node: &str, claims: &Path, statistics: Duration, dataset: &Dataset, intake: &Intake) {
     let upload = &dataset.upload;
     let (destination, window) = match (
-        destination(&dataset.uri, Pace::new(upload.bytes_per_second)),
+        destination(&dataset.uri, claims, Pace::new(upload.bytes_per_second)),
         upload.window.as_ref().map(|hours| hours.window()).transpose(),
     ) {
         (Ok(destination), Ok(window)) => (destination, window),
@@ -39,7 +39,7 @@ pub async fn forward(name: &str, node: &str, dataset: &Dataset, intake: &Intake)
             .build()
     };
     let mut waits = backoff();
-    let mut statistics = tokio::time::interval(STATISTICS);
+    let mut statistics = tokio::time::interval(statistics);
     loop {
         let wait = window.as_ref().map_or(Duration::ZERO, |window| window.wait(Timestamp::now()));
         let wait = if wait.is_zero() {

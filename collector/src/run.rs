@@ -144,8 +144,11 @@ impl Collector {
         }
         let open = Arc::new(Open { intake: Intake::new(keeper, &dataset), dataset: dataset.clone() });
         let mut tasks = JoinSet::new();
-        let (of, node, forwarded) = (name.to_owned(), self.args.node_name.clone(), open.clone());
-        tasks.spawn(async move { forward(&of, &node, &forwarded.dataset, &forwarded.intake).await });
+        let (of, args, forwarded) = (name.to_owned(), self.args.clone(), open.clone());
+        tasks.spawn(async move {
+            let statistics = Duration::from_secs(args.statistics_seconds);
+            forward(&of, &args.node_name, &args.claims, statistics, &forwarded.dataset, &forwarded.intake).await;
+        });
         for (number, source) in dataset.sources.iter().cloned().enumerate() {
             let client = format!("sconce-{}-{}-{number}", self.args.node_name, name.replace('/', "-"));
             let open = open.clone();

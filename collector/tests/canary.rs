@@ -5,10 +5,11 @@
 
 mod common;
 
-use common::{Collector, files, microphone, png, until};
+use common::{Collector, files, microphone, png, statistics, until};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// In sound, in a file's comment, in texts: bytes that nothing else says.
@@ -74,17 +75,44 @@ fn canaries(bytes: &[u8]) -> BTreeSet<&'static str> {
     found
 }
 
-/// What a run under a policy gives away, and what it has counted.
-fn run(privacy: Value) -> (BTreeSet<&'static str>, Value) {
-    let folder = tempfile::tempdir().unwrap();
-    let lake = folder.path().join("lake");
+fn street(folder: &Path, privacy: &Value, source: Value) -> Collector {
     let datasets = json!({"vision/street": {
-        "uri": format!("file://{}", lake.display()),
+        "uri": format!("file://{}", folder.join("lake").display()),
         "privacy": privacy,
-        "sources": [{"http": {}}],
+        "sources": [source],
         "upload": {"delaySeconds": 0},
     }});
-    let collector = Collector::start(folder.path(), &datasets, &[]);
+    Collector::start(folder, &datasets, &[("SCONCE_STATISTICS_SECONDS", "1")])
+}
+
+/// What a run gives away.
+struct Away {
+    /// By answers, metrics, status and logs, and on the disk: what was queued, and what has arrived.
+    found: BTreeSet<&'static str>,
+    /// By what has arrived alone.
+    arrived: BTreeSet<&'static str>,
+}
+
+/// Ends a run, and searches all that it has told and written.
+fn gives_away(folder: &Path, collector: Collector, told: &str) -> Away {
+    let told =
+        told.to_owned() + &collector.metrics() + &collector.status().to_string() + &collector.log.lock().unwrap();
+    collector.kill();
+    let (mut found, mut arrived) = (canaries(told.as_bytes()), BTreeSet::new());
+    for (path, content) in files(folder) {
+        if !path.ends_with("collect.json") {
+            let here = canaries(&content);
+            if path.starts_with(folder.join("lake")) {
+                arrived.extend(&here);
+            }
+            found.extend(here);
+        }
+    }
+    Away { found, arrived }
+}
+
+/// Posts every kind of sample, and asks a model; returns what it was told.
+fn posted(collector: &Collector) -> String {
     let answer = json!({"model": "street.vision", "tier": "Edge", "prediction": 3, "score": 0.5, "margin": 0.1,
         "why": "Hard", "probability": 1.0})
     .to_string();
@@ -98,65 +126,55 @@ fn run(privacy: Value) -> (BTreeSet<&'static str>, Value) {
             .1
             .to_string();
     }
+    told
+}
+
+/// What a run under a policy gives away, and what it has counted.
+fn run(privacy: Value) -> (Away, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = street(folder.path(), &privacy, json!({"http": {}}));
+    let told = posted(&collector);
     until("all that is held is sent", || {
         let status = &collector.status()["datasets"]["vision/street"];
         status["held"] == 0 && status["kept"] == status["sent"]
     });
-    told += &collector.metrics();
-    told += &collector.status().to_string();
-    told += &collector.log.lock().unwrap();
     let status = collector.status()["datasets"]["vision/street"].clone();
-    collector.kill();
-    let mut found = canaries(told.as_bytes());
-    // The disk, too: what was queued.
-    for (path, content) in files(folder.path()) {
-        if !path.ends_with("collect.json") {
-            found.extend(canaries(&content));
-        }
-    }
-    (found, status)
+    (gives_away(folder.path(), collector, &told), status)
 }
 
 /// What a microphone under a policy gives away, once so many seconds were heard and `is_enough` was counted.
-fn heard(privacy: Value, least: u64, is_enough: impl Fn(&Value) -> bool) -> BTreeSet<&'static str> {
+fn heard(privacy: Value, least: u64, is_enough: impl Fn(&Value) -> bool) -> Away {
     let (url, seconds) = microphone(WORDS);
     let folder = tempfile::tempdir().unwrap();
-    let lake = folder.path().join("lake");
-    let datasets = json!({"vision/street": {
-        "uri": format!("file://{}", lake.display()),
-        "privacy": privacy,
-        "sources": [{"microphone": {"url": url, "windowSeconds": 2, "everySeconds": 3}}],
-        "upload": {"delaySeconds": 0},
-    }});
-    let collector = Collector::start(folder.path(), &datasets, &[]);
+    let source = json!({"microphone": {"url": url, "windowSeconds": 2, "everySeconds": 3}});
+    let collector = street(folder.path(), &privacy, source);
     until("enough is heard", || {
         seconds.load(Ordering::Relaxed) >= least && is_enough(&collector.status()["datasets"]["vision/street"])
     });
-    let told = collector.metrics() + &collector.status().to_string() + &collector.log.lock().unwrap();
-    collector.kill();
-    let mut found = canaries(told.as_bytes());
-    for (path, content) in files(folder.path()) {
-        if !path.ends_with("collect.json") {
-            found.extend(canaries(&content));
-        }
-    }
-    found
+    gives_away(folder.path(), collector, "")
 }
 
 #[test]
 fn sound_of_a_microphone_leaves_under_no_policy_but_raw() {
     let is_sent = |status: &Value| status["sent"].as_u64() > Some(3);
-    assert_eq!(heard(json!({"policy": "Raw"}), 0, is_sent), BTreeSet::from(["words"]), "the search itself is proved");
+    let raw = heard(json!({"policy": "Raw"}), 0, is_sent);
+    assert_eq!(
+        (raw.found, raw.arrived),
+        (BTreeSet::from(["words"]), BTreeSet::from(["words"])),
+        "the search is proved"
+    );
     let is_refused = |status: &Value| status["dropped"]["Private"].as_u64() > Some(3);
-    assert_eq!(heard(json!({"policy": "Masked", "mask": {"blocks": 4}}), 0, is_refused), BTreeSet::new());
+    assert_eq!(heard(json!({"policy": "Masked", "mask": {"blocks": 4}}), 0, is_refused).found, BTreeSet::new());
     // More than lies in the sockets.
-    assert_eq!(heard(json!({"policy": "StatisticsOnly"}), 3_000, |status| status["kept"] == 0), BTreeSet::new());
+    let is_told = |status: &Value| status["sent"].as_u64() > Some(0);
+    assert_eq!(heard(json!({"policy": "StatisticsOnly"}), 3_000, is_told).found, BTreeSet::new());
 }
 
 #[test]
 fn without_a_policy_every_canary_is_found() {
-    let (found, status) = run(json!({"policy": "Raw"}));
-    assert_eq!(found, BTreeSet::from(["words", "number", "picture"]), "the search itself is proved");
+    let (away, status) = run(json!({"policy": "Raw"}));
+    let all = BTreeSet::from(["words", "number", "picture"]);
+    assert_eq!((&away.found, &away.arrived), (&all, &all), "the search itself is proved");
     assert_eq!(status["sent"], 24);
 }
 
@@ -164,8 +182,8 @@ fn without_a_policy_every_canary_is_found() {
 fn a_mask_lets_no_canary_through() {
     let zone = json!({"x": 60, "y": 60, "width": 40, "height": 40});
     let zones = json!({"door": [zone], "*": [zone]});
-    let (found, status) = run(json!({"policy": "Masked", "mask": {"zones": zones}}));
-    assert_eq!(found, BTreeSet::new());
+    let (away, status) = run(json!({"policy": "Masked", "mask": {"zones": zones}}));
+    assert_eq!(away.found, BTreeSet::new());
     // Pictures are covered; sound and measurements cannot be, and are refused.
     assert_eq!((&status["sent"], &status["dropped"]["Private"]), (&json!(12), &json!(12)));
 }
@@ -173,20 +191,32 @@ fn a_mask_lets_no_canary_through() {
 #[test]
 fn a_camera_without_a_zone_is_refused() {
     let zones = json!({"yard": [{"x": 0, "y": 0, "width": 1, "height": 1}]});
-    let (found, status) = run(json!({"policy": "Masked", "mask": {"zones": zones}}));
-    assert_eq!((found, &status["dropped"]["Private"]), (BTreeSet::new(), &json!(24)));
+    let (away, status) = run(json!({"policy": "Masked", "mask": {"zones": zones}}));
+    assert_eq!((away.found, &status["dropped"]["Private"]), (BTreeSet::new(), &json!(24)));
 }
 
 #[test]
 fn coarse_blocks_let_no_canary_through() {
-    let (found, status) = run(json!({"policy": "Masked", "mask": {"blocks": 4}}));
-    assert_eq!((found, &status["sent"]), (BTreeSet::new(), &json!(12)));
+    let (away, status) = run(json!({"policy": "Masked", "mask": {"blocks": 4}}));
+    assert_eq!((away.found, &status["sent"]), (BTreeSet::new(), &json!(12)));
 }
 
+/// The mean of a number that all samples have was that number, and nothing had ever been told where it was searched.
 #[test]
 fn statistics_let_no_canary_through() {
-    let (found, status) = run(json!({"policy": "StatisticsOnly"}));
-    assert_eq!((found, &status["kept"]), (BTreeSet::new(), &json!(0)));
+    let folder = tempfile::tempdir().unwrap();
+    let collector = street(folder.path(), &json!({"policy": "StatisticsOnly"}), json!({"http": {}}));
+    let (lake, mut told) = (folder.path().join("lake"), String::new());
+    let mut arrived = Vec::new();
+    until("enough is told at once", || {
+        told += &posted(&collector);
+        arrived = statistics(&lake);
+        arrived.iter().any(|told| !told["fields"]["speed"].is_null() && !told["brightness"].is_null())
+    });
+    let counted =
+        |told: &Value| told["fields"]["speed"].as_object().into_iter().flatten().all(|(key, _)| key == "count");
+    assert!(arrived.iter().all(counted), "all have this number: how many, and not which: {arrived:?}");
+    assert_eq!(gives_away(folder.path(), collector, &told).found, BTreeSet::new());
 }
 
 /// Whatever else is handed over is dropped, by a router that knows no features, or hands over what it should not.
@@ -229,9 +259,5 @@ fn under_features_only_nothing_but_features_is_kept() {
     collector.sent("vision/street", 1);
     let status = collector.status()["datasets"]["vision/street"].clone();
     assert_eq!((&status["kept"], &status["dropped"]), (&json!(1), &json!({"NoFeatures": 6})));
-    told += &(collector.metrics() + &collector.status().to_string() + &collector.log.lock().unwrap());
-    collector.kill();
-    let mut found = canaries(told.as_bytes());
-    files(folder.path()).iter().for_each(|(_, content)| found.extend(canaries(content)));
-    assert_eq!(found, BTreeSet::new());
+    assert_eq!(gives_away(folder.path(), collector, &told).found, BTreeSet::new());
 }

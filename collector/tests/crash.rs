@@ -1,11 +1,14 @@
 //! A process that collects and sends, killed at any moment: no sample is in two manifests, and none that was answered for is lost.
+//! First the store and what sends it, thousands of samples a second; then the program itself.
 
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
+mod common;
 #[path = "common/samples.rs"]
 mod samples;
 
 use bytes::Bytes;
+use common::{Collector, arrived, until};
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::RowAccessor as _;
 use sconce_collector::clock::Now;
@@ -13,7 +16,8 @@ use sconce_collector::destination::{Folder, Pace};
 use sconce_collector::sample::{Id, Media, Sample, Why};
 use sconce_collector::store::{Limits, Outcome, Store, allocate};
 use sconce_collector::upload::send;
-use std::collections::BTreeMap;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -26,11 +30,18 @@ const FOLDER: &str = "SCONCE_COLLECTOR_CRASH_FOLDER";
 /// So much room that none is dropped for the lack of it, however fast the machine is.
 const LIMITS: Limits = Limits { max_bytes: 4 << 30, max_age: Duration::from_secs(86_400) };
 
-fn sample(number: u64) -> (Sample, Bytes) {
-    let mut content = number.to_string().into_bytes();
+/// Files, and measurements.
+fn content(number: u64) -> Vec<u8> {
+    let mut content = if number.is_multiple_of(3) { b"\x89PNG".to_vec() } else { Vec::new() };
+    content.extend(number.to_string().bytes());
     // Now and then a large one.
     content.resize(content.len() + (number * number % 40_000) as usize, b' ');
-    let media = if number.is_multiple_of(3) { Media::Png } else { Media::Json };
+    content
+}
+
+fn sample(number: u64) -> (Sample, Bytes) {
+    let content = content(number);
+    let media = Media::of(&content).unwrap();
     let (sample, content) = samples::sample(&content, Why::Uniform);
     (Sample { media, taken: Now::read(), ..sample }, content)
 }
@@ -112,18 +123,27 @@ fn sent(folder: &Path) -> BTreeMap<Id, u32> {
     sent
 }
 
+fn kills() -> u64 {
+    std::env::var(KILLS).ok().map_or(20, |kills| kills.parse().unwrap())
+}
+
+/// Numbers below others, as they come.
+fn random() -> impl FnMut(u64) -> u64 {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(std::process::id());
+    println!("seed {random:#x}");
+    move |below| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    }
+}
+
 #[test]
 fn a_process_that_is_killed_at_any_moment_loses_nothing_and_sends_nothing_twice() {
-    let kills: u64 = std::env::var(KILLS).ok().map_or(20, |kills| kills.parse().unwrap());
+    let kills = kills();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let mut kept = 0;
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(std::process::id());
-    println!("seed {random:#x}");
-    let mut next = |below: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) % below
-    };
+    let mut next = random();
     for _ in 0..kills {
         kept = killed(folder, 1 + next(6), Duration::from_micros(next(30_000))).max(kept);
         // Whoever got no answer sends again.
@@ -142,4 +162,109 @@ fn a_process_that_is_killed_at_any_moment_loses_nothing_and_sends_nothing_twice(
     let counts = store.counts();
     assert_eq!((counts.sent, counts.kept, &counts.dropped), (sent.len() as u64, sent.len() as u64, &BTreeMap::new()));
     println!("{kills} kills: {kept} answered for, {} sent", sent.len());
+}
+
+/// Who posts samples, and notes which it got an answer for.
+#[derive(Default)]
+struct Book {
+    next: u64,
+    /// Those that got none are sent again, after newer ones.
+    again: Vec<u64>,
+    answered: BTreeSet<u64>,
+}
+
+/// Posts one after the other, until nobody answers.
+async fn post(client: reqwest::Client, url: String, book: Arc<Mutex<Book>>, only_again: bool) {
+    loop {
+        let number = {
+            let mut book = book.lock().unwrap();
+            let unanswered = if only_again || book.next.is_multiple_of(8) { book.again.pop() } else { None };
+            if only_again && unanswered.is_none() {
+                return;
+            }
+            unanswered.unwrap_or_else(|| {
+                book.next += 1;
+                book.next
+            })
+        };
+        let answer = client.post(&url).body(content(number)).send().await.map(|answer| answer.status().as_u16());
+        let mut book = book.lock().unwrap();
+        match answer {
+            Ok(200 | 201) => drop(book.answered.insert(number)),
+            Ok(other) => panic!("{other} for {number}"),
+            Err(_) => return book.again.push(number),
+        }
+    }
+}
+
+/// Kills the program while it takes samples and sends them to `uri`, and then lets it send the rest. `leave` copies what has
+/// arrived into the folder `lake`, which is looked into.
+fn program_is_killed(folder: &Path, uri: &str, variables: &[(&str, &str)], leave: impl FnOnce(&Path)) {
+    let datasets = json!({"vision/digits": {
+        "uri": uri,
+        "privacy": {"policy": "Raw"},
+        "sources": [{"http": {}}],
+        // So slow that kills fall into what is on its way.
+        "upload": {"delaySeconds": 0, "bytesPerSecond": 1 << 20},
+    }});
+    let start = || Collector::start(folder, &datasets, variables);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let book = Arc::new(Mutex::new(Book::default()));
+    let posts = |collector: &Collector, only_again| {
+        let url = format!("{}/v1/samples/vision/digits", collector.http);
+        let client = reqwest::Client::new();
+        let each = || runtime.spawn(post(client.clone(), url.clone(), book.clone(), only_again));
+        (0..4).map(|_| each()).collect::<Vec<_>>()
+    };
+    let ended = |posts: Vec<tokio::task::JoinHandle<()>>| {
+        posts.into_iter().for_each(|post| runtime.block_on(post).unwrap());
+    };
+    let answered = || book.lock().unwrap().answered.len() as u64;
+    let mut next = random();
+    for _ in 0..kills() {
+        let collector = start();
+        let posting = posts(&collector, false);
+        let enough = answered() + 4 * next(3);
+        until("some are answered for", || answered() >= enough);
+        std::thread::sleep(Duration::from_micros(next(300_000)));
+        collector.kill();
+        ended(posting);
+    }
+    let collector = start();
+    ended(posts(&collector, true));
+    until("all that is held is sent", || collector.status()["datasets"]["vision/digits"]["held"] == 0);
+    let status = collector.status()["datasets"]["vision/digits"].clone();
+    collector.kill();
+    leave(folder);
+    let mut times: BTreeMap<Id, u64> = BTreeMap::new();
+    arrived(&folder.join("lake")).iter().for_each(|(_, content)| *times.entry(Id::of(content)).or_default() += 1);
+    let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "sent twice: {twice:?}");
+    let book = book.lock().unwrap();
+    let lost: Vec<_> = book.answered.iter().filter(|number| !times.contains_key(&Id::of(&content(**number)))).collect();
+    assert!(lost.is_empty(), "answered for and lost: {lost:?} of {}", book.answered.len());
+    let sent = json!(times.len());
+    assert_eq!((&status["sent"], &status["kept"], status.get("dropped")), (&sent, &sent, None), "{status}");
+    println!("{} kills of the program: {} answered for, {sent} sent", kills(), book.answered.len());
+}
+
+#[test]
+fn the_program_that_is_killed_at_any_moment_loses_nothing_and_sends_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let uri = format!("file://{}", folder.path().join("lake").display());
+    program_is_killed(folder.path(), &uri, &[], |_| {});
+}
+
+#[test]
+#[cfg(feature = "strangers")]
+fn nor_does_it_where_it_sends_to_a_bucket() {
+    use common::strangers::{bucket, interpreter, leave, moto};
+    use common::{access, free_port};
+    let Some(interpreter) = interpreter() else { return };
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _s3 = moto(&interpreter, port);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let variables = access(&endpoint);
+    bucket(&interpreter, &variables);
+    program_is_killed(folder.path(), "s3://lake/lake", &variables, |folder| leave(&interpreter, &variables, folder));
 }

@@ -172,7 +172,8 @@ fn what_a_site_sends_is_labelled_and_learned_and_random_labels_publish_nothing()
 #[test]
 #[cfg(feature = "strangers")]
 fn so_it_is_in_a_bucket() {
-    use common::strangers::{access, bucket, free_port, interpreter, moto};
+    use common::strangers::{bucket, interpreter, moto};
+    use common::{access, free_port};
     let Some(interpreter) = interpreter() else { return };
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();

@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::strangers::{Server, access, answers, bucket, free_port, interpreter, moto, untried};
-use common::{Collector, png, until};
+use common::strangers::{Server, answers, bucket, interpreter, moto, untried};
+use common::{Collector, access, free_port, png, until};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use std::io::Write as _;

@@ -4,7 +4,10 @@
 
 #[path = "common/samples.rs"]
 mod samples;
+#[path = "../../e2e/src/untried.rs"]
+mod untried;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use samples::{label, large, now, sample};
@@ -12,10 +15,11 @@ use sconce_collector::clock::Now;
 use sconce_collector::counts::Drop;
 use sconce_collector::privacy::{Mask, Privacy};
 use sconce_collector::sample::{Id, Sample, Why};
-use sconce_collector::store::{Limits, Outcome, Store, allocate};
+use sconce_collector::store::{Allocate, Limits, Outcome, Store, allocate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Error;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -213,6 +217,89 @@ fn a_full_disk_refuses_samples_and_goes_on_when_it_has_room() {
         (store.holds().0, store.counts().sent, store.counts().dropped[&Drop::DiskFull]),
         (1, kept as u64 + 1, 100 - kept as u64)
     );
+}
+
+const DISK: &str = "SCONCE_COLLECTOR_DISK";
+
+/// Runs a program with a disk of 8 MiB that is gone when it ends: nobody else sees the mount. False if it fails.
+fn with_a_disk(flags: &[&str], program: &Path, args: &[&str], folder: &Path) -> bool {
+    let mut command = Command::new("unshare");
+    command.args(flags).args(["sh", "-c", r#"mount -t tmpfs -o size=8m none "$0" && exec "$@""#]);
+    command.arg(folder).arg(program).args(args).env(DISK, folder).stdin(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_disk_that_is_really_full_costs_nothing_that_is_held() {
+    if let Some(disk) = std::env::var_os(DISK) {
+        let disk = Path::new(&disk);
+        // Where segments are allocated whole, the disk is met as one begins; where a file system only pretends to, in any write.
+        fills(&disk.join("whole"), allocate);
+        return fills(&disk.join("sparse"), |_, _| Ok(()));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let all: [&[&str]; 2] = [&["--mount"], &["--mount", "--map-root-user"]];
+    match all.into_iter().find(|flags| with_a_disk(flags, Path::new("true"), &[], folder.path())) {
+        Some(flags) => {
+            let this = ["a_disk_that_is_really_full_costs_nothing_that_is_held", "--exact", "--nocapture"];
+            let test = std::env::current_exe().unwrap();
+            assert!(with_a_disk(flags, &test, &this, folder.path()));
+        }
+        None => {
+            untried::untried("a disk that is really full was NOT tried: unshare and mount are not allowed").unwrap()
+        }
+    }
+}
+
+/// Keeps samples until the disk has no room, and then makes some.
+fn fills(folder: &Path, allocate: Allocate) {
+    let open = |second| Store::open(&folder.join("store"), LIMITS, &now(second), allocate).unwrap();
+    let mut store = open(0);
+    let (mut held, mut refused) = (BTreeMap::<Id, Bytes>::new(), 0);
+    let mut add = |store: &mut Store, held: &mut BTreeMap<Id, Bytes>, number| {
+        let one = large(number, 64 << 10, Why::Uniform);
+        match store.add(std::slice::from_ref(&one), &now(i64::from(number)))[..] {
+            [Outcome::Kept] => drop(held.insert(one.0.id, one.1)),
+            [Outcome::Dropped(Drop::DiskFull)] => refused += 1,
+            ref other => panic!("{other:?}"),
+        }
+        refused
+    };
+    let is_intact = |store: &Store, held: &BTreeMap<Id, Bytes>| {
+        assert!(is_balanced(store) && store.holds().0 == held.len() as u64, "{:?}", store.counts());
+        held.iter().for_each(|(id, content)| assert_eq!(&store.read(id).unwrap().unwrap().1, content));
+    };
+    // Somebody else has a part of it.
+    let other = folder.join("other");
+    std::fs::write(&other, vec![1; 3 << 20]).unwrap();
+    let refused = (0..200).map(|number| add(&mut store, &mut held, number)).last().unwrap();
+    assert!(held.len() > 40 && refused > 40, "{} kept, {refused} refused", held.len());
+    assert_eq!(store.counts().dropped, BTreeMap::from([(Drop::DiskFull, refused)]));
+    is_intact(&store, &held);
+    // What is more to be written may fail; whether it does or not, nothing is lost.
+    let first = *held.keys().next().unwrap();
+    store.label(first, label("one"), &now(300)).ok();
+    store.plan(1 << 20, &now(301)).ok();
+    is_intact(&store, &held);
+    drop(store);
+    let mut store = open(302);
+    is_intact(&store, &held);
+
+    std::fs::remove_file(other).unwrap();
+    let before = held.len();
+    assert_eq!((400..410).map(|number| add(&mut store, &mut held, number)).last(), Some(refused), "there is room");
+    assert_eq!(held.len(), before + 10);
+    is_intact(&store, &held);
+    let mut sent = Vec::new();
+    while let Some(shard) = store.plan(1 << 20, &now(500)).unwrap() {
+        shard.ids.iter().for_each(|id| assert_eq!(store.read(id).unwrap().unwrap().1, held[id]));
+        sent.extend(shard.ids);
+        store.sent(shard.number, 1, &now(501)).unwrap();
+    }
+    sent.sort();
+    assert_eq!(sent, held.into_keys().collect::<Vec<_>>(), "each once");
+    drop(store);
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub struct ClientRun {
     pub duration: Option<String>,
     /// Only these of the client's images.
     pub images: Option<Range<usize>>,
-    pub brighter: u8,
+    /// As they look once the site's world has shifted.
+    pub shifted: bool,
 }
 
 impl ClientRun {
@@ -54,8 +55,8 @@ impl ClientRun {
         Self { images: Some(images), ..self }
     }
 
-    pub fn brighter(self, brighter: u8) -> Self {
-        Self { brighter, ..self }
+    pub fn shifted(self, shifted: bool) -> Self {
+        Self { shifted, ..self }
     }
 
     pub(crate) fn arguments(&self) -> Vec<String> {
@@ -65,11 +66,11 @@ impl ClientRun {
             ("--rate", self.rate.map(|rate| rate.to_string())),
             ("--duration", self.duration.clone()),
             ("--images", self.images.as_ref().map(|images| format!("{}..{}", images.start, images.end))),
-            ("--brighter", (self.brighter > 0).then(|| self.brighter.to_string())),
         ];
         for (flag, value) in optional {
             arguments.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
         }
+        arguments.extend(self.shifted.then(|| "--shifted".to_owned()));
         arguments
     }
 }

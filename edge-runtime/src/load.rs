@@ -1,7 +1,8 @@
 //! Loads a version from its folder: verified again (cards rot), compiled, warmed up.
 
-use crate::decode::{Images, MAX_PIXELS, Signature};
+use crate::decode::{Images, MAX_PIXELS, Signature, pixels_at_once};
 use crate::engine::Runner;
+use crate::process;
 use candle_core::{DType, Device, Tensor};
 use sconce_kernels::{Cpu, IsaError, IsaToken, Threads};
 use sconce_model::artifact::signature::{SIGNATURE, SignatureError, Trust};
@@ -106,11 +107,15 @@ pub fn load(opened: &Opened, variant: &str, max_batch_size: usize, threads: usiz
         return Err(LoadError::Tensors { inputs: inputs.len(), outputs: outputs.len() });
     };
     let labels = artifact.config().labels.clone();
-    let images = Images::new(artifact.preprocess(), &artifact.graph().input, MAX_PIXELS).map(Arc::new);
-    let plan = opened.plan(variant)?;
+    let max_pixels = MAX_PIXELS.min(pixels_at_once(process::memory_limit()));
+    let images = Images::new(artifact.preprocess(), &artifact.graph().input, max_pixels).map(Arc::new);
+    let of_variant = opened.variant(variant)?;
+    let plan = of_variant.plan()?;
     // A variant may have windows that the others have not.
     let (input, output, lengths) = (input.clone(), output.clone(), plan.lengths());
-    let signature = Signature { input, lengths, output, images, labels, max_batch_size };
+    let words = of_variant.network.graph().words();
+    drop(of_variant);
+    let signature = Signature { input, lengths, words, output, images, labels, max_batch_size };
     for step in plan.steps() {
         tracing::debug!(%step, "planned");
     }

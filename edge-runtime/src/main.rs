@@ -17,7 +17,7 @@ use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::spans::{self, Exporter};
 use sconce_edge_runtime::tls::Tls;
-use sconce_edge_runtime::{bench, inspect, measure, route, stop};
+use sconce_edge_runtime::{bench, inspect, measure, process, route, stop};
 use sconce_registry::Keyring;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -272,7 +272,12 @@ async fn run_route(args: Route) -> Result<()> {
     let (grpc, metrics) = (listen(args.grpc).await?, listen(args.metrics).await?);
     tracing::info!(grpc = %grpc.local_addr()?, metrics = %metrics.local_addr()?, routes = %args.routes.display(), "routing");
     let stop = async { drop(stop::requested().await) }.shared();
-    let limits = route::Limits { max_message_bytes: args.max_message_bytes, attempt_timeout: args.attempt_timeout };
+    let limits = route::Limits {
+        max_message_bytes: args.max_message_bytes,
+        room_bytes: args.room_bytes.unwrap_or_else(|| route::room_bytes(process::memory_limit())),
+        body_timeout: args.body_timeout,
+        attempt_timeout: args.attempt_timeout,
+    };
     let files = route::Files { routes: &args.routes, taps: args.taps.as_deref(), collector: &args.collector };
     route::run(grpc, metrics, files, limits, stop).await
 }

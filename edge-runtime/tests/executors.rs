@@ -17,6 +17,7 @@ mod inline {
     mod serving;
     mod swapping;
     mod waiting;
+    mod words;
 }
 
 #[path = "on_each_executor"]
@@ -31,4 +32,5 @@ mod thread {
     mod serving;
     mod swapping;
     mod waiting;
+    mod words;
 }

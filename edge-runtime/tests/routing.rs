@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
+#[path = "routing/bounds.rs"]
+mod bounds;
 mod common;
 
 use axum::body::HttpBody as _;
@@ -28,7 +30,12 @@ use tonic::body::Body;
 use tonic::transport::Channel;
 use tower::ServiceExt as _;
 
-const LIMITS: Limits = Limits { max_message_bytes: 1 << 20, attempt_timeout: Duration::from_secs(1) };
+const LIMITS: Limits = Limits {
+    max_message_bytes: 1 << 20,
+    room_bytes: 1 << 26,
+    body_timeout: Duration::from_secs(60),
+    attempt_timeout: Duration::from_secs(1),
+};
 
 struct Router {
     folder: TempDir,
@@ -38,11 +45,19 @@ struct Router {
 
 impl Router {
     async fn start() -> Self {
-        Self::start_beside("http://127.0.0.1:9/".parse().unwrap()).await
+        Self::start_with(LIMITS).await
+    }
+
+    async fn start_with(limits: Limits) -> Self {
+        Self::start_by("http://127.0.0.1:9/".parse().unwrap(), limits).await
     }
 
     /// A collector.
     async fn start_beside(collector: http::Uri) -> Self {
+        Self::start_by(collector, LIMITS).await
+    }
+
+    async fn start_by(collector: http::Uri, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (grpc, metrics) =
             (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -50,7 +65,7 @@ impl Router {
         let (routes, taps) = (folder.path().join("routes.json"), folder.path().join("taps.json"));
         tokio::spawn(async move {
             let files = Files { routes: &routes, taps: Some(&taps), collector: &collector };
-            route::run(grpc, metrics, files, LIMITS, std::future::pending::<()>().shared()).await
+            route::run(grpc, metrics, files, limits, std::future::pending::<()>().shared()).await
         });
         Self { folder, address, metrics: told }
     }

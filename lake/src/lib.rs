@@ -24,7 +24,7 @@ use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum LakeError {
-    #[error("\"{uri}\": need s3://BUCKET/PREFIX or file:///FOLDER")]
+    #[error("\"{uri}\": need s3://BUCKET/PREFIX or file:///FOLDER; of a claim, the folder that it is mounted at")]
     Uri { uri: String },
     #[error(
         "cannot open {uri}; of a bucket the environment says endpoint and credentials (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"

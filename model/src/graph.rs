@@ -1,6 +1,7 @@
 //! A network with every shape known: what is trained, served and counted.
 
-use crate::architecture::Activation;
+use crate::architecture::{Activation, Output, Task};
+use crate::ops::Loss;
 use std::ops::RangeInclusive;
 use thiserror::Error;
 
@@ -12,6 +13,8 @@ pub struct Graph {
     pub any_time: bool,
     /// In an order of computation: each reads the input or nodes before it. The last is the output.
     pub nodes: Vec<Node>,
+    /// As typed.
+    pub output: Output,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -300,6 +303,12 @@ impl Graph {
         self.nodes.last().and_then(|node| node.shape.last()).copied().unwrap_or_default()
     }
 
+    /// How many words the input may name, from 0 on, where it names words: all that read it know so many.
+    pub fn words(&self) -> Option<usize> {
+        let embeddings = self.nodes.iter().filter(|node| matches!(node.op, Op::Embedding { .. }));
+        embeddings.filter_map(|node| node.parameters.first()?.shape.first().copied()).min()
+    }
+
     /// How many steps a sequence may have, where that is not said; none where it is, or there is none.
     pub fn lengths(&self) -> Option<RangeInclusive<usize>> {
         let longest = *self.input.first().filter(|_| self.any_time)?;
@@ -371,14 +380,38 @@ impl Graph {
 
     /// Whether the network ends in a softmax: a classification, whose training works on logits.
     pub fn classifies(&self) -> bool {
-        self.nodes.last().is_some_and(|node| node.op.activation() == Activation::Softmax)
+        self.last_activation() == Activation::Softmax
     }
 
-    /// What the last layer does to what it computed, if training leaves it to the loss: a softmax, or a sigmoid.
+    /// What the last layer does to what it computed.
+    pub fn last_activation(&self) -> Activation {
+        self.nodes.last().map_or(Activation::None, |node| node.op.activation())
+    }
+
+    /// What it is for: as typed, or as it ends.
+    pub fn task(&self) -> Task {
+        self.output.task.unwrap_or_else(|| Task::after(self.last_activation()))
+    }
+
+    /// What training makes small.
+    pub fn loss(&self) -> Loss {
+        self.output.loss.unwrap_or(self.task().losses()[0]).into()
+    }
+
+    /// Names of the values of the output's last axis: as typed, or the numbers of classes; none where neither is.
+    pub fn labels(&self) -> Vec<String> {
+        match &self.output.labels[..] {
+            [] if self.classifies() => (0..self.units()).map(|class| class.to_string()).collect(),
+            labels => labels.to_vec(),
+        }
+    }
+
+    /// What the last layer does to what it computed, if training leaves it to the loss: a softmax, or the sigmoid of a multilabel.
+    /// Of another task a sigmoid is a part of what is compared.
     pub fn closing(&self) -> Activation {
-        match self.nodes.last().map(|node| node.op.activation()) {
-            Some(activation @ (Activation::Softmax | Activation::Sigmoid)) => activation,
-            _ => Activation::None,
+        match self.task() {
+            Task::Classification | Task::Multilabel => self.last_activation(),
+            Task::Regression | Task::Count | Task::Anomaly => Activation::None,
         }
     }
 

@@ -9,6 +9,7 @@ use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::architecture::Architecture;
 use sconce_model::network::Network;
 use sconce_model::plan::Plan;
+use sconce_model::preprocess::{Image, Preprocess};
 use sconce_model::variant::{Arithmetic, Variant};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,6 +75,17 @@ fn what_counts_sees_what_is_taken() {
     let plan = Plan::compile(&network(include_str!("../zoo/seed_cnn.json")), &Arithmetic::F32).unwrap();
     let made = measure(|| drop(plan.scratch(1)));
     assert!(made.bytes_total >= plan.scratch_bytes() as u64, "{made:?}");
+}
+
+/// On the way lay an image of its width and the new height, of 16 bytes a pixel: of one small file gigabytes.
+#[test]
+fn a_wide_image_is_resized_by_rows() {
+    let steps = serde_json::json!([{"resize": {"size": [224, 224], "fit": "stretch"}}]);
+    let preprocess = serde_json::json!({"version": 1, "input": "image", "steps": steps});
+    let preprocess: Preprocess = serde_json::from_value(preprocess).unwrap();
+    let wide = Image::grey(&vec![7; 2 * 65_535], 2, 65_535).unwrap();
+    let taken = measure(|| drop(preprocess.apply(wide).unwrap()));
+    assert!(taken.bytes_max < 4 << 20, "{taken:?}");
 }
 
 #[test]

@@ -117,6 +117,7 @@ fn model(index: usize) -> Model {
         name: name.into(),
         bytes: flops,
         memory_bytes: flops,
+        scratch_bytes: flops / 64,
         flops,
         accuracy_millis: Some(accuracy),
         class_profiles: CLASSES

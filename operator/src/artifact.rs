@@ -1,29 +1,10 @@
 //! What an artifact says of itself: `config.json`, `variants.json`, `evaluation.json`. Pure; bytes in, facts out.
 
-use sconce_api::{AccuracyInterval, ArtifactFacts, Percent, Reason, TensorFacts, VariantFacts};
+use sconce_api::{AccuracyInterval, ArtifactFacts, Layer as Typed, Percent, Reason, TensorFacts, VariantFacts};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Kinds of layers that the runtime computes.
-const KINDS: &[&str] = &[
-    "conv2d",
-    "depthwiseConv2d",
-    "conv1d",
-    "maxPool2d",
-    "avgPool2d",
-    "globalAvgPool",
-    "batchNorm",
-    "flatten",
-    "dense",
-    "activation",
-    "dropout",
-    "rnn",
-    "gru",
-    "lstm",
-    "add",
-    "residual",
-];
 /// What a layer says beside its kind.
 const BESIDE: &[&str] = &["name", "from"];
 /// The protocol's own bytes around one request or answer: names, shapes, headers.
@@ -103,7 +84,20 @@ struct Config {
 
 #[derive(Deserialize)]
 struct Architecture {
+    input: Input,
     layers: Vec<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Input {
+    /// Steps of the longest sequence.
+    #[serde(default = "max_length")]
+    max_length: u32,
+}
+
+fn max_length() -> u32 {
+    512
 }
 
 #[derive(Deserialize)]
@@ -117,6 +111,8 @@ struct Variant {
     name: String,
     bytes: i64,
     memory_bytes: i64,
+    #[serde(default)]
+    scratch_bytes: Option<i64>,
     flops: i64,
     #[serde(default)]
     reference: Option<Reference>,
@@ -170,8 +166,8 @@ pub fn read(repository: String, digest: String, files: &Files) -> Result<Artifac
     };
     let facts = ArtifactFacts {
         architecture: kinds(&config.architecture)?,
-        request_bytes: message_bytes(&config.inputs)?,
-        response_bytes: message_bytes(&config.outputs)?,
+        request_bytes: message_bytes(&config.inputs, config.architecture.input.max_length)?,
+        response_bytes: message_bytes(&config.outputs, config.architecture.input.max_length)?,
         inputs: config.inputs,
         outputs: config.outputs,
     };
@@ -196,10 +192,10 @@ fn kinds(architecture: &Architecture) -> Result<String, Failure> {
     let kind = |(index, layer): (usize, &Map<String, Value>)| {
         let found: Vec<_> = layer.keys().filter(|key| !BESIDE.contains(&key.as_str())).collect();
         match found.as_slice() {
-            [kind] if KINDS.contains(&kind.as_str()) => Ok(kind.to_string()),
+            [kind] if Typed::KINDS.contains(&kind.as_str()) => Ok(kind.to_string()),
             [kind] => Err(Failure::unknown(format!(
                 "layer {index} is a {kind}, which this version does not know; it knows {}",
-                KINDS.join(", ")
+                Typed::KINDS.join(", ")
             ))),
             _ => Err(Failure::unknown(format!("layer {index} must have one kind"))),
         }
@@ -210,13 +206,16 @@ fn kinds(architecture: &Architecture) -> Result<String, Failure> {
     Ok(kinds)
 }
 
-/// Bytes of one request; a dimension of -1 is the batch, and one request has one row.
-fn message_bytes(tensors: &[TensorFacts]) -> Result<i64, Failure> {
+/// Bytes of one request. A dimension of -1 in front is the batch, and one request has one row; another is the time, of which the
+/// longest sequence has `max_length` steps.
+fn message_bytes(tensors: &[TensorFacts], max_length: u32) -> Result<i64, Failure> {
+    let size = |(index, dimension): (usize, &i64)| match (index, *dimension) {
+        (0, ..0) => 1,
+        (_, ..0) => i64::from(max_length),
+        (_, size) => size,
+    };
     tensors.iter().try_fold(OVERHEAD, |total, tensor| {
-        let elements = tensor
-            .shape
-            .iter()
-            .try_fold(1_i64, |product, dimension| product.checked_mul(if *dimension < 0 { 1 } else { *dimension }));
+        let elements = tensor.shape.iter().enumerate().map(size).try_fold(1, i64::checked_mul);
         let bytes = elements.and_then(|elements| elements.checked_mul(element_bytes(&tensor.datatype)?));
         bytes.and_then(|bytes| total.checked_add(bytes)).ok_or_else(|| {
             Failure::unknown(format!(
@@ -244,6 +243,7 @@ fn evaluated(variant: Variant, evaluation: &Evaluation) -> VariantFacts {
         name: variant.name,
         bytes: variant.bytes,
         memory: variant.memory_bytes,
+        scratch: variant.scratch_bytes,
         flops: variant.flops,
         metric: score.map(|score| score.metric.clone()),
         accuracy: score.map(|score| percent(score.value)),
@@ -291,6 +291,7 @@ mod tests {
             name: "f32".into(),
             bytes: 2_800_000,
             memory: 9_000_000,
+            scratch: None,
             flops: 1_700_000,
             metric: Some("accuracy".into()),
             accuracy: Some("98.46%".into()),
@@ -299,6 +300,42 @@ mod tests {
             reference: Some(10_000),
         };
         assert_eq!(artifact.variants, [expected]);
+    }
+
+    #[test]
+    fn every_layer_that_may_be_typed_is_read() {
+        assert!(Typed::KINDS.contains(&"layerNorm") && Typed::KINDS.contains(&"upsample2d"));
+        for kind in Typed::KINDS {
+            let artifact = read(String::new(), String::new(), &files(json!([{*kind: {}}])));
+            assert_eq!(artifact.unwrap().facts.architecture, *kind);
+        }
+    }
+
+    #[test]
+    fn a_request_is_as_long_as_the_longest_sequence() {
+        let check = |input: Value, expected: i64| {
+            let mut files = files(json!([{"lstm": {"units": 8}}]));
+            let mut config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
+            config["inputs"][0]["shape"] = json!([-1, -1, 64]);
+            config["architecture"]["input"] = input;
+            files.insert("config.json".into(), config.to_string().into_bytes());
+            assert_eq!(read(String::new(), String::new(), &files).unwrap().facts.request_bytes, expected);
+        };
+        check(json!({"shape": [-1, 64], "maxLength": 512}), 4 * 512 * 64 + OVERHEAD);
+        check(json!({"shape": [-1, 64]}), 4 * 512 * 64 + OVERHEAD);
+        check(json!({"shape": [-1, 64], "maxLength": 30}), 4 * 30 * 64 + OVERHEAD);
+    }
+
+    /// Artifacts of before do not say it.
+    #[test]
+    fn what_a_row_takes_is_read_where_it_is_said() {
+        let mut files = files(json!([{"flatten": {}}]));
+        let scratch = |files: &Files| read(String::new(), String::new(), files).unwrap().variants[0].scratch;
+        assert_eq!(scratch(&files), None);
+        let mut variants: Value = serde_json::from_slice(&files["variants.json"]).unwrap();
+        variants["variants"][0]["scratchBytes"] = json!(40_000);
+        files.insert("variants.json".into(), variants.to_string().into_bytes());
+        assert_eq!(scratch(&files), Some(40_000));
     }
 
     #[test]

@@ -174,8 +174,18 @@ mod tests {
         assert_eq!(hash(json!({"run": {"retries": 0}, "suspend": true})), plain);
         assert_ne!(hash(json!({"fit": {"epochs": 3}})), plain);
         assert_eq!(hash(json!({"output": {"uri": "oci://r:5000/m/d", "secretRef": {"name": "push"}}})), plain);
+        let signed = json!({"output": {"uri": "oci://r:5000/m/d", "signingKeyRef": {"name": "release"}}});
+        assert_ne!(hash(signed), plain, "what is signed is another model");
         let manifest = Recipe::of(&training(json!({"run": {"retries": 0}})), None).manifest;
         assert_eq!((&manifest["kind"], manifest["spec"].get("run")), (&json!("EdgeTraining"), None));
+    }
+
+    #[test]
+    fn a_network_reaches_the_trainer_as_it_was_typed() {
+        let typed = json!({"input": {"shape": [4]}, "layers": [{"dense": {"units": 2, "activation": "softmax"}}],
+            "output": {"task": "classification", "labels": ["cat", "dog"], "loss": "crossEntropy"}});
+        let manifest = Recipe::of(&training(json!({"architecture": typed})), None).manifest;
+        assert_eq!(manifest["spec"]["architecture"], typed);
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl Signing {
     /// If the file cannot be read, or holds no such key.
     pub fn key(&self) -> anyhow::Result<Option<PrivateKey>> {
         let Some(path) = &self.signing_key else { return Ok(None) };
-        let pem = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let lacks = || format!("cannot read {}; in a cluster, output.signingKeyRef names its Secret", path.display());
+        let pem = std::fs::read_to_string(path).with_context(lacks)?;
         Ok(Some(PrivateKey::from_pem(&pem).with_context(|| path.display().to_string())?))
     }
 }
@@ -64,7 +65,7 @@ impl Signing {
 pub struct Source {
     /// An EdgeTraining manifest (YAML).
     pub manifest: PathBuf,
-    /// Folder with IDX files, instead of the manifest's data set.
+    /// Folder to read instead of where the manifest says that its data set lies: IDX files, or what was collected.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Folder with the `config.json`, as docker writes it, or a Secret's `.dockerconfigjson`, that opens the registry of the manifest's

@@ -24,6 +24,18 @@ impl Affine {
         let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (self.0, inner.0);
         Self([a * g + b * j, a * h + b * k, a * i + b * l + c, d * g + e * j, d * h + e * k, d * i + e * l + f])
     }
+
+    /// About the middle, against the clock.
+    fn turned(degrees: f32) -> Self {
+        let (sin, cos) = degrees.to_radians().sin_cos();
+        Self([cos, -sin, 0.0, sin, cos, 0.0])
+    }
+
+    /// So many times as large.
+    fn grown(times: f32) -> Self {
+        let of = 1.0 / times;
+        Self([of, 0.0, 0.0, 0.0, of, 0.0])
+    }
 }
 
 impl Planes<'_> {
@@ -106,29 +118,22 @@ impl Planes<'_> {
 
 /// Where pixels come from, of a step that moves them.
 fn moved(step: Augment, generator: &mut ChaCha8Rng) -> Option<Affine> {
-    let map = match step {
+    Some(match step {
         Augment::Shift { pixels } => {
             let mut by = || below(generator, 2 * pixels + 1) as f32 - pixels as f32;
-            [1.0, 0.0, by(), 0.0, 1.0, by()]
+            Affine([1.0, 0.0, by(), 0.0, 1.0, by()])
         }
-        Augment::Rotate { degrees } => {
-            let (sin, cos) = (degrees * around(generator)).to_radians().sin_cos();
-            [cos, -sin, 0.0, sin, cos, 0.0]
-        }
-        Augment::Scale { by } => {
-            let of = 1.0 / (1.0 + by * around(generator));
-            [of, 0.0, 0.0, 0.0, of, 0.0]
-        }
+        Augment::Rotate { degrees } => Affine::turned(degrees * around(generator)),
+        Augment::Scale { by } => Affine::grown(1.0 + by * around(generator)),
         Augment::Flip { axis } => {
             let turned = if unit(generator) < 0.5 { -1.0 } else { 1.0 };
             match axis {
-                Axis::Horizontal => [turned, 0.0, 0.0, 0.0, 1.0, 0.0],
-                Axis::Vertical => [1.0, 0.0, 0.0, 0.0, turned, 0.0],
+                Axis::Horizontal => Affine([turned, 0.0, 0.0, 0.0, 1.0, 0.0]),
+                Axis::Vertical => Affine([1.0, 0.0, 0.0, 0.0, turned, 0.0]),
             }
         }
         Augment::Erase { .. } | Augment::Brightness { .. } | Augment::Noise { .. } => return None,
-    };
-    Some(Affine(map))
+    })
 }
 
 /// Uniform in `[-1, 1)`.
@@ -204,6 +209,71 @@ mod tests {
             got == mirrored
         });
         assert!((80..120).contains(&flipped.count()));
+    }
+
+    fn resampled(side: usize, image: &[f32], from: Affine) -> Vec<f32> {
+        let mut image = image.to_vec();
+        Planes { height: side, width: side, black: &[0.0], white: &[1.0] }.resample(&mut image, from);
+        image
+    }
+
+    fn near(got: &[f32], expected: &[f32]) {
+        let far = got.iter().zip(expected).any(|(got, expected)| (got - expected).abs() > 1e-4);
+        assert!(got.len() == expected.len() && !far, "{got:?}, not {expected:?}");
+    }
+
+    #[test]
+    fn a_quarter_turn_puts_each_pixel_in_its_place() {
+        let image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+        near(&resampled(3, &image, Affine::turned(90.0)), &[3.0, 6.0, 9.0, 2.0, 5.0, 8.0, 1.0, 4.0, 7.0]);
+        near(&resampled(3, &image, Affine::turned(180.0)), &[9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]);
+    }
+
+    /// Twice as large, the middles of a row's four pixels are read at ±1/4 and ±3/4 of a pixel from its own; half as large, all but
+    /// two outside.
+    #[test]
+    fn a_block_grows_and_shrinks_about_the_middle() {
+        let of = |row: [f32; 4]| row.iter().flat_map(|y| row.map(|x| x * y)).collect::<Vec<f32>>();
+        let block = of([0.0, 1.0, 1.0, 0.0]);
+        near(&resampled(4, &block, Affine::grown(2.0)), &of([0.75, 1.0, 1.0, 0.75]));
+        near(&resampled(4, &of([1.0; 4]), Affine::grown(0.5)), &block);
+    }
+
+    #[test]
+    fn turns_and_sizes_are_drawn_from_all_that_was_asked_for() {
+        let drawn = |step| {
+            (0..400).map(move |sample| {
+                let Affine([a, _, _, d, ..]) = moved(step, &mut generator(7, &format!("{sample}"))).unwrap();
+                (d.atan2(a).to_degrees(), 1.0 / a.hypot(d))
+            })
+        };
+        let check = |all: Vec<f32>, least: f32, most: f32| {
+            let (low, high) = all.iter().fold((f32::MAX, f32::MIN), |(low, high), x| (low.min(*x), high.max(*x)));
+            let edge = (most - least) / 20.0;
+            assert!(
+                low >= least - 1e-3 && low < least + edge && high <= most + 1e-3 && high > most - edge,
+                "{low} {high}"
+            );
+        };
+        check(drawn(Augment::Rotate { degrees: 30.0 }).map(|(turn, _)| turn).collect(), -30.0, 30.0);
+        check(drawn(Augment::Scale { by: 0.2 }).map(|(_, size)| size).collect(), 0.8, 1.2);
+    }
+
+    /// Where white is 4 above black, a deviation of 0.1 is 0.4.
+    #[test]
+    fn noise_is_normal_about_zero_as_wide_as_asked() {
+        const SIDE: usize = 100;
+        let mut image = vec![1.0; SIDE * SIDE];
+        let planes = Planes { height: SIDE, width: SIDE, black: &[-1.0], white: &[3.0] };
+        planes.augment(&mut image, &[Augment::Noise { std: 0.1 }], 7, 1, 3);
+        let mean = |of: &dyn Fn(f32) -> f32| image.iter().map(|x| of(x - 1.0)).sum::<f32>() / image.len() as f32;
+        let (middle, deviation) = (mean(&|x| x), mean(&|x| x * x).sqrt());
+        // 32 % of a normal distribution is farther away than its deviation.
+        let far = mean(&|x| f32::from(u8::from(x.abs() > 0.4)));
+        assert!(
+            middle.abs() < 0.016 && (deviation - 0.4).abs() < 0.016 && (far - 0.317).abs() < 0.02,
+            "{middle} {deviation} {far}"
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Evaluated {
 /// Of features the head alone is asked, which begins with the node `head`; their digest says that the variant's backbone made them.
 ///
 /// # Errors
-/// [`FitError`] if preprocessing does not fit.
+/// [`FitError`] if preprocessing does not fit, or the test split was read already.
 pub fn evaluate(
     variants: &[Variant],
     data: &mut DataSet,
@@ -40,7 +40,7 @@ pub fn evaluate(
 ) -> Result<Evaluated, FitError> {
     let (mut measured, mut said, mut references) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let own = data.test.parts().first().map(|part| part.count);
-    let samples = data.test.read();
+    let samples = data.test.read()?;
     let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
         let graph = variant.network.graph();

@@ -116,10 +116,8 @@ pub fn finish(
     let passed = |name: &str| rows.iter().any(|row| row.verdict.variant == name && row.verdict.passed);
     variants.retain(|variant| passed(&variant.name));
     evaluation.variants.retain(|name, _| passed(name));
-    let classes = variants.first().map_or(0, |variant| variant.network.graph().units());
     let description = Description {
-        task: "classification",
-        labels: (0..classes).map(|class| class.to_string()).collect(),
+        labels: variants.first().map(|variant| variant.network.graph().labels()).unwrap_or_default(),
         architecture,
         head,
         architectures: &architectures,

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
+use sconce_model::architecture::Task;
 use sconce_model::artifact::{self, Artifact};
 use sconce_model::idx;
 use sconce_model::network::Network;
@@ -74,12 +75,9 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
         (None, None) => bail!("{}: spec: need architecture, or base", source.manifest.display()),
     };
     let graph = architecture.graph()?;
-    if !graph.classifies() {
-        bail!(
-            "{}: spec.{}: the last layer has no softmax; only classification can be trained yet",
-            source.manifest.display(),
-            if base.is_some() { "base" } else { "architecture" }
-        );
+    if let Some(why) = untrainable(graph.task()) {
+        let field = if base.is_some() { "spec.base" } else { "spec.architecture" }.into();
+        bail!(ManifestError::Field { path: source.manifest.clone(), field, why });
     }
     let preprocess = match &base {
         Some(base) if spec.preprocess.is_empty() => base.preprocess.clone(),
@@ -110,6 +108,17 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     let prepared = |samples| Prepared::new(samples, &preprocess, reads.unwrap_or(&graph.input));
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
     Ok(Opened { name, spec, architecture, base, preprocess, data, train, validation })
+}
+
+/// What to do instead, of a network for a task that no data has targets for.
+fn untrainable(task: Task) -> Option<String> {
+    let found = task.word();
+    (task != Task::Classification).then(|| {
+        format!(
+            "the last layer has no softmax: the task is {found}, and samples have a class each; only classification can be \
+             trained yet: end in softmax"
+        )
+    })
 }
 
 fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
@@ -318,7 +327,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// Samples of the test split for clients, with the preprocessing that they have to do.
 fn hold_out(folder: &Path, data: &DataSet, artifact: &Path) -> Result<()> {
-    let samples = data.test.carry(HELD_OUT);
+    let samples = data.test.carry(HELD_OUT)?;
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         if let Some(images) = samples.images() {
@@ -328,4 +337,22 @@ fn hold_out(folder: &Path, data: &DataSet, artifact: &Path) -> Result<()> {
         std::fs::copy(artifact.join(artifact::PREPROCESS), folder.join(artifact::PREPROCESS)).map(drop)
     };
     write().with_context(|| format!("cannot write {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_data_has_targets_for_is_refused_by_its_task() {
+        assert_eq!(untrainable(Task::Classification), None);
+        for task in [Task::Multilabel, Task::Regression, Task::Count, Task::Anomaly] {
+            let expected = format!(
+                "the last layer has no softmax: the task is {}, and samples have a class each; only classification can be trained \
+                 yet: end in softmax",
+                task.word()
+            );
+            assert_eq!(untrainable(task), Some(expected));
+        }
+    }
 }

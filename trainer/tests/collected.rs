@@ -61,7 +61,7 @@ fn each_labelled_sample_is_there_once_and_no_camera_on_both_sides() {
     let mut set = read(&source(folder.path(), vec![])).unwrap();
     assert_eq!(set.name, "collected: 40 labelled samples of 8 groups, split by group");
     assert_eq!(set.notes, ["40 of 60 samples have labels that count"]);
-    let (train, test) = (greys(&set.train), greys(set.test.read()));
+    let (train, test) = (greys(&set.train), greys(set.test.read().unwrap()));
     assert_eq!((train.len(), test.len()), (35, 5));
     let all: BTreeSet<(u8, u8)> = train.iter().chain(&test).copied().collect();
     assert_eq!(all, (0..40).map(|grey| (grey, grey % 10)).collect());
@@ -86,7 +86,7 @@ fn what_people_say_later_counts_and_is_told_where_it_cannot() {
     say("b", "8", "2026-11-28T12:00:00Z");
     say("a", "cat", "2026-11-28T11:00:00Z");
     let mut set = read(&source(folder.path(), vec![])).unwrap();
-    let all = [greys(&set.train), greys(set.test.read())].concat();
+    let all = [greys(&set.train), greys(set.test.read().unwrap())].concat();
     assert!(all.contains(&(3, 8)) && !all.contains(&(3, 3)), "{all:?}");
     assert!(set.name.ends_with("split by sample"), "{}", set.name);
     assert!(set.notes[1].starts_with("they are of 2 groups, too few to split by"), "{:?}", set.notes);
@@ -142,7 +142,7 @@ fn rare_samples_count_more_and_what_was_known_is_mixed_in() {
     assert_eq!(set.train.len() + set.test.len(), 10_041);
     assert!(set.train.len() > 8_030 && set.test.len() > 2_001, "both are in both: {}", set.test.len());
     let weighed = |samples: &data::Samples| greys(samples).into_iter().zip(samples.weights.clone()).collect::<Vec<_>>();
-    let rows = [weighed(&set.train), weighed(set.test.read())].concat();
+    let rows = [weighed(&set.train), weighed(set.test.read().unwrap())].concat();
     // A drawn digit may have the same grey in one place: it counts one.
     let weight =
         |grey: u8, label: u8| rows.iter().find(|(row, weight)| *row == (grey, label) && *weight != 1.0).unwrap().1;
@@ -191,7 +191,7 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
     assert_eq!(set.notes[0], "21 of 23 samples have labels that count");
     assert!(set.notes[1].starts_with("2 labelled samples cannot be read; the first, "), "{:?}", set.notes);
     let mut seen: Vec<Vec<f32>> = Vec::new();
-    for samples in [&set.train, set.test.read()] {
+    for samples in [&set.train, set.test.read().unwrap()] {
         let Inputs::Features(xs) = &samples.inputs else { panic!("{samples:?}") };
         seen.extend(xs.chunks_exact(36).map(<[f32]>::to_vec));
     }

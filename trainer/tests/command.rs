@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
+#[path = "../../e2e/src/untried.rs"]
+mod untried;
+
 use sconce_model::artifact::Artifact;
 use sconce_model::idx::{read_images, read_labels, write_images, write_labels};
 use sconce_trainer::data::synthetic;
 use sconce_trainer::publish::Pack;
+use std::io::ErrorKind;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const MANIFEST: &str = "
 apiVersion: sconce.dev/v1alpha1
@@ -84,10 +88,37 @@ fn a_run_says_what_it_did_and_leaves_what_was_asked_for() {
         variants.iter().all(|variant| variant["passed"] == true && variant["latencyMicros"].as_f64().unwrap() > 0.0)
     );
     let evaluation = artifact.evaluation().unwrap();
+    for variant in variants {
+        let confusion = &evaluation.variants[variant["name"].as_str().unwrap()].confusion;
+        let (low, high) = interval((0..10).map(|class| confusion[class][class]).sum(), 100);
+        let told = [0, 1].map(|end| variant["wilson95"][end].as_f64().unwrap());
+        assert!((told[0] - low).abs() < 1e-6 && (told[1] - high).abs() < 1e-6, "{variant}, not {low} to {high}");
+    }
     assert_eq!(report["calibration"]["ece"].as_f64(), evaluation.variants["f32"].ece);
     let bins = report["calibration"]["bins"].as_array().unwrap();
     assert_eq!(bins.iter().map(|bin| bin["count"].as_u64().unwrap()).sum::<u64>(), 100);
-    page(&std::fs::read_to_string(folder.path().join("report.html")).unwrap(), said.lines().last().unwrap());
+    let html = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    page(&html, said.lines().last().unwrap());
+    for variant in variants {
+        let [low, high] = [0, 1].map(|end| variant["wilson95"][end].as_f64().unwrap());
+        assert!(html.contains(&format!("<td>{low:.4}–{high:.4}</td>")), "{variant} in {html}");
+    }
+    let [low, high] = [0, 1].map(|end| variants[0]["wilson95"][end].as_f64().unwrap());
+    assert!(html.contains(&format!("<span>95 % interval {low:.4} to {high:.4}, 100 samples</span>")), "{html}");
+}
+
+/// Wilson's: the shares of right answers that this many of `n` are 1.96 deviations away from, found by halving.
+fn interval(right: u64, n: u64) -> (f64, f64) {
+    let (n, seen) = (n as f64, right as f64 / n as f64);
+    let fits = |share: f64| (seen - share).abs() <= 1.959_963_985 * (share * (1.0 - share) / n).sqrt();
+    let end = |mut inside: f64, mut outside: f64| {
+        for _ in 0..60 {
+            let middle = f64::midpoint(inside, outside);
+            if fits(middle) { inside = middle } else { outside = middle }
+        }
+        inside
+    };
+    (end(seen, 0.0), end(seen, 1.0))
 }
 
 /// One file that needs no other, with a plot of all that was measured, and the counts that it shows are all the samples.
@@ -108,6 +139,55 @@ fn page(page: &str, accuracy: &str) {
         count.parse::<u32>().unwrap()
     });
     assert_eq!(counts.sum::<u32>(), 100);
+}
+
+/// Of the other test split all labels are wrong: what is learned of the rest is the worst there.
+#[test]
+fn another_test_split_changes_neither_the_epoch_that_is_kept_nor_a_weight() {
+    let runs = [0, 1].map(|off| {
+        let folder = folder("0%", "100%");
+        let test = synthetic::digits(500, 4).train;
+        let labels: Vec<u8> = test.labels.iter().map(|label| (label + off) % 10).collect();
+        std::fs::write(folder.path().join("t10k-images-idx3-ubyte"), write_images(test.images().unwrap())).unwrap();
+        std::fs::write(folder.path().join("t10k-labels-idx1-ubyte"), write_labels(&labels)).unwrap();
+        let file = folder.path().join("training.yaml");
+        let stopping = "fit: {earlyStopping: {patience: 3}, epochs: 8,";
+        let typed = std::fs::read_to_string(&file).unwrap().replace("fit: {epochs: 2,", stopping);
+        std::fs::write(&file, typed).unwrap();
+        let output = train(folder.path(), &["--output", "out"]);
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+        let kept = said.lines().find_map(|line| line.strip_prefix("kept: epoch ")).unwrap().to_owned();
+        let files = sconce_model::artifact::files(&folder.path().join("out")).unwrap();
+        let weights = files.into_iter().filter(|file| file.path.starts_with("weights/"));
+        let artifact = Artifact::open(&folder.path().join("out")).unwrap();
+        let measured = artifact.evaluation().unwrap().variants["f32"].value;
+        (measured, kept, weights.map(|file| (file.path, file.digest)).collect::<Vec<_>>())
+    });
+    let [(known, kept, weights), (wrong, kept_again, weights_again)] = runs;
+    assert!(known > 0.5 && wrong < 0.1 && !kept.starts_with("1,") && weights.len() == 6, "{known} {wrong} {kept}");
+    assert_eq!((kept, weights), (kept_again, weights_again));
+}
+
+#[test]
+fn on_a_terminal_a_bar_is_drawn_and_epochs_are_lines_for_people() {
+    let folder = folder("0%", "100%");
+    let mut command = Command::new("script");
+    command.args(["-qec", "exec \"$PROGRAM\" train training.yaml --data . --output out", "/dev/null"]);
+    command.env("PROGRAM", env!("CARGO_BIN_EXE_sconce-trainer")).env("TERM", "xterm").stdin(Stdio::null());
+    let output = match command.current_dir(folder.path()).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let why = "the bar on a terminal was NOT tried: script is missing; Debian: apt-get install bsdutils";
+            return untried::untried(why).unwrap();
+        }
+        output => output.unwrap(),
+    };
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let any = |parts: [&str; 2]| said.split(['\r', '\n']).any(|line| parts.iter().all(|part| line.contains(part)));
+    assert!(any(["epoch 2/2 [", "/26  loss "]), "a bar: {said:?}");
+    assert!(any(["epoch 2/2  loss ", "  accuracy "]), "a line: {said:?}");
+    assert!(!said.contains("{\"") && said.contains("Test accuracy: 0."), "{said:?}");
 }
 
 #[test]
@@ -237,13 +317,9 @@ fn a_trained_model_is_compressed_anew_beside_its_numbers_before() {
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
     let names = ["f32", "f16", "int8", "pruned", "pruned-int8", "distilled", "distilled-int8"];
-    let rows: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
-    for name in names {
-        let row = rows.iter().find(|row| row.first() == Some(&name)).unwrap_or_else(|| panic!("{name} in {said}"));
-        assert!(row[1].parse::<u64>().is_ok() && row.iter().any(|word| word.starts_with("passed")), "{row:?}");
-    }
     assert_eq!(std::fs::read(folder.path().join("out/weights/f32/head.safetensors")).unwrap(), trained);
     let artifact = Artifact::open(&folder.path().join("out")).unwrap();
+    columns(&said, &artifact);
     assert_eq!(artifact.variants().iter().map(|variant| variant.name.as_str()).collect::<Vec<_>>(), names);
     assert_eq!(artifact.evaluation().unwrap().test_reads, 2, "the run's own, and this one");
     let parameters = |name: &str| artifact.variant(name).unwrap().network.graph().parameter_count();
@@ -275,6 +351,30 @@ fn a_trained_model_is_compressed_anew_beside_its_numbers_before() {
         refused.contains("out is not what again.yaml describes: name the manifest that it was trained by"),
         "{refused}"
     );
+}
+
+/// Size, latency and accuracy of each variant as the artifact has them, each beside those of the trained network.
+fn columns(said: &str, artifact: &Artifact) {
+    let titles = ["variant", "bytes", "\u{d7}", "time", "\u{d7}", "accuracy", "points", "verdict"];
+    let rows: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    let header = rows.iter().position(|row| *row == titles);
+    let rows = &rows[header.unwrap_or_else(|| panic!("no table in {said}")) + 1..];
+    let value = |name: &str| artifact.evaluation().unwrap().variants[name].value;
+    let micros = |row: &[&str]| row[3].parse::<f64>().unwrap();
+    for (variant, row) in artifact.variants().iter().zip(rows) {
+        let share = variant.bytes as f64 / artifact.variants()[0].bytes as f64;
+        let accuracy = value(&variant.name);
+        let points = (accuracy - value("f32")) * 100.0;
+        let [size, smaller] = [variant.bytes.to_string(), format!("{share:.2}")];
+        assert_eq!(row[..3], [&variant.name, &size, &smaller], "{said}");
+        // Both times are rounded.
+        let [low, high] = [-0.05, 0.05].map(|by| (micros(row) + by) / (micros(&rows[0]) - by));
+        let slower: f64 = row[5].parse().unwrap();
+        assert!(micros(row) > 0.0 && row[4] == "µs" && slower >= low - 0.006 && slower <= high + 0.006, "{said}");
+        assert_eq!(row[6..8], [format!("{accuracy:.4}"), format!("{points:+.2}")], "{said}");
+        assert!(row[8].starts_with("passed"), "{said}");
+    }
+    assert_eq!(rows.len(), artifact.variants().len(), "{said}");
 }
 
 /// A form that cannot be made is told of as one that was not good enough, to people and to programs.

@@ -3,18 +3,26 @@
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
 use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
 use sconce_model::architecture::Architecture;
-use sconce_model::artifact::{Evaluation, bytes};
-use sconce_model::network::Network;
+use sconce_model::artifact::signature::PrivateKey;
+use sconce_model::artifact::testing::write_tiny;
+use sconce_model::artifact::{Artifact, Evaluation, bytes};
+use sconce_model::idx::Images;
+use sconce_model::network::{Network, generator, unit};
 use sconce_model::ops::values;
+use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Material, Preprocess, Step};
-use sconce_model::variant::Variant;
+use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
 use sconce_trainer::compress::{Compressed, Course, compress};
-use sconce_trainer::data::{DataSet, Inputs, Samples, synthetic};
+use sconce_trainer::data::{DataSet, Inputs, Samples, TestSplit, synthetic};
 use sconce_trainer::evaluate::evaluate;
 use sconce_trainer::fit::{Epoch, Lesson, Observer, fit};
-use sconce_trainer::manifest::{Compress, Fit, Form, Optimizer, Prune};
-use sconce_trainer::prepared::{Prepared, accuracy};
+use sconce_trainer::manifest::{Compress, Distill, Fit, Form, Optimizer, Prune};
+use sconce_trainer::prepared::{Answer, Prepared, accuracy};
+use sconce_trainer::publish::{Pack, PublishError, reference, signed};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -139,4 +147,77 @@ fn weights_learn_to_be_rounded_where_rounding_alone_loses_too_much() {
     assert_eq!(rounded[0], learned[0], "the network itself stays as it is");
     assert!(rounded[1] < 0.5, "{rounded:?}");
     assert!(learned[1] > rounded[1] + 0.25, "{rounded:?} {learned:?}");
+}
+
+/// The labels that it learns beside its teacher's answers are drawn by lot: by them alone it would know nothing.
+#[test]
+fn a_student_says_what_its_teacher_says_and_the_share_decides_how_much_it_listens() {
+    let layers = |units: usize| {
+        serde_json::json!([{"flatten": {}}, {"dense": {"units": units, "activation": "relu"}},
+            {"dense": {"units": 10, "activation": "softmax"}}])
+    };
+    let mut trained = trained(layers(32), synthetic::digits(1_500, 3), 10, 0.005);
+    let mut lots = generator(5, "labels");
+    trained.data.train.labels.iter_mut().for_each(|label| *label = (unit(&mut lots) * 10.0) as u8);
+    let prepared = |samples: &Samples| Prepared::new(samples, &trained.preprocess, &[1, 28, 28]).unwrap();
+    let (learned, unseen) = trained.data.train.split(0.1, 3, "validation");
+    (trained.train, trained.validation) = (prepared(&learned), prepared(&unseen));
+    let listens = |share: &str| {
+        let distill = serde_json::json!({"layers": layers(16), "share": share});
+        let distill: Distill = serde_json::from_value(distill).unwrap();
+        let settings = Compress { variants: vec![Form::Distilled], distill: Some(distill), ..Compress::default() };
+        let said = trained.compressed(&settings).into_iter().map(|variant| {
+            let answers = trained.validation.answers(&variant.plan().unwrap()).unwrap();
+            answers.iter().map(|answer| answer.class).collect::<Vec<_>>()
+        });
+        let [teacher, student] = &said.collect::<Vec<_>>()[..] else { panic!("two variants") };
+        teacher.iter().zip(student).filter(|(teacher, student)| teacher == student).count() as f64
+            / teacher.len() as f64
+    };
+    let (taught, alone) = (listens("100%"), listens("0%"));
+    assert!(taught > 0.7 && alone < 0.4, "{taught} {alone}");
+}
+
+/// What each variant of an artifact says of drawn pictures.
+fn said(folder: &Path) -> BTreeMap<String, Vec<Answer>> {
+    let artifact = Artifact::open(folder).unwrap();
+    let mut lots = generator(5, "pictures");
+    let pixels = (0..100 * 64).map(|_| (unit(&mut lots) * 256.0) as u8).collect();
+    let pictures = Samples::grey(Images { count: 100, height: 8, width: 8, pixels }, vec![1; 100]);
+    let train = pictures.select(&[]);
+    let mut data =
+        DataSet { name: "drawn".into(), digest: String::new(), notes: vec![], train, test: TestSplit::new(pictures) };
+    let variants = [F32, INT8].map(|name| artifact.variant(name).unwrap());
+    let answers = evaluate(&variants, &mut data, artifact.preprocess(), None).unwrap().answers;
+    // The same weights as f32 say something else: it is the bytes' own arithmetic that was asked.
+    let other = Plan::compile(&variants[1].network, &Arithmetic::F32).unwrap();
+    let prepared = Prepared::new(data.test.carry(100).as_ref().unwrap(), artifact.preprocess(), &[1, 8, 8]).unwrap();
+    assert_ne!(answers[INT8], prepared.answers(&other).unwrap());
+    answers
+}
+
+#[test]
+fn one_byte_of_a_variant_changes_what_it_says_when_it_is_evaluated_and_is_not_as_it_was_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_tiny(folder, 7).unwrap();
+    let key = PrivateKey::from_pem(include_str!("../../edge-runtime/tests/fetching/key.pem")).unwrap();
+    signed(folder, &reference("oci://localhost:1/models/tiny:1").unwrap(), &key).unwrap();
+    Pack::new(folder).unwrap();
+    let before = said(folder);
+
+    let part = "weights/int8/backbone.safetensors";
+    let mut bytes = std::fs::read(folder.join(part)).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let weights = tensors.tensor("conv2d_1.weight").unwrap().data();
+    let from = weights.as_ptr().addr() - bytes.as_ptr().addr();
+    let at = from + weights.iter().position(|byte| (64..128).contains(byte)).unwrap();
+    // Its sign.
+    bytes[at] ^= 0x80;
+    std::fs::write(folder.join(part), bytes).unwrap();
+    let after = said(folder);
+    assert_eq!(before[F32], after[F32]);
+    assert_ne!(before[INT8], after[INT8]);
+    let Err(PublishError::Signature { why, .. }) = Pack::new(folder) else { panic!("it is published all the same") };
+    assert_eq!(why.to_string(), format!("SignatureInvalid: {part} is not as it was signed"));
 }

@@ -130,6 +130,26 @@ async fn what_fails_on_the_way_leaves_no_manifest() {
 }
 
 #[tokio::test]
+async fn the_next_try_sends_what_is_missing_alone() {
+    let ((registry, uri), folder) = (serve().await, tiny());
+    let target = reference(&uri).unwrap();
+    let weights = sha256(&std::fs::read(folder.path().join("weights/f32/head.safetensors")).unwrap());
+    registry.lock().unwrap().refused = Some(weights.clone());
+    publish(folder.path(), &target, &[], Keyring::none()).await.unwrap_err();
+    let sent = {
+        let mut registry = registry.lock().unwrap();
+        registry.refused = None;
+        std::mem::take(&mut registry.stored)
+    };
+    publish(folder.path(), &target, &[], Keyring::none()).await.unwrap();
+    let registry = registry.lock().unwrap();
+    let again = &registry.stored;
+    assert!(!sent.is_empty() && again.contains(&weights) && again.last().unwrap() == "manifest", "{sent:?} {again:?}");
+    assert!(!again.iter().any(|digest| sent.contains(digest)), "{sent:?} {again:?}");
+    assert_eq!(sent.len() + again.len(), 11, "a config, ten files of which two are the same, a manifest");
+}
+
+#[tokio::test]
 async fn who_may_not_push_hears_it_before_the_work() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let (registry, uri) = serve().await;

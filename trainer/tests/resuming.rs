@@ -4,6 +4,7 @@
 
 use sconce_model::idx::{write_images, write_labels};
 use sconce_trainer::data::synthetic;
+use sconce_trainer::publish::Pack;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -77,6 +78,11 @@ fn weights(folder: &Path, output: &str) -> Vec<u8> {
     [part("backbone"), part("head")].concat()
 }
 
+/// Of the whole artifact: its weights, and all that is told of them.
+fn digest(folder: &Path, output: &str) -> String {
+    Pack::new(&folder.join(output)).unwrap().digest()
+}
+
 #[test]
 fn a_run_that_was_killed_goes_on_to_the_same_bits_on_other_threads_too() {
     let folder = folder("{adam: {learningRate: 0.003}}");
@@ -89,6 +95,7 @@ fn a_run_that_was_killed_goes_on_to_the_same_bits_on_other_threads_too() {
     assert!(rest.contains("going on from a checkpoint: epoch "), "{rest}");
     assert!(!rest.contains("\"epoch\":2,"), "what was done is not done again: {rest}");
     assert_eq!(weights(folder, "whole"), weights(folder, "resumed"));
+    assert_eq!(digest(folder, "whole"), digest(folder, "resumed"));
     assert!(!folder.join("resumed.checkpoints").exists(), "a run that is done needs none");
 }
 
@@ -102,4 +109,5 @@ fn a_run_that_is_asked_to_stop_keeps_the_batch_that_it_is_in() {
     assert!(complaint.contains("the same command goes on from there"), "{complaint}");
     assert!(train(folder, "resumed", "1").contains("going on from a checkpoint: epoch "));
     assert_eq!(weights(folder, "whole"), weights(folder, "resumed"));
+    assert_eq!(digest(folder, "whole"), digest(folder, "resumed"));
 }

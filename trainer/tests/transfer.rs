@@ -74,7 +74,6 @@ fn write_like(artifact: &Artifact, folder: &Path, variants: &[Variant]) {
     let mut evaluation = artifact.evaluation().unwrap().clone();
     evaluation.variants.retain(|name, _| variants.iter().any(|variant| variant.name == *name));
     let description = Description {
-        task: "classification",
         labels: artifact.config().labels.clone(),
         architecture: &serde_json::from_value(artifact.config().architecture.clone()).unwrap(),
         head: None,

@@ -1,4 +1,4 @@
-//! Where shards go: an S3 bucket, or a folder. Whatever it is, a name is written once, whole or not at all.
+//! Where shards go: an S3 bucket, a claim that is mounted, or a folder. Whatever it is, a name is written once, whole or not at all.
 
 mod folder;
 mod pace;
@@ -10,6 +10,7 @@ pub use s3::S3;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
@@ -37,14 +38,47 @@ pub trait Destination: Send + Sync {
     async fn put(&self, name: &str, content: Bytes) -> Result<Put, DestinationError>;
 }
 
-/// By its address: `s3://BUCKET/PREFIX` or `file:///FOLDER`.
+/// By its address: `s3://BUCKET/PREFIX`, `pvc://CLAIM/FOLDER` of a claim that is mounted in `claims`, or `file:///FOLDER`.
 ///
 /// # Errors
-/// In words, if there is no such kind of address, or the client of S3 cannot be made.
-pub fn destination(uri: &str, pace: Pace) -> Result<Box<dyn Destination>, DestinationError> {
+/// In words, if there is no such kind of address, the claim is not mounted, or the client of S3 cannot be made.
+pub fn destination(uri: &str, claims: &Path, pace: Pace) -> Result<Box<dyn Destination>, DestinationError> {
     match uri.split_once("://") {
         Some(("s3", place)) => Ok(Box::new(S3::new(place, pace)?)),
+        Some(("pvc", place)) => {
+            let claim = place.split('/').next().unwrap_or_default();
+            // Without the volume it would be a folder of this container, and gone with it.
+            if claim.is_empty() || !claims.join(claim).is_dir() {
+                let name = "name it in the chart's node.collector.claims";
+                return Err(DestinationError::Uri(format!("\"{uri}\": no claim \"{claim}\" is mounted here; {name}")));
+            }
+            Ok(Box::new(Folder::new(claims.join(place), pace)))
+        }
         Some(("file", folder)) if folder.starts_with('/') => Ok(Box::new(Folder::new(folder.into(), pace))),
-        _ => Err(DestinationError::Uri(format!("\"{uri}\" is neither s3://BUCKET/PREFIX nor file:///FOLDER"))),
+        _ => Err(DestinationError::Uri(format!(
+            "\"{uri}\" is none of s3://BUCKET/PREFIX, pvc://CLAIM/FOLDER and file:///FOLDER"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_to_a_claim_lies_on_its_volume_or_nowhere() {
+        let claims = tempfile::tempdir().unwrap();
+        std::fs::create_dir(claims.path().join("lake")).unwrap();
+        let of = |uri| destination(uri, claims.path(), Pace::new(None));
+        let put = of("pvc://lake/digits").unwrap().put("shards/a.tar", "abc".into()).await;
+        assert_eq!(put.unwrap(), Put::Done);
+        assert_eq!(std::fs::read(claims.path().join("lake/digits/shards/a.tar")).unwrap(), b"abc");
+        let refused = |uri| of(uri).err().unwrap().to_string();
+        assert_eq!(
+            refused("pvc://sea/digits"),
+            "\"pvc://sea/digits\": no claim \"sea\" is mounted here; name it in the chart's node.collector.claims"
+        );
+        assert!(refused("pvc:///digits").contains("no claim \"\""));
+        assert!(refused("ftp://lake").contains("is none of s3://"));
     }
 }

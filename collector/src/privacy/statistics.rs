@@ -1,4 +1,7 @@
 //! Statistics over samples that do not leave: how many, how their values are spread, which classes were answered. Pure.
+//!
+//! Nothing is told but how many samples are alike, and that only of five or more: no sum, mean or extreme, of which a single value
+//! could be worked out.
 
 use super::picture::decode;
 use crate::sample::{Answer, Media};
@@ -8,19 +11,19 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 const BINS: usize = 16;
-/// A class, a kind of file or a histogram that fewer have is not told: it could be one person.
+/// What fewer samples have is not told, be it a class, a kind of file, a value or a brightness: it could be one person.
 const FEWEST: u64 = 5;
 /// Fields of measurements that are told, at most.
 const FIELDS: usize = 64;
+/// Values of each, to two digits; those that come later count in the field alone.
+const VALUES: usize = 64;
 
 /// Over one part of time.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
     samples: u64,
     media: BTreeMap<&'static str, u64>,
-    /// Those whose pixels are counted.
-    pictures: u64,
-    /// Of all pixels, by brightness.
+    /// Of pictures.
     brightness: [u64; BINS],
     fields: BTreeMap<String, Field>,
     classes: BTreeMap<u64, u64>,
@@ -31,7 +34,8 @@ pub struct Statistics {
 #[derive(Debug, PartialEq)]
 pub struct Measured {
     media: Option<Media>,
-    brightness: Option<[u64; BINS]>,
+    /// Of all pixels, from 0 to 1.
+    brightness: Option<f64>,
     /// The numbers of a flat object, by their fields; nothing of its texts.
     fields: Vec<(String, f64)>,
 }
@@ -50,11 +54,10 @@ impl Measured {
     }
 }
 
-fn brightness(content: &[u8], media: Media) -> Option<[u64; BINS]> {
-    let mut bins = [0; BINS];
+fn brightness(content: &[u8], media: Media) -> Option<f64> {
     let picture = decode(content, media).ok()?;
-    picture.pixels().for_each(|pixel| bins[bin(f64::from(pixel.to_luma().0[0]) / 255.0)] += 1);
-    Some(bins)
+    let sum: u64 = picture.pixels().map(|pixel| u64::from(pixel.to_luma().0[0])).sum();
+    Some(sum as f64 / 255.0 / picture.pixels().len().max(1) as f64)
 }
 
 fn fields(content: &[u8]) -> Vec<(String, f64)> {
@@ -63,14 +66,32 @@ fn fields(content: &[u8]) -> Vec<(String, f64)> {
 }
 
 /// Of one measured number.
-#[derive(Serialize, Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Serialize, Clone, Debug, Default, PartialEq)]
 struct Field {
     count: u64,
-    mean: f64,
-    /// Sum of squared distances from the mean.
-    #[serde(skip)]
-    spread: f64,
-    deviation: f64,
+    /// How many have each value, to two digits, such as `3.1e4`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    values: BTreeMap<String, u64>,
+}
+
+impl Field {
+    fn add(&mut self, value: f64) {
+        self.count += 1;
+        // Zero has no sign.
+        let value = format!("{:.1e}", value + 0.0);
+        if self.values.len() < VALUES || self.values.contains_key(&value) {
+            *self.values.entry(value).or_default() += 1;
+        }
+    }
+
+    /// What is told of it. A value that all have alone is none: whoever is known to be among them would be known to have it.
+    fn told(&self) -> Self {
+        let mut values = of_enough(&self.values);
+        if values.len() < 2 {
+            values.clear();
+        }
+        Self { count: self.count, values }
+    }
 }
 
 #[derive(Serialize)]
@@ -91,8 +112,7 @@ impl Statistics {
         let Some(media) = measured.media else { return };
         *self.media.entry(media.extension()).or_default() += 1;
         if let Some(brightness) = measured.brightness {
-            self.pictures += 1;
-            self.brightness.iter_mut().zip(brightness).for_each(|(bin, pixels)| *bin += pixels);
+            self.brightness[bin(brightness)] += 1;
         }
         measured.fields.into_iter().for_each(|(name, value)| self.add_field(name, value));
         if let Some(class) = answer.and_then(|answer| answer.prediction) {
@@ -105,11 +125,7 @@ impl Statistics {
 
     fn add_field(&mut self, name: String, value: f64) {
         if self.fields.len() < FIELDS || self.fields.contains_key(&name) {
-            let field = self.fields.entry(name).or_default();
-            field.count += 1;
-            let distance = value - field.mean;
-            field.mean += distance / field.count as f64;
-            field.spread += distance * (value - field.mean);
+            self.fields.entry(name).or_default().add(value);
         }
     }
 
@@ -123,14 +139,10 @@ impl Statistics {
             until,
             samples: self.samples,
             media: of_enough(&self.media),
-            brightness: (self.pictures >= FEWEST).then(|| shares(&self.brightness)),
-            fields: fields
-                .map(|(name, field)| {
-                    (name.as_str(), Field { deviation: (field.spread / field.count as f64).sqrt(), ..*field })
-                })
-                .collect(),
+            brightness: shares(&self.brightness),
+            fields: fields.map(|(name, field)| (name.as_str(), field.told())).collect(),
             classes: of_enough(&self.classes),
-            scores: (self.scores.iter().sum::<u64>() >= FEWEST).then(|| shares(&self.scores)),
+            scores: shares(&self.scores),
         };
         serde_json::to_vec(&told).ok()
     }
@@ -140,19 +152,21 @@ fn bin(share: f64) -> usize {
     ((share.clamp(0.0, 1.0) * BINS as f64) as usize).min(BINS - 1)
 }
 
-fn of_enough<K: Ord + Copy>(counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
-    counts.iter().filter(|(_, count)| **count >= FEWEST).map(|(&key, &count)| (key, count)).collect()
+fn of_enough<K: Ord + Clone>(counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+    counts.iter().filter(|(_, count)| **count >= FEWEST).map(|(key, &count)| (key.clone(), count)).collect()
 }
 
-/// Each to three digits; of a histogram that is not empty.
-fn shares(bins: &[u64; BINS]) -> [f64; BINS] {
-    let all: u64 = bins.iter().sum();
-    bins.map(|count| (count as f64 / all.max(1) as f64 * 1000.0).round() / 1000.0)
+/// Shares of the bins that enough samples are in, to three digits; `None` if there is no such.
+fn shares(bins: &[u64; BINS]) -> Option<[f64; BINS]> {
+    let told = bins.map(|samples| if samples >= FEWEST { samples } else { 0 });
+    let all: u64 = told.iter().sum();
+    (all > 0).then(|| told.map(|samples| (samples as f64 / all as f64 * 1000.0).round() / 1000.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn few_samples_tell_nothing_and_many_no_single_one() {
@@ -165,10 +179,40 @@ mod tests {
         statistics.add(Measured::of(br#"{"speed": 5, "rare": 7}"#), None);
         let told: serde_json::Value = serde_json::from_slice(&statistics.told(Timestamp::UNIX_EPOCH).unwrap()).unwrap();
         assert_eq!(told["until"], "1970-01-01T00:00:00Z");
-        assert_eq!(told["fields"]["speed"]["mean"], 3.0);
-        assert_eq!(told["fields"]["speed"]["deviation"], 2.0_f64.sqrt());
-        assert_eq!(told["fields"].as_object().unwrap().len(), 1, "{told}");
+        assert_eq!(told["fields"], json!({"speed": {"count": 5}}), "one has each value");
         assert!(!told.to_string().contains("B-XY"));
+    }
+
+    /// A mean of equal values is each of them, and one that is far from the others is in any mean.
+    #[test]
+    fn a_value_is_told_that_five_have_and_not_all_and_to_two_digits() {
+        let mut statistics = Statistics::default();
+        let mut told = |value: f64, times| {
+            let content = json!({"speed": value}).to_string();
+            (0..times).for_each(|_| statistics.add(Measured::of(content.as_bytes()), None));
+            let told = statistics.told(Timestamp::UNIX_EPOCH).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&told).unwrap()["fields"]["speed"].clone()
+        };
+        assert_eq!(told(31415.926535, 6), json!({"count": 6}));
+        assert_eq!(told(-0.0, 4), json!({"count": 10}));
+        assert_eq!(told(27182.8, 1), json!({"count": 11}));
+        assert_eq!(told(0.0, 1), json!({"count": 12, "values": {"0.0e0": 5, "3.1e4": 6}}));
+        assert_eq!(told(31000.0, 1), json!({"count": 13, "values": {"0.0e0": 5, "3.1e4": 7}}));
+    }
+
+    /// One white picture was told among black ones, and one sure answer among unsure ones.
+    #[test]
+    fn what_one_sample_has_alone_is_in_no_histogram() {
+        let mut bins = [0; BINS];
+        (bins[0], bins[15]) = (4, 1);
+        assert_eq!(shares(&bins), None);
+        bins[0] = 5;
+        let mut told = [0.0; BINS];
+        told[0] = 1.0;
+        assert_eq!(shares(&bins), Some(told));
+        bins[15] = 5;
+        (told[0], told[15]) = (0.5, 0.5);
+        assert_eq!(shares(&bins), Some(told));
     }
 
     /// Five samples were enough to tell all that one of them was.
@@ -194,10 +238,10 @@ mod tests {
             serde_json::from_slice::<serde_json::Value>(&statistics.told(Timestamp::UNIX_EPOCH).unwrap()).unwrap()
         };
         let few = told(4);
-        assert_eq!(few["media"], serde_json::json!({"json": 9}));
+        assert_eq!(few["media"], json!({"json": 9}));
         assert!(few["brightness"].is_null() && few["scores"].is_null(), "{few}");
         let enough = told(1);
-        assert_eq!(enough["media"], serde_json::json!({"json": 9, "png": 5}));
+        assert_eq!(enough["media"], json!({"json": 9, "png": 5}));
         assert_eq!((&enough["brightness"][12], &enough["scores"][8]), (&1.0.into(), &1.0.into()));
         assert_eq!(enough["classes"]["3"], 5);
     }

@@ -2,11 +2,15 @@
 
 #![allow(dead_code, reason = "each test uses what it needs")]
 
+pub mod bucket;
 #[cfg(feature = "strangers")]
 pub mod strangers;
 
+use bytes::Bytes;
+use sconce_lake::{Lake, Row};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,6 +136,45 @@ pub fn png(picture: &image::RgbImage) -> Vec<u8> {
     let mut bytes = Vec::new();
     picture.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
     bytes
+}
+
+/// What has arrived in a folder, as who learns from it reads it: each sample with its bytes, which its name is the digest of.
+pub fn arrived(lake: &Path) -> Vec<(Row, Bytes)> {
+    let mut arrived = Vec::new();
+    // Nothing yet.
+    let Ok(lake) = Lake::open(&format!("file://{}", lake.display())) else { return arrived };
+    block(async {
+        for shard in lake.shards().await.unwrap() {
+            let rows = lake.rows(&shard).await.unwrap();
+            let contents = lake.contents(&shard, &rows).await.unwrap();
+            arrived.extend(rows.into_iter().zip(contents));
+        }
+    });
+    arrived
+}
+
+/// The statistics that have arrived in a folder.
+pub fn statistics(lake: &Path) -> Vec<Value> {
+    let of = |(row, content): (Row, Bytes)| {
+        assert_eq!(row.source, "statistics", "nothing else may have arrived");
+        serde_json::from_slice(&content).unwrap()
+    };
+    arrived(lake).into_iter().map(of).collect()
+}
+
+/// What opens a bucket of an S3 server.
+pub fn access(endpoint: &str) -> [(&'static str, &str); 5] {
+    [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "us-east-1"),
+    ]
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// All files under a folder, with their content.

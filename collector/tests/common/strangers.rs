@@ -7,7 +7,7 @@ mod untried;
 
 use super::until;
 use python::{Nothing, python};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -37,10 +37,6 @@ impl Drop for Server {
     }
 }
 
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 pub fn answers(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
@@ -57,19 +53,24 @@ pub fn moto(interpreter: &Path, port: u16) -> Server {
     server
 }
 
-/// What opens a bucket of that server.
-pub fn access(endpoint: &str) -> [(&'static str, &str); 5] {
-    [
-        ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("AWS_REGION", "us-east-1"),
-    ]
-}
-
 pub fn bucket(interpreter: &Path, variables: &[(&str, &str)]) {
     let script = "import boto3,os; boto3.client('s3',endpoint_url=os.environ['AWS_ENDPOINT_URL'],region_name='us-east-1').create_bucket(Bucket='lake')";
     let made = Command::new(interpreter).args(["-c", script]).envs(variables.iter().copied()).status().unwrap();
     assert!(made.success());
+}
+
+/// Copies all of it into a folder.
+pub fn leave(interpreter: &Path, variables: &[(&str, &str)], folder: &Path) {
+    let script = "
+import boto3, os, sys
+s3 = boto3.client('s3', endpoint_url=os.environ['AWS_ENDPOINT_URL'], region_name='us-east-1')
+for page in s3.get_paginator('list_objects_v2').paginate(Bucket='lake'):
+    for item in page['Contents']:
+        path = os.path.join(sys.argv[1], item['Key'])
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        s3.download_file('lake', item['Key'], path)
+";
+    let mut copying = Command::new(interpreter);
+    copying.args(["-c", script]).arg(folder).envs(variables.iter().copied());
+    assert!(copying.status().unwrap().success());
 }

@@ -1,4 +1,5 @@
-//! A recipe becomes a Job, its model is published, and an EdgeModel that follows it serves it.
+//! A recipe becomes a Job, its model is published, and an EdgeModel that follows it serves it. And a run at the edge is stopped, and
+//! goes on by what its claim keeps.
 
 use crate::suite::bed;
 use anyhow::{Context as _, Result, ensure};
@@ -10,14 +11,16 @@ use kube::runtime::wait::conditions::is_deleted;
 use kube::{Resource, ResourceExt as _};
 use sconce_api::{RunState, TrainingRun};
 use sconce_e2e::{Bed, NAMESPACE};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 const NAME: &str = "strokes";
 const LIMIT: Duration = Duration::from_secs(300);
+const CLOUD_NODE: &str = "cloud-1";
+const EDGE_NODE: &str = "site-b-1";
 
-/// So long that it can be ended half-way; another seed makes it another recipe.
-fn recipe(seed: u64) -> String {
+/// As many epochs as let it be ended half-way; another seed makes it another recipe. `run` is what it asks for beside.
+fn recipe(seed: u64, epochs: u32, run: &str) -> String {
     format!(
         "apiVersion: sconce.dev/v1alpha1
 kind: EdgeTraining
@@ -28,14 +31,46 @@ spec:
     input: {{shape: [1, 28, 28]}}
     layers: [{{flatten: {{}}}}, {{dense: {{units: 64, activation: relu}}}}, {{dense: {{units: 10, activation: softmax}}}}]
   preprocess: [{{scale: {{by: 0.003921569}}}}]
-  fit: {{epochs: 900, batchSize: 16, seed: {seed}}}
+  fit: {{epochs: {epochs}, batchSize: 16, seed: {seed}}}
   compress: {{variants: [f16], maxAccuracyDrop: 2%}}
   accept: {{minAccuracy: 80%}}
   output: {{uri: 'oci://10.89.0.1:5000/models/{NAME}'}}
-  run: {{resources: {{cpu: 500m, memory: 512Mi}}, retries: 3, keep: {{succeeded: 0}}}}
+  run: {{resources: {{cpu: 500m, memory: 512Mi}}, retries: 3, keep: {{succeeded: 0}}{run}}}
 "
     )
 }
+
+const LONG: u32 = 900;
+/// Some seconds of what a run may have of a core.
+const SHORT: u32 = 150;
+const AT_THE_EDGE: &str = ", tier: Edge, claimName: strokes";
+
+/// A folder of either node, whichever a run is sent to: so a run's tier chooses, and not its claim.
+const CLAIM: &str = "apiVersion: v1
+kind: PersistentVolume
+metadata: {name: strokes}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: ''
+  hostPath: {path: /var/lib/strokes}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms:
+        - matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [cloud-1, site-b-1]}]
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: strokes, namespace: vision}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: ''
+  volumeName: strokes
+  resources: {requests: {storage: 1Gi}}
+";
+/// `fsGroup` changes nothing of such a folder: it is a trainer's from the start.
+const MAKE_FOLDER: &str = "install -d -o 65532 -g 65532 /var/lib/strokes";
+const REMOVE_FOLDER: &str = "rm -rf /var/lib/strokes";
 
 const MODEL: &str = "apiVersion: sconce.dev/v1alpha1
 kind: EdgeModel
@@ -50,10 +85,15 @@ spec:
 #[tokio::test]
 async fn a_recipe_becomes_a_model_that_is_served_and_a_crash_only_delays_it() -> Result<()> {
     let bed = bed().await?;
-    bed.apply_text(&recipe(1)).await?;
+    bed.on(EDGE_NODE, MAKE_FOLDER).await?;
+    bed.apply_text(CLAIM).await?;
+    bed.apply_text(&recipe(1, LONG, "")).await?;
     bed.apply_text(MODEL).await?;
     let outcome = from_recipe_to_service(&bed).await;
     bed.kubectl().args(["delete", "em,et", NAME, "-n", NAMESPACE, "--ignore-not-found"]).output().await?;
+    bed.kubectl().args(["delete", "pvc", NAME, "-n", NAMESPACE]).output().await?;
+    bed.kubectl().args(["delete", "pv", NAME]).output().await?;
+    bed.on(EDGE_NODE, REMOVE_FOLDER).await?;
     outcome
 }
 
@@ -77,11 +117,40 @@ async fn from_recipe_to_service(bed: &Bed) -> Result<()> {
     println!("{artifact}: accuracy {:?}, {:?}", done.accuracy, done.verdicts);
 
     bed.until_follows(NAME, &artifact).await?;
+    suspended_at_the_edge_it_goes_on_by_its_claim(bed).await?;
     deleting_it_stops_the_job(bed).await
 }
 
+async fn suspended_at_the_edge_it_goes_on_by_its_claim(bed: &Bed) -> Result<()> {
+    let jobs: Api<Job> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let suspend = async |suspend: bool| bed.patch("et", NAMESPACE, NAME, json!({"spec": {"suspend": suspend}})).await;
+
+    bed.apply_text(&recipe(2, SHORT, AT_THE_EDGE)).await?;
+    let run = bed.until_run(NAME, 1, "a run trains at the edge", |run| run.state == RunState::Running).await?;
+    let pod = pod_of(bed, &run.name).await?;
+    runs_on(EDGE_NODE, &pod)?;
+    until_told(bed, &pod, "its third epoch", |line| epoch(line) >= Some(3)).await?;
+
+    suspend(true).await?;
+    bed.until_run(NAME, 1, "it is suspended", |run| run.state == RunState::Suspended).await?;
+    bed.until(&pods, &pod.name_any(), "its pod goes", LIMIT, is_deleted(&uid(&pod)?)).await?;
+    let job = jobs.get(&run.name).await?;
+    ensure!(job.spec.and_then(|spec| spec.suspend) == Some(true), "the Job stays, suspended");
+
+    suspend(false).await?;
+    let again = bed.until_run(NAME, 1, "it trains again", |run| run.state == RunState::Running).await?;
+    ensure!(again.name == run.name, "{again:?} is another run than {}", run.name);
+    let pod = pod_of(bed, &run.name).await?;
+    runs_on(EDGE_NODE, &pod)?;
+    until_told(bed, &pod, "the checkpoint", |line| line.starts_with("going on from a checkpoint: epoch ")).await?;
+    let done = bed.until_run(NAME, 1, "it has ended after all", |run| run.state.is_over()).await?;
+    ensure!(done.state == RunState::Succeeded && done.name == run.name, "{done:?}");
+    Ok(())
+}
+
 async fn deleting_it_stops_the_job(bed: &Bed) -> Result<()> {
-    bed.apply_text(&recipe(2)).await?;
+    bed.apply_text(&recipe(3, LONG, "")).await?;
     let run = bed.until_run(NAME, 0, "another recipe trains", |run| run.state == RunState::Running).await?;
     let jobs: Api<Job> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
@@ -107,8 +176,12 @@ async fn is_restricted_on_the_cloud_node(bed: &Bed, pod: &Pod) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(bed.client.clone());
     let namespace = namespaces.get(NAMESPACE).await?;
     ensure!(namespace.labels().get("pod-security.kubernetes.io/enforce").is_some_and(|level| level == "restricted"));
+    runs_on(CLOUD_NODE, pod)
+}
+
+fn runs_on(wanted: &str, pod: &Pod) -> Result<()> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    ensure!(node == Some("cloud-1"), "it runs on {node:?}");
+    ensure!(node == Some(wanted), "it runs on {node:?}");
     Ok(())
 }
 

@@ -48,14 +48,14 @@ pub async fn report(client: Client, node: String, address: axum::http::Uri, pace
         let Some(rows) = rows(&status) else { continue };
         let since = written.as_ref().map(|(_, when)| when.elapsed());
         let old = written.as_ref().map(|(rows, _)| rows.as_slice());
-        let may_be_lost = old.is_some_and(|rows| !rows.is_empty()) && looked.elapsed() >= FAR_APART;
-        if !is_due(old, &rows, since) {
-            if !may_be_lost {
-                continue;
-            }
-            looked = Instant::now();
-            if !is_lost(look(&nodes, &node).await.as_ref()) {
-                continue;
+        match next(old, &rows, since, looked.elapsed()) {
+            Next::Write => {}
+            Next::Wait => continue,
+            Next::Look => {
+                looked = Instant::now();
+                if !is_lost(look(&nodes, &node).await.as_ref()) {
+                    continue;
+                }
             }
         }
         let body =
@@ -81,6 +81,23 @@ fn rows(status: &str) -> Option<Vec<Collected>> {
         Some(Collected { namespace, name, held, held_bytes, sent, labelled, dropped })
     };
     Some(statuses.datasets.into_iter().filter_map(row).take(MOST).collect())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Write,
+    /// Whether what was written is still there.
+    Look,
+    Wait,
+}
+
+/// What is written is looked at now and then; `since` it was written, and `looked` at.
+fn next(old: Option<&[Collected]>, new: &[Collected], since: Option<Duration>, looked: Duration) -> Next {
+    match old {
+        _ if is_due(old, new, since) => Next::Write,
+        Some(rows) if !rows.is_empty() && looked >= FAR_APART => Next::Look,
+        _ => Next::Wait,
+    }
 }
 
 /// Any change after a while; a large one soon; at once that something is collected, and that the first sample has arrived.
@@ -123,6 +140,15 @@ mod tests {
         let older = STATUS.replace(r#""labelled":4,"#, "");
         assert_eq!(rows(&older), Some(vec![Collected { labelled: 0, ..row }]));
         assert_eq!(rows("nonsense"), None);
+    }
+
+    #[test]
+    fn what_was_told_is_looked_at_now_and_then() {
+        let (rows, hour) = (rows(STATUS).unwrap(), Duration::from_secs(3600));
+        let after = |old: Option<&[Collected]>, looked| next(old, &rows, Some(hour), Duration::from_secs(looked));
+        assert_eq!([after(Some(&rows), 299), after(Some(&rows), 300)], [Next::Wait, Next::Look]);
+        assert_eq!(after(None, 300), Next::Write);
+        assert_eq!(next(Some(&[]), &[], Some(hour), hour), Next::Wait, "nothing was told");
     }
 
     #[test]

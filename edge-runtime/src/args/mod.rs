@@ -219,8 +219,16 @@ pub struct Route {
     pub grpc: SocketAddr,
     #[arg(long, default_value = "0.0.0.0:8002")]
     pub metrics: SocketAddr,
+    /// Of a request.
     #[arg(long, default_value = "67108864")]
     pub max_message_bytes: usize,
+    /// Of all requests under way; one that finds no room is refused. Default: half of the memory that this process may have, at most
+    /// 1 GiB.
+    #[arg(long, value_name = "BYTES")]
+    pub room_bytes: Option<usize>,
+    /// How long a client may take for the body of a request.
+    #[arg(long, default_value = "60s", value_parser = seconds)]
+    pub body_timeout: Duration,
     /// After so long another backend is asked, where there is one.
     #[arg(long, default_value = "1s", value_parser = seconds)]
     pub attempt_timeout: Duration,

@@ -4,10 +4,16 @@ use super::{DecodeError, ENCODED, Input, Strings, elements};
 use crate::request::Given;
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
-use sconce_model::preprocess::Preprocess;
+use sconce_model::preprocess::{Image, Preprocess};
 
-/// Of one image, unless a server says otherwise: decoded in colour, that is 48 MiB.
+/// Of one image: to decode it takes 256 MiB at most.
 pub const MAX_PIXELS: u64 = 16 << 20;
+
+/// Pixels of all images that are decoded at once, in a process that may have so much memory: they take half of it. A model has the
+/// other half, as the operator reckons.
+pub fn pixels_at_once(memory_limit: Option<u64>) -> u64 {
+    memory_limit.map_or(u64::MAX, |limit| limit / 2 / Image::BYTES_PER_PIXEL)
+}
 
 /// How encoded images become the input of a model: as its `preprocess.json` says, by the code that prepared them for training.
 #[derive(Debug)]
@@ -24,6 +30,17 @@ impl Images {
         let takes =
             preprocess.check().is_ok() && matches!(input, [channels, _, _] if *channels == preprocess.channels());
         takes.then(|| Self { preprocess: preprocess.clone(), input: input.into(), max_pixels })
+    }
+
+    /// Of the largest, by their heads: they are decoded one after the other.
+    ///
+    /// # Errors
+    /// [`DecodeError`] names the image that is none, or too large.
+    pub fn pixels(&self, images: &[Bytes]) -> Result<u64, DecodeError> {
+        let mut each = images.iter().enumerate().map(|(index, image)| {
+            Image::pixels(image, self.max_pixels).map_err(|fault| DecodeError::Image { name: ENCODED, index, fault })
+        });
+        each.try_fold(0, |most, pixels| Ok(most.max(pixels?)))
     }
 
     /// As many rows as images. It may take milliseconds for each.
@@ -70,6 +87,20 @@ mod tests {
 
     fn given(shape: &[i64], contents: Contents) -> Given {
         Given { name: ENCODED.into(), datatype: "BYTES".into(), shape: shape.into(), contents }
+    }
+
+    /// Nobody asked what a process may take: a PNG of 130 KB ended one of 96 MiB.
+    #[test]
+    fn images_have_half_of_the_memory_and_all_of_them_together() {
+        let check = |mebibytes: Option<u64>, together: u64, one: u64| {
+            let pixels = pixels_at_once(mebibytes.map(|size| size << 20));
+            assert_eq!((pixels, pixels.min(MAX_PIXELS)), (together, one), "{mebibytes:?} MiB");
+        };
+        check(Some(0), 0, 0);
+        check(Some(96), 3 << 20, 3 << 20);
+        check(Some(512), 16 << 20, 16 << 20);
+        check(Some(2048), 64 << 20, 16 << 20);
+        check(None, u64::MAX, 16 << 20);
     }
 
     #[test]

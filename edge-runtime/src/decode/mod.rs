@@ -9,7 +9,7 @@ mod tests;
 
 pub use elements::{Strings, elements};
 pub use grpc::{grpc, log};
-pub use images::{Images, MAX_PIXELS};
+pub use images::{Images, MAX_PIXELS, pixels_at_once};
 pub use rest::{image, rest, split, whole};
 
 use crate::request::{Contents, Given, Parameter, Wanted};
@@ -37,6 +37,8 @@ pub struct Signature {
     pub input: TensorSpec,
     /// Steps of a sequence; none if the shape says how many.
     pub lengths: Option<RangeInclusive<usize>>,
+    /// The input names words, from 0 on, and so many are known; `None`: it is of numbers.
+    pub words: Option<usize>,
     /// One row for each row of the input.
     pub output: TensorSpec,
     /// How encoded images become the input; `None`: they are not taken.
@@ -137,6 +139,8 @@ pub enum DecodeError {
     Whole,
     #[error("input \"{name}\" has {value} at {index}; numbers must be finite")]
     NotFinite { name: String, index: usize, value: f32 },
+    #[error("input \"{name}\" has {value} at {index}; the model knows words by whole numbers from 0 to {most}")]
+    Word { name: String, index: usize, value: f32, most: usize },
     #[error("input \"{name}\" makes no tensor: {why}")]
     Tensor { name: String, why: String },
     #[error("input \"{name}\" has {got} elements; shape {shape:?} needs {need}")]
@@ -222,6 +226,13 @@ pub fn check(inputs: Vec<Given>, outputs: &[Wanted], signature: &Signature) -> R
     }
     if let Some(index) = values.iter().position(|value| !value.is_finite()) {
         return Err(DecodeError::NotFinite { name: name(), index, value: values[index] });
+    }
+    if let Some(words) = signature.words {
+        let is_word = |value: &f32| value.fract() == 0.0 && *value >= 0.0 && (*value as usize) < words;
+        if let Some(index) = values.iter().position(|value| !is_word(value)) {
+            let most = words.saturating_sub(1);
+            return Err(DecodeError::Word { name: name(), index, value: values[index], most });
+        }
     }
     let xs = Tensor::from_vec(values, shape, &Device::Cpu)
         .map_err(|error| DecodeError::Tensor { name: name(), why: error.to_string() })?;

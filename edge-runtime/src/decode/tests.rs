@@ -17,6 +17,7 @@ fn signature() -> Signature {
     Signature {
         input: tensor("x", &[-1, 2]),
         lengths: None,
+        words: None,
         output: tensor("y", &[-1, 3]),
         images: None,
         labels: Vec::new(),
@@ -43,6 +44,25 @@ fn sound(read: Result<Input, DecodeError>) -> Result<(), TestCaseError> {
         Err(error) => prop_assert!(!error.to_string().is_empty()),
     }
     Ok(())
+}
+
+/// One that is not known failed everybody in its batch, -1 was word 0, and 1.5 was word 1.
+#[test]
+fn what_is_no_word_is_refused() {
+    let signature = Signature { words: Some(3), ..signature() };
+    let told = |second: f32| {
+        let mut message = messages()[0].clone();
+        message.inputs[0].shape = vec![1, 2];
+        message.inputs[0].contents =
+            Some(InferTensorContents { fp32_contents: vec![0.0, second], ..Default::default() });
+        let request = grpc(message).unwrap();
+        check(request.inputs, &request.outputs, &signature).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(told(2.0), Ok(()));
+    for no_word in [3.0, -1.0, 1.5, 1e30] {
+        let expected = format!("input \"x\" has {no_word} at 1; the model knows words by whole numbers from 0 to 2");
+        assert_eq!(told(no_word), Err(expected));
+    }
 }
 
 const JSON: &str = r#"{"id":"1","parameters":{"timeout":5,"priority":1},"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[[1,-2.5]]}],"outputs":[{"name":"y","parameters":{"classification":1}}]}"#;

@@ -65,6 +65,11 @@ fn infer(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>)
     let began = Instant::now();
     let waited: Vec<Duration> = batch.iter().map(|job| began - job.arrived).collect();
     waited.iter().for_each(|waited| queue.metrics.stage(Stage::Queue, *waited));
+    run(queue, runner, scratch, batch, &waited);
+}
+
+fn run(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>, waited: &[Duration]) {
+    let began = Instant::now();
     let rows: usize = batch.iter().map(|job| job.rows).sum();
     queue.metrics.batch(rows);
     let answer = || -> candle_core::Result<Vec<Output>> {
@@ -76,9 +81,15 @@ fn infer(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>)
     queue.metrics.stage(Stage::Infer, began.elapsed());
     match answers {
         Ok(Ok(outputs)) => {
-            queue.metrics.statistics.executed(rows, &waited, began.elapsed());
+            queue.metrics.statistics.executed(rows, waited, began.elapsed());
             for (job, output) in batch.into_iter().zip(outputs) {
                 drop(job.reply.send(Ok(output)));
+            }
+        }
+        // Whose fault it is shows when each is asked alone.
+        Ok(Err(_)) | Err(_) if batch.len() > 1 => {
+            for (job, waited) in batch.into_iter().zip(waited) {
+                run(queue, runner, scratch, vec![job], &[*waited]);
             }
         }
         failed => {

@@ -32,6 +32,7 @@ use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 /// The first word is the reason, as conditions name it.
@@ -274,14 +275,8 @@ async fn download(
 ) -> Result<(), FetchError> {
     let partial = partial_of(target);
     let failed = |source| FetchError::Write { path: partial.clone(), source };
-    let mut file = tokio::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&partial)
-        .await
-        .map_err(failed)?;
+    let mut file =
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&partial).await.map_err(failed)?;
     let mut hasher = Sha256::new();
     let mut have = file.metadata().await.map_err(failed)?.len();
     if have >= layer.size {
@@ -334,7 +329,7 @@ async fn download(
         }
     }
     // Also what a connection that was cut has brought: the next attempt goes on from there.
-    file.sync_all().await.map_err(failed)?;
+    synced(&mut file).await.map_err(failed)?;
     if let (Some(why), true) = (cut, have < layer.size) {
         return Err(FetchError::Registry {
             what: path.into(),
@@ -348,6 +343,12 @@ async fn download(
     }
     drop(file);
     appear(&partial, target)
+}
+
+/// All that was written is on the disk. Of the last write `sync_all` alone waits for the end, and never tells that it failed.
+async fn synced(file: &mut File) -> std::io::Result<()> {
+    file.flush().await?;
+    file.sync_all().await
 }
 
 /// Gives a file that has been synced its name, for good: also if the power fails now.
@@ -406,5 +407,19 @@ fn told(error: OciDistributionError, what: &str, from: &Origin) -> FetchError {
             }
             FetchError::Registry { what: what.into(), why }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    /// The last piece of a file did not fit on the disk, and the file got its name without it.
+    #[tokio::test]
+    async fn a_disk_that_was_full_for_the_last_piece_is_told() {
+        let mut file = OpenOptions::new().write(true).open("/dev/full").await.unwrap();
+        file.write_all(b"the last piece").await.unwrap();
+        assert_eq!(synced(&mut file).await.unwrap_err().kind(), ErrorKind::StorageFull);
     }
 }

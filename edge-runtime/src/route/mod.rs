@@ -2,11 +2,13 @@
 //! to the other tier when one fails.
 
 mod backend;
+mod body;
 mod peek;
 mod routes;
 mod service;
 mod watch;
 
+pub use body::room_bytes;
 pub use routes::{Address, Route, Routes, RoutesError, parse};
 pub use service::{Router, RouterMetrics};
 pub use watch::{Table, watch};
@@ -27,7 +29,12 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Of a request.
     pub max_message_bytes: usize,
+    /// Of all requests under way.
+    pub room_bytes: usize,
+    /// How long a client may take for the body of a request.
+    pub body_timeout: Duration,
     /// After so long the next backend is asked, where there is one.
     pub attempt_timeout: Duration,
 }
@@ -56,13 +63,7 @@ pub async fn run(
     let (table, _watcher) = watch(files.routes)?;
     let mut registry = Registry::default();
     let (tap, _watching) = Tap::start(files.taps, files.collector, &mut registry)?;
-    let router = Router::new(
-        table,
-        Arc::new(RouterMetrics::new(&mut registry)),
-        limits.max_message_bytes,
-        limits.attempt_timeout,
-        tap,
-    );
+    let router = Router::new(table, Arc::new(RouterMetrics::new(&mut registry)), limits, tap);
     let (health, health_service) = tonic_health::server::health_reporter();
     // Healthy before there are routes: the router is, and agents measure the link by asking it.
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;

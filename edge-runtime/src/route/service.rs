@@ -1,15 +1,17 @@
 //! One request through the router: name → backends → the first that answers.
 
+use super::Limits;
 use super::backend::{Answer, Backend, NoAnswer, code};
+use super::body::Bodies;
 use super::peek::{PeekError, model_name};
 use super::watch::Table;
 use crate::deadline::deadline;
-use crate::server::{BESIDE, DRIFTS};
+use crate::server::{BESIDE, DRIFTS, shortened};
 use crate::tap::{Answered, CONSENT, LONGEST_CONSENT, Tap};
 use crate::wire::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse};
 use bytes::Bytes;
 use http::HeaderValue;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -36,12 +38,14 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_millis(50);
 
 const INFER: &str = "ModelInfer";
+/// What requests for nobody are counted as.
+const UNKNOWN: &str = "unknown";
 
 #[derive(Clone)]
 pub struct Router {
     table: watch::Receiver<Arc<Table>>,
     metrics: Arc<RouterMetrics>,
-    max_message_bytes: usize,
+    bodies: Bodies,
     attempt_timeout: Duration,
     tap: Tap,
 }
@@ -134,19 +138,14 @@ impl tower::Service<http::Request<Body>> for Router {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let router = self.clone();
-        Box::pin(async move { Ok(router.answer(request).await.unwrap_or_else(|status| status.into_http())) })
+        let told = |status: Status| Status::new(status.code(), shortened(status.message().to_owned())).into_http();
+        Box::pin(async move { Ok(router.answer(request).await.unwrap_or_else(told)) })
     }
 }
 
 impl Router {
-    pub fn new(
-        table: watch::Receiver<Arc<Table>>,
-        metrics: Arc<RouterMetrics>,
-        max_message_bytes: usize,
-        attempt_timeout: Duration,
-        tap: Tap,
-    ) -> Self {
-        Self { table, metrics, max_message_bytes, attempt_timeout, tap }
+    pub fn new(table: watch::Receiver<Arc<Table>>, metrics: Arc<RouterMetrics>, limits: Limits, tap: Tap) -> Self {
+        Self { table, metrics, bodies: Bodies::new(limits), attempt_timeout: limits.attempt_timeout, tap }
     }
 
     async fn answer(mut self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
@@ -158,13 +157,11 @@ impl Router {
         }
         // What is asked about a model is no wait for it.
         let is_counted = method == INFER;
-        let limit = self.max_message_bytes;
-        let body = Limited::new(body, limit).collect().await;
-        let body = body
-            .map_err(|error| {
-                Status::resource_exhausted(format!("cannot read the request, of at most {limit} bytes: {error}"))
-            })?
-            .to_bytes();
+        let (body, _room) = self.bodies.read(body).await.inspect_err(|status| {
+            if is_counted {
+                self.metrics.answered(UNKNOWN, "none", (status.code(), false), arrived.elapsed());
+            }
+        })?;
         let name = model_name(&body)?.to_owned();
         let timeout = head.headers.get("grpc-timeout").and_then(|header| header.to_str().ok());
         let deadline = deadline(timeout, arrived);
@@ -190,7 +187,7 @@ impl Router {
             }
             Err(status) => {
                 // Names that nobody routes are the clients' invention: they make no series.
-                let name = if status.code() == Code::NotFound { "unknown" } else { &name };
+                let name = if self.table.borrow().known.contains(&name) { &name } else { UNKNOWN };
                 if is_counted {
                     self.metrics.answered(name, "none", (status.code(), false), arrived.elapsed());
                 }

@@ -53,7 +53,7 @@ where
 
 /// Lets a body pass by. Dropped, it would have the stream reset, and what comes after that counts as the client's fault, which
 /// in the end costs it the connection.
-async fn let_go(mut body: Body, limit: usize) {
+pub(crate) async fn let_go(mut body: Body, limit: usize) {
     let mut passed = 0;
     while passed <= limit
         && let Some(Ok(frame)) = body.frame().await

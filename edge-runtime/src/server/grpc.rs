@@ -56,12 +56,12 @@ pub(super) async fn serve(
         }
         told.stopped().await;
     };
-    // Answers are not compressed: many clients offer to read that without wanting it, and they are small.
+    // Answers are not compressed: many clients offer to read that without wanting it, and they are small. They are as large as the
+    // model makes them: once it has computed one there is nothing to save.
     let inference = GrpcInferenceServiceServer::new(Door(service.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
-        .max_decoding_message_size(limits.max_message_bytes)
-        .max_encoding_message_size(limits.max_message_bytes);
+        .max_decoding_message_size(limits.max_message_bytes);
     // As many as can wait and run, and as many that are told that they cannot: what a client asks beyond that waits with the
     // client, and takes no memory here. Streams that last, and other models, have their room in the least.
     let Settings { policy, queue_size, .. } = service.catalogue.settings();

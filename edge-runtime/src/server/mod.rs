@@ -8,8 +8,10 @@ mod preparing;
 mod refusal;
 mod rest;
 
+pub(crate) use admission::let_go;
 pub use grpc::{BESIDE, DRIFTS};
 pub use refusal::Refusal;
+pub(crate) use refusal::shortened;
 
 use crate::batch::level;
 use crate::builtin::Builtin;
@@ -54,7 +56,7 @@ pub struct Listeners {
 /// What clients may take of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of a request, uncompressed, and of a gRPC answer.
+    /// Of a request, uncompressed.
     pub max_message_bytes: usize,
     /// How long a client of REST may take for the head of a request, and any client for TLS' handshake; idle connections of
     /// REST are closed after it, too.

@@ -107,7 +107,7 @@ impl From<Refusal> for Status {
 
 /// What clients sent stands in what they are told, and over gRPC that is a header: a long one would end the connection, which
 /// they share with others.
-pub(super) fn shortened(mut told: String) -> String {
+pub(crate) fn shortened(mut told: String) -> String {
     const MOST: usize = 1024;
     if told.len() > MOST {
         told.truncate(told.floor_char_boundary(MOST));

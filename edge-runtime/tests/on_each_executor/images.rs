@@ -80,6 +80,34 @@ async fn every_form_of_an_image_gets_the_answer_of_its_tensor() {
     assert_eq!(raw_fp32(&first.collect::<Vec<_>>()), expected[..12]);
 }
 
+/// The beginning of a PNG, as long as what tells its size.
+fn head(width: u32, height: u32, [depth, colour]: [u8; 2]) -> Vec<u8> {
+    let [width, height] = [width, height].map(u32::to_be_bytes);
+    let header = [&width[..], &height, &[depth, colour, 0, 0, 0]].concat();
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let mut crc = flate2::Crc::new();
+        crc.update(&[&kind[..], data].concat());
+        [&(data.len() as u32).to_be_bytes()[..], kind, data, &crc.sum().to_be_bytes()].concat()
+    };
+    [&b"\x89PNG\r\n\x1a\n"[..], &chunk(b"IHDR", &header), &chunk(b"IDAT", &[0; 8])].concat()
+}
+
+/// They ended a server of 96 MiB: 128 KB of PNG are 128 MiB of pixels, and a row was made larger by 60 GB on its way to be smaller.
+#[tokio::test]
+async fn what_would_take_the_servers_memory_is_refused_by_its_head() {
+    let server = Server::start(EXECUTOR, 4, 16).await;
+    let mut client = server.client().await;
+    for (image, expected) in [
+        (head(4096, 4096, [16, 6]), "it has 4096\u{d7}4096 pixels, at most "),
+        (head(4097, 4096, [8, 0]), "it has 4096\u{d7}4097 pixels, at most "),
+        (head(1 << 24, 1, [8, 0]), "it has 1\u{d7}16777216 pixels, sides of at most 65535 are taken"),
+    ] {
+        let status = client.model_infer(of_images(&[1, 1], &[image])).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().contains(expected), "{}", status.message());
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_image_of_the_model_is_told() {
     let server = Server::start(EXECUTOR, 4, 16).await;

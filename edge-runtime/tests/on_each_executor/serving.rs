@@ -1,7 +1,9 @@
 //! One server: what it answers, and what it says to those who ask wrongly.
 
 use super::EXECUTOR;
-use crate::common::{MODEL, PIXELS, Server, request};
+use crate::common::{LIMITS, LOOPBACK, MODEL, PIXELS, Server, policy, request, settings, start};
+use sconce_edge_runtime::catalogue::{Control, Settings, Source, Sources};
+use sconce_edge_runtime::server::Limits;
 use sconce_edge_runtime::wire::infer_parameter::ParameterChoice;
 use sconce_edge_runtime::wire::model_infer_request::InferRequestedOutputTensor;
 use sconce_edge_runtime::wire::{
@@ -9,6 +11,7 @@ use sconce_edge_runtime::wire::{
     ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest, StatisticDuration,
     raw_fp32,
 };
+use tokio::net::TcpListener;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -158,6 +161,27 @@ async fn malformed_requests_are_told_what_was_expected() {
     let mut asked = request(1);
     asked.outputs.push(InferRequestedOutputTensor { name: "scores".into(), ..Default::default() });
     assert!(client.model_infer(asked).await.unwrap_err().message().contains("the model gives \"output\""));
+}
+
+/// What it had computed it refused to send, since no request of the model could be as large.
+#[tokio::test]
+async fn an_answer_may_be_larger_than_any_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let typed = serde_json::json!({"input": {"shape": [1]}, "layers": [
+        {"dense": {"units": 2, "activation": "relu"}}, {"dense": {"units": 100, "activation": "softmax"}}]});
+    sconce_model::artifact::testing::write_drawn(folder.path(), typed, 7).unwrap();
+    let source = Source { version: None, folder: folder.path().into(), digest: None };
+    let sources = Sources::new([(MODEL.into(), source)], None).unwrap();
+    let settings = Settings { policy: policy(256), ..settings(EXECUTOR) };
+    let catalogue = start(sources, Control::None, settings).await;
+    let max_message_bytes = catalogue.only().unwrap().largest_request();
+    let limits = Limits { max_message_bytes, ..LIMITS };
+    let server = Server::of(catalogue, TcpListener::bind(LOOPBACK).await.unwrap(), None, limits).await;
+    let mut asked = request(1);
+    (asked.inputs[0].shape, asked.raw_input_contents) = (vec![256, 1], vec![raw_fp32(&[0.5; 256])]);
+    let answer = server.client().await.model_infer(asked).await.unwrap().into_inner();
+    assert_eq!(answer.raw_output_contents[0].len(), 256 * 100 * 4);
+    assert!(256 * 100 * 4 > max_message_bytes);
 }
 
 /// Each in its place: a stream goes on after one that was refused.

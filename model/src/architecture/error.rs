@@ -55,4 +55,6 @@ pub enum ArchitectureError {
     Reshape { index: usize, name: String, from: Dims, to: Dims },
     #[error("output: {units} units, {labels} labels")]
     Labels { units: usize, labels: usize },
+    #[error("output.{field}: {got}; need {need}")]
+    Output { field: String, got: String, need: String },
 }

@@ -5,6 +5,7 @@ mod error;
 mod expand;
 mod infer;
 mod layer;
+mod output;
 mod time;
 mod wire;
 
@@ -14,6 +15,7 @@ pub use attributes::{
 };
 pub use error::{ArchitectureError, Dims};
 pub use layer::{Kind, Layer};
+pub use output::{Output, OutputLoss, Task};
 
 use crate::graph::Graph;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,8 @@ use serde::{Deserialize, Serialize};
 pub struct Architecture {
     pub input: Input,
     pub layers: Vec<Layer>,
+    #[serde(default, skip_serializing_if = "is_unsaid")]
+    pub output: Output,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +53,10 @@ fn is_max_length(steps: &usize) -> bool {
     *steps == max_length()
 }
 
+fn is_unsaid(output: &Output) -> bool {
+    *output == Output::default()
+}
+
 fn is_f32(dtype: &InputType) -> bool {
     *dtype == InputType::F32
 }
@@ -67,13 +75,13 @@ impl Architecture {
     /// Expands and wires the layers and infers every shape.
     ///
     /// # Errors
-    /// Names the first layer that does not fit what comes before it.
+    /// Names the first layer that does not fit what comes before it, or what is said of the output and does not fit that.
     pub fn graph(&self) -> Result<Graph, ArchitectureError> {
         wire::graph(self).map(|(graph, _)| graph)
     }
 
     /// The network with other layers in the place of those from node `head` on, and the node that they begin with. A layer that
-    /// becomes several nodes is replaced as a whole.
+    /// becomes several nodes is replaced as a whole. What was said of the output was said of the layers that go.
     ///
     /// # Errors
     /// Names the first layer that does not fit; there is none if the network has no such node.
@@ -82,7 +90,7 @@ impl Architecture {
         let Some(backbone) = graph.before(head) else { return Ok(None) };
         let kept = origins[backbone.len()];
         let layers = self.layers[..kept].iter().chain(layers).cloned().collect();
-        let changed = Self { layers, ..self.clone() };
+        let changed = Self { layers, output: Output::default(), input: self.input.clone() };
         let (graph, origins) = wire::graph(&changed)?;
         let first = origins.iter().position(|origin| *origin >= kept);
         Ok(first.map(|first| (changed, graph.nodes[first].name.clone())))

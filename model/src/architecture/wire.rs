@@ -2,7 +2,7 @@
 
 use super::infer::{MAX_ACTIVATION, Place};
 use super::time::{self, Time};
-use super::{ANY_TIME, Architecture, ArchitectureError as Error, BatchNorm, Input, InputType, Kind};
+use super::{ANY_TIME, Architecture, ArchitectureError as Error, BatchNorm, Input, InputType, Kind, Output, output};
 use crate::graph::{Graph, Node, Source};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ pub(super) fn graph(architecture: &Architecture) -> Result<(Graph, Vec<usize>), 
         got if got > MAX_LAYERS => return Err(Error::TooManyLayers { got, limit: MAX_LAYERS }),
         _ => {}
     }
-    let mut wiring = Wiring::new(input, any_time);
+    let mut wiring = Wiring::new(input, any_time, architecture.output.clone());
     let mut numbers = BTreeMap::<&str, usize>::new();
     for (index, layer) in architecture.layers.iter().enumerate() {
         let number = numbers.entry(layer.kind.stem()).or_default();
@@ -49,7 +49,9 @@ pub(super) fn graph(architecture: &Architecture) -> Result<(Graph, Vec<usize>), 
         }
         wiring.before = output;
     }
-    wiring.finish()
+    let (graph, origins) = wiring.finish()?;
+    output::check(architecture, &graph)?;
+    Ok((graph, origins))
 }
 
 /// The shape of the longest input, and whether others are shorter.
@@ -86,9 +88,9 @@ pub(super) struct Wiring {
 }
 
 impl Wiring {
-    fn new(input: Vec<usize>, any_time: bool) -> Self {
+    fn new(input: Vec<usize>, any_time: bool, output: Output) -> Self {
         Self {
-            graph: Graph { input, any_time, nodes: Vec::new() },
+            graph: Graph { input, any_time, nodes: Vec::new(), output },
             times: Vec::new(),
             origins: Vec::new(),
             names: BTreeSet::new(),

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase")]
 pub struct Config {
     pub schema: u32,
+    /// The word of a [`crate::architecture::Task`].
     pub task: String,
-    /// One per class, in the order of the output.
+    /// One per class, or per value that has a name, in the order of the output.
     pub labels: Vec<String>,
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
@@ -54,6 +55,9 @@ pub struct VariantEntry {
     pub bytes: u64,
     /// That serving takes for weights and activations.
     pub memory_bytes: u64,
+    /// Of which each row of a batch takes so much; it is reckoned with 16 of them. Artifacts of before do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch_bytes: Option<u64>,
     /// Floating-point operations for one input.
     pub flops: u64,
     /// Of products that are computed with bytes.

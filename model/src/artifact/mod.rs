@@ -16,7 +16,7 @@ pub use error::ArtifactError;
 pub use files::{File, files, media_type};
 pub use formats::{Config, DataSet, Evaluation, Paired, Result as Measured, TensorSpec, VariantEntry};
 
-use crate::architecture::{ANY_TIME, Architecture};
+use crate::architecture::{ANY_TIME, Architecture, Output};
 use crate::drift::Reference;
 use crate::graph::Graph;
 use crate::network::Network;
@@ -47,7 +47,7 @@ pub struct Artifact {
 
 /// What a version is made of, before it is a folder.
 pub struct Description<'a> {
-    pub task: &'a str,
+    /// Names of what the network says; [`Graph::labels`] unless somebody knows better.
     pub labels: Vec<String>,
     pub architecture: &'a Architecture,
     /// The node that the head begins with; [`Graph::head`] if it is not said.
@@ -77,6 +77,13 @@ impl Artifact {
             let error =
                 crate::architecture::ArchitectureError::Labels { units: graph.units(), labels: config.labels.len() };
             return Err(ArtifactError::UnknownArchitecture { why: error.to_string() });
+        }
+        let Output { labels, .. } = &graph.output;
+        let is_as_typed = config.task == graph.task().word() && (labels.is_empty() || *labels == config.labels);
+        // Artifacts of before architectures said it have what they were given.
+        if graph.output != Output::default() && !is_as_typed {
+            let why = "task and labels are not those of the architecture's output".into();
+            return Err(ArtifactError::Broken { file: CONFIG.into(), why });
         }
         for (what, got, needed) in
             [("inputs", &config.inputs, input_spec(&graph)), ("outputs", &config.outputs, output_spec(&graph))]
@@ -184,7 +191,7 @@ impl Artifact {
         let architecture: Architecture =
             serde_json::from_value(typed.clone()).map_err(|error| unknown(error.to_string()))?;
         let graph = architecture.graph().map_err(|error| unknown(error.to_string()))?;
-        let says = |graph: &Graph| (graph.input.clone(), graph.any_time, output_spec(graph), graph.classifies());
+        let says = |graph: &Graph| (graph.input.clone(), graph.any_time, output_spec(graph), graph.task());
         if says(&graph) != says(&self.graph) {
             let why = format!("\"{}\" reads or says something else than the version", entry.name);
             return Err(ArtifactError::Broken { file: VARIANTS.into(), why });
@@ -237,7 +244,7 @@ pub fn write(folder: &Path, description: &Description<'_>) -> Result<(), Artifac
     let graph = description.variants.first().map(|variant| variant.network.graph()).ok_or(ArtifactError::NoVariant)?;
     let config = Config {
         schema: SCHEMA,
-        task: description.task.into(),
+        task: graph.task().word().into(),
         labels: description.labels.clone(),
         inputs: vec![input_spec(graph)],
         outputs: vec![output_spec(graph)],
@@ -289,6 +296,7 @@ fn entry(variant: &Variant, parts: &[weights::Part]) -> Result<VariantEntry, Art
         bytes,
         // With what a full batch of 16 needs meanwhile.
         memory_bytes: bytes + (plan.weight_bytes_beyond_files() + 16 * plan.scratch_bytes()) as u64,
+        scratch_bytes: Some(plan.scratch_bytes() as u64),
         flops: variant.network.graph().flops(),
         quantisation,
         reference: None,

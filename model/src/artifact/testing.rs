@@ -62,7 +62,7 @@ pub fn write_update(folder: &Path, of: &Path, seed: u64) -> Result<(), ArtifactE
 }
 
 fn write_network(folder: &Path, architecture: &Architecture, network: Network) -> Result<(), ArtifactError> {
-    let classes = network.graph().units();
+    let (classes, typed) = (network.graph().units(), network.graph().output.labels.clone());
     let inputs = quantisable(network.graph()).map(|node| (node.name.clone(), Scaling { scale: 0.02, zero_point: 100 }));
     let inputs = inputs.collect();
     let (f16, int8) = (Variant::f16(&network)?, Variant::int8(&network, &inputs)?);
@@ -83,11 +83,11 @@ fn write_network(folder: &Path, architecture: &Architecture, network: Network) -
         variants: variants.iter().map(|variant| (variant.name.clone(), measured(variant))).collect(),
     };
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 / 255.0 }] };
-    let labels = ('a'..='z').map(String::from).cycle().take(classes).collect();
+    let letters = ('a'..='z').map(String::from).cycle();
+    let labels = if typed.is_empty() { letters.take(classes).collect() } else { typed };
     write(
         folder,
         &Description {
-            task: "classification",
             labels,
             architecture,
             head: None,

@@ -43,6 +43,22 @@ fn training_and_reference_say_the_same() {
     }
 }
 
+/// Artifacts of before do not say it.
+#[test]
+fn a_variant_says_what_each_row_of_a_batch_takes() {
+    let folder = tiny();
+    let artifact = Artifact::open(folder.path()).unwrap();
+    for entry in artifact.variants() {
+        let scratch = artifact.variant(&entry.name).unwrap().plan().unwrap().scratch_bytes() as u64;
+        assert!(scratch > 0 && entry.memory_bytes > 16 * scratch, "{entry:?}");
+        assert_eq!(entry.scratch_bytes, Some(scratch));
+    }
+    let mut variants: serde_json::Value = read_json(folder.path(), VARIANTS).unwrap();
+    variants["variants"][0].as_object_mut().unwrap().remove("scratchBytes").unwrap();
+    write_json(folder.path(), VARIANTS, &variants).unwrap();
+    assert_eq!(Artifact::open(folder.path()).unwrap().variants()[0].scratch_bytes, None);
+}
+
 /// An artifact of before there were parts.
 #[test]
 fn weights_in_one_file_are_read_alike() {
@@ -130,6 +146,55 @@ fn weights_of_every_kind_come_back_as_they_were_rounded() {
     );
 }
 
+#[test]
+fn what_is_typed_of_the_output_is_what_the_version_says() {
+    let write = |activation: &str, output: serde_json::Value| {
+        let folder = TempDir::new().unwrap();
+        let layers = serde_json::json!([{"flatten": {}}, {"dense": {"units": 5}}, {"dense": {"units": 3, "activation": activation}}]);
+        let typed = serde_json::json!({"input": {"shape": [1, 4, 4]}, "layers": layers, "output": output});
+        testing::write_drawn(folder.path(), typed, 7).unwrap();
+        folder
+    };
+    let check = |activation: &str, output: serde_json::Value, task: &str, labels: [&str; 3]| {
+        let folder = write(activation, output);
+        let artifact = Artifact::open(folder.path()).unwrap();
+        let Config { task: got, labels: names, .. } = artifact.config();
+        assert_eq!((got.as_str(), &names[..]), (task, &labels.map(String::from)[..]));
+        let xs = Tensor::zeros((2, 1, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(artifact.variant(F32).unwrap().network.infer(&xs).unwrap().dims(), [2, 3]);
+    };
+    let named = serde_json::json!({"labels": ["cat", "dog", "neither"]});
+    check("softmax", named.clone(), "classification", ["cat", "dog", "neither"]);
+    check("sigmoid", serde_json::json!({}), "multilabel", ["a", "b", "c"]);
+    check("none", serde_json::json!({"task": "count"}), "count", ["a", "b", "c"]);
+    for (from, to) in [("\"task\": \"classification\"", "\"task\": \"anomaly\""), ("\"cat\"", "\"dog\"")] {
+        let folder = write("softmax", named.clone());
+        let file = folder.path().join(CONFIG);
+        let text = std::fs::read_to_string(&file).unwrap();
+        // The last one: labels stand after the architecture, and the task does.
+        let at = text.rfind(from).unwrap();
+        std::fs::write(&file, [&text[..at], to, &text[at + from.len()..]].concat()).unwrap();
+        assert_eq!(
+            Artifact::open(folder.path()).map(drop).unwrap_err().to_string(),
+            "config.json is broken: task and labels are not those of the architecture's output; fetch the artifact again"
+        );
+    }
+}
+
+/// A version of before its architecture could say what it is for: a network without softmax, called a classification.
+#[test]
+fn what_was_called_a_classification_is_served_as_before() {
+    let folder = TempDir::new().unwrap();
+    let layers = serde_json::json!([{"flatten": {}}, {"dense": {"units": 5}}, {"dense": {"units": 3}}]);
+    testing::write_drawn(folder.path(), serde_json::json!({"input": {"shape": [1, 4, 4]}, "layers": layers}), 7)
+        .unwrap();
+    let file = folder.path().join(CONFIG);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"task\": \"regression\"") && !text.contains("\"output\": {"), "{text}");
+    std::fs::write(&file, text.replace("regression", "classification")).unwrap();
+    assert_eq!(Artifact::open(folder.path()).unwrap().config().task, "classification");
+}
+
 /// Each fault is named with its file and what to do.
 #[test]
 fn broken_artifacts_say_what_is_broken() {
@@ -159,7 +224,12 @@ fn broken_artifacts_say_what_is_broken() {
         &edit(CONFIG, "\"maxPool2d\"", "\"attention\""),
         "unknown architecture: unknown kind \"attention\"; known are conv2d",
     );
-    check(&edit(CONFIG, "\"c\"", "\"c\", \"d\""), "output: 3 units, 4 labels");
+    let folder = tiny();
+    edit(CONFIG, "\"c\"", "\"c\", \"d\"")(folder.path());
+    assert_eq!(
+        Artifact::open(folder.path()).map(drop).unwrap_err().to_string(),
+        "unknown architecture: output: 3 units, 4 labels; use a newer build, or train again with layers that this one knows"
+    );
     check(
         &edit(CONFIG, "\"filters\": 4", "\"filters\": 5"),
         "tensor \"conv2d_1.weight\" is F32 [4, 1, 3, 3], the architecture needs F32 [5, 1, 3, 3]",

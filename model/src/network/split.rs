@@ -1,6 +1,7 @@
 //! A network in two: what makes features of an input, and what judges them.
 
 use super::Network;
+use crate::architecture::Output;
 use crate::graph::{Graph, Node, Source};
 use std::sync::Arc;
 
@@ -22,9 +23,11 @@ impl Network {
         let after: Option<Vec<Node>> = self.graph.nodes[before.len()..].iter().map(node).collect();
         let any_time = self.graph.any_time;
         let after_backbone = self.graph.steps(self.graph.input[0]).and_then(|steps| steps[last]);
-        let backbone = Graph { input: self.graph.input.clone(), any_time, nodes: before.to_vec() };
+        let (input, nodes) = (self.graph.input.clone(), before.to_vec());
+        let backbone = Graph { input, any_time, nodes, output: Output::default() };
         let any_time = any_time && after_backbone.is_some();
-        let head = Graph { input: before[last].shape.clone(), any_time, nodes: after? };
+        let output = self.graph.output.clone();
+        let head = Graph { input: before[last].shape.clone(), any_time, nodes: after?, output };
         Some((self.part(backbone), self.part(head)))
     }
 

@@ -1,6 +1,7 @@
 //! A layer without a kernel, computed as the reference does it: by candle, with memory taken for each call.
 
 use super::time::Steps;
+use crate::architecture::Output;
 use crate::graph::{Graph, Source};
 use crate::network::Network;
 use crate::ops::lend;
@@ -27,7 +28,7 @@ impl Fallback {
             .iter()
             .map(|parameter| (parameter.name.clone(), network.variables()[&parameter.name].clone()));
         let weights = of_node.map(|(name, variable)| (name, variable.as_detached_tensor())).collect();
-        let alone = Graph { input: inputs[0].clone(), any_time: false, nodes: vec![node] };
+        let alone = Graph { input: inputs[0].clone(), any_time: false, nodes: vec![node], output: Output::default() };
         let network = Network::load(Arc::new(alone), &weights).map_err(candle_core::Error::wrap)?;
         Ok(Self { network, inputs })
     }

@@ -1,10 +1,12 @@
 //! Images as bytes: decoded, resized, cropped.
 
 use super::PreprocessError;
-use image::imageops::{FilterType, resize};
-use image::{DynamicImage, ImageBuffer, ImageDecoder as _, ImageFormat, ImageReader, Limits, Luma, Pixel, Rgb};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
+
+/// As JPEG has it; of rows that are longer a decoder keeps more than pixels.
+const LONGEST_SIDE: u32 = 65_535;
 
 /// `(height, width, channels)`, row by row; the channels are grey, or red, green and blue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +39,10 @@ pub enum Filter {
 }
 
 impl Image {
+    /// What decoding one takes at most for each of its pixels: three times red, green, blue and alpha, and as much once for what
+    /// comes with them, such as a profile of colours.
+    pub const BYTES_PER_PIXEL: u64 = 16;
+
     /// # Errors
     /// [`PreprocessError::Bytes`] if there is another number of pixels.
     pub fn grey(pixels: &[u8], height: usize, width: usize) -> Result<Self, PreprocessError> {
@@ -49,26 +55,9 @@ impl Image {
     /// PNG or JPEG, upright as its EXIF says, of 1 channel or 3. What shines through is black.
     ///
     /// # Errors
-    /// [`PreprocessError`] if the bytes are none of these, broken, or of more than `max_pixels`.
+    /// [`PreprocessError`] if the bytes are none of these, broken, or of more than `max_pixels`; one of 16 bits counts up to twice.
     pub fn decode(encoded: &[u8], channels: usize, max_pixels: u64) -> Result<Self, PreprocessError> {
-        let unread = |error: image::ImageError| PreprocessError::Encoded { why: error.to_string() };
-        let mut reader = ImageReader::new(Cursor::new(encoded));
-        match image::guess_format(encoded) {
-            Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => reader.set_format(format),
-            Ok(_) | Err(_) => return Err(PreprocessError::Encoded { why: starts_with(encoded) }),
-        }
-        if encoded.starts_with(&[0xff, 0xd8]) && !is_whole(encoded) {
-            return Err(PreprocessError::Encoded { why: "the JPEG is cut off".into() });
-        }
-        // Of the largest pixel that there is, and as much again to work with.
-        let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(max_pixels.saturating_mul(16));
-        reader.limits(limits);
-        let mut decoder = reader.into_decoder().map_err(unread)?;
-        let (width, height) = decoder.dimensions();
-        if u64::from(width) * u64::from(height) > max_pixels {
-            return Err(PreprocessError::Pixels { width, height, max: max_pixels });
-        }
+        let (mut decoder, _) = opened(encoded, max_pixels)?;
         let orientation = decoder.orientation().map_err(unread)?;
         let mut decoded = DynamicImage::from_decoder(decoder).map_err(unread)?;
         decoded.apply_orientation(orientation);
@@ -82,6 +71,14 @@ impl Image {
         Ok(Self { height, width, channels, pixels })
     }
 
+    /// How many pixels of `max_pixels` it counts as, read off its head: each takes [`Image::BYTES_PER_PIXEL`] to decode.
+    ///
+    /// # Errors
+    /// As [`Image::decode`], of what the head tells.
+    pub fn pixels(encoded: &[u8], max_pixels: u64) -> Result<u64, PreprocessError> {
+        Ok(opened(encoded, max_pixels)?.1)
+    }
+
     /// To a size that has pixels.
     pub(super) fn resize(&self, size: [usize; 2], fit: Fit, filter: Filter) -> Self {
         match fit {
@@ -93,15 +90,35 @@ impl Image {
         }
     }
 
+    /// To the bit as `image` does it, which first makes a whole image of the new height and the old width, of 16 bytes a pixel: here
+    /// that is a row.
     fn resized(&self, [height, width]: [usize; 2], filter: Filter) -> Self {
         let Filter::Bilinear = filter;
-        let (from, to) = ((self.width as u32, self.height as u32), (width as u32, height as u32));
-        let pixels = if self.channels == 1 {
-            scaled::<Luma<u8>>(&self.pixels, from, to)
-        } else {
-            scaled::<Rgb<u8>>(&self.pixels, from, to)
-        };
-        Self { height, width, channels: self.channels, pixels }
+        let channels = self.channels;
+        if [self.height, self.width] == [height, width] {
+            return self.clone();
+        }
+        if self.pixels.is_empty() {
+            return Self { height, width, channels, pixels: vec![0; height * width * channels] };
+        }
+        let across: Vec<(usize, Vec<f32>)> = (0..width).map(|at| weights(self.width, width, at)).collect();
+        let mut row = vec![0.0; self.width * channels];
+        let mut pixels = Vec::with_capacity(height * width * channels);
+        for at in 0..height {
+            row.fill(0.0);
+            let (first, down) = weights(self.height, height, at);
+            for (weight, from) in down.iter().zip(self.pixels.chunks_exact(row.len()).skip(first)) {
+                row.iter_mut().zip(from).for_each(|(sum, value)| *sum += f32::from(*value) * weight);
+            }
+            for (first, across) in &across {
+                for channel in 0..channels {
+                    let values = row[first * channels + channel..].iter().step_by(channels);
+                    let sum: f32 = values.zip(across).map(|(value, weight)| value * weight).sum();
+                    pixels.push(sum.round() as u8);
+                }
+            }
+        }
+        Self { height, width, channels, pixels }
     }
 
     fn padded(&self, [height, width]: [usize; 2]) -> Self {
@@ -124,6 +141,37 @@ impl Image {
     }
 }
 
+/// A decoder that has read the head, and how many pixels of `max_pixels` the image counts as.
+fn opened(encoded: &[u8], max_pixels: u64) -> Result<(impl ImageDecoder, u64), PreprocessError> {
+    let mut reader = ImageReader::new(Cursor::new(encoded));
+    match image::guess_format(encoded) {
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => reader.set_format(format),
+        Ok(_) | Err(_) => return Err(PreprocessError::Encoded { why: starts_with(encoded) }),
+    }
+    if encoded.starts_with(&[0xff, 0xd8]) && !is_whole(encoded) {
+        return Err(PreprocessError::Encoded { why: "the JPEG is cut off".into() });
+    }
+    // Of what comes with the pixels, and of a row.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(max_pixels.saturating_mul(4));
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(unread)?;
+    let (width, height) = decoder.dimensions();
+    if width.max(height) > LONGEST_SIDE {
+        return Err(PreprocessError::Side { width, height, max: LONGEST_SIDE });
+    }
+    let bytes = u64::from(decoder.color_type().bytes_per_pixel()).max(4);
+    let pixels = (u64::from(width) * u64::from(height) * bytes).div_ceil(4);
+    if pixels > max_pixels {
+        return Err(PreprocessError::Pixels { width, height, max: max_pixels.saturating_mul(4) / bytes });
+    }
+    Ok((decoder, pixels))
+}
+
+fn unread(error: image::ImageError) -> PreprocessError {
+    PreprocessError::Encoded { why: error.to_string() }
+}
+
 /// Whether a JPEG's last scan ends: inside one, no other marker looks like its end. The decoder would fill up with grey.
 fn is_whole(jpeg: &[u8]) -> bool {
     let last = |marker: [u8; 2]| jpeg.windows(2).rposition(|at| at == marker);
@@ -136,10 +184,18 @@ fn inside([height, width]: [usize; 2], [high, wide]: [usize; 2]) -> [usize; 2] {
     if height * wide > width * high { [scaled(high, width, wide), width] } else { [height, scaled(wide, height, high)] }
 }
 
-/// Sizes are `(width, height)`; no pixels from none.
-fn scaled<P: Pixel<Subpixel = u8> + 'static>(pixels: &[u8], from: (u32, u32), (width, height): (u32, u32)) -> Vec<u8> {
-    let image = ImageBuffer::<P, _>::from_raw(from.0, from.1, pixels);
-    image.map(|image| resize(&image, width, height, FilterType::Triangle).into_raw()).unwrap_or_default()
+/// What a pixel of a side of another length is made of: the first pixel, and how much of it and of those after it. A triangle lies
+/// over all that the new one covers.
+fn weights(from: usize, to: usize, at: usize) -> (usize, Vec<f32>) {
+    let ratio = from as f32 / to as f32;
+    let (reach, centre) = (ratio.max(1.0), (at as f32 + 0.5) * ratio);
+    let first = ((centre - reach).floor() as i64).clamp(0, from as i64 - 1);
+    let end = ((centre + reach).ceil() as i64).clamp(first + 1, from as i64);
+    let weight = |pixel: i64| (1.0 - ((pixel as f32 - (centre - 0.5)) / reach).abs()).max(0.0);
+    let mut weights: Vec<f32> = (first..end).map(weight).collect();
+    let sum: f32 = weights.iter().sum();
+    weights.iter_mut().for_each(|weight| *weight /= sum);
+    (first as usize, weights)
 }
 
 fn over_black([red, green, blue, alpha]: [u8; 4]) -> [u8; 3] {

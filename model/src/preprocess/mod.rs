@@ -59,6 +59,8 @@ pub enum PreprocessError {
     Encoded { why: String },
     #[error("it has {height}\u{d7}{width} pixels, at most {max} are taken; send a smaller one")]
     Pixels { width: u32, height: u32, max: u64 },
+    #[error("it has {height}\u{d7}{width} pixels, sides of at most {max} are taken; send a smaller one")]
+    Side { width: u32, height: u32, max: u32 },
     #[error("it has {got} channels, the steps are for {need}")]
     Channels { got: usize, need: usize },
     #[error("steps[{step}] centerCrop: {size:?} does not fit {got:?}; use a smaller size")]

@@ -1,6 +1,7 @@
 use super::*;
 use ::image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
-use ::image::{ExtendedColorType, ImageEncoder as _};
+use ::image::imageops::{FilterType, resize};
+use ::image::{ExtendedColorType, GrayImage, ImageEncoder as _, RgbImage};
 use proptest::prelude::*;
 
 const ENOUGH: u64 = 1 << 20;
@@ -76,6 +77,27 @@ fn each_fit_keeps_what_it_says() {
     assert_eq!(boxed.pixels, [[0; 4], [100; 4], [100; 4], [0; 4]].concat());
 }
 
+/// A PNG of zeros is small, whatever it becomes: 4096×4096 of 16 bits took 192 MiB where 48 were reckoned with.
+#[test]
+fn pixels_of_16_bits_count_as_more() {
+    let check = |bytes: usize, colour, counts: u64, most: u64| {
+        let encoded = png(&vec![0; 100 * bytes], 10, 10, colour);
+        assert_eq!(Image::pixels(&encoded, counts), Ok(counts));
+        assert_eq!(Image::decode(&encoded, 3, counts).unwrap().pixels, [0; 300]);
+        let refused = PreprocessError::Pixels { width: 10, height: 10, max: most };
+        assert_eq!(Image::decode(&encoded, 3, counts - 1), Err(refused));
+    };
+    check(1, ExtendedColorType::L8, 100, 99);
+    check(3, ExtendedColorType::Rgb8, 100, 99);
+    check(4, ExtendedColorType::Rgba8, 100, 99);
+    check(2, ExtendedColorType::L16, 100, 99);
+    check(6, ExtendedColorType::Rgb16, 150, 99);
+    check(8, ExtendedColorType::Rgba16, 200, 99);
+    let long = png(&[0; 65_536], 1, 65_536, ExtendedColorType::L8);
+    let told = Image::decode(&long, 1, ENOUGH).unwrap_err().to_string();
+    assert_eq!(told, "it has 1\u{d7}65536 pixels, sides of at most 65535 are taken; send a smaller one");
+}
+
 #[test]
 fn what_does_not_fit_is_said() {
     let check = |steps, expected: &str| {
@@ -120,6 +142,24 @@ fn what_is_no_image_is_said() {
 }
 
 proptest! {
+    /// Models were trained on what `image` makes.
+    #[test]
+    fn an_image_is_resized_to_the_bit_as_the_crate_of_decoders_does_it(
+        from in (1..40_usize, 1..40_usize), to in (1..40_usize, 1..40_usize), colours: bool, seed in 1..1000_usize,
+    ) {
+        let channels = if colours { 3 } else { 1 };
+        let pixels: Vec<u8> = (0..from.0 * from.1 * channels).map(|at| (at * seed * 31 % 251 + at % 5) as u8).collect();
+        let image = Image { height: from.0, width: from.1, channels, pixels: pixels.clone() };
+        let ours = image.resize([to.0, to.1], Fit::Stretch, Filter::Bilinear);
+        let (filter, size) = (FilterType::Triangle, (to.1 as u32, to.0 as u32));
+        let theirs = if colours {
+            resize(&RgbImage::from_raw(from.1 as u32, from.0 as u32, pixels).unwrap(), size.0, size.1, filter).into_raw()
+        } else {
+            resize(&GrayImage::from_raw(from.1 as u32, from.0 as u32, pixels).unwrap(), size.0, size.1, filter).into_raw()
+        };
+        prop_assert_eq!((ours.height, ours.width, ours.pixels), (to.0, to.1, theirs));
+    }
+
     /// What training saw as pixels is what the runtime makes of a PNG of them, to the bit.
     #[test]
     fn a_png_is_its_pixels(pixels in prop::collection::vec(any::<u8>(), 30 * 20)) {

@@ -164,6 +164,7 @@ fn variants(version: &EdgeModelVersion, measured: &OfSite<'_>) -> Vec<plan::Vari
         name: facts.name.clone(),
         bytes: count(facts.bytes),
         memory_bytes: count(facts.memory),
+        scratch_bytes: facts.scratch.map_or(0, count),
         flops: count(facts.flops),
         accuracy_millis: facts.accuracy.as_ref().and_then(|accuracy| accuracy.millis()),
         class_profiles: of_classes(version, &facts.name),

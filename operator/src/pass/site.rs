@@ -7,7 +7,7 @@ use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, Placement, Seen, SiteView, World, fleet_snapshot, model_name, site_snapshot};
-use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
+use crate::plan::{self, DataStays, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView};
@@ -292,8 +292,11 @@ fn is_of_model(world: &World, placement: &Key, model: &EdgeModel) -> bool {
         && live.is_some_and(|live| live.spec.model_ref.name == model.name_any())
 }
 
-/// Where routers were last told to send.
+/// Where routers were last told to send. What must stay at the site is no reason for anything to go on.
 fn told_endpoints(world: &World, model: &EdgeModel, placement: &str) -> Vec<Endpoint> {
+    if matches!(world.data_stays(model), Some(DataStays::Always(_))) {
+        return Vec::new();
+    }
     let live = world.placements.get(&(model.namespace().unwrap_or_default(), placement.to_owned()));
     live.and_then(|live| live.status.as_ref()).map(|status| status.endpoints.clone()).unwrap_or_default()
 }
@@ -316,12 +319,22 @@ fn at_site(
         Decided::Unplaced(_) => None,
     };
     let kept = placement.filter(|placement| placement.predicted.is_none());
-    // An edge that nobody knows whether it may send on is told of no pool that it was not told of before.
-    let is_closed = placement.is_some_and(|placement| placement.tier == Tier::Edge)
-        && world.data_stays(model).is_some()
-        && !told_endpoints(world, model, &key.1).iter().any(|endpoint| endpoint.tier == Tier::Cloud);
+    let tier = placement.map(|placement| placement.tier);
+    let stays = world.data_stays(model);
+    let is_closed = match &stays {
+        Some(DataStays::Always(_)) => true,
+        // An edge that nobody knows whether it may send on is told of no pool that it was not told of before.
+        Some(DataStays::Unknown(_)) => {
+            let told = told_endpoints(world, model, &key.1);
+            tier == Some(Tier::Edge) && !told.iter().any(|endpoint| endpoint.tier == Tier::Cloud)
+        }
+        None => false,
+    };
     let pools = if is_closed { &[] } else { pools };
     let mut place = status::places(world, placement, &key, pools, input.drain);
+    if let (Some(DataStays::Always(why)), Some(Tier::Cloud)) = (stays, tier) {
+        place.trouble = (Reason::DataMustStay, format!("nothing is sent to the cloud: {why}"), true);
+    }
     wanted.insert((Kind::EdgePlacement, key.1.clone()));
     if kept.is_some_and(|kept| kept.tier == Tier::Edge || kept.reason == Reason::KeptUnreachable) {
         // Of what is kept nothing goes, and nothing is written but that it is kept. What was about to leave leaves.
@@ -349,10 +362,10 @@ fn at_site(
     }
     if kept.is_none() || live.is_none() {
         let runs = placement.map_or(&*version.name_any(), |placement| &placement.version).to_owned();
-        steps.apply(world, render::placement(model, site, &runs, placement.map(|placement| placement.tier)));
+        steps.apply(world, render::placement(model, site, &runs, tier));
     }
     let observed = placement.map(|placement| status::observed(world, &view.nodes, model, placement.tier));
-    let (new, outcome) = status::edge_placement(
+    let (mut new, outcome) = status::edge_placement(
         world,
         live.map(|live| &***live),
         (site, model.spec.terms_at(view.labels())),
@@ -360,6 +373,10 @@ fn at_site(
         &place,
         observed.unwrap_or_default(),
     );
+    if is_closed {
+        // Nor of what is kept without contact.
+        new.endpoints.retain(|endpoint| endpoint.tier == Tier::Edge);
+    }
     if let Some(live) = live {
         let news = news(live.as_ref(), &["Placed"], conditions(&live.status, |s| &s.conditions), &new.conditions);
         steps.status(Kind::EdgePlacement, live.as_ref(), live.status.as_ref(), &new, news);

@@ -3,7 +3,7 @@
 use super::predict::{Load, Service};
 use super::why::{Failure, Slow};
 use super::{
-    AS_PREDICTED, CloudOffer, Home, Model, Node, Prediction, Resources, Snapshot, Speed, Variant, predict, text,
+    AS_PREDICTED, CloudOffer, Home, Model, Node, Prediction, Resources, Room, Snapshot, Speed, Variant, predict, text,
 };
 use sconce_api::{Reason, Tier, TierChoice};
 use std::borrow::Cow;
@@ -35,7 +35,7 @@ pub(super) struct Offer<'a> {
     pub replicas: u64,
     pub request: Resources,
     /// What all its pods take of a node.
-    pub takes: Resources,
+    pub takes: Room,
     pub prediction: Prediction,
     /// What predictions of the class, variant and tier have to be multiplied with, in percent.
     pub percent: u64,
@@ -145,19 +145,21 @@ fn name(node: Option<&Node>, variant: &str) -> String {
 const WHOLE: u64 = 100_000;
 
 /// What our models may take of a node.
-pub(super) fn room(node: &Node, max_share_millis: u64) -> Resources {
+pub(super) fn room(node: &Node, max_share_millis: u64) -> Room {
     let share = |amount: u64| {
         u64::try_from(u128::from(amount) * u128::from(max_share_millis) / u128::from(WHOLE)).unwrap_or(amount)
     };
     let Resources { cpu_millis, memory_bytes } = node.allocatable;
-    Resources { cpu_millis: share(cpu_millis), memory_bytes: share(memory_bytes) }.less(node.requested)
+    let ours = Resources { cpu_millis: share(cpu_millis), memory_bytes: share(memory_bytes) };
+    let Resources { cpu_millis, memory_bytes } = ours.less(node.requested);
+    Room { cpu_millis, memory_bytes, store_bytes: node.store_bytes }
 }
 
 /// What is the same for all models of a site.
 pub(super) struct Site<'a> {
     pub snapshot: &'a Snapshot,
     /// What our models may take of each node, in the order of the snapshot.
-    pub rooms: Vec<Resources>,
+    pub rooms: Vec<Room>,
     /// In the order of names.
     nodes: Vec<SiteNode<'a>>,
     /// How many kinds of nodes there are.
@@ -191,7 +193,7 @@ impl<'a> Site<'a> {
     }
 
     /// Less room on a node: a model that is kept there has it.
-    pub fn take(&mut self, node: &str, taken: Resources) {
+    pub fn take(&mut self, node: &str, taken: Room) {
         if let Some(index) = self.snapshot.nodes.iter().position(|other| other.name == node) {
             self.rooms[index] = self.rooms[index].less(taken);
         }
@@ -267,7 +269,7 @@ pub(super) fn candidates<'a>(site: &Site<'a>, model: &'a Model) -> (Vec<Candidat
                 }
             };
             let offer = &offers[at];
-            match lacks_room(node, offer, site.rooms[index], false).or_else(|| lacks_store(node, offer)) {
+            match lacks_room(node, offer, site.rooms[index], false) {
                 Some(failure) => fail(exceeds_share(node, offer, snapshot.max_share_millis).unwrap_or(failure)),
                 None if !offer.is_known => fail(Failure::NoSpeedOfNode { node: &node.name }),
                 None => passed.push((Some(place), at, is_home(Some(node), variant))),
@@ -328,7 +330,7 @@ fn on_node<'a>(snapshot: &Snapshot, model: &Model, node: &Node, variant: &'a Var
         variant,
         replicas,
         request,
-        takes: request.times(replicas),
+        takes: predict::takes(request, variant, replicas),
         too_slow: Slow::of(model, &prediction, busy_ppm, percent),
         percent,
         busy_ppm,
@@ -375,7 +377,7 @@ fn in_cloud<'a>(
         variant,
         replicas: 1,
         request,
-        takes: request,
+        takes: predict::takes(request, variant, 1),
         too_slow: Slow::of(model, &prediction, busy_ppm, percent),
         percent,
         busy_ppm,
@@ -403,29 +405,30 @@ fn accurate_enough<'a>(model: &Model, variant: &'a Variant) -> Result<(), Failur
     }
 }
 
-/// Each pod has a copy of the model's bytes on the node's disk.
-fn lacks_store<'a>(node: &'a Node, offer: &Offer<'_>) -> Option<Failure<'a>> {
-    let needs = predict::store_bytes(offer.variant.bytes).saturating_mul(offer.replicas);
-    (needs > node.store_bytes).then_some(Failure::NoStore { node: &node.name, needs, has: node.store_bytes })
-}
-
-/// It does not fit into our share of the node, and would into all that others leave of it.
+/// It does not fit into our share of the node, and would into all that others leave of it. Of the disk all is ours.
 fn exceeds_share<'a>(node: &'a Node, offer: &Offer<'_>, share_millis: u64) -> Option<Failure<'a>> {
     let has = room(node, share_millis);
-    let exceeds = !fits(offer.takes, has) && fits(offer.takes, room(node, WHOLE));
-    exceeds.then(|| Failure::NoShare { node: &node.name, share_millis, needs: offer.takes, has })
+    let needs = Room { store_bytes: 0, ..offer.takes };
+    let exceeds = !fits(needs, has) && fits(needs, room(node, WHOLE));
+    exceeds.then_some(Failure::NoShare { node: &node.name, share_millis, needs, has })
 }
 
-pub(super) fn fits(takes: Resources, left: Resources) -> bool {
-    takes.cpu_millis <= left.cpu_millis && takes.memory_bytes <= left.memory_bytes
+pub(super) fn fits(takes: Room, left: Room) -> bool {
+    takes.cpu_millis <= left.cpu_millis
+        && takes.memory_bytes <= left.memory_bytes
+        && takes.store_bytes <= left.store_bytes
 }
 
 /// Why it does not fit into what is left of the node, `others` models being there.
-pub(super) fn lacks_room<'a>(node: &'a Node, offer: &Offer<'_>, left: Resources, others: bool) -> Option<Failure<'a>> {
+pub(super) fn lacks_room<'a>(node: &'a Node, offer: &Offer<'_>, left: Room, others: bool) -> Option<Failure<'a>> {
     let node = &node.name;
-    let Resources { cpu_millis, memory_bytes } = offer.takes;
+    let Room { cpu_millis, memory_bytes, store_bytes } = offer.takes;
     if memory_bytes > left.memory_bytes {
         return Some(Failure::NoMemory { node, needs: memory_bytes, has: left.memory_bytes, others });
     }
-    (cpu_millis > left.cpu_millis).then_some(Failure::NoCpu { node, needs: cpu_millis, has: left.cpu_millis, others })
+    if cpu_millis > left.cpu_millis {
+        return Some(Failure::NoCpu { node, needs: cpu_millis, has: left.cpu_millis, others });
+    }
+    let lacks_store = store_bytes > left.store_bytes;
+    lacks_store.then_some(Failure::NoStore { node, needs: store_bytes, has: left.store_bytes, others })
 }

@@ -128,7 +128,7 @@ fn sized(
     let (replicas, _) = load.replicas(&service, u64::MAX);
     let request = Resources {
         cpu_millis: stepped(load.cpu_millis(load.request_ns(&service, replicas), replicas)),
-        memory_bytes: predict::memory_bytes(variant),
+        memory_bytes: predict::memory_bytes(variant, model.max_batch_size),
     };
     Some(Pool {
         model: model.name.clone(),

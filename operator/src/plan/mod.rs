@@ -6,7 +6,7 @@
 //! another place is enough better for long enough ([`hold`]); what came of it is told in [`words`].
 //!
 //! # Wanted properties, each with a test
-//! - **(A)** Capacity: what is placed on a node never exceeds our share of it less what others requested.
+//! - **(A)** Capacity: what is placed on a node never exceeds our share of it less what others requested, nor its disk.
 //! - **(B)** Order: the order of nodes, models and variants in the snapshot changes nothing.
 //! - **(C)** Rest: planning again after the plan was applied changes nothing, unless a place was left of which clients told: that is
 //!   forgotten.
@@ -133,9 +133,10 @@ fn keep(snapshot: &Snapshot, model: &Model, home: &Home) -> Placement {
 }
 
 /// The node of a kept model, and what all its pods take of it.
-fn taken<'a>(snapshot: &Snapshot, model: &Model, home: &'a Home) -> Option<(&'a str, Resources)> {
+fn taken<'a>(snapshot: &Snapshot, model: &Model, home: &'a Home) -> Option<(&'a str, Room)> {
     let node = home.node.as_deref()?;
-    Some((node, kept_request(snapshot, model, home).times(home.replicas)))
+    let variant = model.variants.iter().find(|variant| variant.name == home.variant)?;
+    Some((node, predict::takes(kept_request(snapshot, model, home), variant, home.replicas)))
 }
 
 /// What each of the kept pods requests, as far as it can be computed; nothing otherwise.

@@ -1,10 +1,10 @@
 //! Gives the site's models their places, one after another, so that no node holds more than it has.
 
-use super::filter::{Candidate, Failed, Site, candidates};
+use super::filter::{self, Candidate, Failed, Site, candidates};
 use super::hold::{self, Kept, Verdict};
 use super::score::{Left, best, dominant_share};
 use super::why::Slow;
-use super::{Model, ModelName, Resources, Snapshot};
+use super::{Model, ModelName, Room, Snapshot};
 use sconce_api::{BudgetPolicy, Objective};
 use std::cmp::Reverse;
 
@@ -49,13 +49,13 @@ impl<'a> Task<'a> {
     }
 
     /// The best of the places that keep the budget and have room.
-    fn best_accepted(&self, left: &[Resources]) -> Option<usize> {
+    fn best_accepted(&self, left: &[Room]) -> Option<usize> {
         let fitting = self.accepted().filter(|(_, candidate)| fits(candidate, left));
         best(fitting, self.model.objective, left)
     }
 
     /// Some place that keeps the budget has no room left for it: it may want to look again.
-    fn gave_way(&self, left: &[Resources]) -> bool {
+    fn gave_way(&self, left: &[Room]) -> bool {
         let here = self.chosen();
         !self.pinned
             && self.accepted().any(|(_, candidate)| {
@@ -68,12 +68,12 @@ impl<'a> Task<'a> {
     }
 
     /// What it takes of its node, if it has one.
-    pub fn takes(&self) -> Option<(usize, Resources)> {
+    pub fn takes(&self) -> Option<(usize, Room)> {
         let chosen = self.chosen()?;
         chosen.node.map(|_| (chosen.index, chosen.takes))
     }
 
-    fn put(&mut self, chosen: Option<usize>, left: &mut [Resources]) {
+    fn put(&mut self, chosen: Option<usize>, left: &mut [Room]) {
         if let Some((node, takes)) = self.takes() {
             give(left, node, takes);
         }
@@ -96,7 +96,7 @@ pub(super) struct Packed<'a> {
 pub(super) fn pack<'a, 'k>(
     snapshot: &'a Snapshot,
     models: &[&'a Model],
-    taken: impl Iterator<Item = (&'k str, Resources)>,
+    taken: impl Iterator<Item = (&'k str, Room)>,
 ) -> Packed<'a> {
     let mut site = Site::new(snapshot);
     taken.for_each(|(node, taken)| site.take(node, taken));
@@ -108,7 +108,7 @@ pub(super) fn pack<'a, 'k>(
 }
 
 /// Gives every model its place, those that stay first; returns what is left of the nodes.
-fn fill(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Left {
+fn fill(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Room]) -> Left {
     let mut left = rooms.to_vec();
     for task in tasks.iter_mut() {
         task.chosen = None;
@@ -141,7 +141,7 @@ fn fill(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Lef
 }
 
 /// Fills the site anew with the homes that are not to be left, if there are such.
-fn keep(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Option<Left> {
+fn keep(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Room]) -> Option<Left> {
     let mut left = pin_unripe(snapshot, tasks, rooms, true);
     let late = tasks.iter().filter(|task| task.is_late()).count();
     let pushed: Vec<usize> = (0..tasks.len()).filter(|index| is_pushed(snapshot, &tasks[*index])).collect();
@@ -162,7 +162,7 @@ fn keep(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources]) -> Opt
 }
 
 /// Keeps those at home whose other place is not better by enough, or not for long enough, until there are no more.
-fn pin_unripe(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Resources], first: bool) -> Option<Left> {
+fn pin_unripe(snapshot: &Snapshot, tasks: &mut [Task<'_>], rooms: &[Room], first: bool) -> Option<Left> {
     let (mut left, mut first) = (None, first);
     loop {
         let mut more = false;
@@ -202,7 +202,7 @@ impl Packed<'_> {
 }
 
 /// Gives the models their places; whether there was too little room for all wishes.
-fn settle(tasks: &mut [Task<'_>], left: &mut [Resources]) -> bool {
+fn settle(tasks: &mut [Task<'_>], left: &mut [Room]) -> bool {
     place(tasks, left);
     let crowded = tasks.iter().any(|task| task.gave_way(left));
     if crowded {
@@ -215,7 +215,7 @@ fn settle(tasks: &mut [Task<'_>], left: &mut [Resources]) -> bool {
 }
 
 /// Settles anew from where everyone would be then, so that the next plan changes nothing.
-fn rest(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+fn rest(tasks: &mut [Task<'_>], left: &mut [Room]) {
     for _ in 0..ROUNDS {
         let before: Vec<_> = tasks.iter().map(|task| task.chosen).collect();
         for task in tasks.iter_mut().filter(|task| !task.pinned && task.chosen.is_some()) {
@@ -232,7 +232,7 @@ fn rest(tasks: &mut [Task<'_>], left: &mut [Resources]) {
 }
 
 /// Gives each model without a place the best that has room, in their order.
-fn place(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+fn place(tasks: &mut [Task<'_>], left: &mut [Room]) {
     for task in tasks.iter_mut().filter(|task| task.chosen.is_none()) {
         let best = task.best_accepted(left);
         task.put(best, left);
@@ -240,7 +240,7 @@ fn place(tasks: &mut [Task<'_>], left: &mut [Resources]) {
 }
 
 /// Gives a model without a place that of another, no more important one, which has another place that keeps its budget.
-fn repair(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+fn repair(tasks: &mut [Task<'_>], left: &mut [Room]) {
     for index in 0..tasks.len() {
         if tasks[index].chosen.is_none()
             && let Some(swap) = best_swap(tasks, index, left)
@@ -253,7 +253,7 @@ fn repair(tasks: &mut [Task<'_>], left: &mut [Resources]) {
 }
 
 /// The other's index, its new place and ours: the cheapest that fits.
-fn best_swap(tasks: &[Task<'_>], index: usize, left: &[Resources]) -> Option<(usize, usize, usize)> {
+fn best_swap(tasks: &[Task<'_>], index: usize, left: &[Room]) -> Option<(usize, usize, usize)> {
     let task = &tasks[index];
     let mut swaps = Vec::new();
     for (ours, candidate) in task.accepted() {
@@ -281,7 +281,7 @@ fn best_swap(tasks: &[Task<'_>], index: usize, left: &[Resources]) -> Option<(us
 const ROUNDS: usize = 2;
 
 /// Lets every model look again, now that all have a place: what a repair left free, and what two would rather exchange.
-fn improve(tasks: &mut [Task<'_>], left: &mut [Resources]) {
+fn improve(tasks: &mut [Task<'_>], left: &mut [Room]) {
     for _ in 0..ROUNDS {
         let mut changed = false;
         for task in tasks.iter_mut().filter(|task| !task.pinned) {
@@ -298,10 +298,10 @@ fn improve(tasks: &mut [Task<'_>], left: &mut [Resources]) {
 }
 
 /// The more important first, then fewest accepted places, then the largest share of a node, then the name.
-fn order<'a>(task: &Task<'a>, whole: &[Resources]) -> (Reverse<i32>, usize, Reverse<u64>, &'a ModelName) {
+fn order<'a>(task: &Task<'a>, whole: &[Room]) -> (Reverse<i32>, usize, Reverse<u64>, &'a ModelName) {
     let here = |candidate: &&Candidate<'_>| candidate.index < whole.len();
     let mut largest = 0;
-    let mut before: Option<(&Candidate<'_>, Resources)> = None;
+    let mut before: Option<(&Candidate<'_>, Room)> = None;
     for candidate in task.candidates.iter().filter(here) {
         let room = whole[candidate.index];
         // Nodes that compute alike mostly have the same room.
@@ -313,24 +313,24 @@ fn order<'a>(task: &Task<'a>, whole: &[Resources]) -> (Reverse<i32>, usize, Reve
     (Reverse(task.model.priority), task.accepted().count(), Reverse(largest), &task.model.name)
 }
 
-pub(super) fn give(left: &mut [Resources], node: usize, takes: Resources) {
+pub(super) fn give(left: &mut [Room], node: usize, takes: Room) {
     if let Some(room) = left.get_mut(node) {
         room.cpu_millis += takes.cpu_millis;
         room.memory_bytes += takes.memory_bytes;
+        room.store_bytes += takes.store_bytes;
     }
 }
 
-pub(super) fn take(left: &mut [Resources], node: usize, takes: Resources) {
+pub(super) fn take(left: &mut [Room], node: usize, takes: Room) {
     if let Some(room) = left.get_mut(node) {
         room.cpu_millis -= takes.cpu_millis;
         room.memory_bytes -= takes.memory_bytes;
+        room.store_bytes -= takes.store_bytes;
     }
 }
 
-fn fits(candidate: &Candidate<'_>, left: &[Resources]) -> bool {
-    let takes = candidate.takes;
-    left.get(candidate.index)
-        .is_none_or(|left| takes.cpu_millis <= left.cpu_millis && takes.memory_bytes <= left.memory_bytes)
+fn fits(candidate: &Candidate<'_>, left: &[Room]) -> bool {
+    left.get(candidate.index).is_none_or(|left| filter::fits(candidate.takes, *left))
 }
 
 /// Whether the model may be served late. Not for a site without contact: nobody there could see it.

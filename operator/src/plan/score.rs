@@ -2,19 +2,19 @@
 
 use super::filter::{Candidate, fits, lacks_room};
 use super::why::Failure;
-use super::{Model, ModelName, Rejected, Resources, Snapshot, Variant, text};
+use super::{Model, ModelName, Rejected, Room, Snapshot, Variant, text};
 use sconce_api::{Objective, Reason};
 use std::cmp::{Ordering, Reverse};
 use std::fmt::{Display, from_fn};
 
 /// What is left of each node, in the order of the snapshot.
-pub(super) type Left = Vec<Resources>;
+pub(super) type Left = Vec<Room>;
 
 /// What models that are more important than another take of a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Above<'a> {
     pub node: usize,
-    pub takes: Resources,
+    pub takes: Room,
     /// The most important of them.
     pub by: &'a ModelName,
     pub priority: i32,
@@ -25,7 +25,7 @@ pub(super) struct Above<'a> {
 pub(super) fn best<'c, 'a>(
     candidates: impl Iterator<Item = (usize, &'c Candidate<'a>)> + Clone,
     objective: Objective,
-    left: &[Resources],
+    left: &[Room],
 ) -> Option<usize>
 where
     'a: 'c,
@@ -47,7 +47,7 @@ where
 }
 
 /// The better one is the lesser. Of two nodes that compute alike only room and name are compared.
-fn compared(one: &Candidate<'_>, other: &Candidate<'_>, left: &[Resources]) -> Ordering {
+fn compared(one: &Candidate<'_>, other: &Candidate<'_>, left: &[Room]) -> Ordering {
     let by_offer = if one.is_as(other) {
         other.home.cmp(&one.home)
     } else {
@@ -62,13 +62,13 @@ fn compared(one: &Candidate<'_>, other: &Candidate<'_>, left: &[Resources]) -> O
 
 /// How full the candidate would leave its node in the dominant resource, in millionths of what is left now; the fuller,
 /// the better it fits.
-fn fullness(candidate: &Candidate<'_>, left: &[Resources]) -> u64 {
+fn fullness(candidate: &Candidate<'_>, left: &[Room]) -> u64 {
     let Some(left) = left.get(candidate.index) else { return 0 };
     dominant_share(candidate.takes, *left)
 }
 
-/// The larger of the two shares that `takes` has of `of`, in millionths.
-pub(super) fn dominant_share(takes: Resources, of: Resources) -> u64 {
+/// The larger of the shares that `takes` has of the cores and the memory of `of`, in millionths.
+pub(super) fn dominant_share(takes: Room, of: Room) -> u64 {
     let share = |part: u64, of: u64| super::predict::ratio(part, 1_000_000, of);
     share(takes.cpu_millis, of.cpu_millis).max(share(takes.memory_bytes, of.memory_bytes))
 }
@@ -80,7 +80,7 @@ pub(super) fn passed_over(
     model: &Model,
     candidates: &[Candidate<'_>],
     chosen: Option<&Candidate<'_>>,
-    left: &[Resources],
+    left: &[Room],
     above: &[Above<'_>],
 ) -> Vec<Rejected> {
     let is_other = |candidate: &Candidate<'_>| chosen.is_none_or(|chosen| !std::ptr::eq(chosen, candidate));
@@ -103,7 +103,7 @@ fn why_not(
     model: &Model,
     candidate: &Candidate<'_>,
     chosen: Option<&Candidate<'_>>,
-    (left, above): (&[Resources], &[Above<'_>]),
+    (left, above): (&[Room], &[Above<'_>]),
 ) -> Rejected {
     let rejected = |reason: Reason, message: &dyn Display| {
         let message = text::short(message, text::REJECTION);
@@ -133,7 +133,7 @@ fn why_not(
 }
 
 /// It would fit, if more important models were not there.
-fn displaced<'a>(candidate: &Candidate<'a>, left: Resources, above: &[Above<'a>]) -> Option<Failure<'a>> {
+fn displaced<'a>(candidate: &Candidate<'a>, left: Room, above: &[Above<'a>]) -> Option<Failure<'a>> {
     let node = &candidate.node?.name;
     let Above { takes, by, priority, .. } = *above.iter().find(|above| above.node == candidate.index)?;
     fits(candidate.takes, left.plus(takes)).then_some(Failure::Displaced { node, by, priority })

@@ -82,6 +82,34 @@ impl Resources {
     }
 }
 
+/// What pods take of a node, or what it has for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    /// Of its disk.
+    pub store_bytes: u64,
+}
+
+impl Room {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            store_bytes: self.store_bytes.saturating_add(other.store_bytes),
+        }
+    }
+
+    /// As [`Resources::less`].
+    pub fn less(self, taken: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_sub(taken.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_sub(taken.memory_bytes),
+            store_bytes: self.store_bytes.saturating_sub(taken.store_bytes),
+        }
+    }
+}
+
 /// Speed of one core, from the agent's timed product of f32 matrices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speed {
@@ -162,7 +190,10 @@ pub enum DataStays {
 pub struct Variant {
     pub name: String,
     pub bytes: u64,
+    /// In batches of 16.
     pub memory_bytes: u64,
+    /// What each row of a batch takes of it; 0 = not known.
+    pub scratch_bytes: u64,
     pub flops: u64,
     /// Accuracy in thousandths of a percent; `None` = never evaluated.
     pub accuracy_millis: Option<u64>,

@@ -2,7 +2,7 @@
 //! What it says has what, number, limit, basis and, where it can be computed, the next step.
 
 use super::filter::Candidate;
-use super::{AS_PREDICTED, Link, Model, ModelName, Prediction, Resources, predict, text};
+use super::{AS_PREDICTED, Link, Model, ModelName, Prediction, Room, predict, text};
 use sconce_api::{Basis, Reason, Requirement};
 use std::fmt::{self, Display, Formatter, from_fn};
 
@@ -57,13 +57,14 @@ pub(super) enum Failure<'a> {
         node: &'a str,
         needs: u64,
         has: u64,
+        others: bool,
     },
     /// More than the share of the node that our models may take.
     NoShare {
         node: &'a str,
         share_millis: u64,
-        needs: Resources,
-        has: Resources,
+        needs: Room,
+        has: Room,
     },
     /// There would be room, if more important models had not taken it.
     Displaced {
@@ -129,9 +130,10 @@ impl Failure<'_> {
             Self::NoCpu { node, needs, has, others } => {
                 lacks(f, &format_args!("{needs} m"), node, &format_args!("{has} m"), others)
             }
-            Self::NoStore { node, needs, has } => {
+            Self::NoStore { node, needs, has, others } => {
                 let (needs, has) = (text::mebibytes_up(needs), text::mebibytes_down(has));
-                write!(f, "needs {needs}, the disk of {node} has {has}")
+                let left = if others { " left by other models" } else { "" };
+                write!(f, "needs {needs}, the disk of {node} has {has}{left}")
             }
             Self::NoShare { node, share_millis, needs, has } => {
                 let needed = (needs.cpu_millis, text::mebibytes_up(needs.memory_bytes));

@@ -6,8 +6,8 @@ use super::pack::{Packed, Task, give, may_exceed, take};
 use super::score::{Above, passed_over};
 use super::why::Slow;
 use super::{
-    BetterPlace, CloudOffer, Placement, Plan, RatioKey, RatioSample, Rejected, Resources, Snapshot, Unplaced, Urgency,
-    observed_percent, text,
+    BetterPlace, CloudOffer, Placement, Plan, RatioKey, RatioSample, Rejected, Room, Snapshot, Unplaced, Urgency,
+    observed_percent, predict, text,
 };
 use sconce_api::{Reason, Tier, TierChoice};
 use std::fmt::from_fn;
@@ -50,7 +50,7 @@ fn placement(
     snapshot: &Snapshot,
     task: &Task<'_>,
     chosen: &Candidate<'_>,
-    left: &mut [Resources],
+    left: &mut [Room],
     above: &[Above<'_>],
 ) -> Placement {
     let Task { model, candidates, failed, .. } = task;
@@ -74,6 +74,7 @@ fn placement(
         }
     };
     let prediction = &chosen.prediction;
+    let one_more = predict::takes(chosen.request, chosen.variant, 1);
     let by = from_fn(|f| model.overridden_by.iter().try_for_each(|name| write!(f, " by override {name}")));
     let message = text::short(
         format_args!(
@@ -101,7 +102,7 @@ fn placement(
         variant: chosen.variant.name.clone(),
         replicas: chosen.replicas,
         request: chosen.request,
-        surge: left.get(chosen.index).is_none_or(|left| fits(chosen.request, *left)),
+        surge: left.get(chosen.index).is_none_or(|left| fits(one_more, *left)),
         reason,
         message,
         predicted: Some(chosen.prediction.clone()),
@@ -156,7 +157,7 @@ fn told(snapshot: &Snapshot, task: &Task<'_>, chosen: &Candidate<'_>) -> Option<
     Some(RatioSample { key, percent: observed_percent(measured_us, chosen.prediction.p99_us) })
 }
 
-fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &[Resources], above: &[Above<'_>]) -> Unplaced {
+fn unplaced(snapshot: &Snapshot, task: &Task<'_>, left: &[Room], above: &[Above<'_>]) -> Unplaced {
     let Task { model, candidates, failed, .. } = task;
     let would_serve = candidates.iter().any(|candidate| candidate.too_slow.is_none() || may_exceed(snapshot, task));
     let reason = if would_serve {

@@ -2,7 +2,7 @@
 //! one object, and nobody needs a right to ConfigMaps.
 
 use super::pods::{container_security, expressions, node_affinity, pod_security};
-use super::secret::{DOCKER_CONFIG, docker_config};
+use super::secret::{DOCKER_CONFIG, SIGNING_KEY, docker_config, signing_key};
 use super::{Kind, Object, Settings, metadata, namespace};
 use crate::names::short_hash;
 use crate::observe::{INSTANCE_LABEL, NAME_LABEL, TRAINING_POD};
@@ -31,9 +31,10 @@ const RESULT: &str = "/dev/termination-log";
 /// The trainer's flag that says where it publishes.
 const PUBLISH: &str = "--publish";
 
-/// Volumes with the Secrets of where it publishes, and of its base.
+/// Volumes with the Secrets of where it publishes, of its base, and of what signs.
 const OUTPUT: &str = "docker";
 const BASE: &str = "base-docker";
+const SIGNING: &str = "signing";
 
 const DEADLINE_SECONDS: u64 = 6 * 3600;
 const RETRIES: i64 = 2;
@@ -138,7 +139,7 @@ fn container(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Va
         json!({"name": "recipe", "mountPath": FOLDER, "readOnly": true}),
         json!({"name": "work", "mountPath": WORK}),
     ];
-    let folder = claim(run.training).map(|(_, folder)| format!("{DATA}{folder}"));
+    let folder = claim(run.manifest).map(|(_, folder)| format!("{DATA}{folder}"));
     if let Some(folder) = &folder {
         args.extend(["--data", folder]);
         mounts.push(json!({"name": "data", "mountPath": DATA, "readOnly": true}));
@@ -152,7 +153,12 @@ fn container(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Va
     if base_opens.is_some() {
         args.extend(["--base-docker-config", &base_folder]);
     }
-    let secrets = [(OUTPUT, output_opens), (BASE, base_opens)];
+    let signs = signing_secret(run.training);
+    let key = format!("{}/{SIGNING_KEY}", folder(SIGNING));
+    if signs.is_some() {
+        args.extend(["--signing-key", &key]);
+    }
+    let secrets = [(OUTPUT, output_opens), (BASE, base_opens), (SIGNING, signs)];
     for (volume, _) in secrets.into_iter().filter(|(_, secret)| secret.is_some()) {
         mounts.push(json!({"name": volume, "mountPath": folder(volume), "readOnly": true}));
     }
@@ -186,6 +192,10 @@ fn base_secret(training: &EdgeTraining) -> Option<&NameRef> {
     training.spec.base.as_ref()?.secret_ref.as_ref()
 }
 
+fn signing_secret(training: &EdgeTraining) -> Option<&NameRef> {
+    training.spec.output.signing_key_ref.as_ref()
+}
+
 fn volumes(run: &Run<'_>, of_run: &TrainingRunSpec) -> Value {
     let manifest = json!({"path": FILE, "fieldRef": {"fieldPath": format!("metadata.annotations['{MANIFEST}']")}});
     let work = match &of_run.claim_name {
@@ -193,17 +203,18 @@ fn volumes(run: &Run<'_>, of_run: &TrainingRunSpec) -> Value {
         None => json!({"name": "work", "emptyDir": {}}),
     };
     let mut volumes = vec![json!({"name": "recipe", "downwardAPI": {"items": [manifest]}}), work];
-    if let Some((claim, _)) = claim(run.training) {
+    if let Some((claim, _)) = claim(run.manifest) {
         volumes.push(json!({"name": "data", "persistentVolumeClaim": {"claimName": claim, "readOnly": true}}));
     }
     volumes.extend(output_secret(run.training).map(|secret| docker_config(OUTPUT, secret)));
     volumes.extend(base_secret(run.training).map(|secret| docker_config(BASE, secret)));
+    volumes.extend(signing_secret(run.training).map(|secret| signing_key(SIGNING, secret)));
     json!(volumes)
 }
 
 /// `pvc://CLAIM/FOLDER` is the claim and `/FOLDER`.
-fn claim(training: &EdgeTraining) -> Option<(&str, &str)> {
-    let address = training.spec.dataset.uri.as_ref()?.strip_prefix("pvc://")?;
+fn claim(manifest: &Value) -> Option<(&str, &str)> {
+    let address = manifest["spec"]["dataset"]["uri"].as_str()?.strip_prefix("pvc://")?;
     Some(address.find('/').map_or((address, ""), |slash| address.split_at(slash)))
 }
 

@@ -198,34 +198,33 @@ fn a_private_models_secret_is_for_who_fetches_alone() {
     assert!(pod.is_in(&Fields::of(&serde_json::to_value(typed).unwrap())));
 }
 
+/// The Job of a run that begins with this base, and publishes so.
+fn run_of(base: Value, output: Value) -> Job {
+    let mut spec = json!({"dataset": {"uri": "synthetic:digits", "format": "idx"},
+        "base": {"uri": format!("oci://r:5000/m/base@{DIGEST}")}, "output": output});
+    spec["base"]["secretRef"] = base;
+    spec["output"]["uri"] = json!("oci://r:5000/m/digits");
+    let training: EdgeTraining = serde_json::from_value(
+        json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "et"}, "spec": spec}),
+    )
+    .unwrap();
+    let manifest = json!({});
+    let run = Run {
+        training: &training,
+        name: "digits-1",
+        recipe_hash: "h",
+        manifest: &manifest,
+        labelled: None,
+        request: None,
+        fleets: &[],
+    };
+    serde_json::from_value(job(&run, &settings()).body).unwrap()
+}
+
 #[test]
 fn a_run_pushes_by_one_secret_and_has_its_base_by_another() {
-    let training = |base: Value, output: Value| -> EdgeTraining {
-        let mut spec = json!({"dataset": {"uri": "synthetic:digits", "format": "idx"},
-            "base": {"uri": format!("oci://r:5000/m/base@{DIGEST}")}, "output": {"uri": "oci://r:5000/m/digits"}});
-        spec["base"]["secretRef"] = base;
-        spec["output"]["secretRef"] = output;
-        serde_json::from_value(
-            json!({"metadata": {"name": "digits", "namespace": "vision", "uid": "et"}, "spec": spec}),
-        )
-        .unwrap()
-    };
-    let rendered = |base: Value, output: Value| {
-        let training = training(base, output);
-        let manifest = json!({});
-        let run = Run {
-            training: &training,
-            name: "digits-1",
-            recipe_hash: "h",
-            manifest: &manifest,
-            labelled: None,
-            request: None,
-            fleets: &[],
-        };
-        let job = job(&run, &settings());
-        serde_json::from_value::<k8s_openapi::api::batch::v1::Job>(job.body).unwrap()
-    };
-    let pod = |job: &k8s_openapi::api::batch::v1::Job| job.spec.clone().unwrap().template.spec.unwrap();
+    let rendered = |base: Value, output: Value| run_of(base, json!({"secretRef": output}));
+    let pod = |job: &Job| job.spec.clone().unwrap().template.spec.unwrap();
     let both = rendered(json!({"name": "pull"}), json!({"name": "push"}));
     assert_eq!(opens(&both).as_deref(), Some("push"));
     let both = pod(&both);
@@ -245,4 +244,24 @@ fn a_run_pushes_by_one_secret_and_has_its_base_by_another() {
     assert_eq!(opens(&neither), None);
     let neither = pod(&neither);
     assert_eq!((neither.volumes.map(|volumes| volumes.len()), neither.containers[0].env.clone()), (Some(2), None));
+}
+
+/// The Secret may hold more than the pod should have; one that is not there, the trainer tells of.
+#[test]
+fn a_run_signs_by_one_key_of_a_secret() {
+    let (signed, unsigned) = (json!({"signingKeyRef": {"name": "release"}}), json!({}));
+    let [signed, unsigned] = [signed, unsigned].map(|output| run_of(Value::Null, output));
+    let form = |job: &Job| job.annotations()[FORM].clone();
+    assert_ne!(form(&signed), form(&unsigned));
+    assert_eq!((target(&signed), opens(&signed)), (target(&unsigned), None), "it opens nothing");
+    let [signed, unsigned] =
+        [signed, unsigned].map(|job| serde_json::to_value(job.spec.unwrap().template.spec).unwrap());
+    assert!(!unsigned.to_string().contains("signing"), "{unsigned}");
+    let file = json!([{"key": "signing.key", "path": "signing.key"}]);
+    let secret = json!({"secretName": "release", "items": file, "defaultMode": 288, "optional": true});
+    assert_eq!(signed["volumes"][2], json!({"name": "signing", "secret": secret}));
+    let trainer = &signed["containers"][0];
+    assert_eq!(trainer["volumeMounts"][2], json!({"name": "signing", "mountPath": "/signing", "readOnly": true}));
+    let args = trainer["args"].as_array().unwrap();
+    assert_eq!(args[args.len() - 2..], [json!("--signing-key"), json!("/signing/signing.key")]);
 }

@@ -3,25 +3,20 @@
     python split.py MNIST FOLDER            # the last 10,000 of MNIST's training samples become the test split
     python against_torch.py FOLDER 7 8 9    # prints the accuracy of each seed, and their mean
 """
-import gzip
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from split import read
 from torch import nn
 
 
-def read(folder: Path, name: str, header: int) -> np.ndarray:
-    path = folder / name
-    data = path.read_bytes() if path.exists() else gzip.decompress((folder / f"{name}.gz").read_bytes())
-    return np.frombuffer(data, np.uint8, offset=header)
-
-
 def samples(folder: Path, part: str) -> tuple[torch.Tensor, torch.Tensor]:
-    images = read(folder, f"{part}-images-idx3-ubyte", 16).reshape(-1, 1, 28, 28)
+    images = np.frombuffer(read(folder, f"{part}-images-idx3-ubyte"), np.uint8, offset=16).reshape(-1, 1, 28, 28)
     xs = (torch.from_numpy(images.astype(np.float32)) * 0.003921569 - 0.1307) / 0.3081
-    return xs, torch.from_numpy(read(folder, f"{part}-labels-idx1-ubyte", 8).astype(np.int64))
+    labels = np.frombuffer(read(folder, f"{part}-labels-idx1-ubyte"), np.uint8, offset=8)
+    return xs, torch.from_numpy(labels.astype(np.int64))
 
 
 def network() -> nn.Module:
@@ -38,15 +33,16 @@ def train(seed: int, xs: torch.Tensor, labels: torch.Tensor, epochs: int = 10, b
     torch.manual_seed(seed)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    for _ in range(epochs):
+    for epoch in range(epochs):
         for indices in torch.randperm(len(xs)).split(batch):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(xs[indices]), labels[indices]).backward()
             optimizer.step()
+        print(f"seed {seed}: epoch {epoch + 1} of {epochs}", flush=True)
     return model
 
 
-def main(folder: Path, seeds: list[int]) -> None:
+def accuracies(folder: Path, seeds: list[int]) -> list[float]:
     torch.set_num_threads(1)
     (xs, labels), (test_xs, test_labels) = samples(folder, "train"), samples(folder, "t10k")
     found = []
@@ -56,8 +52,8 @@ def main(folder: Path, seeds: list[int]) -> None:
             right = sum((model(x).argmax(1) == y).sum().item() for x, y in zip(test_xs.split(500), test_labels.split(500)))
         found.append(right / len(test_xs))
         print(f"seed {seed}: {found[-1]:.4f}", flush=True)
-    print(f"mean {np.mean(found):.4f}")
+    return found
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [int(seed) for seed in sys.argv[2:]])
+    print(f"mean {np.mean(accuracies(Path(sys.argv[1]), [int(seed) for seed in sys.argv[2:]])):.4f}")

@@ -6,10 +6,15 @@ from pathlib import Path
 COUNT, TEST = 60_000, 10_000
 
 
+def read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    return path.read_bytes() if path.exists() else gzip.decompress((folder / f"{name}.gz").read_bytes())
+
+
 def main(mnist: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for kind, header, size in (("images-idx3", 16, 784), ("labels-idx1", 8, 1)):
-        data = gzip.decompress((mnist / f"train-{kind}-ubyte.gz").read_bytes())
+        data = read(mnist, f"train-{kind}-ubyte")
         for part, first, last in (("train", 0, COUNT - TEST), ("t10k", COUNT - TEST, COUNT)):
             head = data[:4] + (last - first).to_bytes(4, "big") + data[8:header]
             (folder / f"{part}-{kind}-ubyte").write_bytes(head + data[header + first * size : header + last * size])

@@ -66,13 +66,23 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// The test split: no choice is made on it, and every reading is counted.
-#[derive(Clone, Debug, PartialEq)]
+/// The test split: no choice is made on it. It is read once in a run, by the evaluation, and every reading is counted.
+#[derive(Debug, PartialEq)]
 pub struct TestSplit {
     samples: Samples,
     /// Of a mix: each data set's samples, one after the other. None = they are all of one.
     parts: Vec<Part>,
     reads: u32,
+    /// In this run.
+    is_read: bool,
+}
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum TestError {
+    #[error("the test split was read already: who reads it twice chooses by it")]
+    ReadTwice,
+    #[error("the test split was not read yet: what is carried before could be learned from")]
+    Unread,
 }
 
 /// The test samples of a data set that is mixed with others.
@@ -83,7 +93,7 @@ pub struct Part {
 }
 
 /// A data set, split.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DataSet {
     /// Without the folder: where the files lie says nothing of what they are, and this is published.
     pub name: String,
@@ -151,15 +161,17 @@ impl DataError {
     }
 }
 
-/// Reads the data set of a manifest with all that is mixed into it, or the IDX files in `folder` instead.
+/// Reads the data set of a manifest, or what `folder` has of its format instead, with all that is mixed into it.
 ///
 /// # Errors
 /// [`DataError`] names the file, what is wrong with it, and what it should be.
 pub fn read(source: &DataSource, folder: Option<&Path>, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
-    if let Some(folder) = folder {
-        return folder::read(folder, seed, wanted.classes);
-    }
-    let sets = std::iter::once(source).chain(&source.mix).map(|source| one(source, seed, wanted));
+    let here = folder.map(|folder| {
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        DataSource { uri: format!("file://{}", absolute.display()), format: source.format, mix: vec![] }
+    });
+    let sets =
+        std::iter::once(here.as_ref().unwrap_or(source)).chain(&source.mix).map(|source| one(source, seed, wanted));
     let mut sets = sets.collect::<Result<Vec<_>, _>>()?;
     // Where some are features, all become that.
     if let Some(backbone) = wanted.backbone.filter(|_| sets.iter().any(|set| set.train.are_features())) {
@@ -188,7 +200,7 @@ fn one(source: &DataSource, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, Da
 
 impl TestSplit {
     pub fn new(samples: Samples) -> Self {
-        Self { samples, parts: vec![], reads: 0 }
+        Self { samples, parts: vec![], reads: 0, is_read: false }
     }
 
     pub fn parts(&self) -> &[Part] {
@@ -204,9 +216,15 @@ impl TestSplit {
     }
 
     /// For the evaluation.
-    pub fn read(&mut self) -> &Samples {
+    ///
+    /// # Errors
+    /// [`TestError::ReadTwice`].
+    pub fn read(&mut self) -> Result<&Samples, TestError> {
+        if std::mem::replace(&mut self.is_read, true) {
+            return Err(TestError::ReadTwice);
+        }
         self.reads += 1;
-        &self.samples
+        Ok(&self.samples)
     }
 
     /// For an earlier evaluation of what is evaluated again.
@@ -218,9 +236,15 @@ impl TestSplit {
         self.reads
     }
 
-    /// The first samples, for clients to carry: nobody here looks at them.
-    pub fn carry(&self, count: usize) -> Samples {
-        self.samples.select(&(0..count.min(self.len())).collect::<Vec<_>>())
+    /// The first samples, for clients to carry, once all is learned and chosen.
+    ///
+    /// # Errors
+    /// [`TestError::Unread`].
+    pub fn carry(&self, count: usize) -> Result<Samples, TestError> {
+        if !self.is_read {
+            return Err(TestError::Unread);
+        }
+        Ok(self.samples.select(&(0..count.min(self.len())).collect::<Vec<_>>()))
     }
 }
 
@@ -327,6 +351,30 @@ pub fn shuffled(count: usize, seed: u64, name: &str) -> Vec<usize> {
 mod tests {
     use super::*;
     use sconce_model::preprocess::Material;
+
+    #[test]
+    fn a_folder_is_read_as_the_manifest_says_that_its_data_are() {
+        let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
+        let wanted =
+            Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 10, backbone: None };
+        let folder = tempfile::tempdir().unwrap();
+        let error = |format| {
+            let source = DataSource { uri: "pvc://lake/digits".into(), format, mix: vec![] };
+            read(&source, Some(folder.path()), 7, wanted).unwrap_err()
+        };
+        assert!(matches!(error(Format::Idx), DataError::Missing { .. }));
+        assert!(matches!(error(Format::Collected), DataError::Unlabelled { got: 0, all: 0, .. }));
+    }
+
+    #[test]
+    fn the_test_split_is_read_once_and_nobody_carries_it_before() {
+        let mut test = synthetic::digits(50, 3).test;
+        test.read_before(1);
+        assert_eq!(test.carry(4).unwrap_err(), TestError::Unread);
+        assert_eq!(test.read().unwrap().len(), 10);
+        assert_eq!(test.read().unwrap_err(), TestError::ReadTwice);
+        assert_eq!((test.reads(), test.carry(4).unwrap().len()), (2, 4), "one of them in an earlier run");
+    }
 
     /// With balanced classes it was a panic, and without them an error at the first step.
     #[test]

@@ -14,10 +14,11 @@ pub use checkpoint::{CheckpointError, Checkpoints};
 pub use init::as_torch;
 pub use schedule::Best;
 
-use crate::data::Order;
+use crate::data::{Order, TestError};
 use crate::manifest::{Fit, Metric};
 use crate::prepared::{Answer, Chance, Prepared, PreparedError, accuracy};
 use candle_core::Tensor;
+use candle_core::backprop::GradStore;
 use checkpoint::{Snapshot, State, Tensors, restore, weights};
 use features::Features;
 use optimise::Optimise;
@@ -34,7 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// A network that has next to no loss is right and sure: it has nothing to learn, and gradients of zeros are no fault.
+/// A network that has next to no loss is right and sure: its gradients may be zeros although it could learn.
 const LEARNED: f32 = 1e-3;
 
 #[derive(Debug, Error)]
@@ -47,6 +48,8 @@ pub enum FitError {
     Diverged { epoch: usize, batch: usize, loss: f32 },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Test(#[from] TestError),
     #[error("stopped in epoch {epoch}, after batch {batch}; the same command goes on from there")]
     Stopped { epoch: usize, batch: usize },
     #[error(
@@ -174,7 +177,7 @@ impl<'a> Run<'a> {
     /// From the newest checkpoint, or anew.
     fn begin(lesson: &'a Lesson<'a>) -> Result<Self, FitError> {
         let Lesson { network, train, recipe, .. } = *lesson;
-        let loss = weighing::loss(recipe, train, network.graph().units());
+        let loss = weighing::loss(recipe, train, network.graph());
         let before = lesson.learned_from.and_then(|from| network.graph().before(from)).unwrap_or_default();
         let frozen = before.iter().map(|node| node.name.clone()).collect();
         let Some(Snapshot { mut state, weights, moments, best }) = lesson.checkpoints.and_then(Checkpoints::newest)
@@ -226,13 +229,12 @@ impl<'a> Run<'a> {
             return Err(FitError::Diverged { epoch, batch: batch + 1, loss });
         }
         let gradients = mean.backward()?;
+        if (epoch, batch) == (1, 0) {
+            self.all_learn(&gradients, loss, &logits, &labels)?;
+        }
         if let Some(exact) = exact {
             // Statistics stay as they have been gathered.
             network.weights().try_for_each(|(name, variable)| variable.set(&exact[name]))?;
-        }
-        if (epoch, batch) == (1, 0) && loss > LEARNED {
-            let unlearned = network.unlearned(&gradients, &self.frozen)?;
-            unlearned.map_or(Ok(()), |Unlearned { variable, fault }| Err(FitError::Gradient { variable, fault }))?;
         }
         let place = Place { step: self.optimise.steps(), of_epoch: of_epoch as u64, epochs: recipe.epochs as u64 };
         self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
@@ -241,6 +243,21 @@ impl<'a> Run<'a> {
         let rows = logits.to_vec2::<f32>()?;
         self.state.right += rows.iter().zip(&labels).filter(|(row, label)| argmax(row) == **label as usize).count();
         Ok(loss)
+    }
+
+    /// Whether each weight that is to learn can. Where there is nothing to be learned, it is asked as if all were of one class, which
+    /// the first is not.
+    fn all_learn(&self, gradients: &GradStore, loss: f32, logits: &Tensor, labels: &[u32]) -> Result<(), FitError> {
+        let network = self.lesson.network;
+        let doubted = if loss > LEARNED {
+            None
+        } else {
+            let other = (labels[0] + 1) % network.graph().units() as u32;
+            let others = vec![other; labels.len()];
+            Some(Loss::cross_entropy().mean(logits, Targets::Labels(&others))?.backward()?)
+        };
+        let unlearned = network.unlearned(doubted.as_ref().unwrap_or(gradients), &self.frozen)?;
+        unlearned.map_or(Ok(()), |Unlearned { variable, fault }| Err(FitError::Gradient { variable, fault }))
     }
 
     /// Rounds the weights, if that is to be learned; returns what they were.

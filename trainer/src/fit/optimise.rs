@@ -129,3 +129,51 @@ fn norm(network: &Network, gradients: &GradStore) -> Result<f64> {
     let squares: Result<Vec<f64>> = gradients.map(square).collect();
     Ok(squares?.iter().sum::<f64>().sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sconce_model::architecture::Architecture;
+    use sconce_model::network::{Mode, Training};
+    use sconce_model::ops::{Loss, Targets};
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    fn flat(network: &Network, of: impl Fn(&Var) -> Tensor) -> Vec<f32> {
+        network.weights().flat_map(|(_, variable)| values(&of(variable)).unwrap().to_vec()).collect()
+    }
+
+    /// How far one step moves the weights, and the gradients that it had.
+    fn stepped(factor: f32, clip: Option<f32>) -> (Vec<f32>, Vec<f32>) {
+        let layers = serde_json::json!([{"dense": {"units": 3, "activation": "softmax"}}]);
+        let typed = serde_json::json!({"input": {"shape": [2]}, "layers": layers});
+        let graph = serde_json::from_value::<Architecture>(typed).unwrap().graph().unwrap();
+        let network = Network::initialise(Arc::new(graph), 3).unwrap();
+        let xs = Tensor::new(&[[1.0_f32, -2.0], [0.5, 3.0]], &Device::Cpu).unwrap();
+        let training = Training { seed: 3, epoch: 1, step: 0, frozen: &BTreeSet::new() };
+        let logits = network.forward_t(&xs, None, Mode::Train(training)).unwrap();
+        let gradients = Loss::cross_entropy().mean(&logits, Targets::Labels(&[0, 2])).unwrap().backward().unwrap();
+        let before = flat(&network, |variable| variable.as_tensor().clone());
+        let kind = Optimizer::Sgd { learning_rate: 0.5, momentum: 0.0, nesterov: false };
+        Optimise::new(kind, &network).step(&network, &gradients, factor, clip).unwrap();
+        let after = flat(&network, |variable| variable.as_tensor().clone());
+        let moved = before.iter().zip(after).map(|(before, after)| before - after).collect();
+        (moved, flat(&network, |variable| gradients.get(variable.as_tensor()).unwrap().clone()))
+    }
+
+    #[test]
+    fn gradients_that_are_too_large_together_are_made_as_large_as_they_may_be() {
+        let (_, gradients) = stepped(1.0, None);
+        let norm = gradients.iter().map(|g| g * g).sum::<f32>().sqrt();
+        let check = |factor: f32, clip, times: f32| {
+            let (moved, gradients) = stepped(factor, clip);
+            let far = moved.iter().zip(&gradients).any(|(moved, g)| (moved - 0.5 * times * g).abs() > 1e-5);
+            assert!(!far && norm > 0.1, "{moved:?}, not {times} times half of {gradients:?}");
+        };
+        check(1.0, None, 1.0);
+        check(0.25, None, 0.25);
+        check(1.0, Some(norm * 1.5), 1.0);
+        check(1.0, Some(0.03), 0.03 / norm);
+        check(0.25, Some(0.03), 0.25 * 0.03 / norm);
+    }
+}

@@ -1,12 +1,19 @@
-//! The loss of a recipe, and how much a sample of each class counts in it.
+//! The loss of a network by its recipe, and how much a sample of each class counts in it.
 
 use crate::manifest::{ClassWeights, Fit};
 use crate::prepared::Prepared;
+use sconce_model::graph::Graph;
 use sconce_model::ops::Loss;
 
-pub fn loss(recipe: &Fit, train: &Prepared, classes: usize) -> Loss {
-    let class_weights = recipe.class_weights.map(|ClassWeights::Balanced| balanced(train.labels(), classes));
-    Loss::CrossEntropy { smoothing: recipe.loss.label_smoothing, class_weights }
+pub fn loss(recipe: &Fit, train: &Prepared, graph: &Graph) -> Loss {
+    let balanced = |ClassWeights::Balanced| balanced(train.labels(), graph.units());
+    match graph.loss() {
+        Loss::CrossEntropy { .. } => Loss::CrossEntropy {
+            smoothing: recipe.loss.label_smoothing,
+            class_weights: recipe.class_weights.map(balanced),
+        },
+        other => other,
+    }
 }
 
 /// The rarer a class, the more its samples count: one in the mean. A class without samples counts nothing.

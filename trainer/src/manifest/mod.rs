@@ -111,6 +111,9 @@ pub struct Output {
     /// What a cluster opens it with.
     #[serde(default)]
     pub secret_ref: IgnoredAny,
+    /// What a cluster signs with.
+    #[serde(default)]
+    pub signing_key_ref: IgnoredAny,
 }
 
 /// # Errors

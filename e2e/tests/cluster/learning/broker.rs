@@ -13,7 +13,7 @@ const HOST: &str = "10.89.0.1";
 pub const ADDRESS: &str = "mqtt://10.89.0.1:1883";
 const TOPIC: &str = "site-b/door/picture";
 /// By a shared subscription: whoever subscribes, one gets it.
-pub const HEARD: &str = "$share/daylight/site-b/+/picture";
+pub const HEARD: &str = "$share/shifted/site-b/+/picture";
 const LIMIT: Duration = Duration::from_secs(120);
 /// It says nothing until somebody subscribes, or it cannot go on.
 const CONFIGURATION: &str = "listener 1883 10.89.0.1

@@ -1,8 +1,10 @@
-//! The loop: a site's light changes, its answers get worse, people label what it sent and what a camera there saw, a run learns from
-//! that, and its answers are good again. And labels by lot, from which nothing is deployed. What was seen is in `target/e2e`:
+//! The loop: a site's world shifts (all is brighter and noisier, and strokes are thicker), its answers get worse, people label what it
+//! sent and what a camera there saw, a run learns from that, and its answers are good again. And labels by lot, from which nothing is deployed. What was seen is in `target/e2e`:
 //! `loop.json` and `loop.svg`.
 
 mod broker;
+#[path = "../../../../examples/digits/client/src/shift.rs"]
+mod shift;
 mod story;
 mod truth;
 
@@ -20,13 +22,11 @@ use std::time::Duration;
 use story::Story;
 use truth::{Truth, lot};
 
-const NAME: &str = "daylight";
+const NAME: &str = "shifted";
 const SITE: &str = "site-b";
 const NODE: &str = "site-b-1";
 const EDGE_NODES: usize = 2;
 const LIMIT: Duration = Duration::from_secs(300);
-/// What is added to each pixel when the sun is up.
-const DAY: u8 = 120;
 /// Share of right answers that is good enough.
 const FLOOR: f64 = 0.9;
 /// Of the client's images: what people label truly; those of them that no model was asked, since a camera sent them; what somebody
@@ -93,14 +93,14 @@ fn model(source: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_model_learns_the_light_of_its_site_and_nothing_from_labels_by_lot() -> Result<()> {
+async fn a_model_learns_the_shifted_world_of_its_site_and_nothing_from_labels_by_lot() -> Result<()> {
     let bed = bed().await?;
     let Some(lake) = Lake::open(&bed).await? else { return Ok(()) };
     let Some(broker) = Broker::found(&bed)? else { return Ok(()) };
     let story = Story::begin(FLOOR);
     let outcome = tokio::select! {
         asked = asked_for_ever(&bed, &story) => asked,
-        told = from_day_to_night(&bed, &lake, &broker, &story) => told,
+        told = from_shift_to_labels_by_lot(&bed, &lake, &broker, &story) => told,
     };
     bed.kubectl().args(["delete", "em,et,ed", NAME, "-n", NAMESPACE, "--ignore-not-found"]).output().await?;
     bed.kubectl().args(["delete", "secret", "lake", "-n", NAMESPACE]).output().await?;
@@ -115,11 +115,11 @@ async fn a_model_learns_the_light_of_its_site_and_nothing_from_labels_by_lot() -
 async fn asked_for_ever(bed: &Bed, story: &Story) -> Result<()> {
     story.begun().await;
     loop {
-        let light = story.light();
-        let run = ClientRun::of(&asked()).images(JUDGED).brighter(light).rate(60).count(JUDGED.len() as u64);
+        let shifted = story.has_shifted();
+        let run = ClientRun::of(&asked()).images(JUDGED).shifted(shifted).rate(60).count(JUDGED.len() as u64);
         let answers = bed.ask(NODE, &run).await?;
         ensure!(answers.failed == 0, "{answers:?}");
-        story.judged(light, answers.accuracy);
+        story.judged(shifted, answers.accuracy);
     }
 }
 
@@ -127,7 +127,7 @@ fn asked() -> String {
     format!("{NAME}.{NAMESPACE}")
 }
 
-async fn from_day_to_night(bed: &Bed, lake: &Lake, broker: &Broker, story: &Story) -> Result<()> {
+async fn from_shift_to_labels_by_lot(bed: &Bed, lake: &Lake, broker: &Broker, story: &Story) -> Result<()> {
     let Training { artifact, held_out } = training();
     let first = bed.publish(&artifact, &format!("models/{NAME}:1.0.0")).await?;
     let base = format!("{}@{first}", Bed::model_uri(&format!("models/{NAME}")));
@@ -141,12 +141,12 @@ async fn from_day_to_night(bed: &Bed, lake: &Lake, broker: &Broker, story: &Stor
     story.happens("the model is served");
     let before = story.until("the answers are good at first", |right| right >= FLOOR).await?;
 
-    story.turns(DAY, "the light changes");
+    story.shifts("the world shifts");
     let shifted = story.until("the answers get worse", |right| right < FLOOR).await?;
-    let truth = Truth::read(&held_out, DAY)?;
+    let truth = Truth::read(&held_out)?;
     broker.publish(OF_CAMERA.map(|image| truth.picture(image))).await?;
     let rest = OF_CAMERA.end..BY_LOT.end;
-    let seen = ClientRun::of(&asked()).images(rest.clone()).brighter(DAY).rate(60).count(rest.len() as u64);
+    let seen = ClientRun::of(&asked()).images(rest.clone()).shifted(true).rate(60).count(rest.len() as u64);
     ensure!(bed.ask(NODE, &seen).await?.failed == 0);
     let folder = tempfile::tempdir()?;
     let samples = exported(bed, lake, &truth, folder.path()).await?;
@@ -181,9 +181,9 @@ async fn from_day_to_night(bed: &Bed, lake: &Lake, broker: &Broker, story: &Stor
     let still = story.until("the answers stay good", |right| right >= FLOOR).await?;
 
     println!(
-        "right at the site: {before:.3}, in another light {shifted:.3}, learned {after:.3}, after labels by lot {still:.3}"
+        "right at the site: {before:.3}, after the shift {shifted:.3}, learned {after:.3}, after labels by lot {still:.3}"
     );
-    let shares = json!({"before": before, "inAnotherLight": shifted, "learned": after, "afterLabelsByLot": still});
+    let shares = json!({"before": before, "shifted": shifted, "learned": after, "afterLabelsByLot": still});
     story.ends(json!({"right": shares, "runs": [learned, refused]}));
     Ok(())
 }

@@ -18,7 +18,8 @@ const APART: f64 = 17.0;
 #[derive(Clone, Copy)]
 struct Point {
     second: f64,
-    light: u8,
+    /// Of images as they look once the site's world has shifted.
+    shifted: bool,
     /// Share of right answers.
     right: f64,
 }
@@ -26,7 +27,7 @@ struct Point {
 pub struct Story {
     began: Instant,
     floor: f64,
-    light: watch::Sender<u8>,
+    shifted: watch::Sender<bool>,
     points: watch::Sender<Vec<Point>>,
     events: watch::Sender<Vec<(f64, &'static str)>>,
     end: RefCell<Value>,
@@ -37,7 +38,7 @@ impl Story {
         Self {
             began: Instant::now(),
             floor,
-            light: watch::Sender::new(0),
+            shifted: watch::Sender::default(),
             points: watch::Sender::default(),
             events: watch::Sender::default(),
             end: RefCell::default(),
@@ -48,8 +49,8 @@ impl Story {
         self.began.elapsed().as_secs_f64()
     }
 
-    pub fn light(&self) -> u8 {
-        *self.light.borrow()
+    pub fn has_shifted(&self) -> bool {
+        *self.shifted.borrow()
     }
 
     pub fn happens(&self, what: &'static str) {
@@ -58,9 +59,9 @@ impl Story {
         self.events.send_modify(|events| events.push((second, what)));
     }
 
-    pub fn turns(&self, light: u8, what: &'static str) {
+    pub fn shifts(&self, what: &'static str) {
         self.happens(what);
-        self.light.send_replace(light);
+        self.shifted.send_replace(true);
     }
 
     /// Returns once anything has happened.
@@ -69,15 +70,15 @@ impl Story {
         self.events.subscribe().wait_for(|events| !events.is_empty()).await.ok();
     }
 
-    pub fn judged(&self, light: u8, right: f64) {
-        let point = Point { second: self.now(), light, right };
+    pub fn judged(&self, shifted: bool, right: f64) {
+        let point = Point { second: self.now(), shifted, right };
         self.points.send_modify(|points| points.push(point));
     }
 
     /// Waits for a run of the client, begun from now on, whose share of right answers is as wanted. Returns it.
     pub async fn until(&self, what: &str, wanted: impl Fn(f64) -> bool) -> Result<f64> {
-        let (light, before) = (self.light(), self.points.borrow().len());
-        let is_so = |point: &&Point| point.light == light && wanted(point.right);
+        let (shifted, before) = (self.has_shifted(), self.points.borrow().len());
+        let is_so = |point: &&Point| point.shifted == shifted && wanted(point.right);
         // One may have begun before.
         let find = |points: &Vec<Point>| points.iter().skip(before + 1).find(is_so).map(|point| point.right);
         let mut points = self.points.subscribe();
@@ -95,7 +96,7 @@ impl Story {
     pub fn json(&self) -> Value {
         let rounded = |number: f64| (number * 1_000.0).round() / 1_000.0;
         let point =
-            |point: &Point| json!({"second": rounded(point.second), "light": point.light, "right": point.right});
+            |point: &Point| json!({"second": rounded(point.second), "shifted": point.shifted, "right": point.right});
         let event = |(second, what): &(f64, &str)| json!({"second": rounded(*second), "what": what});
         json!({
             "floor": self.floor,
@@ -118,10 +119,10 @@ impl Story {
             SIZE.0, SIZE.1
         );
         let mut line = |text: String| writeln!(svg, "{text}").ok();
-        if let Some(day) = points.iter().find(|point| point.light > 0) {
-            let from = x(day.second);
+        if let Some(first) = points.iter().find(|point| point.shifted) {
+            let from = x(first.second);
             line(format!(
-                r#"<rect class="day" x="{from:.1}" y="{top}" width="{:.1}" height="{:.1}"/>"#,
+                r#"<rect class="shifted" x="{from:.1}" y="{top}" width="{:.1}" height="{:.1}"/>"#,
                 right - from,
                 bottom - top
             ));
@@ -173,8 +174,8 @@ impl Story {
     }
 }
 
-const STYLE: &str = "text{font:12px sans-serif;fill:#444}.title{font-size:15px;font-weight:600;fill:#222}.ground{fill:#fff}.day{fill:#fbe8a6;opacity:.45}\
+const STYLE: &str = "text{font:12px sans-serif;fill:#444}.title{font-size:15px;font-weight:600;fill:#222}.ground{fill:#fff}.shifted{fill:#fbe8a6;opacity:.45}\
 .grid{stroke:#ddd;fill:none}.event{stroke:#888;stroke-dasharray:2 3;fill:none}.floor{stroke:#b3261e;stroke-width:1.5;stroke-dasharray:6 4;fill:none}\
 .floor-name{fill:#b3261e}.right{fill:none;stroke:#1f5fa8;stroke-width:2}.right-dot{fill:#1f5fa8}\
-@media(prefers-color-scheme:dark){text{fill:#bbb}.title{fill:#eee}.ground{fill:#16181b}.day{fill:#6b5a17}.grid{stroke:#333}.right{stroke:#7db4f0}\
+@media(prefers-color-scheme:dark){text{fill:#bbb}.title{fill:#eee}.ground{fill:#16181b}.shifted{fill:#6b5a17}.grid{stroke:#333}.right{stroke:#7db4f0}\
 .right-dot{fill:#7db4f0}.floor{stroke:#ff8a80}.floor-name{fill:#ff8a80}}";

@@ -1,5 +1,6 @@
 //! What the client's images show: the people who label know it. Of a sample they see the tensor alone, or the picture.
 
+use super::shift;
 use anyhow::{Context as _, Result};
 use image::{GrayImage, ImageFormat};
 use sconce_lake::labels;
@@ -8,7 +9,7 @@ use sconce_model::preprocess::{Image, Preprocess};
 use std::io::Cursor;
 use std::path::Path;
 
-/// An image in a certain light.
+/// An image as it looks once the site's world has shifted.
 struct Known {
     digit: u8,
     /// As a file.
@@ -21,15 +22,14 @@ struct Known {
 pub struct Truth(Vec<Known>);
 
 impl Truth {
-    /// The images as they look when it is brighter.
-    pub fn read(held_out: &Path, brighter: u8) -> Result<Self> {
+    pub fn read(held_out: &Path) -> Result<Self> {
         let read = |file: &str| std::fs::read(held_out.join(file)).with_context(|| format!("{file} of the client"));
         let images = idx::read_images(&read("images.idx3")?)?;
         let digits = idx::read_labels(&read("labels.idx1")?)?;
         let preprocess: Preprocess = serde_json::from_slice(&read("preprocess.json")?)?;
         let (high, wide) = (images.height, images.width);
         let known = digits.iter().enumerate().map(|(number, digit)| {
-            let pixels: Vec<u8> = images.image(number).iter().map(|pixel| pixel.saturating_add(brighter)).collect();
+            let pixels = shift::shifted(images.image(number), wide, number);
             let tensor = preprocess.apply(Image::grey(&pixels, high, wide)?)?;
             let tensor = tensor.iter().flat_map(|value| value.to_le_bytes()).collect();
             let picture = GrayImage::from_raw(wide.try_into()?, high.try_into()?, pixels).context("a byte for each")?;
@@ -45,7 +45,7 @@ impl Truth {
         &self.0[number].picture
     }
 
-    /// The samples of an export that show images in this light: id, number of the image, digit.
+    /// The samples of an export that show images: id, number of the image, digit.
     pub fn shown(&self, export: &Path) -> Result<Vec<(String, usize, u8)>> {
         let mut shown = Vec::new();
         for given in labels::read("labels.csv", &std::fs::read(export.join("labels.csv"))?)? {

@@ -4,6 +4,7 @@
 
 mod ask;
 mod samples;
+mod shift;
 
 use anyhow::{Context as _, Result};
 use ask::{Ask, Comparison, Summary};
@@ -36,9 +37,9 @@ struct Args {
     /// Only these of the images, such as 0..300.
     #[arg(long, global = true, value_name = "FROM..TO", value_parser = range)]
     images: Option<Range<usize>>,
-    /// Brighter by so much, as under another light: added to each pixel of 0 to 255.
-    #[arg(long, global = true, default_value = "0", value_name = "LEVELS")]
-    brighter: u8,
+    /// As they look once the site's world has shifted: brighter and noisier, with thicker strokes.
+    #[arg(long, global = true)]
+    shifted: bool,
 }
 
 fn range(text: &str) -> Result<Range<usize>, String> {
@@ -97,7 +98,7 @@ async fn main() -> ExitCode {
 
 /// Whether every request was answered.
 async fn run(args: Args) -> Result<bool> {
-    let samples = Samples::read(&args.data, args.images, args.brighter)?;
+    let samples = Samples::read(&args.data, args.images, args.shifted)?;
     match args.verb {
         Verb::Run { count, rate, duration, compare, output } => {
             let models = std::iter::once(args.model).chain(compare).collect();

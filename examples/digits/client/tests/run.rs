@@ -97,7 +97,7 @@ async fn a_run_says_what_it_measured_in_one_object() {
     let (code, told) = run(&["--count", "5", "--compare", "other.test"]).await;
     assert_eq!((code, &told["failed"], &told["compare"]["failed"]), (Some(1), &0.into(), &5.into()));
 
-    let (code, told) = run(&["--images", "1..3", "--brighter", "90", "--count", "2"]).await;
+    let (code, told) = run(&["--images", "1..3", "--shifted", "--count", "2"]).await;
     assert_eq!((code, &told["sent"]), (Some(0), &2.into()), "{told}");
     for (images, why) in [("2..4", "--images 2..4: there are 3 images"), ("2..2", "need FROM..TO, such as 0..300")] {
         let refused =

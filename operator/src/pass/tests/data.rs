@@ -59,6 +59,59 @@ fn what_the_cloud_serves_when_its_dataset_is_not_there_yet_is_not_moved() {
     assert_eq!(stands(&settled(world), "Placed"), "True/ChosenAtEdge");
 }
 
+/// What was told went on as long as no pod answered at the edge.
+#[test]
+fn what_must_stay_leaves_no_more_though_nobody_answers_at_the_edge() {
+    let masked = |mut world: World| {
+        let pool = pool_answers(&mut world);
+        is_collected(&mut world);
+        dataset(&mut world, "Raw");
+        world = settled(world);
+        assert!(endpoints(&world).contains(&"10.96.0.9".into()));
+        dataset(&mut world, "Masked");
+        (settled(world), pool)
+    };
+    let is_shut = |world: &World, pool: &str| {
+        assert_eq!((endpoints(world), is_leaving(world, pool)), (vec![], Some(true)));
+    };
+    // Served by the cloud.
+    let (mut world, pool) = masked(settled(scene("500ms")));
+    is_shut(&world, &pool);
+    assert_eq!(stands(&world, "Placed"), "True/ChosenAtEdge");
+    pod(&mut world, &edge(), "10.1.0.5", "a-1");
+    assert_eq!(endpoints(&settled(world)), ["10.1.0.5"]);
+    // With the cloud as the fallback.
+    let (world, pool) = masked(settled(scene("25ms")));
+    is_shut(&world, &pool);
+}
+
+/// Neither may what is kept as it is.
+#[test]
+fn what_must_stay_does_not_leave_a_model_that_is_held_in_the_cloud() {
+    let mut served = settled(scene("500ms"));
+    let pool = pool_answers(&mut served);
+    is_collected(&mut served);
+    dataset(&mut served, "Raw");
+    let served = settled(served);
+    assert_eq!(endpoints(&served), ["10.96.0.9"]);
+
+    let mut world = served.clone();
+    change(&mut world, |model| model["spec"]["suspend"] = json!(true));
+    dataset(&mut world, "Masked");
+    world = settled(world);
+    assert_eq!((endpoints(&world), is_leaving(&world, &pool)), (vec![], Some(true)));
+    let held = ("True/Suspended".to_owned(), "False/DataMustStay".to_owned());
+    assert_eq!((stands(&world, "Placed"), stands(&world, "Serving")), held);
+
+    // Without contact.
+    let mut world = served;
+    node(&mut world, "a-1", json!({"tier": "edge", "zone": "site-a"}), false);
+    dataset(&mut world, "Masked");
+    world = settled(world);
+    assert_eq!((endpoints(&world), is_leaving(&world, &pool)), (vec![], Some(true)));
+    assert_eq!(stands(&world, "Placed"), "True/KeptUnreachable");
+}
+
 #[test]
 fn an_edge_keeps_the_fallback_that_it_has_and_gets_none_while_its_dataset_is_not_there() {
     let mut world = settled(scene("25ms"));

@@ -8,7 +8,7 @@ mod service;
 pub use load::{BUSY_LIMIT_PPM, Load};
 pub use service::Service;
 
-use super::{Link, Model, Prediction, Resources, Term, Variant};
+use super::{Link, Model, Prediction, Resources, Room, Term, Variant};
 use sconce_api::Basis;
 
 /// Where a place is overloaded there is no queue's length to predict; it is shown as at 95 %.
@@ -20,17 +20,32 @@ pub const MOST_REPLICAS: u64 = 4;
 /// Memory of the runtime before it has read a model: code, the two servers' buffers, the allocator's reserve.
 const RUNTIME_BYTES: u64 = 24 << 20;
 
+/// Rows of the batches that a variant's memory is told for.
+const TOLD_ROWS: u64 = 16;
+
 /// Bytes that a connection sends in its first round trip: 10 segments of 1,460 bytes (RFC 6928).
 const FIRST_WINDOW_BYTES: u64 = 14_600;
 
 /// What each of `replicas` pods requests: cores for the usual load, at `request_ns` for each request, and the model's memory.
 pub fn request(load: &Load, variant: &Variant, request_ns: u64, replicas: u64) -> Resources {
-    Resources { cpu_millis: load.cpu_millis(request_ns, replicas), memory_bytes: memory_bytes(variant) }
+    Resources {
+        cpu_millis: load.cpu_millis(request_ns, replicas),
+        memory_bytes: memory_bytes(variant, load.max_batch_size),
+    }
 }
 
-pub fn memory_bytes(variant: &Variant) -> u64 {
+/// Of a pod that answers up to `max_batch_size` requests at once: its buffers are made for as many.
+pub fn memory_bytes(variant: &Variant, max_batch_size: u64) -> u64 {
     const MEBIBYTE: u64 = 1 << 20;
-    variant.memory_bytes.saturating_add(RUNTIME_BYTES).div_ceil(MEBIBYTE).saturating_mul(MEBIBYTE)
+    let scratch = |rows: u64| variant.scratch_bytes.saturating_mul(rows);
+    let model = variant.memory_bytes.saturating_sub(scratch(TOLD_ROWS)).saturating_add(scratch(max_batch_size));
+    model.saturating_add(RUNTIME_BYTES).div_ceil(MEBIBYTE).saturating_mul(MEBIBYTE)
+}
+
+/// What pods take of a node that each request so much: each has its own copy of the model's bytes.
+pub fn takes(request: Resources, variant: &Variant, pods: u64) -> Room {
+    let Resources { cpu_millis, memory_bytes } = request.times(pods);
+    Room { cpu_millis, memory_bytes, store_bytes: store_bytes(variant.bytes).saturating_mul(pods) }
 }
 
 /// What a pod's copy of the model may take of its node's disk: a tenth more than the variant's bytes, and 4 MiB for what goes with

@@ -78,6 +78,13 @@ fn a_pool_keeps_one_replica_for_the_routers_fallback() {
 }
 
 #[test]
+fn the_memory_of_a_pool_is_for_its_largest_batch() {
+    let variants = vec![Variant { memory_bytes: 20 * MIB, scratch_bytes: MIB, ..f32() }];
+    let pools = plan([node("a")], FleetModel { max_batch_size: 256, variants, ..cnn() }).pools;
+    assert_eq!(pools[0].request.memory_bytes, 284 * MIB);
+}
+
+#[test]
 fn a_pool_grows_with_the_sites_that_it_serves() {
     let check = |sites: u64, replicas: u64, cpu_millis: u64| {
         let model = FleetModel { cloud_load: [("f32".into(), 100 * sites)].into(), ..cnn() };

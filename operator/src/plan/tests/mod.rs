@@ -86,6 +86,7 @@ pub(crate) fn f32() -> Variant {
         name: "f32".into(),
         bytes: 2_780_000,
         memory_bytes: 2_780_000,
+        scratch_bytes: 0,
         flops: 1_780_000,
         accuracy_millis: Some(97_900),
         class_profiles: BTreeMap::new(),

@@ -5,12 +5,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn any_node(index: usize) -> impl Strategy<Value = Node> {
-    let size = (0..4_000_u64, 0..1_024_u64, 0..1_000_u64, 0..256_u64);
+    let size = (0..4_000_u64, 0..1_024_u64, 0..1_000_u64, 0..256_u64, prop::option::of(0..400_u64));
     let flags =
         (prop::bool::weighted(0.8), prop::bool::weighted(0.1), prop::option::weighted(0.9, 5..200_u64), any::<bool>());
-    (size, flags).prop_map(move |((cpu, memory, taken_cpu, taken_memory), (ready, leaving, gflops, camera))| {
+    (size, flags).prop_map(move |((cpu, memory, taken_cpu, taken_memory, store), (ready, leaving, gflops, camera))| {
         let mut node = node(&format!("node-{index}")).cpu(cpu).memory(memory).taken(taken_cpu, taken_memory);
         (node.ready, node.leaving, node.speed) = (ready, leaving, gflops.map(speed));
+        node.store_bytes = store.map_or(u64::MAX, |mebibytes| mebibytes * MIB);
         if camera { node.label("camera", "v2") } else { node }
     })
 }
@@ -143,16 +144,20 @@ proptest! {
         let plan = plan_site(&snapshot);
         for node in &snapshot.nodes {
             let here = |placement: &&Placement| placement.node.as_ref() == Some(&node.name);
-            let (mut cpu, mut memory) = (node.requested.cpu_millis, node.requested.memory_bytes);
+            let (mut cpu, mut memory, mut store) = (node.requested.cpu_millis, node.requested.memory_bytes, 0);
             let mut placed = false;
             for placement in plan.placements.iter().filter(here) {
                 // What is kept was there before the share or the others' requests became what they are.
                 placed |= !kept(placement);
                 cpu += placement.request.cpu_millis * placement.replicas;
                 memory += placement.request.memory_bytes * placement.replicas;
+                let model = snapshot.models.iter().find(|model| model.name == placement.model).unwrap();
+                let variant = model.variants.iter().find(|variant| variant.name == placement.variant);
+                store += variant.map_or(0, |variant| store_bytes(variant.bytes)) * placement.replicas;
             }
             prop_assert!(!placed || cpu * 100_000 <= node.allocatable.cpu_millis * snapshot.max_share_millis);
             prop_assert!(!placed || memory * 100_000 <= node.allocatable.memory_bytes * snapshot.max_share_millis);
+            prop_assert!(!placed || store <= node.store_bytes);
         }
     }
 
@@ -261,6 +266,7 @@ proptest! {
             (model.budget_us, model.max_batch_size) = (large, large);
             for variant in &mut model.variants {
                 (variant.flops, variant.memory_bytes) = (large, large);
+                (variant.bytes, variant.scratch_bytes) = (large, large);
             }
         }
         (snapshot.link.round_trip_p50_us, snapshot.link.round_trip_p99_us) = (large, large);

@@ -62,7 +62,7 @@ fn any_wishes(draw: &mut Draw) -> Snapshot {
 }
 
 /// The least cost at which all models have a place that keeps their budget.
-fn optimum(left: &mut [Resources], models: &[Vec<Candidate<'_>>]) -> Option<u64> {
+fn optimum(left: &mut [Room], models: &[Vec<Candidate<'_>>]) -> Option<u64> {
     let Some((first, rest)) = models.split_first() else { return Some(0) };
     let mut least: Option<u64> = None;
     for candidate in first {
@@ -120,12 +120,14 @@ fn plans_are_nearly_as_cheap_as_the_cheapest_and_miss_hardly_a_site() {
 }
 
 /// What our models leave of each node.
-fn left(site: &Site<'_>, plan: &Plan) -> Vec<Resources> {
+fn left(site: &Site<'_>, plan: &Plan) -> Vec<Room> {
     let mut left = site.rooms.clone();
     for placement in &plan.placements {
         let node = site.snapshot.nodes.iter().position(|node| placement.node.as_ref() == Some(&node.name));
         if let Some(node) = node {
-            left[node] = left[node].less(placement.request.times(placement.replicas));
+            // Their disks have no end.
+            let Resources { cpu_millis, memory_bytes } = placement.request.times(placement.replicas);
+            left[node] = left[node].less(Room { cpu_millis, memory_bytes, store_bytes: 0 });
         }
     }
     left

@@ -198,6 +198,54 @@ fn the_first_filter_that_fails_is_the_reason() {
     );
 }
 
+/// Memory was reckoned for batches of 16, whatever the model's largest.
+#[test]
+fn memory_is_reckoned_for_the_largest_batch() {
+    let planned = |max_batch_size, scratch_bytes| {
+        let variant = Variant { memory_bytes: 20 * MIB, scratch_bytes, ..f32() };
+        let model = Model { max_batch_size, ..model("digits").variants(&[variant]).tier(TierChoice::Edge) };
+        plan_site(&site("site-a", [node("a").memory(100)]).model(model))
+    };
+    let check = |max_batch_size, scratch_bytes, mebibytes: u64| {
+        let request = planned(max_batch_size, scratch_bytes).placement("digits").request;
+        assert_eq!(request.memory_bytes, mebibytes * MIB);
+    };
+    check(16, MIB, 44);
+    check(1, MIB, 29);
+    // Not known.
+    check(256, 0, 44);
+    let plan = planned(256, MIB);
+    let rejected = &plan.unplaced("digits").rejected[0];
+    assert_eq!((rejected.reason, rejected.message.as_str()), (InsufficientMemory, "needs 284 Mi, a has 80 Mi left"));
+}
+
+/// Each model alone fitted, so all did.
+#[test]
+fn models_share_the_disk_of_a_node() {
+    let both = |mebibytes, suspended| {
+        let site = site("site-a", [node("a").store(mebibytes)]).home("digits", Tier::Edge, Some("a"));
+        let digits = Model { suspended, ..model("digits").tier(TierChoice::Edge) };
+        plan_site(&site.model(digits).model(model("fraud").tier(TierChoice::Edge)))
+    };
+    let check = |suspended, message: &str| {
+        assert_eq!(both(14, suspended).place("fraud"), "edge/f32 on a");
+        let plan = both(13, suspended);
+        let rejected = &plan.unplaced("fraud").rejected[0];
+        assert_eq!((rejected.reason, rejected.message.as_str()), (InsufficientStore, message));
+    };
+    check(false, "needs 7 Mi, the disk of a has 6 Mi left by other models");
+    check(true, "needs 7 Mi, the disk of a has 6 Mi");
+}
+
+#[test]
+fn an_update_has_no_pod_more_where_the_disk_has_no_room_for_it() {
+    let surge = |mebibytes| {
+        let site = site("site-a", [node("a").store(mebibytes)]);
+        plan_site(&site.model(model("digits"))).placement("digits").surge
+    };
+    assert!(surge(14) && !surge(13));
+}
+
 #[test]
 fn who_took_the_room_is_named_if_he_is_more_important() {
     let only_one = || site("site-a", [node("a").cpu(100)]);

@@ -53,6 +53,24 @@ fn labelled_samples_begin_a_run_and_the_next_counts_from_there() {
     assert_eq!(states(&settled(world)), [RunState::Waiting, RunState::Failed, RunState::Rejected]);
 }
 
+#[test]
+fn what_lies_on_a_claim_is_mounted_where_the_trainer_looks() {
+    let mut world = settled(scene("25ms"));
+    labelled(&mut world, 500);
+    let mut dataset = serde_json::to_value(world.datasets[&at("digits")].as_ref()).unwrap();
+    dataset["spec"]["uri"] = json!("pvc://lake/site/digits");
+    put(&mut world.datasets, dataset);
+    recipe(&mut world, collected(json!({"samples": {"new": 500}})));
+    let world = settled(world);
+    let job = serde_json::to_value(world.jobs[&at(&status(&world).runs[0].name)].as_ref()).unwrap();
+    let pod = &job["spec"]["template"]["spec"];
+    let args = pod["containers"][0]["args"].as_array().unwrap();
+    let flag = args.iter().position(|arg| arg == "--data").unwrap();
+    assert_eq!(args[flag + 1], "/data/site/digits");
+    let claim = json!({"name": "data", "persistentVolumeClaim": {"claimName": "lake", "readOnly": true}});
+    assert!(pod["volumes"].as_array().unwrap().contains(&claim));
+}
+
 /// A model of the recipe's dataset, and what a node tells of it.
 fn drifting(world: &mut World, drifted: i64) {
     let mut model = serde_json::to_value(world.models[&at("digits")].as_ref()).unwrap();

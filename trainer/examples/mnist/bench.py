@@ -1,0 +1,56 @@
+"""Accuracy on MNIST of ours and of PyTorch by the seed's recipe, then of ours by training.yaml: `make bench-mnist MNIST=DIR`.
+
+    python bench.py SCONCE_TRAINER MNIST FOLDER
+
+Ends with 1 if the means lie further apart than BAR, and with the trainer's code if it does not accept its model."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import against_torch
+import split
+
+SEEDS = [7, 8, 9]
+BAR = 0.15  # points
+HERE = Path(__file__).parent
+
+
+def train(trainer: str, manifest: Path, folder: Path, *flags: str) -> int:
+    """Leaves the artifact beside the data; returns the exit code."""
+    print(f"\n== {manifest.name}", flush=True)
+    output = folder / manifest.stem
+    return subprocess.run([trainer, "train", manifest, "--data", folder / "data", "--output", output, *flags]).returncode
+
+
+def ours(trainer: str, folder: Path, seed: int) -> float:
+    manifest, result = folder / f"seed-{seed}.yaml", folder / "result.json"
+    manifest.write_text((HERE / "seed.yaml").read_text().replace("seed: 7", f"seed: {seed}"))
+    if code := train(trainer, manifest, folder, "--result", str(result)):
+        sys.exit(code)
+    return json.loads(result.read_text())["result"]["accuracy"]
+
+
+def compare(ours: list[float], peers: list[float]) -> tuple[str, bool]:
+    """What is to be told, and whether the means lie close enough."""
+    mean, peer = sum(ours) / len(ours), sum(peers) / len(peers)
+    apart = round((mean - peer) * 100, 4)
+    rows = [(f"seed {seed}", *pair) for seed, *pair in zip(SEEDS, ours, peers)] + [("mean", mean, peer)]
+    lines = [f"{name:<8}{a:>9.4f}{b:>9.4f}" for name, a, b in rows]
+    header, bar = f"{'':<8}{'ours':>9}{'PyTorch':>9}", f"{apart:+.2f} points; bar ±{BAR}"
+    is_close = abs(apart) <= BAR
+    return "\n".join([header, *lines, f"{bar}: {'met' if is_close else 'missed'}"]), is_close
+
+
+def main(trainer: str, mnist: Path, folder: Path) -> int:
+    split.main(mnist, folder / "data")
+    of_ours = [ours(trainer, folder, seed) for seed in SEEDS]
+    print("\n== PyTorch", flush=True)
+    told, is_close = compare(of_ours, against_torch.accuracies(folder / "data", SEEDS))
+    code = train(trainer, HERE / "training.yaml", folder)
+    print(f"\n== the seed's recipe\n{told}", flush=True)
+    return code or int(not is_close)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))
