@@ -131,6 +131,9 @@ async fn labels_are_kept_beside_the_samples_and_the_newest_counts() {
 #[test]
 fn addresses_say_what_they_need() {
     let error = |uri: &str| Lake::open(uri).map(drop).unwrap_err().to_string();
-    assert_eq!(error("lake/digits"), "\"lake/digits\": need s3://BUCKET/PREFIX or file:///FOLDER; of a claim, the folder that it is mounted at");
+    assert_eq!(
+        error("lake/digits"),
+        "\"lake/digits\": need s3://BUCKET/PREFIX or file:///FOLDER; of a claim, the folder that it is mounted at"
+    );
     assert_eq!(error("file:///there/is/none"), "file:///there/is/none: there is no such folder");
 }
