@@ -117,6 +117,9 @@ pub struct Export {
     /// Name of the EdgeDataset; without a cluster, s3://BUCKET/PREFIX or file:///FOLDER.
     #[arg(value_name = "DATASET")]
     pub dataset: String,
+    /// Of an EdgeDataset at pvc://CLAIM/FOLDER: that folder, where the claim is mounted here.
+    #[arg(long, value_name = "FOLDER")]
+    pub at: Option<PathBuf>,
     /// A folder that is absent or empty.
     #[arg(long, value_name = "FOLDER")]
     pub to: PathBuf,
@@ -141,6 +144,9 @@ pub struct Import {
     /// As for export.
     #[arg(value_name = "DATASET")]
     pub dataset: String,
+    /// As for export.
+    #[arg(long, value_name = "FOLDER")]
+    pub at: Option<PathBuf>,
     /// A table (CSV) with the columns id and label.
     #[arg(value_name = "LABELS")]
     pub file: PathBuf,

@@ -20,16 +20,12 @@ const AGAIN_LIMIT: Duration = Duration::from_secs(300);
 /// Statistics are taken over `statistics` each.
 pub async fn forward(name: &str, node: &str, claims: &Path, statistics: Duration, dataset: &Dataset, intake: &Intake) {
     let upload = &dataset.upload;
-    let (destination, window) = match (
-        destination(&dataset.uri, claims, Pace::new(upload.bytes_per_second)),
-        upload.window.as_ref().map(|hours| hours.window()).transpose(),
-    ) {
-        (Ok(destination), Ok(window)) => (destination, window),
-        (Err(error), _) => {
-            return tracing::error!(dataset = name, error = &error as &dyn std::error::Error, "nothing is sent");
-        }
-        (_, Err(why)) => return tracing::error!(dataset = name, why, "nothing is sent"),
+    let window = match upload.window.as_ref().map(|hours| hours.window()).transpose() {
+        Ok(window) => window,
+        Err(why) => return tracing::error!(dataset = name, why, "nothing is sent"),
     };
+    // Samples grow old meanwhile.
+    let mut place = None;
     let backoff = || {
         ExponentialBuilder::new()
             .with_min_delay(AGAIN)
@@ -43,7 +39,14 @@ pub async fn forward(name: &str, node: &str, claims: &Path, statistics: Duration
     loop {
         let wait = window.as_ref().map_or(Duration::ZERO, |window| window.wait(Timestamp::now()));
         let wait = if wait.is_zero() {
-            match once(node, dataset, destination.as_ref(), intake).await {
+            let sent = async {
+                let place = match &mut place {
+                    Some(place) => place,
+                    none => none.insert(destination(&dataset.uri, claims, Pace::new(upload.bytes_per_second)).await?),
+                };
+                once(node, dataset, place.as_ref(), intake).await
+            };
+            match sent.await {
                 Ok(true) => {
                     waits = backoff();
                     Duration::ZERO

@@ -138,7 +138,7 @@ impl Intake {
             let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
             let told = statistics.told(now.wall);
             if told.is_some() {
-                *statistics = Statistics::default();
+                *statistics = std::mem::take(&mut *statistics).rest();
             }
             told
         };

@@ -205,7 +205,7 @@ fn program_is_killed(folder: &Path, uri: &str, variables: &[(&str, &str)], leave
         "privacy": {"policy": "Raw"},
         "sources": [{"http": {}}],
         // So slow that kills fall into what is on its way.
-        "upload": {"delaySeconds": 0, "bytesPerSecond": 1 << 20},
+        "upload": {"delaySeconds": 0, "bytesPerSecond": 512 << 10},
     }});
     let start = || Collector::start(folder, &datasets, variables);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -1,6 +1,6 @@
 //! Loads a version from its folder: verified again (cards rot), compiled, warmed up.
 
-use crate::decode::{Images, MAX_PIXELS, Signature, pixels_at_once};
+use crate::decode::{Images, Signature, max_pixels, memory_at_once};
 use crate::engine::Runner;
 use crate::process;
 use candle_core::{DType, Device, Tensor};
@@ -107,7 +107,7 @@ pub fn load(opened: &Opened, variant: &str, max_batch_size: usize, threads: usiz
         return Err(LoadError::Tensors { inputs: inputs.len(), outputs: outputs.len() });
     };
     let labels = artifact.config().labels.clone();
-    let max_pixels = MAX_PIXELS.min(pixels_at_once(process::memory_limit()));
+    let max_pixels = max_pixels(memory_at_once(process::memory_limit()));
     let images = Images::new(artifact.preprocess(), &artifact.graph().input, max_pixels).map(Arc::new);
     let of_variant = opened.variant(variant)?;
     let plan = of_variant.plan()?;

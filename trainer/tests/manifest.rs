@@ -7,6 +7,13 @@ use sconce_trainer::manifest;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
+const EXAMPLES: [&str; 4] = [
+    "examples/digits/training.yaml",
+    "e2e/training.yaml",
+    "trainer/examples/mnist/training.yaml",
+    "trainer/examples/mnist/seed.yaml",
+];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -33,8 +40,7 @@ fn accepted_recipes_and_the_examples_are_read() {
     let accepted = std::fs::read_dir(root().join("api/tests/admission/accepted")).unwrap();
     let accepted = accepted.map(|entry| entry.unwrap().path());
     let recipes = accepted.filter(|file| file.file_name().unwrap().to_string_lossy().starts_with("training-"));
-    let examples = ["examples/digits/training.yaml", "e2e/training.yaml", "trainer/examples/mnist/training.yaml"]
-        .map(|file| root().join(file));
+    let examples = EXAMPLES.map(|file| root().join(file));
     let mut read = 0;
     for file in recipes.chain(examples) {
         // What is collected under a name, the operator looks up: the trainer is told an address.
@@ -53,7 +59,7 @@ fn accepted_recipes_and_the_examples_are_read() {
 #[test]
 fn the_examples_name_only_fields_that_a_cluster_knows() {
     let schema = schema();
-    for file in ["examples/digits/training.yaml", "e2e/training.yaml", "trainer/examples/mnist/training.yaml"] {
+    for file in EXAMPLES {
         let text = std::fs::read_to_string(root().join(file)).unwrap();
         let manifest: Value = serde_saphyr::from_str(&text).unwrap();
         let mut unknown = Vec::new();

@@ -17,20 +17,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use sconce_lake::{Labels, Lake, Row, Shard};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 pub async fn ask(source: &Source, output: Output, command: Data) -> Result<()> {
     match command {
-        Data::Export(Export { dataset, to, by, limit, unlabelled }) => {
+        Data::Export(Export { dataset, at, to, by, limit, unlabelled }) => {
             export::check(&to)?;
             let wish = export::Wish { by, limit, unlabelled };
-            let contents = Contents::of(open(source, &dataset).await?.0).await?;
+            let contents = Contents::of(open(source, &dataset, at).await?.0).await?;
             print(output, &export::export(&contents, &wish, &to).await?)
         }
-        Data::Import(Import { dataset, file, by }) => {
+        Data::Import(Import { dataset, at, file, by }) => {
             // A mistake in the file needs no bucket to be told.
             let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
             let given = sconce_lake::labels::read(&file.display().to_string(), &bytes)?;
-            let (lake, counter) = open(source, &dataset).await?;
+            let (lake, counter) = open(source, &dataset, at).await?;
             let contents = Contents::of(lake).await?;
             let now = Timestamp::now();
             let checked = import::check(&contents, given, &by, now)?;
@@ -46,7 +47,7 @@ pub async fn ask(source: &Source, output: Output, command: Data) -> Result<()> {
 }
 
 /// A data set by its address, or by the name of its EdgeDataset, whose labels are counted then.
-async fn open(source: &Source, dataset: &str) -> Result<(Lake, Option<Counter>)> {
+async fn open(source: &Source, dataset: &str, at: Option<PathBuf>) -> Result<(Lake, Option<Counter>)> {
     if dataset.contains("://") {
         // An error would say that one is installed already.
         rustls::crypto::ring::default_provider().install_default().ok();
@@ -54,8 +55,20 @@ async fn open(source: &Source, dataset: &str) -> Result<(Lake, Option<Counter>)>
     }
     let (client, namespace) = cluster(source, "data").await?;
     let counter = Counter::new(client, &namespace, dataset);
-    let uri = counter.uri().await?;
-    Ok((Lake::open(&uri)?, Some(counter)))
+    let place = place(counter.uri().await?, at)?;
+    Ok((Lake::open(&place)?, Some(counter)))
+}
+
+/// Where a data set lies as it is seen from here: `at`, if it is on a claim.
+fn place(uri: String, at: Option<PathBuf>) -> Result<String> {
+    match (uri.starts_with("pvc://"), at) {
+        (true, Some(folder)) => Ok(format!("file://{}", std::path::absolute(folder)?.display())),
+        (true, None) => {
+            bail!("it lies on a claim, {uri}: name that folder, where the claim is mounted here, with --at")
+        }
+        (false, Some(_)) => bail!("it lies at {uri}, which is no claim: leave --at out"),
+        (false, None) => Ok(uri),
+    }
 }
 
 /// All that is known of a data set's samples; not their bytes.

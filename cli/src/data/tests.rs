@@ -47,6 +47,20 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+#[test]
+fn a_data_set_on_a_claim_is_read_where_that_is_mounted() {
+    let place = |uri: &str, at: Option<&str>| super::place(uri.into(), at.map(Into::into));
+    assert_eq!(place("s3://lake/digits", None).unwrap(), "s3://lake/digits");
+    assert_eq!(place("pvc://lake/digits", Some("/mnt/lake/digits")).unwrap(), "file:///mnt/lake/digits");
+    let told = |uri, at| place(uri, at).unwrap_err().to_string();
+    let needed = "it lies on a claim, pvc://lake/digits: name that folder, where the claim is mounted here, with --at";
+    assert_eq!(told("pvc://lake/digits", None), needed);
+    assert_eq!(
+        told("s3://lake/digits", Some("/mnt")),
+        "it lies at s3://lake/digits, which is no claim: leave --at out"
+    );
+}
+
 #[tokio::test]
 async fn an_export_is_looked_at_filled_in_and_imported() {
     let folder = tempfile::tempdir().unwrap();

@@ -38,17 +38,27 @@ fn put(path: &Path, content: &[u8]) -> std::io::Result<Put> {
     std::fs::create_dir_all(folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.{}", std::process::id()));
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    let linked = std::fs::hard_link(&temporary, path);
-    std::fs::remove_file(&temporary)?;
-    match linked {
-        Ok(()) => {
-            File::open(folder)?.sync_all()?;
-            Ok(Put::Done)
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    // A part of it would only fill a volume that is full.
+    written.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
+    match std::fs::hard_link(&temporary, path) {
+        // Not every volume has them. A name says whose it is and what is in it.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) && !path.exists() =>
+        {
+            std::fs::rename(&temporary, path)?;
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Put::Exists),
-        Err(error) => Err(error),
+        linked => {
+            std::fs::remove_file(&temporary)?;
+            match linked {
+                Err(_) if path.exists() => return Ok(Put::Exists),
+                linked => linked?,
+            }
+        }
     }
+    File::open(folder)?.sync_all()?;
+    Ok(Put::Done)
 }

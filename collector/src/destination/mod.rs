@@ -42,13 +42,14 @@ pub trait Destination: Send + Sync {
 ///
 /// # Errors
 /// In words, if there is no such kind of address, the claim is not mounted, or the client of S3 cannot be made.
-pub fn destination(uri: &str, claims: &Path, pace: Pace) -> Result<Box<dyn Destination>, DestinationError> {
+pub async fn destination(uri: &str, claims: &Path, pace: Pace) -> Result<Box<dyn Destination>, DestinationError> {
     match uri.split_once("://") {
         Some(("s3", place)) => Ok(Box::new(S3::new(place, pace)?)),
         Some(("pvc", place)) => {
             let claim = place.split('/').next().unwrap_or_default();
             // Without the volume it would be a folder of this container, and gone with it.
-            if claim.is_empty() || !claims.join(claim).is_dir() {
+            let is_mounted = tokio::fs::metadata(claims.join(claim)).await.is_ok_and(|found| found.is_dir());
+            if claim.is_empty() || !is_mounted {
                 let name = "name it in the chart's node.collector.claims";
                 return Err(DestinationError::Uri(format!("\"{uri}\": no claim \"{claim}\" is mounted here; {name}")));
             }
@@ -70,15 +71,15 @@ mod tests {
         let claims = tempfile::tempdir().unwrap();
         std::fs::create_dir(claims.path().join("lake")).unwrap();
         let of = |uri| destination(uri, claims.path(), Pace::new(None));
-        let put = of("pvc://lake/digits").unwrap().put("shards/a.tar", "abc".into()).await;
+        let put = of("pvc://lake/digits").await.unwrap().put("shards/a.tar", "abc".into()).await;
         assert_eq!(put.unwrap(), Put::Done);
         assert_eq!(std::fs::read(claims.path().join("lake/digits/shards/a.tar")).unwrap(), b"abc");
-        let refused = |uri| of(uri).err().unwrap().to_string();
+        let refused = async |uri| of(uri).await.err().unwrap().to_string();
         assert_eq!(
-            refused("pvc://sea/digits"),
+            refused("pvc://sea/digits").await,
             "\"pvc://sea/digits\": no claim \"sea\" is mounted here; name it in the chart's node.collector.claims"
         );
-        assert!(refused("pvc:///digits").contains("no claim \"\""));
-        assert!(refused("ftp://lake").contains("is none of s3://"));
+        assert!(refused("pvc:///digits").await.contains("no claim \"\""));
+        assert!(refused("ftp://lake").await.contains("is none of s3://"));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 /// Sent at once; then it is waited.
 const SLICE: usize = 16 << 10;
 
-/// What all datasets of a node send together.
+/// What a data set sends, in all of its uploads together.
 #[derive(Clone, Debug, Default)]
 pub struct Pace(Option<Arc<Mutex<Bucket>>>);
 

@@ -15,7 +15,7 @@ const BINS: usize = 16;
 const FEWEST: u64 = 5;
 /// Fields of measurements that are told, at most.
 const FIELDS: usize = 64;
-/// Values of each, to two digits; those that come later count in the field alone.
+/// Values of each, to two digits, that are counted at once; others count in the field alone.
 const VALUES: usize = 64;
 
 /// Over one part of time.
@@ -84,6 +84,20 @@ impl Field {
         }
     }
 
+    /// What is not told yet: of a slow sensor five are alike after an hour. A full table is of values that hardly come again.
+    fn rest(self) -> Self {
+        if self.count < FEWEST {
+            return self;
+        }
+        let told = self.told().values;
+        let mut values = self.values;
+        values.retain(|value, _| !told.contains_key(value));
+        if values.len() == VALUES {
+            values.clear();
+        }
+        Self { count: 0, values }
+    }
+
     /// What is told of it. A value that all have alone is none: whoever is known to be among them would be known to have it.
     fn told(&self) -> Self {
         let mut values = of_enough(&self.values);
@@ -127,6 +141,13 @@ impl Statistics {
         if self.fields.len() < FIELDS || self.fields.contains_key(&name) {
             self.fields.entry(name).or_default().add(value);
         }
+    }
+
+    /// With what the next part of time begins, once this one is told.
+    pub fn rest(self) -> Self {
+        let rest = self.fields.into_iter().map(|(name, field)| (name, field.rest()));
+        let fields = rest.filter(|(_, field)| *field != Field::default()).collect();
+        Self { fields, ..Self::default() }
     }
 
     /// What is told of this part of time, in JSON; `None` of too few samples.
@@ -198,6 +219,24 @@ mod tests {
         assert_eq!(told(27182.8, 1), json!({"count": 11}));
         assert_eq!(told(0.0, 1), json!({"count": 12, "values": {"0.0e0": 5, "3.1e4": 6}}));
         assert_eq!(told(31000.0, 1), json!({"count": 13, "values": {"0.0e0": 5, "3.1e4": 7}}));
+    }
+
+    /// Of a sensor that measures each minute, a part of five minutes alone would tell nothing.
+    #[test]
+    fn what_is_not_told_waits_until_it_may_be() {
+        let mut statistics = Statistics::default();
+        let mut part = |values: [f64; 5]| {
+            for value in values {
+                statistics.add(Measured::of(json!({"speed": value}).to_string().as_bytes()), None);
+            }
+            let told = statistics.told(Timestamp::UNIX_EPOCH).unwrap();
+            statistics = std::mem::take(&mut statistics).rest();
+            serde_json::from_slice::<serde_json::Value>(&told).unwrap()["fields"]["speed"].clone()
+        };
+        assert_eq!(part([1.0, 1.0, 1.0, 2.0, 3.0]), json!({"count": 5}));
+        assert_eq!(part([1.0, 1.0, 2.0, 2.0, 2.0]), json!({"count": 5}), "one value that five have is alone");
+        assert_eq!(part([1.0, 2.0, 3.0, 3.0, 4.0]), json!({"count": 5, "values": {"1.0e0": 6, "2.0e0": 5}}));
+        assert_eq!(part([1.0, 3.0, 3.0, 4.0, 4.0]), json!({"count": 5}), "each is told once");
     }
 
     /// One white picture was told among black ones, and one sure answer among unsure ones.

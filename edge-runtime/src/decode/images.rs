@@ -6,13 +6,18 @@ use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use sconce_model::preprocess::{Image, Preprocess};
 
-/// Of one image: to decode it takes 256 MiB at most.
-pub const MAX_PIXELS: u64 = 16 << 20;
+/// Of one image.
+const MAX_PIXELS: u64 = 16 << 20;
 
-/// Pixels of all images that are decoded at once, in a process that may have so much memory: they take half of it. A model has the
-/// other half, as the operator reckons.
-pub fn pixels_at_once(memory_limit: Option<u64>) -> u64 {
-    memory_limit.map_or(u64::MAX, |limit| limit / 2 / Image::BYTES_PER_PIXEL)
+/// Bytes that all images take that are decoded at once, in a process that may have so much memory: half of it. A model has the other
+/// half, as the operator reckons.
+pub fn memory_at_once(memory_limit: Option<u64>) -> u64 {
+    memory_limit.map_or(u64::MAX, |limit| limit / 2)
+}
+
+/// Of one image, where so much memory is for all.
+pub fn max_pixels(at_once: u64) -> u64 {
+    (at_once.saturating_sub(Image::BYTES_BESIDE) / Image::BYTES_PER_PIXEL).min(MAX_PIXELS)
 }
 
 /// How encoded images become the input of a model: as its `preprocess.json` says, by the code that prepared them for training.
@@ -32,15 +37,15 @@ impl Images {
         takes.then(|| Self { preprocess: preprocess.clone(), input: input.into(), max_pixels })
     }
 
-    /// Of the largest, by their heads: they are decoded one after the other.
+    /// Bytes that decoding takes at most, of the largest by their heads: they are decoded one after the other.
     ///
     /// # Errors
     /// [`DecodeError`] names the image that is none, or too large.
-    pub fn pixels(&self, images: &[Bytes]) -> Result<u64, DecodeError> {
+    pub fn memory(&self, images: &[Bytes]) -> Result<u64, DecodeError> {
         let mut each = images.iter().enumerate().map(|(index, image)| {
-            Image::pixels(image, self.max_pixels).map_err(|fault| DecodeError::Image { name: ENCODED, index, fault })
+            Image::memory(image, self.max_pixels).map_err(|fault| DecodeError::Image { name: ENCODED, index, fault })
         });
-        each.try_fold(0, |most, pixels| Ok(most.max(pixels?)))
+        each.try_fold(0, |most, bytes| Ok(most.max(bytes?)))
     }
 
     /// As many rows as images. It may take milliseconds for each.
@@ -93,13 +98,12 @@ mod tests {
     #[test]
     fn images_have_half_of_the_memory_and_all_of_them_together() {
         let check = |mebibytes: Option<u64>, together: u64, one: u64| {
-            let pixels = pixels_at_once(mebibytes.map(|size| size << 20));
-            assert_eq!((pixels, pixels.min(MAX_PIXELS)), (together, one), "{mebibytes:?} MiB");
+            let at_once = memory_at_once(mebibytes.map(|size| size << 20));
+            assert_eq!((at_once, max_pixels(at_once)), (together, one), "{mebibytes:?} MiB");
         };
         check(Some(0), 0, 0);
-        check(Some(96), 3 << 20, 3 << 20);
-        check(Some(512), 16 << 20, 16 << 20);
-        check(Some(2048), 64 << 20, 16 << 20);
+        check(Some(96), 48 << 20, 4_019_541);
+        check(Some(512), 256 << 20, 16 << 20);
         check(None, u64::MAX, 16 << 20);
     }
 

@@ -9,7 +9,7 @@ mod tests;
 
 pub use elements::{Strings, elements};
 pub use grpc::{grpc, log};
-pub use images::{Images, MAX_PIXELS, pixels_at_once};
+pub use images::{Images, max_pixels, memory_at_once};
 pub use rest::{image, rest, split, whole};
 
 use crate::request::{Contents, Given, Parameter, Wanted};

@@ -71,7 +71,6 @@ fn infer(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>)
 fn run(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>, waited: &[Duration]) {
     let began = Instant::now();
     let rows: usize = batch.iter().map(|job| job.rows).sum();
-    queue.metrics.batch(rows);
     let answer = || -> candle_core::Result<Vec<Output>> {
         let xs: Vec<&Tensor> = batch.iter().map(|job| &job.xs).collect();
         Ok(runner.infer(&xs, scratch)?.into_iter().map(|ys| Output { ys }).collect())
@@ -81,6 +80,7 @@ fn run(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>, w
     queue.metrics.stage(Stage::Infer, began.elapsed());
     match answers {
         Ok(Ok(outputs)) => {
+            queue.metrics.batch(rows);
             queue.metrics.statistics.executed(rows, waited, began.elapsed());
             for (job, output) in batch.into_iter().zip(outputs) {
                 drop(job.reply.send(Ok(output)));
@@ -88,7 +88,8 @@ fn run(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>, w
         }
         // Whose fault it is shows when each is asked alone.
         Ok(Err(_)) | Err(_) if batch.len() > 1 => {
-            for (job, waited) in batch.into_iter().zip(waited) {
+            // Who has gone, or was told that it is too late, is asked no more.
+            for (job, waited) in batch.into_iter().zip(waited).filter(|(job, _)| !job.reply.is_closed()) {
                 run(queue, runner, scratch, vec![job], &[*waited]);
             }
         }

@@ -15,6 +15,8 @@ use tonic::body::Body;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Without a limit of memory.
 const MOST: usize = 1 << 30;
+/// Of each body so much lies in a half of the room that the rest of large ones cannot take: they keep no small ones out.
+const BEGINNING: usize = 1 << 20;
 
 /// Bytes of the requests that are under way, in a process that may have so much memory: half of it, the other half is for answers,
 /// for what waits for the collector, and for connections.
@@ -25,21 +27,26 @@ pub fn room_bytes(memory_limit: Option<u64>) -> usize {
 #[derive(Clone)]
 pub(super) struct Bodies {
     limits: Limits,
-    room: Arc<Semaphore>,
+    /// Of the largest.
+    limit: usize,
+    /// For beginnings, and for what follows them.
+    halves: [Arc<Semaphore>; 2],
 }
 
 /// A body, and its room until that is dropped.
-pub(super) type Read = (Bytes, OwnedSemaphorePermit);
+pub(super) type Read = (Bytes, [OwnedSemaphorePermit; 2]);
 
 impl Bodies {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, room: Arc::new(Semaphore::new(limits.room_bytes.min(Semaphore::MAX_PERMITS))) }
+        let half = (limits.room_bytes / 2).min(Semaphore::MAX_PERMITS);
+        let halves = [half, half].map(|bytes| Arc::new(Semaphore::new(bytes)));
+        Self { limits, limit: limits.max_message_bytes.min(half), halves }
     }
 
     /// # Errors
     /// [`Status`]: it is too large, too slow, or finds no room.
     pub async fn read(&self, mut body: Body) -> Result<Read, Status> {
-        let Limits { max_message_bytes: limit, body_timeout, .. } = self.limits;
+        let (limit, body_timeout) = (self.limit, self.limits.body_timeout);
         let status = match timeout(body_timeout, self.whole(&mut body)).await {
             Ok(Ok(read)) => return Ok(read),
             Ok(Err(status)) => status,
@@ -50,15 +57,19 @@ impl Bodies {
     }
 
     async fn whole(&self, body: &mut Body) -> Result<Read, Status> {
-        let limit = self.limits.max_message_bytes;
-        let (mut frames, mut size, mut held) = (Vec::new(), 0, self.taken(0).await?);
+        let limit = self.limit;
+        let (mut frames, mut size) = (Vec::new(), 0);
+        let mut held = [self.taken(0, 0).await?, self.taken(1, 0).await?];
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
+            let beginning = data.len().min(BEGINNING.saturating_sub(size));
             size += data.len();
             if size > limit {
                 return Err(Status::resource_exhausted(format!("the request is larger than {limit} bytes")));
             }
-            held.merge(self.taken(data.len()).await?);
+            for (half, bytes) in [beginning, data.len() - beginning].into_iter().enumerate() {
+                held[half].merge(self.taken(half, bytes).await?);
+            }
             frames.push(data);
         }
         if let [alone] = &frames[..] {
@@ -70,14 +81,13 @@ impl Bodies {
         Ok((whole.freeze(), held))
     }
 
-    async fn taken(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+    async fn taken(&self, half: usize, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match timeout(PATIENCE, self.room.clone().acquire_many_owned(bytes)).await {
+        match timeout(PATIENCE, self.halves[half].clone().acquire_many_owned(bytes)).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => {
                 let room = self.limits.room_bytes;
-                let full =
-                    format!("requests under way take all of the {room} bytes that they may here; try again later");
+                let full = format!("requests under way take their half of {room} bytes; try again later");
                 Err(Status::resource_exhausted(full))
             }
         }

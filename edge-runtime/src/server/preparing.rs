@@ -1,15 +1,16 @@
 //! Decodes images beside the threads that read requests, a few at a time: large ones take as long as a thousand small tensors, and
 //! memory.
 
-use crate::decode::{Images, Input, pixels_at_once};
+use crate::decode::{DecodeError, Images, Input, memory_at_once};
 use crate::engine::{EngineError, Terms, until};
 use crate::process;
 use crate::server::Refusal;
 use bytes::Bytes;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+/// What memory is counted in.
+const KIBIBYTE: u64 = 1024;
 /// Requests that may wait for a place at work; one more is refused at once.
 const WAITING: usize = 64;
 
@@ -17,19 +18,19 @@ pub(super) struct Preparing {
     waiting: Semaphore,
     /// As many as there are processors.
     working: Arc<Semaphore>,
-    /// As many as there is memory for; they are those of the images at work.
-    pixels: Arc<Semaphore>,
+    /// KiB that the images at work may take.
+    memory: Arc<Semaphore>,
     /// When nobody works.
-    all_pixels: u32,
+    all_memory: u32,
 }
 
 impl Preparing {
     pub(super) fn new() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, Into::into);
-        // Without a limit: more than 256 of the largest, which is no limit.
-        let all_pixels = u32::try_from(pixels_at_once(process::memory_limit())).unwrap_or(u32::MAX);
-        let [working, pixels] = [workers, all_pixels as usize].map(|places| Arc::new(Semaphore::new(places)));
-        Self { waiting: Semaphore::new(WAITING), working, pixels, all_pixels }
+        // Without a limit: 4 TiB, which is none.
+        let all_memory = u32::try_from(memory_at_once(process::memory_limit()) / KIBIBYTE).unwrap_or(u32::MAX);
+        let [working, memory] = [workers, all_memory as usize].map(|places| Arc::new(Semaphore::new(places)));
+        Self { waiting: Semaphore::new(WAITING), working, memory, all_memory }
     }
 
     /// # Errors
@@ -47,15 +48,27 @@ impl Preparing {
     }
 
     async fn prepared(&self, images: Arc<Images>, encoded: Vec<Bytes>) -> Result<Input, Refusal> {
+        let read = (images.clone(), encoded.clone());
+        let need = self.at_work(move || read.0.memory(&read.1)).await?.div_ceil(KIBIBYTE).min(self.all_memory.into());
+        // Who waits for it holds up nobody, and leaves when its time is over.
+        let memory = self.memory.clone().acquire_many_owned(need as u32).await.map_err(|_| EngineError::Closed)?;
+        self.at_work(move || {
+            let _memory = memory;
+            images.tensor(&encoded)
+        })
+        .await
+    }
+
+    async fn at_work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, DecodeError> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let worker = self.working.clone().acquire_owned().await.map_err(|_| EngineError::Closed)?;
-        let (pixels, all_pixels) = (self.pixels.clone(), self.all_pixels);
-        let input = tokio::task::spawn_blocking(move || {
+        let done = tokio::task::spawn_blocking(move || {
             // Given back by who works, even if nobody waits for it any more.
             let _worker = worker;
-            let need = images.pixels(&encoded)?.min(all_pixels.into()) as u32;
-            let _pixels = Handle::current().block_on(pixels.acquire_many(need));
-            images.tensor(&encoded)
+            work()
         });
-        Ok(input.await.map_err(|error| EngineError::Failed { why: error.to_string() })??)
+        Ok(done.await.map_err(|error| EngineError::Failed { why: error.to_string() })??)
     }
 }

@@ -33,9 +33,9 @@ async fn requests_share_a_room_and_who_finds_none_is_refused() {
     router.routes(&[("Edge", server.address)]);
     let mut client = router.client().await;
     client.model_infer(request(4)).await.unwrap();
-    // Left is less than the next request takes.
-    let stalled = [stalled(&router, room_bytes / 2 - 512).await, stalled(&router, room_bytes / 2 - 512).await];
-    // They are on their way.
+    // Left of the half that small ones have is less than the next request takes.
+    let stalled = stalled(&router, room_bytes / 2 - 512).await;
+    // It is on its way.
     let refused = async {
         loop {
             if let Err(status) = client.model_infer(request(4)).await {
@@ -44,13 +44,32 @@ async fn requests_share_a_room_and_who_finds_none_is_refused() {
         }
     };
     let refused = timeout(LONG, refused).await.unwrap();
-    let expected = "requests under way take all of the 1048576 bytes that they may here; try again later";
+    let expected = "requests under way take their half of 1048576 bytes; try again later";
     assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, expected));
     let counted = router.counted("sconce_router_requests_total{model=\"unknown\"").await;
     assert!(counted[0].contains("tier=\"none\",code=\"ResourceExhausted\""), "{counted:?}");
-    stalled.iter().for_each(JoinHandle::abort);
+    stalled.abort();
     let served = async { while client.model_infer(request(4)).await.is_err() {} };
     timeout(LONG, served).await.unwrap();
+}
+
+/// One slow client that sent much would have been the only one.
+#[tokio::test]
+async fn a_large_body_that_stalls_keeps_no_small_ones_out() {
+    let room_bytes = 8 << 20;
+    let limits = Limits { room_bytes, max_message_bytes: room_bytes, ..LIMITS };
+    let server = Server::start(Executor::Inline, 4, 64).await;
+    let router = Router::start_with(limits).await;
+    router.routes(&[("Edge", server.address)]);
+    let mut client = router.client().await;
+    client.model_infer(request(4)).await.unwrap();
+    // A MiB of each in one half, three in the other: the second finds it too full.
+    let [first, second] = [stalled(&router, room_bytes / 2).await, stalled(&router, room_bytes / 2).await];
+    let refused = timeout(LONG, futures::future::select(first, second)).await.unwrap();
+    assert_eq!(refused.factor_first().0.unwrap(), "8", "RESOURCE_EXHAUSTED");
+    client.model_infer(request(4)).await.unwrap();
+    let larger = stalled(&Router::start_with(limits).await, room_bytes / 2 + 1).await;
+    assert_eq!(timeout(LONG, larger).await.unwrap().unwrap(), "8", "larger than a half");
 }
 
 #[tokio::test]

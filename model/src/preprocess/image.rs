@@ -7,6 +7,8 @@ use std::io::Cursor;
 
 /// As JPEG has it; of rows that are longer a decoder keeps more than pixels.
 const LONGEST_SIDE: u32 = 65_535;
+/// Of the blocks that a JPEG's pixels lie in, each of which a decoder keeps whole.
+const LARGEST_BLOCK: u32 = 32;
 
 /// `(height, width, channels)`, row by row; the channels are grey, or red, green and blue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,9 +41,10 @@ pub enum Filter {
 }
 
 impl Image {
-    /// What decoding one takes at most for each of its pixels: three times red, green, blue and alpha, and as much once for what
-    /// comes with them, such as a profile of colours.
-    pub const BYTES_PER_PIXEL: u64 = 16;
+    /// What decoding one takes at most for each of its pixels: three times red, green, blue and alpha.
+    pub const BYTES_PER_PIXEL: u64 = 12;
+    /// And beside them: for what comes with an image, such as a profile of colours, and for rows on their way.
+    pub const BYTES_BESIDE: u64 = 2 << 20;
 
     /// # Errors
     /// [`PreprocessError::Bytes`] if there is another number of pixels.
@@ -71,12 +74,12 @@ impl Image {
         Ok(Self { height, width, channels, pixels })
     }
 
-    /// How many pixels of `max_pixels` it counts as, read off its head: each takes [`Image::BYTES_PER_PIXEL`] to decode.
+    /// Bytes that decoding it takes at most, read off its head.
     ///
     /// # Errors
     /// As [`Image::decode`], of what the head tells.
-    pub fn pixels(encoded: &[u8], max_pixels: u64) -> Result<u64, PreprocessError> {
-        Ok(opened(encoded, max_pixels)?.1)
+    pub fn memory(encoded: &[u8], max_pixels: u64) -> Result<u64, PreprocessError> {
+        Ok(opened(encoded, max_pixels)?.1 * Self::BYTES_PER_PIXEL + Self::BYTES_BESIDE)
     }
 
     /// To a size that has pixels.
@@ -141,19 +144,20 @@ impl Image {
     }
 }
 
-/// A decoder that has read the head, and how many pixels of `max_pixels` the image counts as.
+/// A decoder that has read the head, and how many pixels the image counts as.
 fn opened(encoded: &[u8], max_pixels: u64) -> Result<(impl ImageDecoder, u64), PreprocessError> {
     let mut reader = ImageReader::new(Cursor::new(encoded));
-    match image::guess_format(encoded) {
-        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => reader.set_format(format),
+    let block = match image::guess_format(encoded) {
+        Ok(ImageFormat::Png) => 1,
+        Ok(ImageFormat::Jpeg) => LARGEST_BLOCK,
         Ok(_) | Err(_) => return Err(PreprocessError::Encoded { why: starts_with(encoded) }),
-    }
+    };
+    reader.set_format(if block == 1 { ImageFormat::Png } else { ImageFormat::Jpeg });
     if encoded.starts_with(&[0xff, 0xd8]) && !is_whole(encoded) {
         return Err(PreprocessError::Encoded { why: "the JPEG is cut off".into() });
     }
-    // Of what comes with the pixels, and of a row.
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(4));
+    limits.max_alloc = Some(Image::BYTES_BESIDE);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(unread)?;
     let (width, height) = decoder.dimensions();
@@ -165,7 +169,8 @@ fn opened(encoded: &[u8], max_pixels: u64) -> Result<(impl ImageDecoder, u64), P
     if pixels > max_pixels {
         return Err(PreprocessError::Pixels { width, height, max: max_pixels.saturating_mul(4) / bytes });
     }
-    Ok((decoder, pixels))
+    let [width, height] = [width, height].map(|side| u64::from(side.next_multiple_of(block)));
+    Ok((decoder, pixels.max(width * height)))
 }
 
 fn unread(error: image::ImageError) -> PreprocessError {

@@ -82,7 +82,8 @@ fn each_fit_keeps_what_it_says() {
 fn pixels_of_16_bits_count_as_more() {
     let check = |bytes: usize, colour, counts: u64, most: u64| {
         let encoded = png(&vec![0; 100 * bytes], 10, 10, colour);
-        assert_eq!(Image::pixels(&encoded, counts), Ok(counts));
+        let memory = counts * Image::BYTES_PER_PIXEL + Image::BYTES_BESIDE;
+        assert_eq!(Image::memory(&encoded, counts), Ok(memory));
         assert_eq!(Image::decode(&encoded, 3, counts).unwrap().pixels, [0; 300]);
         let refused = PreprocessError::Pixels { width: 10, height: 10, max: most };
         assert_eq!(Image::decode(&encoded, 3, counts - 1), Err(refused));

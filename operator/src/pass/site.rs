@@ -191,8 +191,14 @@ fn hold_losses(
 
 /// Lets only so many move as may within a minute; when the next may.
 fn hold_moves(world: &World, view: &FleetView, sites: &mut [Planned<'_>]) -> Option<Timestamp> {
+    // What must come home is not served where it is: to let it wait would spare nobody.
+    let stays = |name: &ModelName| {
+        let model = world.models.get(&(name.namespace.clone(), name.name.clone()));
+        model.is_some_and(|model| matches!(world.data_stays(model), Some(DataStays::Always(_))))
+    };
     let movers = sites.iter().flat_map(|site| {
         let movers = site.plan.placements.iter().filter_map(|placement| Some((placement.moves?, &placement.model)));
+        let movers = movers.filter(|(_, model)| !stays(model));
         movers.map(|(urgency, model)| (urgency, (site.name.clone(), model.clone())))
     });
     let moved = |live: &Arc<Placement>| {

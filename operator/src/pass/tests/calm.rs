@@ -94,6 +94,25 @@ fn a_budget_that_is_missed_for_long_enough_moves_the_model() {
     assert_eq!(reason(&settled(later(world, 1)), "site-a"), "ChosenInCloud");
 }
 
+/// Where they were they served nobody: the limit spared no client, and cost them a minute.
+#[test]
+fn what_must_stay_at_its_site_comes_home_at_once() {
+    let mut world = scene("500ms");
+    let sites = sites(&mut world, 4);
+    fleet(&mut world, |fleet| fleet["spec"]["limits"] = json!({"maxMovesPerMinute": 1}));
+    let dataset = |policy: &str| {
+        json!({"metadata": {"name": "seen", "namespace": "vision"}, "spec": {"fleetRef": {"name": "shops"},
+        "uri": "s3://lake/seen", "kind": "Image", "privacy": {"policy": policy}}})
+    };
+    put(&mut world.datasets, dataset("Raw"));
+    change(&mut world, |model| model["spec"]["collect"] = json!({"datasetRef": {"name": "seen"}, "share": "1%"}));
+    world = settled(world);
+    let told = |world: &World| sites.iter().map(|site| reason(world, site)).collect::<Vec<_>>();
+    assert_eq!(told(&world), ["ChosenInCloud"; 4]);
+    put(&mut world.datasets, dataset("Masked"));
+    assert_eq!(told(&settled(later(world, 60))), ["ChosenAtEdge"; 4]);
+}
+
 #[test]
 fn so_many_move_within_a_minute_as_may() {
     let mut world = scene("25ms");
