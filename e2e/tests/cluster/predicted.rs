@@ -17,14 +17,16 @@ const HELD: [(&str, Tier, bool); 4] = [
     ("far", Tier::Cloud, false),
     ("far-exact", Tier::Cloud, true),
 ];
-/// Of the 3,000 requests, so many at least have to be told of: those of the first second, who wait for connections to open and widen,
-/// are then less than one in a hundred, and whoever was told of fewer is told again, a quarter more.
-const ANSWERS: i64 = 2_200;
+/// How long is asked, in seconds: enough for halves. A p99 is worth reading after 300: those of the first second, who wait for
+/// connections to open and widen, are then less than one in a hundred.
+const SECONDS: &str = "SCONCE_E2E_ASKED_SECONDS";
+const ENOUGH: u64 = 60;
+const A_SECOND: u64 = 10;
 
 /// All parts of a prediction are measured, and what clients wait, p99, is near it. How near is told: the aim is 0.7 to 1.5 at nine of
-/// ten; on two cores, otherwise idle, it was four to seven. Too long (1.6 to 2.0) are tails that probes met while models started.
-/// Asserted is what holds on any machine: half of the requests, at the edge and in the cloud, take about as long as the parts together.
-/// Without the way to the model and back it was 0.15 at the edge.
+/// ten (`SCONCE_E2E_ASKED_SECONDS=300`); on two cores, otherwise idle, it was four to seven. Too long (1.6 to 2.0) are tails that probes
+/// met while models started. Asserted is what holds on any machine: half of the requests, at the edge and in the cloud, take about as
+/// long as the parts together. Without the way to the model and back it was 0.15 at the edge.
 #[tokio::test]
 async fn clients_wait_as_long_as_predicted() -> Result<()> {
     let bed = bed().await?;
@@ -66,11 +68,17 @@ async fn compare(bed: &Bed) -> Result<Vec<(Tier, f64)>> {
         }))
     };
     ask(ClientRun::default().count(10)).await?;
-    let answers = ask(ClientRun::default().rate(10).duration("300s")).await?;
+    let seconds = std::env::var(SECONDS).map_or(Ok(ENOUGH), |seconds| seconds.parse()).context(SECONDS)?;
+    let answers = ask(ClientRun::default().rate(A_SECOND).duration(&format!("{seconds}s"))).await?;
     ensure!(answers.iter().all(|one| one.failed == 0), "{answers:#?}");
 
+    // Whoever was told of fewer is told again, a quarter more.
+    let enough = seconds * A_SECOND * 11 / 15;
     let told = |ep: &EdgePlacement| {
-        ep.status.as_ref().and_then(|status| status.observed.as_ref()).is_some_and(|waited| waited.count >= ANSWERS)
+        ep.status
+            .as_ref()
+            .and_then(|status| status.observed.as_ref())
+            .is_some_and(|waited| waited.count.unsigned_abs() >= enough)
     };
     let told = asked.iter().map(|(model, site, ..)| bed.until_placement(model, site, "what clients waited", told));
     let (mut ratios, mut within) = (Vec::new(), 0);
