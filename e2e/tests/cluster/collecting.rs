@@ -4,8 +4,8 @@ use crate::lake::{Lake, Row};
 use crate::suite::bed;
 use anyhow::{Context as _, Result, ensure};
 use kube::api::Api;
-use sconce_api::{EdgeDataset, EdgeDatasetStatus, condition};
-use sconce_e2e::{Bed, ClientRun, NAMESPACE};
+use sconce_api::{EdgeDataset, EdgeDatasetStatus, Tier, condition};
+use sconce_e2e::{Bed, ClientRun, NAMESPACE, serves_from};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -43,6 +43,7 @@ async fn from_requests_to_a_bucket(bed: &Bed) -> Result<()> {
     });
     println!("{:?}", told.await?.conditions);
     let Some(lake) = Lake::open(bed).await? else { return Ok(()) };
+    bed.until_placement("digits", "site-a", "served from its edge", |ep| serves_from(ep, Tier::Edge)).await?;
     let site_a = bed.ask("site-a-1", &ClientRun::of("digits.vision").count(40)).await?;
     let site_b = bed.ask("site-b-1", &ClientRun::of("digits.vision").count(10)).await?;
     ensure!(site_a.failed + site_b.failed == 0, "{site_a:?} {site_b:?}");
