@@ -108,12 +108,12 @@ bench-train: build ## Train the seed's network on real MNIST: make bench-train M
 	@$(BIN)/sconce-trainer train examples/digits/training.yaml --data "$(MNIST)" --output $(CARGO_TARGET_DIR)/bench-train
 
 .PHONY: bench-mnist
-bench-mnist: build ## Accuracy of ours and of PyTorch on real MNIST, three seeds, then with a schedule and shifts: make bench-mnist MNIST=DIR
+bench-mnist: build ## Accuracy of ours and of PyTorch on real MNIST, then with a schedule and shifts: make bench-mnist MNIST=DIR SEEDS="7 8 9"
 	@test -n "$(MNIST)" || { echo "bench-mnist: say where the IDX files are: make bench-mnist MNIST=DIR"; exit 2; }
 	@e2e/setup.sh bench
 	@python3 -m venv $(CARGO_TARGET_DIR)/bench-mnist/python
 	@$(CARGO_TARGET_DIR)/bench-mnist/python/bin/pip install --quiet --requirement trainer/examples/against_pytorch/requirements.txt
-	@$(CARGO_TARGET_DIR)/bench-mnist/python/bin/python -B trainer/examples/mnist/bench.py $(BIN)/sconce-trainer "$(MNIST)" $(CARGO_TARGET_DIR)/bench-mnist
+	@$(CARGO_TARGET_DIR)/bench-mnist/python/bin/python -B trainer/examples/mnist/bench.py $(BIN)/sconce-trainer "$(MNIST)" $(CARGO_TARGET_DIR)/bench-mnist $(SEEDS)
 
 .PHONY: sizes
 sizes: setup ## Build the shipped runtime with fat LTO, print its size, and that of its image: the layer that a registry keeps

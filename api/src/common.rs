@@ -41,6 +41,12 @@ impl NameRef {
     }
 }
 
+/// The PersistentVolumeClaim and the folder of it, as `/FOLDER` or nothing, where an address is `pvc://CLAIM/FOLDER`.
+pub fn on_claim(uri: &str) -> Option<(&str, &str)> {
+    let place = uri.strip_prefix("pvc://")?;
+    Some(place.split_at(place.find('/').unwrap_or(place.len())))
+}
+
 /// Where a node stands.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 pub enum Tier {
@@ -175,4 +181,16 @@ pub struct Waited {
 
 pub(crate) fn is_zero(count: &i64) -> bool {
     *count == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_on_a_claim_is_the_claim_and_its_folder() {
+        assert_eq!(on_claim("pvc://lake/site/digits"), Some(("lake", "/site/digits")));
+        assert_eq!(on_claim("pvc://lake"), Some(("lake", "")));
+        assert_eq!(on_claim("s3://lake/digits"), None);
+    }
 }

@@ -22,7 +22,7 @@ pub struct Architecture {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkOutput {
-    /// Default: classification after softmax, multilabel after sigmoid, else regression. anomaly says the input again.
+    /// Default: classification after softmax, multilabel after sigmoid, else regression. anomaly learns to say normal inputs again, and tells what it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
     /// A name for each value of the last layer, in their order. Default: of classes their numbers, from 0 on.

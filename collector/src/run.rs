@@ -122,9 +122,13 @@ impl Collector {
 
     async fn begin(&mut self, name: &str, dataset: Dataset) -> Result<(), StoreError> {
         let keeper = self.keeper(name, &dataset).await?;
-        let uri = dataset.uri.clone();
-        let bound = keeper.with(move |store| store.bound_for(&uri, &Now::read())).await;
-        let elsewhere = bound.map_err(std::io::Error::other).map_err(StoreError::Write)??;
+        let (uri, privacy, consent) = (dataset.uri.clone(), dataset.privacy.clone(), dataset.consent);
+        let turn = move |store: &mut Store| {
+            let now = Now::read();
+            Ok::<_, StoreError>((store.bound_for(&uri, &now)?, store.tighten(privacy, consent, &now)?))
+        };
+        let turned = keeper.with(turn).await;
+        let (elsewhere, forgotten) = turned.map_err(std::io::Error::other).map_err(StoreError::Write)??;
         if elsewhere > 0 {
             tracing::warn!(
                 dataset = name,
@@ -132,9 +136,6 @@ impl Collector {
                 "samples go elsewhere now: what was held for the place before is dropped"
             );
         }
-        let (privacy, consent) = (dataset.privacy.clone(), dataset.consent);
-        let tighten = move |store: &mut Store| store.tighten(privacy, consent, &Now::read());
-        let forgotten = keeper.with(tighten).await.map_err(std::io::Error::other).map_err(StoreError::Write)??;
         if forgotten > 0 {
             tracing::warn!(
                 dataset = name,

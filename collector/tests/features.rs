@@ -385,6 +385,7 @@ fn a_head_learned_from_features_alone_is_to_the_bit_what_it_is_with_the_pictures
         input: reads,
         shortest: None,
         classes: 10,
+        names: &[],
         backbone: Some(&backbone),
     };
     let DataSet { train: learned, test: mut held_out, .. } = data::read(&source, None, 7, wanted).unwrap();

@@ -120,10 +120,10 @@ async fn ask(address: SocketAddr, model: &str, context: &str) -> Result<(), Stat
 }
 
 /// The first line of the answer over REST.
-async fn post(address: SocketAddr, context: &str, body: &str) -> String {
+async fn post(address: SocketAddr, model: &str, context: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST /v2/models/{MODEL}/infer?{WORDS} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ntraceparent: {context}\r\n\
+        "POST /v2/models/{model}/infer?{WORDS} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ntraceparent: {context}\r\n\
          user-agent: {WORDS}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -185,7 +185,7 @@ async fn a_request_is_a_span_within_its_clients_trace() {
     let sampled = format!("00-{TRACE}-{PARENT}-01");
     ask(server.grpc, MODEL, &sampled).await.unwrap();
     assert_eq!(ask(server.grpc, "made.up", &sampled).await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(post(server.rest.unwrap(), &sampled, "{\"inputs\": []}").await, "HTTP/1.1 400 Bad Request");
+    assert_eq!(post(server.rest.unwrap(), MODEL, &sampled, "{\"inputs\": []}").await, "HTTP/1.1 400 Bad Request");
     // A client that samples itself, and not this one.
     ask(server.grpc, MODEL, &format!("00-{TRACE}-{PARENT}-00")).await.unwrap();
     // Not before the drain has everything been sent, and then it has.
@@ -196,6 +196,7 @@ async fn a_request_is_a_span_within_its_clients_trace() {
         .map(|(service, span)| {
             let of = |key: &str| text(&span.attributes, key);
             assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.into(), PARENT.into()), "{span:?}");
+            assert_eq!(span.name.strip_prefix("POST ").unwrap_or("None"), of("http.route"));
             assert!(span.end_time_unix_nano > span.start_time_unix_nano && span.span_id.len() == 8, "{span:?}");
             (
                 service.as_str(),
@@ -253,13 +254,19 @@ async fn nothing_that_was_asked_is_in_the_spans() {
         let input = json!({"name": name, "datatype": "FP32", "shape": [1, 1, 8, 8], "data": data});
         json!({"id": WORDS, "parameters": {WORDS: WORDS}, "inputs": [input]}).to_string()
     };
-    for (name, expected) in [("input", "HTTP/1.1 200 OK"), (WORDS, "HTTP/1.1 400 Bad Request")] {
-        assert_eq!(post(server.rest.unwrap(), &sampled, &body(name)).await, expected);
+    let versioned = format!("{MODEL}/versions/{WORDS}");
+    for (model, name, expected) in [
+        (MODEL, "input", "HTTP/1.1 200 OK"),
+        (MODEL, WORDS, "HTTP/1.1 400 Bad Request"),
+        (WORDS, "input", "HTTP/1.1 404 Not Found"),
+        (versioned.as_str(), "input", "HTTP/1.1 404 Not Found"),
+    ] {
+        assert_eq!(post(server.rest.unwrap(), model, &sampled, &body(name)).await, expected);
     }
     assert_eq!([&mut router, &mut server].map(Process::terminate), [Some(0); 2]);
     let received = receiver.bytes.lock().unwrap().clone();
     let spans = receiver.spans();
-    assert_eq!(spans.iter().map(|(_, span)| hex(&span.trace_id)).collect::<Vec<_>>(), [TRACE; 4]);
+    assert_eq!(spans.iter().map(|(_, span)| hex(&span.trace_id)).collect::<Vec<_>>(), [TRACE; 6]);
     // What spans tell is seen here.
     assert!(contains(&received, &spans[0].1.trace_id) && contains(&received, MODEL.as_bytes()), "{received:?}");
     assert_eq!(canaries(&received), BTreeSet::new());

@@ -21,7 +21,7 @@ pub struct Graph {
 pub struct Node {
     pub name: String,
     pub op: Op,
-    /// One, but several for [`Op::Add`].
+    /// One, but several for [`Op::Add`] and [`Op::Concat`], and two for [`Op::Anomaly`].
     pub inputs: Vec<Source>,
     /// Of the output, without the batch.
     pub shape: Vec<usize>,
@@ -129,6 +129,9 @@ pub enum Op {
     Upsample2d {
         factor: usize,
     },
+    /// Of what should be the input again, and the input: how likely it is normal, and how likely an anomaly. At a mean square between
+    /// both of `threshold`, its only parameter, the two are equal. In training it is left out: what it reads is compared.
+    Anomaly,
 }
 
 /// A stack of recurrent layers, with PyTorch's parameters and order of gates.
@@ -201,7 +204,7 @@ impl Parameter {
 pub enum Role {
     /// Moved by its gradient.
     Weight,
-    /// Gathered from what passes: the mean and the variance of a batch norm.
+    /// Gathered from what passes: the mean and the variance of a batch norm, the threshold of anomalies.
     Statistic,
 }
 
@@ -253,7 +256,8 @@ impl Op {
             | Op::Dropout { .. }
             | Op::Recurrent(_)
             | Op::Concat { .. }
-            | Op::Upsample2d { .. } => Activation::None,
+            | Op::Upsample2d { .. }
+            | Op::Anomaly => Activation::None,
         }
     }
 }
@@ -267,7 +271,7 @@ impl Node {
     /// Whether it gives a sequence where it reads one, step by step or window by window.
     pub fn keeps_time(&self) -> bool {
         match &self.op {
-            Op::GlobalAvgPool | Op::GlobalMaxPool | Op::StatsPool | Op::Flatten | Op::Reshape => false,
+            Op::GlobalAvgPool | Op::GlobalMaxPool | Op::StatsPool | Op::Flatten | Op::Reshape | Op::Anomaly => false,
             Op::Concat { axis } => *axis > 0,
             Op::Recurrent(recurrent) => recurrent.return_sequences,
             _ => true,
@@ -368,8 +372,12 @@ impl Graph {
     }
 
     /// The node that the head begins with: the last one that multiplies what it reads with weights. What comes before it is the
-    /// backbone, which makes of an input what the head judges; all after it belongs to the head. None if no node has such weights.
+    /// backbone, which makes of an input what the head judges; all after it belongs to the head. None if no node has such weights, or
+    /// what the network says is held against its input.
     pub fn head(&self) -> Option<&str> {
+        if self.task() == Task::Anomaly {
+            return None;
+        }
         self.nodes.iter().rfind(|node| node.matrices().next().is_some()).map(|node| node.name.as_str())
     }
 
@@ -401,6 +409,7 @@ impl Graph {
     /// Names of the values of the output's last axis: as typed, or the numbers of classes; none where neither is.
     pub fn labels(&self) -> Vec<String> {
         match &self.output.labels[..] {
+            [] if self.task() == Task::Anomaly => ["normal", "anomaly"].map(String::from).into(),
             [] if self.classifies() => (0..self.units()).map(|class| class.to_string()).collect(),
             labels => labels.to_vec(),
         }

@@ -12,7 +12,7 @@ pub use draw::{generator, unit};
 pub use unlearned::Unlearned;
 
 use crate::architecture::Activation;
-use crate::graph::{Graph, Node, Parameter, Role, Source};
+use crate::graph::{Graph, Node, Op, Parameter, Role, Source};
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -114,9 +114,15 @@ impl Network {
         self.of_role(Role::Weight)
     }
 
-    /// What passes by is gathered in, in the order of names: the means and variances of batch norms.
+    /// What is gathered from what passes, in the order of names: the means and variances of batch norms, the threshold of anomalies.
     pub fn statistics(&self) -> impl Iterator<Item = (&String, &Var)> {
         self.of_role(Role::Statistic)
+    }
+
+    /// From which mean square on an input is an anomaly, if it is for that: one until somebody sets it.
+    pub fn threshold(&self) -> Option<&Var> {
+        let node = self.graph.nodes.iter().rfind(|node| node.op == Op::Anomaly)?;
+        self.variables.get(&node.parameters.first()?.name)
     }
 
     fn of_role(&self, role: Role) -> impl Iterator<Item = (&String, &Var)> {

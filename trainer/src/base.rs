@@ -25,7 +25,9 @@ pub enum BaseError {
     Artifact { uri: String, source: Box<ArtifactError> },
     #[error("spec.base.uri: {uri}")]
     Pack { uri: String, source: Box<PublishError> },
-    #[error("spec.base.uri: {uri} has no layer with weights: name a trained model")]
+    #[error(
+        "spec.base.uri: {uri} has no head to begin from: no layer has weights, or it tells anomalies; name a trained classifier"
+    )]
     NoHead { uri: String },
     #[error("spec.base.head: {0}")]
     Head(#[from] ArchitectureError),

@@ -39,7 +39,7 @@ pub fn evaluate(
     head: Option<&str>,
 ) -> Result<Evaluated, FitError> {
     let (mut measured, mut said, mut references) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let own = data.test.parts().first().map(|part| part.count);
+    let own = data.test.parts().first().map_or(data.test.len(), |part| part.count);
     let samples = data.test.read()?;
     let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
@@ -54,11 +54,14 @@ pub fn evaluate(
         let answers = prepared.answers(&plan)?;
         let order: Vec<usize> = (0..answers.len()).collect();
         let weights = prepared.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);
+        // There are more anomalies among what is tested than among what comes.
+        let comes = |at: &usize| graph.classifies() || answers[*at].label == 0;
+        let rows: Vec<usize> = (0..own.min(answers.len())).filter(comes).collect();
         references.extend(Some(variant.name.clone()).zip(reference(
             &answers,
             prepared.moments().as_deref(),
             &weights,
-            own,
+            &rows,
         )));
         let right = answers.iter().filter(|answer| answer.right()).count();
         let measure = Measured {
@@ -66,7 +69,8 @@ pub fn evaluate(
             metric: "accuracy".into(),
             value: accuracy(&answers),
             wilson95: wilson95(right as u64, answers.len() as u64),
-            ece: Some(ece(&answers)),
+            // How likely an anomaly is, is no confidence that was learned.
+            ece: graph.classifies().then(|| ece(&answers)),
             confusion: confusion(graph.units(), answers.iter().map(|answer| (answer.label, answer.class))),
             paired: first.as_ref().map(|(against, before)| paired(against, before, &answers)),
         };
@@ -79,18 +83,15 @@ pub fn evaluate(
     Ok(Evaluated { evaluation, answers: said, references })
 }
 
-/// What is to be expected where the model serves. Samples that are there for being hard count by the inverse of their probability; of
-/// a mix the `own` first ones alone: the rest is there so that nothing is forgotten, and does not come. None if they are too few.
-fn reference(answers: &[Answer], inputs: Option<&[Moments]>, weights: &[f32], own: Option<usize>) -> Option<Reference> {
-    let of = |count: usize| {
-        let first = answers.iter().zip(weights).take(count);
-        Reference::of(first.map(|(answer, weight)| (answer.class, answer.confidence, *weight)))
-    };
-    let count = own.unwrap_or(answers.len());
-    let reference = of(count)?;
+/// What is to be expected where the model serves, which is what `rows` are like: of a mix the first set's, for the rest is there so that
+/// nothing is forgotten, and does not come. Samples that are there for being hard count by the inverse of their probability. None if they
+/// are too few.
+fn reference(answers: &[Answer], inputs: Option<&[Moments]>, weights: &[f32], rows: &[usize]) -> Option<Reference> {
+    let said = rows.iter().map(|&row| (answers[row].class, answers[row].confidence, weights[row]));
+    let reference = Reference::of(said)?;
     Some(match inputs {
         Some(inputs) => {
-            let inputs: Vec<_> = inputs.iter().copied().zip(weights.iter().copied()).take(count).collect();
+            let inputs: Vec<_> = rows.iter().map(|&row| (inputs[row], weights[row])).collect();
             reference.with_inputs(&inputs)
         }
         None => reference,
@@ -144,15 +145,15 @@ mod tests {
     fn what_is_mixed_in_is_not_expected_where_the_model_serves() {
         let answer = |class| Answer { label: class, class, confidence: 0.9, of_label: 0.9 };
         let answers: Vec<Answer> = [vec![answer(1); 150], vec![answer(2); 450]].concat();
-        let told = |weights: &[f32], own| {
-            let reference = reference(&answers, None, weights, own)?;
+        let told = |weights: &[f32], own: usize| {
+            let reference = reference(&answers, None, weights, &(0..own).collect::<Vec<_>>())?;
             Some((reference.classes.counts[1], reference.classes.counts[2]))
         };
         let alike = [1.0; 600];
-        assert_eq!((told(&alike, Some(150)), told(&alike, None)), (Some((150, 0)), Some((150, 450))));
-        assert_eq!(told(&alike, Some(99)), None, "too few tell nothing");
+        assert_eq!((told(&alike, 150), told(&alike, 600)), (Some((150, 0)), Some((150, 450))));
+        assert_eq!(told(&alike, 99), None, "too few tell nothing");
         let mut rare = alike;
         rare[..75].fill(0.0);
-        assert_eq!(told(&rare, Some(150)), None, "those that count are too few");
+        assert_eq!(told(&rare, 150), None, "those that count are too few");
     }
 }

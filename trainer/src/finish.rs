@@ -78,7 +78,8 @@ pub struct Finished {
     pub rows: Vec<Row>,
     /// Of the forms that could not be made.
     pub refused: Vec<Verdict>,
-    /// The trained network on each data set of a mix alone; none where there is one.
+    /// The trained network on each data set of a mix alone, none where there is one; and where it tells anomalies, on these alone, and on the
+    /// rest.
     pub parts: Vec<PartAccuracy>,
     /// Of the variants that passed: the artifact's.
     pub evaluation: Evaluation,
@@ -100,12 +101,17 @@ pub fn finish(
     let nothing = Compress::default();
     let settings = spec.compress.as_ref().unwrap_or(&nothing);
     let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, base, say };
-    let Compressed { mut variants, architectures, refused } = compress(network, &course);
+    let Compressed { mut variants, architectures, refused } = compress(network, &course)?;
     let Evaluated { mut evaluation, mut answers, references } = evaluate(&variants, data, preprocess, head)?;
     let latencies = latencies(&variants, &one(&variants, train)?)?;
     let most = share(&settings.max_accuracy_drop).unwrap_or_default();
     let first = variants.first().and_then(|variant| answers.get(&variant.name)).cloned().unwrap_or_default();
-    let parts = by_part(data.test.parts(), &first);
+    let names = variants.first().map(|variant| variant.network.graph().labels()).unwrap_or_default();
+    let mut parts = by_part(data.test.parts(), &first);
+    // Whoever finds none of them is right on all the others, which are many.
+    if variants.first().is_some_and(|variant| variant.network.threshold().is_some()) {
+        parts.extend(by_class(&names, &first));
+    }
     let row = |(variant, latency): (&Variant, Duration)| -> Result<Row, FinishError> {
         let measured = evaluation.variants[&variant.name].clone();
         let answers = answers.remove(&variant.name).unwrap_or_default();
@@ -117,7 +123,7 @@ pub fn finish(
     variants.retain(|variant| passed(&variant.name));
     evaluation.variants.retain(|name, _| passed(name));
     let description = Description {
-        labels: variants.first().map(|variant| variant.network.graph().labels()).unwrap_or_default(),
+        labels: names,
         architecture,
         head,
         architectures: &architectures,
@@ -138,6 +144,15 @@ fn one(variants: &[Variant], train: &Prepared) -> Result<Tensor, FinishError> {
     let input = variants.first().map(|variant| variant.network.graph().input.clone()).unwrap_or_default();
     let shape: Vec<usize> = std::iter::once(1).chain(input).collect();
     Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
+}
+
+fn by_class(names: &[String], answers: &[Answer]) -> Vec<PartAccuracy> {
+    let of = |(class, name): (usize, &String)| {
+        let of_class = || answers.iter().filter(move |answer| answer.label == class);
+        let right = of_class().filter(|answer| answer.right()).count();
+        PartAccuracy { name: name.clone(), right, count: of_class().count() }
+    };
+    names.iter().enumerate().map(of).collect()
 }
 
 /// The answers stand as the parts' samples do, one part after the other.

@@ -75,21 +75,31 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
         (None, None) => bail!("{}: spec: need architecture, or base", source.manifest.display()),
     };
     let graph = architecture.graph()?;
-    if let Some(why) = untrainable(graph.task()) {
-        let field = if base.is_some() { "spec.base" } else { "spec.architecture" }.into();
-        bail!(ManifestError::Field { path: source.manifest.clone(), field, why });
-    }
     let preprocess = match &base {
         Some(base) if spec.preprocess.is_empty() => base.preprocess.clone(),
         _ => Preprocess { version: 1, input: Material::Image, steps: spec.preprocess.clone() },
     };
     preprocess.check().with_context(|| format!("{}: spec.preprocess", source.manifest.display()))?;
     let backbone = base.as_ref().and_then(|base| base.backbone(&preprocess));
-    let wanted = Wanted { backbone, ..Wanted::of(&graph, &preprocess) };
+    let names = graph.labels();
+    let wanted = Wanted { backbone, ..Wanted::of(&graph, &names, &preprocess) };
     let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, wanted)?;
     let share = share(&spec.fit.validation).unwrap_or_default();
     let (train, validation) = data.train.split(share, spec.fit.seed, "validation");
-    spec.check_split((train.len(), validation.len()), data.train.group_count(), &source.manifest)?;
+    if graph.task() == Task::Anomaly && !data.test.has_class(1) {
+        let why = format!(
+            "none of {} test samples is an anomaly: nobody can tell whether one would be found; label some",
+            data.test.len()
+        );
+        bail!(ManifestError::Field { path: source.manifest.clone(), field: "spec.dataset".into(), why });
+    }
+    let all = train.len() + validation.len();
+    // What is normal is learned from that alone; anomalies are judged with the test split.
+    let (train, validation) = match graph.task() {
+        Task::Anomaly => (train.normal(), validation.normal()),
+        _ => (train, validation),
+    };
+    spec.check_split((train.len(), validation.len()), data.train.group_count(), graph.task(), &source.manifest)?;
     if let Some(Base { digest, head, freeze, .. }) = &base {
         let rest = if *freeze == Freeze::Backbone { "stays as it is" } else { "learns, too" };
         println!("Base: {digest}; the head begins with {head}, what is before it {rest}");
@@ -97,6 +107,9 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     println!("Data: {} ({})", data.name, data.digest);
     data.notes.iter().for_each(|note| println!("  {note}"));
     println!("{} samples to train on, {} to validate, {} to test", train.len(), validation.len(), data.test.len());
+    if all > train.len() + validation.len() {
+        println!("  {} anomalies are not learned from", all - train.len() - validation.len());
+    }
     let reads = match (&base, data.train.are_features()) {
         (Some(base), true) => graph.before(&base.head).and_then(<[_]>::last).map(|node| &node.shape),
         _ => None,
@@ -108,17 +121,6 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     let prepared = |samples| Prepared::new(samples, &preprocess, reads.unwrap_or(&graph.input));
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
     Ok(Opened { name, spec, architecture, base, preprocess, data, train, validation })
-}
-
-/// What to do instead, of a network for a task that no data has targets for.
-fn untrainable(task: Task) -> Option<String> {
-    let found = task.word();
-    (task != Task::Classification).then(|| {
-        format!(
-            "the last layer has no softmax: the task is {found}, and samples have a class each; only classification can be \
-             trained yet: end in softmax"
-        )
-    })
 }
 
 fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
@@ -337,22 +339,4 @@ fn hold_out(folder: &Path, data: &DataSet, artifact: &Path) -> Result<()> {
         std::fs::copy(artifact.join(artifact::PREPROCESS), folder.join(artifact::PREPROCESS)).map(drop)
     };
     write().with_context(|| format!("cannot write {}", folder.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_no_data_has_targets_for_is_refused_by_its_task() {
-        assert_eq!(untrainable(Task::Classification), None);
-        for task in [Task::Multilabel, Task::Regression, Task::Count, Task::Anomaly] {
-            let expected = format!(
-                "the last layer has no softmax: the task is {}, and samples have a class each; only classification can be trained \
-                 yet: end in softmax",
-                task.word()
-            );
-            assert_eq!(untrainable(task), Some(expected));
-        }
-    }
 }

@@ -185,6 +185,16 @@ impl Prepared {
         Ok(answers)
     }
 
+    /// The mean square between each sample and what a network makes of it that tells anomalies from this threshold on.
+    ///
+    /// # Errors
+    /// If the plan does not fit.
+    pub fn errors(&self, plan: &Plan, threshold: f32) -> candle_core::Result<Vec<f64>> {
+        let mut errors = Vec::with_capacity(self.len());
+        self.inferred(plan, |said| errors.push(f64::from(threshold) * f64::from(said[1]) / f64::from(said[0])))?;
+        Ok(errors)
+    }
+
     /// What is kept of each sample where it is told whether inputs drift; none of features, which are no input.
     pub fn moments(&self) -> Option<Vec<Moments>> {
         let of = |row: &Range<usize>| Moments::of(&self.xs[row.clone()]);

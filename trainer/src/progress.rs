@@ -92,16 +92,21 @@ impl Observer for Progress {
 }
 
 fn line(epoch: &Epoch, epochs: usize, eta: f64) -> String {
-    let Epoch { number, loss, accuracy, validation, took, .. } = epoch;
-    let validation = validation.map(|accuracy| format!("  validation {accuracy:.4}")).unwrap_or_default();
+    let Epoch { number, loss, accuracy, validation, validation_loss, took } = epoch;
+    let accuracy = accuracy.map(|accuracy| format!("  accuracy {accuracy:.4}")).unwrap_or_default();
+    let validation = match (validation, validation_loss) {
+        (Some(accuracy), _) => format!("  validation {accuracy:.4}"),
+        (None, Some(loss)) => format!("  validation loss {loss:.4}"),
+        (None, None) => String::new(),
+    };
     let took = took.as_secs_f64();
-    format!("epoch {number}/{epochs}  loss {loss:.4}  accuracy {accuracy:.4}{validation}  {took:.1} s  eta {eta:.0} s")
+    format!("epoch {number}/{epochs}  loss {loss:.4}{accuracy}{validation}  {took:.1} s  eta {eta:.0} s")
 }
 
-/// `accuracy` is that of the validation, or where nothing was held out for it, that of training.
+/// `accuracy` is that of the validation, or where nothing was held out for it, that of training; `null` where none is known.
 fn json_line(epoch: &Epoch, epochs: usize, eta: f64) -> Value {
     let Epoch { number, loss, accuracy, validation, .. } = epoch;
-    let accuracy = validation.unwrap_or(*accuracy);
+    let accuracy = validation.or(*accuracy);
     json!({"epoch": number, "epochs": epochs, "loss": loss, "accuracy": accuracy, "etaSeconds": eta.round()})
 }
 
@@ -125,7 +130,7 @@ mod tests {
     fn an_epoch_is_one_line() {
         let took = Duration::from_millis(12_340);
         let (validation, validation_loss) = (Some(0.979), Some(0.07));
-        let mut epoch = Epoch { number: 3, loss: 0.0512, accuracy: 0.9841, validation, validation_loss, took };
+        let mut epoch = Epoch { number: 3, loss: 0.0512, accuracy: Some(0.9841), validation, validation_loss, took };
         assert_eq!(
             line(&epoch, 10, 86.4),
             "epoch 3/10  loss 0.0512  accuracy 0.9841  validation 0.9790  12.3 s  eta 86 s"
@@ -134,6 +139,11 @@ mod tests {
         assert_eq!((&json["epoch"], &json["epochs"], &json["accuracy"]), (&3.into(), &10.into(), &0.979.into()));
         assert_eq!((&json["etaSeconds"], json["loss"].is_number()), (&86.0.into(), true));
         epoch.validation = None;
+        assert_eq!(
+            line(&Epoch { accuracy: None, ..epoch }, 10, 86.4),
+            "epoch 3/10  loss 0.0512  validation loss 0.0700  12.3 s  eta 86 s"
+        );
+        epoch.validation_loss = None;
         assert_eq!(line(&epoch, 10, 86.4), "epoch 3/10  loss 0.0512  accuracy 0.9841  12.3 s  eta 86 s");
     }
 }

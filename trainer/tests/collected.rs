@@ -23,7 +23,14 @@ fn source(folder: &Path, mix: Vec<DataSource>) -> DataSource {
 
 fn read(source: &DataSource) -> Result<DataSet, DataError> {
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 }] };
-    let wanted = Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 10, backbone: None };
+    let wanted = Wanted {
+        preprocess: &preprocess,
+        input: &[1, 28, 28],
+        shortest: None,
+        classes: 10,
+        names: &[],
+        backbone: None,
+    };
     data::read(source, None, 7, wanted)
 }
 
@@ -184,7 +191,12 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
     let source = source(&lake, vec![]);
     let preprocess = artifact.preprocess();
     let read = |backbone| {
-        data::read(&source, None, 7, Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, backbone })
+        data::read(
+            &source,
+            None,
+            7,
+            Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, names: &[], backbone },
+        )
     };
     let mut set = read(Some(&backbone)).unwrap();
     assert!(set.train.are_features());
@@ -213,7 +225,8 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
         &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>(),
     );
     let mixed = DataSource { mix: vec![self::source(&elsewhere, vec![])], ..source.clone() };
-    let wanted = Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, backbone: Some(&backbone) };
+    let wanted =
+        Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, names: &[], backbone: Some(&backbone) };
     let mixed = data::read(&mixed, None, 7, wanted).unwrap();
     assert!(mixed.train.are_features() && mixed.train.len() + mixed.test.len() == 33, "{}", mixed.name);
 
@@ -229,7 +242,7 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
     assert!(set.notes[1].contains("22 labelled samples cannot be read"), "{:?}", set.notes);
     let alone = tempfile::tempdir().unwrap();
     write(alone.path(), "node-a", 1, &rows[..20]);
-    let wanted = Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, backbone: None };
+    let wanted = Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, names: &[], backbone: None };
     let error = data::read(&self::source(alone.path(), vec![]), None, 7, wanted).unwrap_err();
     let told = "it is features of a model, from which a head alone can be learned: name that model in spec.base";
     assert!(error.is_final() && error.to_string().contains(told), "{error}");

@@ -86,7 +86,7 @@ impl Trained {
             base: None,
             say: &|_| {},
         };
-        let Compressed { variants, refused, .. } = compress(copy(&self.network), &course);
+        let Compressed { variants, refused, .. } = compress(copy(&self.network), &course).unwrap();
         assert_eq!(refused, []);
         variants
     }

@@ -33,6 +33,19 @@ fn every_kind_of_layer_may_be_typed_in_a_cluster() {
     assert!(unknown.is_empty(), "api/src/recipe.rs lacks {unknown:?}");
 }
 
+#[test]
+fn every_task_and_loss_may_be_typed_in_a_cluster_and_no_other() {
+    use sconce_model::architecture::{OutputLoss, Task};
+    /// The words of an enum: whoever says none of them is told them all.
+    fn words<T: serde::de::DeserializeOwned>() -> Vec<String> {
+        let told = serde_json::from_str::<T>("\"\"").err().unwrap().to_string();
+        told.split('`').skip(3).step_by(2).map(Into::into).collect()
+    }
+    let output = schema()["properties"]["architecture"]["properties"]["output"]["properties"].take();
+    assert_eq!(output["task"]["enum"], serde_json::json!(words::<Task>()));
+    assert_eq!(output["loss"]["enum"], serde_json::json!(words::<OutputLoss>()));
+}
+
 /// The API server's own judgement is a table of files, beside which the in-process rules stand: each accepted recipe is one
 /// that can be read, too.
 #[test]

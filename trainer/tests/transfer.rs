@@ -284,5 +284,5 @@ fn what_is_wrong_with_a_base_is_named_with_its_field() {
     };
     train("base: {uri: nowhere}", "spec.base.uri: nowhere");
     train("base: {uri: base, head: [{conv2d: {filters: 2, kernel: 3}}]}", "spec.base.head: layers[5] \"conv2d_2\"");
-    train("base: {uri: base, head: [{dense: {units: 10}}]}", "spec.base: the last layer has no softmax");
+    train("base: {uri: base, head: [{dense: {units: 10}}]}", "spec.base: the task is regression");
 }

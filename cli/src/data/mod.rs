@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use count::Counter;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
+use sconce_api::on_claim;
 use sconce_lake::{Labels, Lake, Row, Shard};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -61,7 +62,7 @@ async fn open(source: &Source, dataset: &str, at: Option<PathBuf>) -> Result<(La
 
 /// Where a data set lies as it is seen from here: `at`, if it is on a claim.
 fn place(uri: String, at: Option<PathBuf>) -> Result<String> {
-    match (uri.starts_with("pvc://"), at) {
+    match (on_claim(&uri).is_some(), at) {
         (true, Some(folder)) => Ok(format!("file://{}", std::path::absolute(folder)?.display())),
         (true, None) => {
             bail!("it lies on a claim, {uri}: name that folder, where the claim is mounted here, with --at")

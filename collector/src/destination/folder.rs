@@ -44,21 +44,47 @@ fn put(path: &Path, content: &[u8]) -> std::io::Result<Put> {
     });
     // A part of it would only fill a volume that is full.
     written.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
-    match std::fs::hard_link(&temporary, path) {
-        // Not every volume has them. A name says whose it is and what is in it.
-        Err(error)
-            if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) && !path.exists() =>
-        {
-            std::fs::rename(&temporary, path)?;
-        }
-        linked => {
-            std::fs::remove_file(&temporary)?;
-            match linked {
-                Err(_) if path.exists() => return Ok(Put::Exists),
-                linked => linked?,
-            }
-        }
+    let put = named(std::fs::hard_link(&temporary, path), &temporary, path);
+    if temporary.try_exists()? {
+        std::fs::remove_file(&temporary)?;
     }
+    let put = put?;
     File::open(folder)?.sync_all()?;
-    Ok(Put::Done)
+    Ok(put)
+}
+
+/// By the link that gives what was written its name, or without one: not every volume has hard links.
+fn named(linked: std::io::Result<()>, temporary: &Path, path: &Path) -> std::io::Result<Put> {
+    linked.map(|()| Put::Done).or_else(|error| match error.kind() {
+        ErrorKind::AlreadyExists => Ok(Put::Exists),
+        // A name says whose it is and what is in it: no other writes it meanwhile.
+        ErrorKind::Unsupported | ErrorKind::PermissionDenied | ErrorKind::TooManyLinks => {
+            if path.try_exists()? {
+                return Ok(Put::Exists);
+            }
+            std::fs::rename(temporary, path).map(|()| Put::Done)
+        }
+        _ => Err(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_needs_no_hard_links_and_another_error_is_one_though_the_name_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (temporary, path) = (folder.path().join(".a"), folder.path().join("a"));
+        let named = |kind: ErrorKind| {
+            std::fs::write(&temporary, kind.to_string()).unwrap();
+            named(Err(kind.into()), &temporary, &path).map_err(|error| error.kind())
+        };
+        assert_eq!(named(ErrorKind::StorageFull), Err(ErrorKind::StorageFull));
+        assert_eq!(named(ErrorKind::Unsupported), Ok(Put::Done));
+        let taken = [ErrorKind::AlreadyExists, ErrorKind::PermissionDenied, ErrorKind::TooManyLinks];
+        assert_eq!(taken.map(named), [Ok(Put::Exists); 3]);
+        assert_eq!(named(ErrorKind::StorageFull), Err(ErrorKind::StorageFull));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), ErrorKind::Unsupported.to_string(), "the first wins");
+    }
 }

@@ -98,6 +98,15 @@ mod tests {
         bytes
     }
 
+    /// A white picture, and what a camera writes beside it.
+    fn jpeg(exif: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let white = RgbImage::from_pixel(32, 16, Rgb([255; 3]));
+        white.write_with_encoder(JpegEncoder::new(&mut bytes)).unwrap();
+        bytes.splice(2..2, [b"\xff\xe1\0", &[exif.len() as u8 + 8][..], b"Exif\0\0", exif].concat());
+        bytes
+    }
+
     fn covered(mask: &Mask, camera: &str, picture: &RgbImage) -> Result<RgbImage, Refusal> {
         let (bytes, _) = mask.cover(camera, &png(picture), Media::Png)?;
         Ok(decode(&bytes, Media::Png).unwrap())
@@ -120,18 +129,23 @@ mod tests {
     /// Zones are drawn on what people see, and a camera that hangs on its side writes beside the picture how it is to be turned.
     #[test]
     fn a_zone_lies_where_it_is_seen() {
-        let mut bytes = Vec::new();
-        let white = RgbImage::from_pixel(32, 16, Rgb([255; 3]));
-        white.write_with_encoder(JpegEncoder::new(&mut bytes)).unwrap();
         // Orientation (0x0112) 6: a quarter turn to the right.
-        let exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
-        bytes.splice(2..2, exif.iter().copied());
+        let bytes = jpeg(b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");
         let upper = Zone { x: 0, y: 0, width: 100, height: 50 };
         let mask = Mask { zones: [("*".into(), vec![upper])].into(), blocks: None };
         let (left, _) = mask.cover("door", &bytes, Media::Jpg).unwrap();
         let left = decode(&left, Media::Jpg).unwrap();
         assert_eq!(left.dimensions(), (16, 32));
         assert!(left.get_pixel(8, 8).0[0] < 32 && left.get_pixel(8, 24).0[0] > 223);
+    }
+
+    /// Such as the whole picture once more, small and uncovered.
+    #[test]
+    fn what_stands_beside_a_picture_stays_behind() {
+        let has_canary = |bytes: &[u8]| bytes.windows(6).any(|at| at == b"canary");
+        let bytes = jpeg(b"II*\0\x08\0\0\0\0\0\0\0\0\0canary");
+        let (left, _) = Mask { blocks: Some(4), ..Mask::default() }.cover("door", &bytes, Media::Jpg).unwrap();
+        assert_eq!((has_canary(&bytes), has_canary(&left)), (true, false));
     }
 
     #[test]

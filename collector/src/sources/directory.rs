@@ -20,6 +20,8 @@ use std::time::Duration;
 const SETTLED: Duration = Duration::from_millis(500);
 /// Where files go that may not be kept; nobody looks into it.
 const REFUSED: &str = ".refused";
+/// So many of one name are kept there.
+const ALIKE: usize = 10;
 const LABELS: &str = "labels.csv";
 /// Says of consent what holds for all files beside it, and in the folders there.
 const CONSENT: &str = ".consent";
@@ -139,7 +141,11 @@ fn read(path: &Path, most: usize) -> io::Result<Read> {
 fn aside(folder: &Path, path: &Path) -> io::Result<()> {
     let refused = folder.join(REFUSED);
     std::fs::create_dir_all(&refused)?;
-    std::fs::rename(path, refused.join(path.file_name().unwrap_or_default()))
+    let name = refused.join(path.file_name().unwrap_or_default());
+    // What was put aside before keeps its name; of more than a few under one name the newest takes the place of the first.
+    let mut names = std::iter::once(name.clone()).chain((1..ALIKE).map(|at| name.with_added_extension(at.to_string())));
+    let free = names.find(|name| name.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+    std::fs::rename(path, free.unwrap_or(name))
 }
 
 /// Takes a file away that was looked at; not another that has come under its name meanwhile.
@@ -183,6 +189,7 @@ fn label(folder: &Path, name: &Path) -> Option<Label> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     const TABLE: &str = "\u{feff}file,label,author\na.png,seven,ann\nb.png, eight\n\"e.png\",\"cat, black\",\"ann\"\nf.png,\nnine/g.png,,\n";
 
@@ -217,6 +224,28 @@ mod tests {
         assert!(read(&link, 10).is_err());
         assert!(matches!(read(&file, 2), Ok(Read::TooLarge(_))));
         assert!(matches!(read(&file, 3), Ok(Read::Whole(content, _)) if content == b"[1]"));
+    }
+
+    #[test]
+    fn what_is_put_aside_loses_nothing_that_lay_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (above, below) = (folder.path().join("a.exe"), folder.path().join("seven/a.exe"));
+        std::fs::create_dir(folder.path().join("seven")).unwrap();
+        for (path, content) in [(&above, "1"), (&below, "2"), (&above, "3")] {
+            std::fs::write(path, content).unwrap();
+            aside(folder.path(), path).unwrap();
+        }
+        let refused = folder.path().join(REFUSED);
+        assert_eq!(std::fs::read_to_string(refused.join("a.exe")).unwrap(), "1");
+        let lying = std::fs::read_dir(refused).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()));
+        assert_eq!(lying.map(Result::unwrap).collect::<BTreeSet<_>>(), ["1", "2", "3"].map(String::from).into());
+        for content in 4..20 {
+            std::fs::write(&above, content.to_string()).unwrap();
+            aside(folder.path(), &above).unwrap();
+        }
+        let refused = folder.path().join(REFUSED);
+        assert_eq!(std::fs::read_dir(&refused).unwrap().count(), ALIKE);
+        assert_eq!(std::fs::read_to_string(refused.join("a.exe")).unwrap(), "19", "the newest is there");
     }
 
     /// It was removed, and nobody had read it.

@@ -57,20 +57,17 @@ async fn follow(url: &str, every: Duration, share: f64, intake: &Intake, seen: &
     Ok(())
 }
 
-/// The first whole JPEG; what stands before it goes. Its data has no end marker inside, for there `ff` is followed by zero.
+/// The first whole JPEG; what stands before it goes.
 fn picture(buffer: &mut BytesMut) -> Option<Bytes> {
-    let find = |buffer: &[u8], marker: [u8; 2], from: usize| {
-        buffer.get(from..)?.windows(2).position(|pair| pair == marker).map(|at| at + from)
-    };
-    let Some(start) = find(buffer, [0xff, 0xd8], 0) else {
+    let Some(start) = buffer.windows(2).position(|pair| pair == [0xff, 0xd8]) else {
         let keep = buffer.len().saturating_sub(1);
         let _ = buffer.split_to(keep);
         return None;
     };
-    match find(buffer, [0xff, 0xd9], start) {
-        Some(end) => {
+    match length(&buffer[start..]) {
+        Some(length) => {
             let _ = buffer.split_to(start);
-            Some(buffer.split_to(end + 2 - start).freeze())
+            Some(buffer.split_to(length).freeze())
         }
         None => {
             if buffer.len() > LARGEST {
@@ -81,20 +78,37 @@ fn picture(buffer: &mut BytesMut) -> Option<Bytes> {
     }
 }
 
+/// Of the JPEG that begins here, once it is whole. A segment says its length and is passed over, for it may hold another picture,
+/// as EXIF does; in data after it `ff` is followed by zero or a restart.
+fn length(jpeg: &[u8]) -> Option<usize> {
+    let is_segment_or_end = |pair: &[u8]| pair[0] == 0xff && matches!(pair[1], 0xc0..=0xcf | 0xd9..=0xfe);
+    let mut at = 2;
+    loop {
+        at += jpeg.get(at..)?.windows(2).position(is_segment_or_end)? + 2;
+        if jpeg[at - 1] == 0xd9 {
+            return Some(at);
+        }
+        at += usize::from(u16::from_be_bytes(*jpeg.get(at..)?.first_chunk()?));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn pictures_are_found_however_they_come() {
-        let stream = b"--b\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8one\xff\x00\xff\xd9\r\n--b\r\n\r\n\xff\xd8two\xff\xd9\r\n--b";
+        // The second has a small one in its EXIF: it was cut off there.
+        let pictures = [&b"\xff\xd8one\xff\x00\xff\xd9"[..], b"\xff\xd8\xff\xe1\0\x08\xff\xd8..\xff\xd9two\xff\xd9"];
+        let parts = pictures.map(|picture| [b"--b\r\nContent-Type: image/jpeg\r\n\r\n", picture, b"\r\n"].concat());
+        let stream = [&parts.concat()[..], b"--b"].concat();
         for size in 1..stream.len() {
             let (mut buffer, mut found) = (BytesMut::new(), Vec::new());
             for chunk in stream.chunks(size) {
                 buffer.extend_from_slice(chunk);
                 found.extend(std::iter::from_fn(|| picture(&mut buffer)));
             }
-            assert_eq!(found, [&b"\xff\xd8one\xff\x00\xff\xd9"[..], b"\xff\xd8two\xff\xd9"], "in pieces of {size}");
+            assert_eq!(found, pictures, "in pieces of {size}");
         }
     }
 }

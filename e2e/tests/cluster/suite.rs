@@ -12,8 +12,8 @@ use tokio::sync::OnceCell;
 /// Below site-a's round trip of 200 ms; far above site-b's, however busy the machine.
 pub const BUDGET: &str = "170ms";
 
-/// What the collectors need before they start: their namespace, as Helm takes it over, and where the bucket is, though nothing answers
-/// there until `collecting` starts it.
+/// What the collectors need before they start: their namespace, as Helm takes it over; where the bucket is, though nothing answers there
+/// until `collecting` starts it; and a claim on a volume, at VOLUME on each node.
 const LAKE: &str = "apiVersion: v1
 kind: Namespace
 metadata:
@@ -30,7 +30,28 @@ stringData:
   AWS_REGION: us-east-1
   AWS_ACCESS_KEY_ID: key
   AWS_SECRET_ACCESS_KEY: secret
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: lake}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteMany]
+  storageClassName: ''
+  hostPath: {path: VOLUME, type: DirectoryOrCreate}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: lake, namespace: sconce-node}
+spec:
+  accessModes: [ReadWriteMany]
+  storageClassName: ''
+  volumeName: lake
+  resources: {requests: {storage: 1Gi}}
 ";
+/// Of the chart.
+const COLLECTOR: [&str; 3] =
+    ["node.collector.enabled=true", "node.collector.secretName=lake", "node.collector.claims={lake}"];
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -41,6 +62,11 @@ static UNSETTLED: OnceLock<String> = OnceLock::new();
 pub fn training() -> Training {
     let folder = std::env::var("SCONCE_E2E_TRAINING").expect("SCONCE_E2E_TRAINING is set by e2e/test.sh");
     Training::in_folder(Path::new(&folder))
+}
+
+/// Of the claim `lake`: in the cluster's folder, which is the same one for all nodes, and goes with the cluster.
+pub fn volume(bed: &Bed) -> PathBuf {
+    bed.spec.folder().join("volume")
 }
 
 pub fn examples(file: &str) -> PathBuf {
@@ -59,8 +85,8 @@ pub async fn bed() -> Result<Bed> {
         .get_or_try_init(|| async {
             let training = training();
             bed.publish(&training.artifact, "models/digits:1.0.0").await?;
-            bed.apply_text(LAKE).await?;
-            bed.install(&training.held_out, &["node.collector.enabled=true", "node.collector.secretName=lake"]).await?;
+            bed.apply_text(&LAKE.replace("VOLUME", &volume(&bed).display().to_string())).await?;
+            bed.install(&training.held_out, &COLLECTOR).await?;
             for file in ["fleet.yaml", "model.yaml", "client/daemonset.yaml"] {
                 bed.apply(&examples(file)).await?;
             }

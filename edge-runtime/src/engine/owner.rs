@@ -88,9 +88,11 @@ fn run(queue: &Queue, runner: &Runner, scratch: &mut Scratch, batch: Vec<Job>, w
         }
         // Whose fault it is shows when each is asked alone.
         Ok(Err(_)) | Err(_) if batch.len() > 1 => {
-            // Who has gone, or was told that it is too late, is asked no more.
-            for (job, waited) in batch.into_iter().zip(waited).filter(|(job, _)| !job.reply.is_closed()) {
-                run(queue, runner, scratch, vec![job], &[*waited]);
+            for (job, waited) in batch.into_iter().zip(waited) {
+                // Who has gone, or for whom it has become too late meanwhile, is asked no more.
+                if let Some(job) = job.in_time(Instant::now()) {
+                    run(queue, runner, scratch, vec![job], &[*waited]);
+                }
             }
         }
         failed => {

@@ -23,6 +23,17 @@ pub(super) struct Job {
     pub reply: Reply,
 }
 
+impl Job {
+    /// Itself while somebody waits for its answer; whose deadline has passed is told so.
+    pub fn in_time(self, now: Instant) -> Option<Self> {
+        if self.terms.deadline.is_some_and(|deadline| deadline <= now) {
+            drop(self.reply.send(Err(EngineError::Late)));
+            return None;
+        }
+        (!self.reply.is_closed()).then_some(self)
+    }
+}
+
 #[derive(Default)]
 struct Jobs {
     /// The more urgent first.
@@ -170,5 +181,33 @@ impl Queue {
             }
             Decision::Idle => Step::Idle,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+    use std::time::Duration;
+
+    #[test]
+    fn a_job_is_in_time_until_its_deadline_and_while_somebody_waits() {
+        let now = Instant::now();
+        let job = |deadline: Option<Instant>| {
+            let (xs, (reply, answer)) = (Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap(), oneshot::channel());
+            let terms = Terms { deadline, expires: Some(now), ..Terms::default() };
+            (Job { ticket: 1, xs, rows: 1, terms, arrived: now, reply }, answer)
+        };
+        let check = |deadline: Option<Instant>, expected: bool, told: Option<EngineError>| {
+            let (job, mut answer) = job(deadline);
+            let kept = job.in_time(now);
+            assert_eq!((kept.is_some(), answer.try_recv().ok().and_then(Result::err)), (expected, told));
+        };
+        check(None, true, None);
+        check(Some(now + Duration::from_millis(1)), true, None);
+        check(Some(now), false, Some(EngineError::Late));
+        let (gone, answer) = job(None);
+        drop(answer);
+        assert!(gone.in_time(now).is_none());
     }
 }

@@ -26,50 +26,62 @@ pub fn room_bytes(memory_limit: Option<u64>) -> usize {
 
 #[derive(Clone)]
 pub(super) struct Bodies {
+    /// No request is larger than a half of the room.
     limits: Limits,
-    /// Of the largest.
-    limit: usize,
-    /// For beginnings, and for what follows them.
-    halves: [Arc<Semaphore>; 2],
+    room: Halves<Half>,
+}
+
+/// For beginnings, and for what follows them.
+#[derive(Clone)]
+pub(super) struct Halves<T> {
+    beginning: T,
+    rest: T,
+}
+
+#[derive(Clone)]
+struct Half {
+    /// Whose it is, as those are told who find it full.
+    of: &'static str,
+    bytes: Arc<Semaphore>,
 }
 
 /// A body, and its room until that is dropped.
-pub(super) type Read = (Bytes, [OwnedSemaphorePermit; 2]);
+pub(super) type Read = (Bytes, Halves<OwnedSemaphorePermit>);
 
 impl Bodies {
     pub fn new(limits: Limits) -> Self {
-        let half = (limits.room_bytes / 2).min(Semaphore::MAX_PERMITS);
-        let halves = [half, half].map(|bytes| Arc::new(Semaphore::new(bytes)));
-        Self { limits, limit: limits.max_message_bytes.min(half), halves }
+        let most = (limits.room_bytes / 2).min(Semaphore::MAX_PERMITS);
+        let limits = Limits { max_message_bytes: limits.max_message_bytes.min(most), ..limits };
+        let half = |of| Half { of, bytes: Arc::new(Semaphore::new(most)) };
+        Self { limits, room: Halves { beginning: half("requests"), rest: half("large requests") } }
     }
 
     /// # Errors
     /// [`Status`]: it is too large, too slow, or finds no room.
     pub async fn read(&self, mut body: Body) -> Result<Read, Status> {
-        let (limit, body_timeout) = (self.limit, self.limits.body_timeout);
+        let Limits { max_message_bytes, body_timeout, .. } = self.limits;
         let status = match timeout(body_timeout, self.whole(&mut body)).await {
             Ok(Ok(read)) => return Ok(read),
             Ok(Err(status)) => status,
             Err(_) => Status::deadline_exceeded(format!("the request was not there within {body_timeout:?}")),
         };
-        tokio::spawn(timeout(body_timeout, let_go(body, limit)));
+        tokio::spawn(timeout(body_timeout, let_go(body, max_message_bytes)));
         Err(status)
     }
 
     async fn whole(&self, body: &mut Body) -> Result<Read, Status> {
-        let limit = self.limit;
+        let (limit, Halves { beginning, rest }) = (self.limits.max_message_bytes, &self.room);
         let (mut frames, mut size) = (Vec::new(), 0);
-        let mut held = [self.taken(0, 0).await?, self.taken(1, 0).await?];
+        let mut held = Halves { beginning: self.taken(beginning, 0).await?, rest: self.taken(rest, 0).await? };
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
-            let beginning = data.len().min(BEGINNING.saturating_sub(size));
+            let begins = data.len().min(BEGINNING.saturating_sub(size));
             size += data.len();
             if size > limit {
                 return Err(Status::resource_exhausted(format!("the request is larger than {limit} bytes")));
             }
-            for (half, bytes) in [beginning, data.len() - beginning].into_iter().enumerate() {
-                held[half].merge(self.taken(half, bytes).await?);
-            }
+            held.beginning.merge(self.taken(beginning, begins).await?);
+            held.rest.merge(self.taken(rest, data.len() - begins).await?);
             frames.push(data);
         }
         if let [alone] = &frames[..] {
@@ -81,13 +93,13 @@ impl Bodies {
         Ok((whole.freeze(), held))
     }
 
-    async fn taken(&self, half: usize, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+    async fn taken(&self, half: &Half, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match timeout(PATIENCE, self.halves[half].clone().acquire_many_owned(bytes)).await {
+        match timeout(PATIENCE, half.bytes.clone().acquire_many_owned(bytes)).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => {
-                let room = self.limits.room_bytes;
-                let full = format!("requests under way take their half of {room} bytes; try again later");
+                let (of, room) = (half.of, self.limits.room_bytes);
+                let full = format!("{of} under way take their half of {room} bytes; try again later");
                 Err(Status::resource_exhausted(full))
             }
         }

@@ -133,7 +133,8 @@ where
     }
 }
 
-/// Named and described as OpenTelemetry's conventions have it. Streams, and what is asked about the server, have none.
+/// Named and described as OpenTelemetry's conventions have it, but for paths: they name whatever a client asks. Streams, and what is
+/// asked about the server, have none.
 fn begun<B>(request: &Request<B>) -> Span {
     let path = request.uri().path();
     if path == MODEL_INFER {
@@ -150,21 +151,32 @@ fn begun<B>(request: &Request<B>) -> Span {
             model.name = Empty,
             model.version = Empty,
         )
-    } else if request.method() == Method::POST && path.ends_with("/infer") {
+    } else if request.method() == Method::POST
+        && let Some(route) = route(path)
+    {
         trace_span!(
             target: TARGET,
             "infer",
-            otel.name = "POST /v2/models/{model}/infer",
+            otel.name = format!("POST {route}"),
             otel.kind = "server",
             otel.status_code = Empty,
             http.request.method = "POST",
             http.response.status_code = Empty,
-            url.path = path,
+            http.route = route,
             model.name = Empty,
             model.version = Empty,
         )
     } else {
         Span::none()
+    }
+}
+
+/// Which of REST's routes for inference a path takes.
+fn route(path: &str) -> Option<&'static str> {
+    match path.strip_prefix("/v2/models/")?.split('/').collect::<Vec<_>>()[..] {
+        [_, "infer"] => Some("/v2/models/{model}/infer"),
+        [_, "versions", _, "infer"] => Some("/v2/models/{model}/versions/{version}/infer"),
+        _ => None,
     }
 }
 
@@ -197,5 +209,20 @@ impl Extractor for Headers<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(|name| name.as_str()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_names_nothing_that_was_asked() {
+        let check = |path: &str, expected: Option<&str>| assert_eq!(route(path), expected, "{path}");
+        check("/v2/models/digits/infer", Some("/v2/models/{model}/infer"));
+        check("/v2/models/digits/versions/3/infer", Some("/v2/models/{model}/versions/{version}/infer"));
+        for path in ["/v2/models/infer", "/v2/models/digits/3/infer", "/v2/models/digits/infer/", "/digits/infer"] {
+            check(path, None);
+        }
     }
 }

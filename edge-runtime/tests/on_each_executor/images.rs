@@ -102,7 +102,7 @@ async fn what_would_take_the_servers_memory_is_refused_by_its_head() {
         (head(4097, 4096, [8, 0]), "it has 4096\u{d7}4097 pixels, at most "),
         (head(1 << 16, 1, [8, 0]), "it has 1\u{d7}65536 pixels, sides of at most 65535 are taken"),
         // Of its one row alone.
-        (head(1 << 24, 1, [8, 0]), "Memory limit exceeded"),
+        (head(1 << 24, 1, [8, 0]), "takes more than 2 MiB; scale it down, or leave that out"),
     ] {
         let status = client.model_infer(of_images(&[1, 1], &[image])).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);

@@ -1,6 +1,5 @@
-use crate::architecture::{Activation, Architecture, ArchitectureError, Task};
+use crate::architecture::{Architecture, ArchitectureError};
 use crate::graph::{Graph, Source};
-use crate::ops::Loss;
 use crate::zoo;
 use proptest::prelude::*;
 use serde_json::json;
@@ -38,12 +37,6 @@ fn a_description_comes_back_as_it_was_typed() {
         let typed = json!({"input": {"shape": [3, 4, 4], "dtype": dtype}, "layers": layers});
         let typed: Architecture = serde_json::from_value(typed).unwrap();
         assert_eq!(serde_json::from_value::<Architecture>(serde_json::to_value(&typed).unwrap()).unwrap(), typed);
-    }
-    for output in [json!({"task": "count", "labels": ["cars"], "loss": "poisson"}), json!({"loss": "meanSquaredError"})]
-    {
-        let typed = json!({"input": {"shape": [4]}, "layers": [{"dense": {"units": 1}}], "output": output});
-        let read: Architecture = serde_json::from_value(typed).unwrap();
-        assert_eq!(serde_json::to_value(read).unwrap()["output"], output);
     }
 }
 
@@ -96,137 +89,6 @@ fn what_does_not_fit_is_said_with_layer_finding_and_remedy() {
         json!([4]),
         json!([{"name": "a", "flatten": {}}, {"name": "a", "flatten": {}}]),
         "layers[1] \"a\": two layers have this name",
-    );
-}
-
-/// A network with four inputs, whose last layer has so many units and ends so.
-fn ending(units: usize, activation: &str, output: serde_json::Value) -> Result<Graph, ArchitectureError> {
-    let layers = json!([{"dense": {"units": units, "activation": activation}}]);
-    let typed = json!({"input": {"shape": [4]}, "layers": layers, "output": output});
-    serde_json::from_value::<Architecture>(typed).unwrap().graph()
-}
-
-#[test]
-fn what_a_network_ends_in_says_its_task_unless_that_is_typed() {
-    let check = |activation: &str, output: serde_json::Value, task: Task, loss: Loss, closing: Activation| {
-        let graph = ending(4, activation, output.clone()).unwrap();
-        assert_eq!((graph.task(), graph.loss(), graph.closing()), (task, loss, closing), "{activation} {output}");
-        assert_eq!(json!(task), json!(task.word()));
-    };
-    let (unsaid, huber) = (json!({}), Loss::Huber { delta: 1.0 });
-    check("softmax", unsaid.clone(), Task::Classification, Loss::cross_entropy(), Activation::Softmax);
-    check("sigmoid", unsaid.clone(), Task::Multilabel, Loss::BinaryCrossEntropy, Activation::Sigmoid);
-    check("none", unsaid.clone(), Task::Regression, huber.clone(), Activation::None);
-    check("relu", unsaid, Task::Regression, huber.clone(), Activation::None);
-    check("none", json!({"task": "count"}), Task::Count, Loss::Poisson, Activation::None);
-    check("none", json!({"task": "anomaly"}), Task::Anomaly, Loss::MeanSquares, Activation::None);
-    check("none", json!({"loss": "meanSquaredError"}), Task::Regression, Loss::MeanSquares, Activation::None);
-    // A sigmoid that is no answer of yes or no stays in training, where what it says is compared.
-    check("sigmoid", json!({"task": "anomaly"}), Task::Anomaly, Loss::MeanSquares, Activation::None);
-    check("sigmoid", json!({"task": "regression"}), Task::Regression, huber, Activation::None);
-    let classes = ending(3, "softmax", json!({})).unwrap().labels();
-    assert_eq!(classes, ["0", "1", "2"]);
-    let named = json!({"labels": ["cat", "dog", "neither"]});
-    assert_eq!(ending(3, "softmax", named.clone()).unwrap().labels(), ["cat", "dog", "neither"]);
-    assert_eq!(ending(3, "none", named).unwrap().labels(), ["cat", "dog", "neither"]);
-    assert!(ending(3, "none", json!({})).unwrap().labels().is_empty(), "amounts without names have none");
-    let autoencoder = Architecture {
-        output: serde_json::from_value(json!({"task": "anomaly"})).unwrap(),
-        ..zoo::read(zoo::AUTOENCODER)
-    };
-    assert_eq!(autoencoder.graph().unwrap().task(), Task::Anomaly);
-}
-
-/// What is typed of the output and contradicts the network, or itself, word for word.
-#[test]
-fn an_output_that_the_network_does_not_have_is_said_with_what_it_has() {
-    let check = |units: usize, activation: &str, output: serde_json::Value, expected: &str| {
-        assert_eq!(ending(units, activation, output).unwrap_err().to_string(), expected);
-    };
-    check(
-        10,
-        "softmax",
-        json!({"labels": ["0", "1", "2", "3", "4", "5", "6", "7", "8"]}),
-        "output: 10 units, 9 labels",
-    );
-    check(2, "softmax", json!({"labels": ["cat", " "]}), "output.labels[1]: \" \"; need a name");
-    check(
-        3,
-        "none",
-        json!({"labels": ["cat", "dog", "cat"]}),
-        "output.labels[2]: \"cat\"; need another name than labels[0]",
-    );
-    let task = |task: &str| json!({"task": task});
-    check(
-        4,
-        "sigmoid",
-        task("classification"),
-        "output.task: classification after sigmoid; need softmax at the end, or task: multilabel",
-    );
-    check(
-        4,
-        "none",
-        task("multilabel"),
-        "output.task: multilabel after no activation; need sigmoid at the end, or task: regression",
-    );
-    check(
-        4,
-        "softmax",
-        task("regression"),
-        "output.task: regression after softmax; need another activation at the end, or task: classification",
-    );
-    check(
-        4,
-        "softmax",
-        task("anomaly"),
-        "output.task: anomaly after softmax; need another activation at the end, or task: classification",
-    );
-    check(
-        1,
-        "relu",
-        task("count"),
-        "output.task: count after relu; need no activation at the end, or task: regression",
-    );
-    check(
-        3,
-        "sigmoid",
-        task("anomaly"),
-        "output.task: anomaly of [4], and the output is [3]; need an output like the input, or task: multilabel",
-    );
-    check(
-        4,
-        "none",
-        json!({"task": "anomaly", "labels": ["a", "b", "c", "d"]}),
-        "output.labels: 4 for anomaly; need none: it says the input again",
-    );
-    check(4, "softmax", json!({"loss": "huber"}), "output.loss: huber for classification; need crossEntropy");
-    check(4, "none", json!({"loss": "poisson"}), "output.loss: poisson for regression; need huber or meanSquaredError");
-    let anomaly = |input: serde_json::Value, layers: serde_json::Value, expected: &str| {
-        let typed = json!({"input": input, "layers": layers, "output": {"task": "anomaly"}});
-        let error = serde_json::from_value::<Architecture>(typed).unwrap().graph().unwrap_err();
-        assert_eq!(error.to_string(), expected);
-    };
-    let words =
-        json!([{"embedding": {"vocabulary": 9, "dimension": 2}}, {"gru": {"units": 2}}, {"dense": {"units": 4}}]);
-    anomaly(
-        json!({"shape": [4], "dtype": "u32"}),
-        words.clone(),
-        "output.task: anomaly of words, dtype u32; need amounts, dtype f32 in input, or task: regression",
-    );
-    // As many values as the longest has, which others have not.
-    anomaly(
-        json!({"shape": [-1, 2], "maxLength": 3}),
-        json!([{"gru": {"units": 6}}, {"reshape": {"shape": [3, 2]}}]),
-        "output.task: anomaly of [-1, 2], and the output is [3, 2]; need an output like the input, or task: regression",
-    );
-    let unknown = |output: serde_json::Value| {
-        let typed = json!({"input": {"shape": [4]}, "layers": [{"flatten": {}}], "output": output});
-        serde_json::from_value::<Architecture>(typed).unwrap_err().to_string()
-    };
-    assert_eq!(unknown(json!({"names": []})), "unknown field `names`, expected one of `task`, `labels`, `loss`");
-    assert_eq!(
-        unknown(task("ranking")),
-        "unknown variant `ranking`, expected one of `classification`, `multilabel`, `regression`, `count`, `anomaly`"
     );
 }
 

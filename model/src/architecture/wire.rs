@@ -49,8 +49,13 @@ pub(super) fn graph(architecture: &Architecture) -> Result<(Graph, Vec<usize>), 
         }
         wiring.before = output;
     }
-    let (graph, origins) = wiring.finish()?;
+    let (mut graph, mut origins) = wiring.finish()?;
     output::check(architecture, &graph)?;
+    if let Some(node) = output::closing(&graph, &origins)? {
+        // It comes and goes with the last layer.
+        origins.push(architecture.layers.len() - 1);
+        graph.nodes.push(node);
+    }
     Ok((graph, origins))
 }
 

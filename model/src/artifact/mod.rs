@@ -16,7 +16,7 @@ pub use error::ArtifactError;
 pub use files::{File, files, media_type};
 pub use formats::{Config, DataSet, Evaluation, Paired, Result as Measured, TensorSpec, VariantEntry};
 
-use crate::architecture::{ANY_TIME, Architecture, Output};
+use crate::architecture::{ANY_TIME, Architecture, Output, Task};
 use crate::drift::Reference;
 use crate::graph::Graph;
 use crate::network::Network;
@@ -79,7 +79,9 @@ impl Artifact {
             return Err(ArtifactError::UnknownArchitecture { why: error.to_string() });
         }
         let Output { labels, .. } = &graph.output;
-        let is_as_typed = config.task == graph.task().word() && (labels.is_empty() || *labels == config.labels);
+        let tells_anomalies = graph.task() == Task::Anomaly;
+        let are_as_typed = if tells_anomalies { config.labels == graph.labels() } else { *labels == config.labels };
+        let is_as_typed = config.task == graph.task().word() && (labels.is_empty() && !tells_anomalies || are_as_typed);
         // Artifacts of before architectures said it have what they were given.
         if graph.output != Output::default() && !is_as_typed {
             let why = "task and labels are not those of the architecture's output".into();
@@ -171,6 +173,13 @@ impl Artifact {
         let graph = self.graph_of(entry)?;
         let network = Network::load(graph.clone(), &tensors)
             .map_err(|fault| ArtifactError::Weights { file: files.clone(), fault: Box::new(fault) })?;
+        let threshold = network.threshold().map(|threshold| threshold.to_vec1::<f32>()).transpose();
+        let threshold = threshold.map_err(|error| broken(error.to_string()))?;
+        if let Some([got]) = threshold.as_deref()
+            && !(got.is_normal() && *got > 0.0)
+        {
+            return Err(broken(format!("anomaly.threshold is {got}; need above 0")));
+        }
         let arithmetic = match entry.arithmetic.as_str() {
             "i8-exact" => Arithmetic::I8(quantisation(entry, &graph, scales)?),
             _ if !scales.is_empty() => {

@@ -1,7 +1,7 @@
 //! Versions for the tests and benchmarks of other rooms: seeded, never trained.
 
 use super::{Artifact, ArtifactError, DataSet, Description, Evaluation, Measured, write};
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, Task};
 use crate::network::Network;
 use crate::preprocess::{Material, Preprocess, Step};
 use crate::variant::{F32, Variant, quantisable};
@@ -62,7 +62,14 @@ pub fn write_update(folder: &Path, of: &Path, seed: u64) -> Result<(), ArtifactE
 }
 
 fn write_network(folder: &Path, architecture: &Architecture, network: Network) -> Result<(), ArtifactError> {
-    let (classes, typed) = (network.graph().units(), network.graph().output.labels.clone());
+    let classes = network.graph().units();
+    // As of whoever knows better, where classes have their numbers alone.
+    let letters = ('a'..='z').map(String::from).cycle();
+    let labels = match network.graph().output.task {
+        Some(Task::Anomaly) => network.graph().labels(),
+        _ if network.graph().output.labels.is_empty() => letters.take(classes).collect(),
+        _ => network.graph().output.labels.clone(),
+    };
     let inputs = quantisable(network.graph()).map(|node| (node.name.clone(), Scaling { scale: 0.02, zero_point: 100 }));
     let inputs = inputs.collect();
     let (f16, int8) = (Variant::f16(&network)?, Variant::int8(&network, &inputs)?);
@@ -83,8 +90,6 @@ fn write_network(folder: &Path, architecture: &Architecture, network: Network) -
         variants: variants.iter().map(|variant| (variant.name.clone(), measured(variant))).collect(),
     };
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 / 255.0 }] };
-    let letters = ('a'..='z').map(String::from).cycle();
-    let labels = if typed.is_empty() { letters.take(classes).collect() } else { typed };
     write(
         folder,
         &Description {

@@ -146,6 +146,38 @@ fn weights_of_every_kind_come_back_as_they_were_rounded() {
     );
 }
 
+/// From anywhere: one that is no error, or names in another order, would turn what is served around.
+#[test]
+fn of_anomalies_the_threshold_is_above_zero_and_the_names_are_known() {
+    let folder = TempDir::new().unwrap();
+    let layers = serde_json::json!([{"dense": {"units": 3, "activation": "relu"}}, {"dense": {"units": 4}}]);
+    let typed = serde_json::json!({"input": {"shape": [4]}, "layers": layers, "output": {"task": "anomaly"}});
+    testing::write_drawn(folder.path(), typed, 7).unwrap();
+    let artifact = Artifact::open(folder.path()).unwrap();
+    assert_eq!(artifact.config().labels, ["normal", "anomaly"]);
+    let path = folder.path().join(WEIGHTS);
+    let whole = std::fs::read(&path).unwrap();
+    let is_one = |bytes: &[u8]| bytes == 1.0_f32.to_le_bytes();
+    let at = whole.windows(4).rposition(is_one).unwrap();
+    for (got, told) in [(0.0_f32, "0"), (-1.0, "-1"), (f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        let mut other = whole.clone();
+        other[at..at + 4].copy_from_slice(&got.to_le_bytes());
+        std::fs::write(&path, other).unwrap();
+        let expected =
+            format!("{WEIGHTS} is broken: anomaly.threshold is {told}; need above 0; fetch the artifact again");
+        assert_eq!(artifact.variant(F32).map(drop).unwrap_err().to_string(), expected);
+    }
+    let file = folder.path().join(CONFIG);
+    let text = std::fs::read_to_string(&file).unwrap();
+    for labels in [serde_json::json!(["anomaly", "normal"]), serde_json::json!([])] {
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["labels"] = labels;
+        std::fs::write(&file, config.to_string()).unwrap();
+        let error = Artifact::open(folder.path()).map(drop).unwrap_err().to_string();
+        assert!(error.starts_with("config.json is broken: task and labels are not those of"), "{error}");
+    }
+}
+
 #[test]
 fn what_is_typed_of_the_output_is_what_the_version_says() {
     let write = |activation: &str, output: serde_json::Value| {

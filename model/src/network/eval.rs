@@ -66,6 +66,7 @@ impl Network {
             Op::Dense { .. } => plain::dense(xs, &self.weight(node)?.detach(), &self.bias(node)?.detach())?,
             Op::Recurrent(recurrent) => self.recurrent(node, recurrent, xs, lengths, before)?,
             Op::Add { .. } => inputs[1..].iter().try_fold(xs.clone(), |sum, xs| sum + xs)?,
+            Op::Anomaly => plain::anomaly(xs, &inputs[1], &self.of(node, "threshold")?.detach())?,
             Op::Activation(_) | Op::Dropout { .. } => xs.clone(),
         };
         activate(&ys, self.inner(node))

@@ -127,6 +127,14 @@ pub(super) fn dense(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tenso
     xs.broadcast_matmul(&weight.t()?)?.broadcast_add(bias)
 }
 
+/// `(batch, 2)`: of each row of `xs` and `ys` how likely it is normal and how likely an anomaly, with their mean square `e` apart:
+/// `threshold / (threshold + e)`, and the rest of one.
+pub(super) fn anomaly(ys: &Tensor, xs: &Tensor, threshold: &Tensor) -> Result<Tensor> {
+    let errors = (ys - xs)?.sqr()?.flatten_from(1)?.mean(1)?;
+    let normal = errors.broadcast_add(threshold)?.recip()?.broadcast_mul(threshold)?;
+    Tensor::stack(&[&normal, &(1.0 - &normal)?], 1)
+}
+
 /// One direction of a recurrent layer: `xs` is `(batch, time, features)`; returns the states of all steps,
 /// `(batch, time, units)`. The weights are those of the input and of the state, each with its bias; the state is read as
 /// `before` makes it.

@@ -78,6 +78,7 @@ impl Network {
             Op::Flatten => xs.flatten_from(1),
             Op::Reshape => xs.reshape([&[xs.dim(0)?], &node.shape[..]].concat()),
             Op::Activation(_) => ops::activate(xs, activation),
+            Op::Anomaly => Ok(xs.clone()),
         }
     }
 

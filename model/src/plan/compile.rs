@@ -11,6 +11,7 @@ use super::{Kernel, Plan, Product, Step};
 use crate::architecture::Activation;
 use crate::graph::{Cell, Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
+use crate::ops::values;
 use crate::variant::{Arithmetic, STATE};
 use candle_core::Result;
 use sconce_kernels::conv_pool::Pooled;
@@ -113,6 +114,11 @@ impl Compiler<'_> {
                 let xs = self.alike(node);
                 let ys = self.push(vec![node.name.clone()], Kernel::Add, &xs, xs[0].span.values);
                 self.activate(node.name.clone(), *activation, ys)
+            }
+            Op::Anomaly => {
+                let xs: Vec<Value> = node.inputs.iter().map(|source| self.as_graph(*source)).collect();
+                let threshold = values(self.network.of(node, "threshold")?)?[0];
+                self.push(vec![node.name.clone()], Kernel::Anomaly { threshold }, &xs, node.shape.iter().product())
             }
             Op::GlobalMaxPool
             | Op::StatsPool

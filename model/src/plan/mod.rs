@@ -112,6 +112,10 @@ enum Kernel {
     Activate(architecture::Activation),
     /// In place, over rows of so many values.
     Softmax(usize),
+    /// Of two values of a row each, how likely the first is the second again, and how likely not; alike at this mean square.
+    Anomaly {
+        threshold: f32,
+    },
     /// What has no kernel.
     Fallback(Box<Fallback>),
 }
@@ -444,6 +448,7 @@ impl fmt::Display for Step {
             Kernel::Activate(activation) => write!(f, "{activation:?}"),
             Kernel::Fallback(_) => write!(f, "by candle, for want of a kernel"),
             Kernel::Softmax(_) => write!(f, "softmax"),
+            Kernel::Anomaly { threshold } => write!(f, "anomaly from {threshold} on"),
         }?;
         match (self.writes.floats, self.writes.bytes) {
             (Some(floats), None) => write!(f, ", {} values", floats.values),

@@ -239,6 +239,9 @@ impl Step {
             }
             Kernel::GlobalAverage(image) => pool::global_average(cpu, *image, read(0), self.writes.out(ys, bytes)),
             Kernel::Recurrence(recurrence) => recurrence.run(cpu, rows.len(), read(0), (work, work_bytes), ys),
+            Kernel::Anomaly { threshold } => {
+                anomaly(*threshold, self.reads[0].values, [read(0), read(1)], ys.as_chunks_mut().0)
+            }
             Kernel::Activate(activation) => ops::apply(*activation, ys)?,
             Kernel::Fallback(fallback) => {
                 let xs: Vec<&[f32]> = (0..self.reads.len()).map(read).collect();
@@ -299,6 +302,16 @@ impl Depthwise {
             }
             _ => unreachable!("a convolution reads what its weights are"),
         }
+    }
+}
+
+/// Of each row of `values` numbers how likely it is normal, and how likely an anomaly.
+fn anomaly(threshold: f32, values: usize, [ys, xs]: [&[f32]; 2], said: &mut [[f32; 2]]) {
+    let threshold = f64::from(threshold);
+    for ((ys, xs), said) in ys.chunks_exact(values).zip(xs.chunks_exact(values)).zip(said) {
+        let squares: f64 = ys.iter().zip(xs).map(|(y, x)| f64::from(y - x).powi(2)).sum();
+        let normal = threshold / (threshold + squares / values as f64);
+        *said = [normal as f32, (1.0 - normal) as f32];
     }
 }
 

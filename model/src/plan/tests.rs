@@ -32,7 +32,7 @@ fn unfold(network: &Network, seed: u64) {
         // Some norms turn the sign; a variance is above zero.
         let (least, most) = match parameter.name.rsplit('.').next() {
             Some("weight") => (-0.5, 1.5),
-            Some("running_var") => (0.5, 1.5),
+            Some("running_var" | "threshold") => (0.5, 1.5),
             _ => (-0.5, 0.5),
         };
         let mut generator = crate::network::generator(seed, &parameter.name);

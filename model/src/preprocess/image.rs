@@ -1,7 +1,7 @@
 //! Images as bytes: decoded, resized, cropped.
 
 use super::PreprocessError;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 
@@ -146,16 +146,14 @@ impl Image {
 
 /// A decoder that has read the head, and how many pixels the image counts as.
 fn opened(encoded: &[u8], max_pixels: u64) -> Result<(impl ImageDecoder, u64), PreprocessError> {
-    let mut reader = ImageReader::new(Cursor::new(encoded));
-    let block = match image::guess_format(encoded) {
-        Ok(ImageFormat::Png) => 1,
-        Ok(ImageFormat::Jpeg) => LARGEST_BLOCK,
+    let format = match image::guess_format(encoded) {
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
         Ok(_) | Err(_) => return Err(PreprocessError::Encoded { why: starts_with(encoded) }),
     };
-    reader.set_format(if block == 1 { ImageFormat::Png } else { ImageFormat::Jpeg });
-    if encoded.starts_with(&[0xff, 0xd8]) && !is_whole(encoded) {
+    if format == ImageFormat::Jpeg && !is_whole(encoded) {
         return Err(PreprocessError::Encoded { why: "the JPEG is cut off".into() });
     }
+    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(Image::BYTES_BESIDE);
     reader.limits(limits);
@@ -169,12 +167,16 @@ fn opened(encoded: &[u8], max_pixels: u64) -> Result<(impl ImageDecoder, u64), P
     if pixels > max_pixels {
         return Err(PreprocessError::Pixels { width, height, max: max_pixels.saturating_mul(4) / bytes });
     }
+    let block = if format == ImageFormat::Jpeg { LARGEST_BLOCK } else { 1 };
     let [width, height] = [width, height].map(|side| u64::from(side.next_multiple_of(block)));
     Ok((decoder, pixels.max(width * height)))
 }
 
-fn unread(error: image::ImageError) -> PreprocessError {
-    PreprocessError::Encoded { why: error.to_string() }
+fn unread(error: ImageError) -> PreprocessError {
+    match error {
+        ImageError::Limits(_) => PreprocessError::Beside { max_bytes: Image::BYTES_BESIDE },
+        error => PreprocessError::Encoded { why: error.to_string() },
+    }
 }
 
 /// Whether a JPEG's last scan ends: inside one, no other marker looks like its end. The decoder would fill up with grey.

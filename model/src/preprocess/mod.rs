@@ -61,6 +61,11 @@ pub enum PreprocessError {
     Pixels { width: u32, height: u32, max: u64 },
     #[error("it has {height}\u{d7}{width} pixels, sides of at most {max} are taken; send a smaller one")]
     Side { width: u32, height: u32, max: u32 },
+    #[error(
+        "a row of it, or what comes with it such as a colour profile, takes more than {} MiB; scale it down, or leave that out",
+        max_bytes >> 20
+    )]
+    Beside { max_bytes: u64 },
     #[error("it has {got} channels, the steps are for {need}")]
     Channels { got: usize, need: usize },
     #[error("steps[{step}] centerCrop: {size:?} does not fit {got:?}; use a smaller size")]

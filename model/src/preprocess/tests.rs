@@ -138,6 +138,8 @@ fn what_is_no_image_is_said() {
     check(&whole[..40], ENOUGH, "it is no PNG or JPEG that can be read: ");
     let scanned = jpeg(&[7; 64 * 64], 64, 64);
     check(&scanned[..scanned.len() - 9], ENOUGH, "it is no PNG or JPEG that can be read: the JPEG is cut off");
+    let beside = "a row of it, or what comes with it such as a colour profile, takes more than 2 MiB; scale it down, or leave that out";
+    check(&png(&vec![0; 4 << 20], 1, 4 << 20, ExtendedColorType::L8), ENOUGH, beside);
     check(&whole, 5, "it has 2\u{d7}3 pixels, at most 5 are taken; send a smaller one");
     check(&whole, ENOUGH, "an image of [2, 3] becomes [1, 2, 3], the input is [1, 2, 2]; send one of that size");
 }

@@ -178,6 +178,14 @@ impl World {
         }
     }
 
+    /// Why they must not in any case; `None` also while nobody knows.
+    pub fn must_stay(&self, model: &EdgeModel) -> Option<String> {
+        match self.data_stays(model)? {
+            DataStays::Always(why) => Some(why),
+            DataStays::Unknown(_) => None,
+        }
+    }
+
     /// Models that have a pool which is not about to go.
     pub fn with_pools(&self) -> BTreeSet<Key> {
         let is_pool = |live: &&Arc<Deployment>| live.tier == Some(Tier::Cloud) && live.retires_at().is_none();

@@ -7,7 +7,7 @@ use super::{Input, Steps, caught, conditions, news};
 use crate::apply::{Refusal, Target, Write};
 use crate::names;
 use crate::observe::{FleetView, Key, Placement, Seen, SiteView, World, fleet_snapshot, model_name, site_snapshot};
-use crate::plan::{self, DataStays, Held, ModelName, Plan, plan_fleet, plan_site};
+use crate::plan::{self, Held, ModelName, Plan, plan_fleet, plan_site};
 use crate::render::{self, Kind, Pods};
 use crate::retire::Fate;
 use crate::status::{self, Decided, Outcome, Place, PoolView};
@@ -194,7 +194,7 @@ fn hold_moves(world: &World, view: &FleetView, sites: &mut [Planned<'_>]) -> Opt
     // What must come home is not served where it is: to let it wait would spare nobody.
     let stays = |name: &ModelName| {
         let model = world.models.get(&(name.namespace.clone(), name.name.clone()));
-        model.is_some_and(|model| matches!(world.data_stays(model), Some(DataStays::Always(_))))
+        model.is_some_and(|model| world.must_stay(model).is_some())
     };
     let movers = sites.iter().flat_map(|site| {
         let movers = site.plan.placements.iter().filter_map(|placement| Some((placement.moves?, &placement.model)));
@@ -300,7 +300,7 @@ fn is_of_model(world: &World, placement: &Key, model: &EdgeModel) -> bool {
 
 /// Where routers were last told to send. What must stay at the site is no reason for anything to go on.
 fn told_endpoints(world: &World, model: &EdgeModel, placement: &str) -> Vec<Endpoint> {
-    if matches!(world.data_stays(model), Some(DataStays::Always(_))) {
+    if world.must_stay(model).is_some() {
         return Vec::new();
     }
     let live = world.placements.get(&(model.namespace().unwrap_or_default(), placement.to_owned()));
@@ -326,19 +326,16 @@ fn at_site(
     };
     let kept = placement.filter(|placement| placement.predicted.is_none());
     let tier = placement.map(|placement| placement.tier);
-    let stays = world.data_stays(model);
-    let is_closed = match &stays {
-        Some(DataStays::Always(_)) => true,
-        // An edge that nobody knows whether it may send on is told of no pool that it was not told of before.
-        Some(DataStays::Unknown(_)) => {
-            let told = told_endpoints(world, model, &key.1);
-            tier == Some(Tier::Edge) && !told.iter().any(|endpoint| endpoint.tier == Tier::Cloud)
-        }
-        None => false,
+    let must_stay = world.must_stay(model);
+    // An edge that nobody knows whether it may send on is told of no pool that it was not told of before.
+    let is_new = || {
+        let told = told_endpoints(world, model, &key.1);
+        tier == Some(Tier::Edge) && !told.iter().any(|endpoint| endpoint.tier == Tier::Cloud)
     };
+    let is_closed = must_stay.is_some() || world.data_stays(model).is_some() && is_new();
     let pools = if is_closed { &[] } else { pools };
     let mut place = status::places(world, placement, &key, pools, input.drain);
-    if let (Some(DataStays::Always(why)), Some(Tier::Cloud)) = (stays, tier) {
+    if let (Some(why), Some(Tier::Cloud)) = (must_stay, tier) {
         place.trouble = (Reason::DataMustStay, format!("nothing is sent to the cloud: {why}"), true);
     }
     wanted.insert((Kind::EdgePlacement, key.1.clone()));

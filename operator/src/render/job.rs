@@ -8,7 +8,7 @@ use crate::names::short_hash;
 use crate::observe::{INSTANCE_LABEL, NAME_LABEL, TRAINING_POD};
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use sconce_api::{Amount, DurationText, EdgeFleet, EdgeTraining, NameRef, Tier, TrainingRunSpec, labels};
+use sconce_api::{Amount, DurationText, EdgeFleet, EdgeTraining, NameRef, Tier, TrainingRunSpec, labels, on_claim};
 use serde_json::{Value, json};
 
 /// Annotation of a Job: hash of its recipe.
@@ -212,10 +212,9 @@ fn volumes(run: &Run<'_>, of_run: &TrainingRunSpec) -> Value {
     json!(volumes)
 }
 
-/// `pvc://CLAIM/FOLDER` is the claim and `/FOLDER`.
+/// The claim that the data lie on, and their folder there.
 fn claim(manifest: &Value) -> Option<(&str, &str)> {
-    let address = manifest["spec"]["dataset"]["uri"].as_str()?.strip_prefix("pvc://")?;
-    Some(address.find('/').map_or((address, ""), |slash| address.split_at(slash)))
+    on_claim(manifest["spec"]["dataset"]["uri"].as_str()?)
 }
 
 fn resources(of_run: &TrainingRunSpec) -> Value {

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod prune;
+mod threshold;
 
 use crate::base::Base;
 use crate::evaluate::paired;
@@ -21,6 +22,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use thiserror::Error;
+use threshold::settle;
 
 #[derive(Debug, Error)]
 pub enum CompressError {
@@ -69,7 +71,12 @@ struct Smaller {
     network: Network,
 }
 
-pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
+/// # Errors
+/// If the network cannot be asked.
+pub fn compress(network: Network, course: &Course<'_>) -> candle_core::Result<Compressed> {
+    let trained = Variant::f32(network);
+    settle(&trained.network, &trained.arithmetic, course.validation)?;
+    let network = &trained.network;
     let mut made = Compressed { variants: Vec::new(), architectures: BTreeMap::new(), refused: Vec::new() };
     // Each is made once, for itself and for its bytes.
     let (mut pruned, mut student) = (None, None);
@@ -86,8 +93,8 @@ pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
         (course.say)(&format!("making {}", form.name()));
         let smaller = match form {
             Form::F16 | Form::Int8 => None,
-            Form::Pruned | Form::PrunedInt8 => Some(pruned.get_or_insert_with(|| course.pruned(&network))),
-            Form::Distilled | Form::DistilledInt8 => Some(student.get_or_insert_with(|| course.student(&network))),
+            Form::Pruned | Form::PrunedInt8 => Some(pruned.get_or_insert_with(|| course.pruned(network))),
+            Form::Distilled | Form::DistilledInt8 => Some(student.get_or_insert_with(|| course.student(network))),
         };
         let smaller = match smaller {
             Some(Err(why)) => {
@@ -97,14 +104,18 @@ pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
             Some(Ok(smaller)) => Some(smaller),
             None => None,
         };
-        let of = smaller.as_ref().map_or(&network, |smaller| &smaller.network);
+        let of = smaller.as_ref().map_or(network, |smaller| &smaller.network);
         let variant = match form {
             Form::F16 => Variant::f16(of).map_err(CompressError::from),
             Form::Pruned | Form::Distilled => copy(of).map(Variant::f32),
             Form::Int8 => course.int8(of, course.base),
             Form::PrunedInt8 | Form::DistilledInt8 => course.int8(of, None),
         };
-        match variant {
+        let settled = variant.and_then(|variant| {
+            settle(&variant.network, &variant.arithmetic, course.validation)?;
+            Ok(variant)
+        });
+        match settled {
             Ok(variant) => made.variants.push(Variant { name: form.name().into(), ..variant }),
             Err(why) => made.refused.push(refused(form, &why)),
         }
@@ -112,8 +123,8 @@ pub fn compress(network: Network, course: &Course<'_>) -> Compressed {
             made.architectures.insert(form.name().into(), smaller.architecture.clone());
         }
     }
-    made.variants.insert(0, Variant::f32(network));
-    made
+    made.variants.insert(0, trained);
+    Ok(made)
 }
 
 impl Course<'_> {
@@ -152,7 +163,8 @@ impl Course<'_> {
             Ok(variant)
         };
         let plain = bytes(network, &inputs)?;
-        if self.validation.is_empty() {
+        // Normal samples alone tell nothing of what is lost where anomalies are to be told.
+        if self.validation.is_empty() || network.threshold().is_some() {
             return Ok(plain);
         }
         let before = self.validation.answers(&Variant::f32(copy(network)?).plan()?)?;

@@ -2,7 +2,7 @@
 //! there, which a head alone can learn from.
 
 use super::mix::hashed;
-use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted, split};
+use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted, split, tensors};
 use sconce_lake::labels::Label;
 use sconce_lake::{Lake, Row, npy};
 use sconce_model::digest;
@@ -100,7 +100,7 @@ async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
         let mut labelled = Vec::new();
         for row in rows {
             if let Some(label) = labels.of(&row).filter(|label| !label.value.is_empty()) {
-                classes.push(class(label, wanted.classes)?);
+                classes.push(class(label, wanted)?);
                 labelled.push(row);
             }
         }
@@ -126,12 +126,25 @@ async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
     Ok(gathered)
 }
 
-/// The network's classes have numbers for names.
-fn class(label: &Label, classes: usize) -> Result<u8, DataError> {
-    let number = label.value.parse::<u8>().ok().filter(|class| usize::from(*class) < classes);
-    number.ok_or_else(|| {
+/// Names of classes.
+const TOLD: usize = 10;
+
+/// By its name, or by its number.
+fn class(label: &Label, Wanted { classes, names, .. }: Wanted<'_>) -> Result<u8, DataError> {
+    let found = match names.iter().position(|name| *name == label.value) {
+        Some(named) => u8::try_from(named).ok(),
+        None => label.value.parse::<u8>().ok().filter(|class| usize::from(*class) < classes),
+    };
+    found.ok_or_else(|| {
         let Label { id, value, by, file, .. } = label.clone();
-        DataError::Strange { file, by, id, label: value, classes }
+        let are_numbers = names.iter().enumerate().all(|(class, name)| *name == class.to_string());
+        let some = names.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let known = match names.len().saturating_sub(TOLD) {
+            _ if are_numbers => format!("0 to {}", classes - 1),
+            0 => some,
+            more => format!("{some} and {more} more"),
+        };
+        DataError::Strange { file, by, id, label: value, known: known.into() }
     })
 }
 
@@ -151,12 +164,14 @@ fn features(made_by: &str, content: &[u8], wanted: Wanted<'_>) -> Result<Vec<f32
         ));
     }
     let reads = &backbone.network.graph().nodes.last().map(|node| node.shape.clone()).unwrap_or_default();
-    Ok(tensor(content, (reads, None))?.0)
+    Ok(fitting(npy::read(content)?, (reads, None))?.0)
 }
 
 /// Of this shape, or a batch of one; from `shortest` steps on, if that is said. With how many it has, then.
-fn tensor(content: &[u8], (reads, shortest): (&[usize], Option<usize>)) -> Result<(Vec<f32>, Option<usize>), String> {
-    let npy::Tensor { shape: got, values } = npy::read(content)?;
+fn fitting(
+    npy::Tensor { shape: got, values }: npy::Tensor,
+    (reads, shortest): (&[usize], Option<usize>),
+) -> Result<(Vec<f32>, Option<usize>), String> {
     // One of them would make each loss of the run no number.
     if !values.iter().all(|value| value.is_finite()) {
         return Err("it holds numbers that are not finite".into());
@@ -174,7 +189,8 @@ fn tensor(content: &[u8], (reads, shortest): (&[usize], Option<usize>)) -> Resul
     }
 }
 
-/// A file as a server would take it; a tensor that a model was asked with, as it is. With how many steps it has, where that may be any.
+/// An image as a server would take it; tensors that models were asked with, measurements and sound as they are. With how many steps it has,
+/// where that may be any.
 fn input(row: &Row, content: &[u8], wanted: Wanted<'_>) -> Result<(Vec<f32>, Option<usize>), String> {
     let Wanted { preprocess, input, shortest, .. } = wanted;
     match row.media.as_str() {
@@ -182,8 +198,17 @@ fn input(row: &Row, content: &[u8], wanted: Wanted<'_>) -> Result<(Vec<f32>, Opt
             let xs = preprocess.encoded(content, input, MAX_PIXELS).map_err(|error| error.to_string())?;
             Ok((xs, shortest.map(|_| input[0])))
         }
-        "npy" => tensor(content, (input, shortest)),
-        other => Err(format!("it is a file of {other}; images and tensors can be learned from")),
+        "npy" => fitting(npy::read(content)?, (input, shortest)),
+        "json" => fitting(tensors::of_json(content)?, (input, shortest)),
+        "wav" => {
+            let mut sound = tensors::of_wav(content)?;
+            // One channel is a row of numbers to a network that reads such.
+            if let ([_], [time, 1]) = (input, &sound.shape[..]) {
+                sound.shape = vec![*time];
+            }
+            fitting(sound, (input, shortest))
+        }
+        other => Err(format!("it is a file of {other}, which nothing is learned from")),
     }
 }
 
@@ -250,13 +275,23 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             file: "labels/f.csv".into(),
         };
-        assert_eq!(class(&label("9"), 10).unwrap(), 9);
-        for value in ["10", "cat", "-1", "1.0"] {
-            let error = class(&label(value), 10).unwrap_err();
+        let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
+        let ten =
+            Wanted { preprocess: &preprocess, input: &[2], shortest: None, classes: 10, names: &[], backbone: None };
+        assert_eq!(class(&label("9"), ten).unwrap(), 9);
+        let check = |value: &str, wanted, known: &str| {
+            let error = class(&label(value), wanted).unwrap_err();
             assert!(error.is_final());
-            let expected = format!("labels/f.csv: ann says that ab is \"{value}\"; the network tells 0 to 9");
+            let expected = format!("labels/f.csv: ann says that ab is \"{value}\"; the network tells {known}");
             assert_eq!(error.to_string(), expected);
+        };
+        ["10", "cat", "-1", "1.0"].into_iter().for_each(|value| check(value, ten, "0 to 9"));
+        let names = ["cat".into(), "dog".into(), "0".into()];
+        let named = Wanted { classes: 3, names: &names, ..ten };
+        for (value, expected) in [("dog", 1), ("0", 2), ("1", 1)] {
+            assert_eq!(class(&label(value), named).unwrap(), expected, "a name counts, and else a number");
         }
+        check("Dog", named, "cat, dog, 0");
     }
 
     #[test]
@@ -265,7 +300,8 @@ mod tests {
         let read = |values: [f32; 2]| {
             let values = values.map(f32::to_le_bytes).concat();
             let head = (header.len() as u16).to_le_bytes();
-            tensor(&[b"\x93NUMPY\x01\x00", &head[..], header.as_bytes(), &values].concat(), (&[2], None))
+            let content = [b"\x93NUMPY\x01\x00", &head[..], header.as_bytes(), &values].concat();
+            fitting(npy::read(&content)?, (&[2], None))
         };
         assert_eq!(read([3.0, -1.0]), Ok((vec![3.0, -1.0], None)));
         for strange in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -276,7 +312,14 @@ mod tests {
     #[test]
     fn files_become_what_a_server_makes_of_them_and_tensors_stay() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
-        let wanted = Wanted { preprocess: &preprocess, input: &[1, 1, 2], shortest: None, classes: 10, backbone: None };
+        let wanted = Wanted {
+            preprocess: &preprocess,
+            input: &[1, 1, 2],
+            shortest: None,
+            classes: 10,
+            names: &[],
+            backbone: None,
+        };
         let row = |media: &str| Row { media: media.into(), ..Row::default() };
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 2,), }";
         let tensor = |values: [f32; 2]| {
@@ -296,6 +339,11 @@ mod tests {
         assert_eq!(input(&row("npy"), &one_step, any).unwrap(), (vec![3.0, -1.0], Some(1)));
         let error = input(&row("npy"), &one_step, Wanted { shortest: Some(2), ..any }).unwrap_err();
         assert_eq!(error, "a tensor of [1, 1, 2], the network takes [3, 2] or sequences from 2 steps on");
-        assert!(input(&row("wav"), b"RIFF", wanted).unwrap_err().starts_with("it is a file of wav"));
+        let any_rows = Wanted { input: &[3, 2], shortest: Some(1), ..wanted };
+        assert_eq!(input(&row("json"), b"[[3, -1]]", any_rows).unwrap(), (vec![3.0, -1.0], Some(1)));
+        let error = input(&row("json"), b"[3, -1]", wanted).unwrap_err();
+        assert_eq!(error, "a tensor of [2], the network takes [1, 1, 2]");
+        assert!(input(&row("wav"), b"RIFF", wanted).unwrap_err().starts_with("it is no WAV"));
+        assert!(input(&row("mp4"), b"", wanted).unwrap_err().starts_with("it is a file of mp4"));
     }
 }

@@ -6,6 +6,7 @@ mod mix;
 mod order;
 mod split;
 pub mod synthetic;
+mod tensors;
 
 pub use order::Order;
 
@@ -55,14 +56,17 @@ pub struct Wanted<'a> {
     /// Steps that a sequence must have, of those of any length.
     pub shortest: Option<usize>,
     pub classes: usize,
+    /// Of the classes, beside their numbers; none where they have none.
+    pub names: &'a [String],
     /// What makes features that can be learned from; none where the whole network learns.
     pub backbone: Option<&'a Backbone>,
 }
 
 impl<'a> Wanted<'a> {
-    pub fn of(graph: &'a Graph, preprocess: &'a Preprocess) -> Self {
+    /// `names` are [`Graph::labels`].
+    pub fn of(graph: &'a Graph, names: &'a [String], preprocess: &'a Preprocess) -> Self {
         let shortest = graph.lengths().map(|lengths| *lengths.start());
-        Self { preprocess, input: &graph.input, shortest, classes: graph.units(), backbone: None }
+        Self { preprocess, input: &graph.input, shortest, classes: graph.units(), names, backbone: None }
     }
 }
 
@@ -127,8 +131,8 @@ pub enum DataError {
     TooFew { folder: PathBuf, got: usize },
     #[error(transparent)]
     Lake(#[from] LakeError),
-    #[error("{file}: {by} says that {id} is \"{label}\"; the network tells 0 to {}", classes - 1)]
-    Strange { file: String, by: String, id: String, label: String, classes: usize },
+    #[error("{file}: {by} says that {id} is \"{label}\"; the network tells {known}")]
+    Strange { file: String, by: String, id: String, label: String, known: Box<str> },
     #[error(
         "{uri}: {got} labelled samples of {all}; need at least 10 to hold some out: export some, label and import them"
     )]
@@ -215,6 +219,10 @@ impl TestSplit {
         self.samples.is_empty()
     }
 
+    pub fn has_class(&self, class: u8) -> bool {
+        self.samples.labels.contains(&class)
+    }
+
     /// For the evaluation.
     ///
     /// # Errors
@@ -252,6 +260,13 @@ impl Samples {
     /// Images, each of its own group.
     pub fn grey(images: Images, labels: Vec<u8>) -> Self {
         Self { inputs: Inputs::Images(images), labels, groups: vec![], weights: vec![], lengths: vec![] }
+    }
+
+    /// Those of the first class, which is the normal one where anomalies are told.
+    #[must_use]
+    pub fn normal(&self) -> Samples {
+        let normal: Vec<usize> = (0..self.len()).filter(|index| self.labels[*index] == 0).collect();
+        self.select(&normal)
     }
 
     /// Before preprocessing, if they are all grey and of one size.
@@ -355,8 +370,14 @@ mod tests {
     #[test]
     fn a_folder_is_read_as_the_manifest_says_that_its_data_are() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
-        let wanted =
-            Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 10, backbone: None };
+        let wanted = Wanted {
+            preprocess: &preprocess,
+            input: &[1, 28, 28],
+            shortest: None,
+            classes: 10,
+            names: &[],
+            backbone: None,
+        };
         let folder = tempfile::tempdir().unwrap();
         let error = |format| {
             let source = DataSource { uri: "pvc://lake/digits".into(), format, mix: vec![] };
@@ -380,8 +401,14 @@ mod tests {
     #[test]
     fn digits_are_no_data_for_a_network_that_tells_fewer() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
-        let wanted =
-            Wanted { preprocess: &preprocess, input: &[1, 28, 28], shortest: None, classes: 7, backbone: None };
+        let wanted = Wanted {
+            preprocess: &preprocess,
+            input: &[1, 28, 28],
+            shortest: None,
+            classes: 7,
+            names: &[],
+            backbone: None,
+        };
         let source = DataSource { uri: "synthetic:digits".into(), format: Format::Idx, mix: vec![] };
         let error = read(&source, None, 7, wanted).unwrap_err();
         assert_eq!(error.to_string(), "synthetic:digits: label 7 at 7; the network tells 7 classes");

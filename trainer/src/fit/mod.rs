@@ -26,7 +26,7 @@ use schedule::{Place, ends, factor};
 use sconce_kernels::quantise::Scaling;
 use sconce_model::metrics::argmax;
 use sconce_model::network::{Mode, Network, Training, Unlearned};
-use sconce_model::ops::{Loss, Targets, soft_cross_entropy};
+use sconce_model::ops::{Loss, Targets, soft_cross_entropy, values};
 use sconce_model::plan::Plan;
 use sconce_model::variant::{Arithmetic, Variant, VariantError};
 use serde::{Deserialize, Serialize};
@@ -67,8 +67,8 @@ pub enum FitError {
 pub struct Epoch {
     pub number: usize,
     pub loss: f32,
-    /// On the training samples, as they were seen.
-    pub accuracy: f64,
+    /// On the training samples, as they were seen; of a network that tells anomalies none is known before its threshold.
+    pub accuracy: Option<f64>,
     pub validation: Option<f64>,
     pub validation_loss: Option<f64>,
     pub took: Duration,
@@ -222,7 +222,11 @@ impl<'a> Run<'a> {
         let lengths = train.lengths(indices)?;
         let logits = network.forward_t(&xs, lengths.as_ref(), Mode::Train(training))?;
         let weights = train.weights(indices);
-        let targets = weights.as_ref().map_or(Targets::Labels(&labels), |weights| Targets::Weighted(&labels, weights));
+        let targets = match &weights {
+            _ if network.threshold().is_some() => Targets::Values(&xs),
+            None => Targets::Labels(&labels),
+            Some(weights) => Targets::Weighted(&labels, weights),
+        };
         let mean = self.loss((&xs, lengths.as_ref()), &logits, targets)?;
         let loss = mean.to_scalar::<f32>()?;
         if !loss.is_finite() {
@@ -230,7 +234,7 @@ impl<'a> Run<'a> {
         }
         let gradients = mean.backward()?;
         if (epoch, batch) == (1, 0) {
-            self.all_learn(&gradients, loss, &logits, &labels)?;
+            self.all_learn(&gradients, loss, &logits, targets)?;
         }
         if let Some(exact) = exact {
             // Statistics stay as they have been gathered.
@@ -240,21 +244,31 @@ impl<'a> Run<'a> {
         self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
         let losses = f64::from_bits(self.state.losses) + f64::from(loss) * indices.len() as f64;
         self.state.losses = losses.to_bits();
-        let rows = logits.to_vec2::<f32>()?;
-        self.state.right += rows.iter().zip(&labels).filter(|(row, label)| argmax(row) == **label as usize).count();
+        if network.threshold().is_none() {
+            let rows = logits.to_vec2::<f32>()?;
+            self.state.right += rows.iter().zip(&labels).filter(|(row, label)| argmax(row) == **label as usize).count();
+        }
         Ok(loss)
     }
 
     /// Whether each weight that is to learn can. Where there is nothing to be learned, it is asked as if all were of one class, which
-    /// the first is not.
-    fn all_learn(&self, gradients: &GradStore, loss: f32, logits: &Tensor, labels: &[u32]) -> Result<(), FitError> {
+    /// the first is not, or as if all values were other ones.
+    fn all_learn(
+        &self,
+        gradients: &GradStore,
+        loss: f32,
+        logits: &Tensor,
+        targets: Targets<'_>,
+    ) -> Result<(), FitError> {
         let network = self.lesson.network;
-        let doubted = if loss > LEARNED {
-            None
-        } else {
-            let other = (labels[0] + 1) % network.graph().units() as u32;
-            let others = vec![other; labels.len()];
-            Some(Loss::cross_entropy().mean(logits, Targets::Labels(&others))?.backward()?)
+        let doubted = match targets {
+            _ if loss > LEARNED => None,
+            Targets::Values(values) => Some(self.loss.mean(logits, Targets::Values(&(values + 1.0)?))?.backward()?),
+            Targets::Labels(labels) | Targets::Weighted(labels, _) => {
+                let other = (labels[0] + 1) % network.graph().units() as u32;
+                let others = vec![other; labels.len()];
+                Some(Loss::cross_entropy().mean(logits, Targets::Labels(&others))?.backward()?)
+            }
         };
         let unlearned = network.unlearned(doubted.as_ref().unwrap_or(gradients), &self.frozen)?;
         unlearned.map_or(Ok(()), |Unlearned { variable, fault }| Err(FitError::Gradient { variable, fault }))
@@ -286,15 +300,14 @@ impl<'a> Run<'a> {
     fn end_epoch(&mut self, began: Instant) -> Result<Epoch, FitError> {
         let Lesson { network, train, validation, recipe, .. } = *self.lesson;
         let count = train.len().max(1) as f64;
-        let answers = if validation.is_empty() { None } else { Some(validated(network, validation)?) };
-        let mean_loss = |answers: &Vec<Answer>| answers.iter().map(Answer::loss).sum::<f64>() / answers.len() as f64;
+        let validated = (!validation.is_empty()).then(|| validated(network, validation)).transpose()?;
         let number = self.state.epoch;
         let epoch = Epoch {
             number,
             loss: (f64::from_bits(self.state.losses) / count) as f32,
-            accuracy: self.state.right as f64 / count,
-            validation: answers.as_ref().map(|answers| accuracy(answers)),
-            validation_loss: answers.as_ref().map(mean_loss),
+            accuracy: network.threshold().is_none().then(|| self.state.right as f64 / count),
+            validation: validated.as_ref().and_then(|validated| validated.accuracy),
+            validation_loss: validated.as_ref().map(|validated| validated.loss),
             took: began.elapsed(),
         };
         if let Some(stopping) = recipe.early_stopping {
@@ -331,6 +344,24 @@ impl<'a> Run<'a> {
     }
 }
 
-fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<Vec<Answer>> {
-    validation.answers(&Plan::compile(network, &Arithmetic::F32)?)
+/// Of the validation split.
+struct Validated {
+    /// None before there is a threshold of anomalies.
+    accuracy: Option<f64>,
+    loss: f64,
+}
+
+fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<Validated> {
+    let plan = Plan::compile(network, &Arithmetic::F32)?;
+    let mean = |sum: f64| sum / validation.len() as f64;
+    Ok(match network.threshold() {
+        Some(threshold) => {
+            let errors = validation.errors(&plan, values(threshold)?[0])?;
+            Validated { accuracy: None, loss: mean(errors.iter().sum()) }
+        }
+        None => {
+            let answers = validation.answers(&plan)?;
+            Validated { accuracy: Some(accuracy(&answers)), loss: mean(answers.iter().map(Answer::loss).sum()) }
+        }
+    })
 }

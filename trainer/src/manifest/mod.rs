@@ -8,7 +8,7 @@ pub use base::{Base, Freeze};
 pub use compress::{Compress, Distill, Form, Prune};
 pub use fit::{Augment, Axis, Checkpoint, ClassWeights, EarlyStopping, Fit, Init, Loss, Metric, Optimizer, Schedule};
 
-use sconce_model::architecture::Architecture;
+use sconce_model::architecture::{Architecture, Task};
 use sconce_model::preprocess::Step;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -155,6 +155,11 @@ impl Spec {
         let in_architecture = |why: String| Fault::new(field, why);
         let graph = architecture.graph().map_err(|error| in_architecture(error.to_string()))?;
         graph.trainable().map_err(|error| in_architecture(error.to_string()))?;
+        match graph.task() {
+            Task::Classification => {}
+            Task::Anomaly => self.check_anomaly()?,
+            task => return Err(in_architecture(untrainable(task))),
+        }
         if let Some(compress) = &self.compress {
             compress.check(architecture)?;
         }
@@ -163,6 +168,39 @@ impl Spec {
             return Err(Fault::new("spec.fit.augment", why));
         }
         Ok(())
+    }
+
+    /// Whether all that is asked for can be had of normal samples, which alone are learned from.
+    fn check_anomaly(&self) -> Result<(), Fault> {
+        let Fit { validation, loss, class_weights, early_stopping, .. } = &self.fit;
+        let forms = self.compress.iter().flat_map(|compress| &compress.variants);
+        let is_taught = forms.into_iter().any(|form| matches!(form, Form::Distilled | Form::DistilledInt8));
+        let goes_by_accuracy = early_stopping.is_some_and(|stopping| stopping.metric == Metric::Accuracy);
+        let faults = [
+            (
+                share(validation) == Some(0.0),
+                "spec.fit.validation",
+                "0%; the threshold of anomalies is found on it: need more",
+            ),
+            (
+                loss.label_smoothing > 0.0,
+                "spec.fit.loss.labelSmoothing",
+                "it is of classes, and anomalies are told without: leave it out",
+            ),
+            (class_weights.is_some(), "spec.fit.classWeights", "normal samples alone are learned from: leave it out"),
+            (
+                goes_by_accuracy,
+                "spec.fit.earlyStopping.metric",
+                "accuracy; of anomalies it is known at the end alone: need loss",
+            ),
+            (
+                is_taught,
+                "spec.compress.variants",
+                "a student learns classes, and anomalies are told without: leave distilled out",
+            ),
+        ];
+        let fault = faults.into_iter().find(|(is, ..)| *is);
+        fault.map_or(Ok(()), |(_, field, why)| Err(Fault::new(field, why)))
     }
 
     /// Whether the network that a base gives can be trained and compressed as asked.
@@ -177,7 +215,8 @@ impl Spec {
         })
     }
 
-    /// Whether so many samples, of so many groups, are enough to train on, and to go by where training stops early.
+    /// Whether so many samples, of so many groups, are enough to train on, and to go by where training stops early or a threshold is
+    /// found.
     ///
     /// # Errors
     /// [`ManifestError`] names the file, the field and what it needs.
@@ -185,8 +224,13 @@ impl Spec {
         &self,
         (train, validation): (usize, usize),
         groups: usize,
+        task: Task,
         path: &Path,
     ) -> Result<(), ManifestError> {
+        if (train, validation, task) == (0, 0, Task::Anomaly) {
+            let why = "no sample is normal, and from these it learns: label some".into();
+            return Err(ManifestError::Field { path: path.into(), field: "spec.dataset".into(), why });
+        }
         let why = if train == 0 {
             format!("leaves none of {validation} samples to train on: let it be less")
         } else if validation == 0 && self.fit.early_stopping.is_some() {
@@ -195,11 +239,26 @@ impl Spec {
                  add samples of more groups, or leave earlyStopping out",
                 self.fit.validation
             )
+        } else if validation == 0 && task == Task::Anomaly {
+            format!(
+                "the validation split is empty, {} of {train} normal samples of {groups} groups, and the threshold of anomalies is \
+                 found on it: add samples of more groups",
+                self.fit.validation
+            )
         } else {
             return Ok(());
         };
         Err(ManifestError::Field { path: path.into(), field: "spec.fit.validation".into(), why })
     }
+}
+
+/// What to do instead, of a network for a task that no data has targets for.
+fn untrainable(task: Task) -> String {
+    format!(
+        "the task is {}, and samples have a class each; only classification and anomaly can be trained yet: end in softmax, or \
+         say the input again and output: {{task: anomaly}}",
+        task.word()
+    )
 }
 
 /// `97%` is 0.97.
@@ -290,8 +349,9 @@ mod tests {
     fn early_stopping_needs_a_validation_split_that_is_not_empty() {
         let good = include_str!("../../../examples/digits/training.yaml");
         let mut spec = serde_saphyr::from_str::<EdgeTraining>(good).unwrap().spec;
-        let check =
-            |spec: &Spec, split| spec.check_split(split, 1, Path::new("t.yaml")).map_err(|error| error.to_string());
+        let check = |spec: &Spec, split| {
+            spec.check_split(split, 1, Task::Classification, Path::new("t.yaml")).map_err(|error| error.to_string())
+        };
         assert_eq!(check(&spec, (40, 0)), Ok(()));
         spec.fit.early_stopping = Some(EarlyStopping { metric: Metric::Accuracy, patience: 3 });
         assert_eq!(check(&spec, (36, 4)), Ok(()));
@@ -300,6 +360,47 @@ mod tests {
         assert_eq!(check(&spec, (40, 0)), Err(expected.into()));
         let expected = "t.yaml: spec.fit.validation: leaves none of 40 samples to train on: let it be less";
         assert_eq!(check(&spec, (0, 40)), Err(expected.into()));
+        spec.fit.early_stopping = None;
+        let error = spec.check_split((40, 0), 1, Task::Anomaly, Path::new("t.yaml")).unwrap_err().to_string();
+        let expected = "t.yaml: spec.fit.validation: the validation split is empty, 10% of 40 normal samples of 1 groups, and the \
+                        threshold of anomalies is found on it: add samples of more groups";
+        assert_eq!(error, expected);
+        let error = spec.check_split((0, 0), 9, Task::Anomaly, Path::new("t.yaml")).unwrap_err().to_string();
+        assert_eq!(error, "t.yaml: spec.dataset: no sample is normal, and from these it learns: label some");
+    }
+
+    #[test]
+    fn of_anomalies_only_what_goes_without_classes_can_be_asked_for() {
+        let good = "apiVersion: sconce.dev/v1alpha1\nkind: EdgeTraining\nmetadata: {name: a}\nspec:\n  dataset: {uri: 'file:///none', format: collected}\n  \
+            architecture: {input: {shape: [4]}, layers: [{dense: {units: 2}}, {dense: {units: 4}}], output: {task: anomaly}}\n  \
+            fit: {epochs: 1FIT}\n  compress: {variants: [f16COMPRESS]}\n";
+        let typed = |task: &str, fit: &str, compress: &str| {
+            let text = good.replace("task: anomaly", task).replace("FIT", fit).replace("COMPRESS", compress);
+            super::check(&serde_saphyr::from_str(&text).unwrap())
+                .map_err(|Fault { field, why }| format!("{field}: {why}"))
+        };
+        assert_eq!(typed("task: anomaly", ", earlyStopping: {metric: loss, patience: 3}", ", int8, pruned"), Ok(()));
+        let fit = |fit: &str, expected: &str| assert_eq!(typed("task: anomaly", fit, ""), Err(expected.into()));
+        fit(", validation: 0%", "spec.fit.validation: 0%; the threshold of anomalies is found on it: need more");
+        fit(
+            ", loss: {labelSmoothing: 0.1}",
+            "spec.fit.loss.labelSmoothing: it is of classes, and anomalies are told without: leave it out",
+        );
+        fit(", classWeights: balanced", "spec.fit.classWeights: normal samples alone are learned from: leave it out");
+        fit(
+            ", earlyStopping: {patience: 3}",
+            "spec.fit.earlyStopping.metric: accuracy; of anomalies it is known at the end alone: need loss",
+        );
+        let expected =
+            "spec.compress.variants: a student learns classes, and anomalies are told without: leave distilled out";
+        assert_eq!(typed("task: anomaly", "", ", distilled"), Err(expected.into()));
+        for task in ["regression", "count"] {
+            let expected = format!(
+                "spec.architecture: the task is {task}, and samples have a class each; only classification and anomaly can be trained \
+                 yet: end in softmax, or say the input again and output: {{task: anomaly}}"
+            );
+            assert_eq!(typed(&format!("task: {task}"), "", ""), Err(expected));
+        }
     }
 
     #[test]

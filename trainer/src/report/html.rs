@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::svg::{Series, lines, reliability, scatter};
-use crate::calibration::{ece, reliability as bins};
+use crate::calibration::reliability as bins;
 use crate::finish::Row;
 use crate::gate::{PartAccuracy, Verdict};
 use std::fmt::Write as _;
@@ -34,9 +34,11 @@ pub fn page(run: &Run<'_>) -> String {
     page += &section("Variants", &variants(run));
     if let Some(row) = first {
         page += &section("Confusion", &confusion(&row.measured.confusion));
+    }
+    if let Some((row, error)) = first.and_then(|row| Some((row, row.measured.ece?))) {
         let bars: Vec<(f64, f64)> =
             bins(&row.answers).iter().filter(|bin| bin.count > 0).map(|bin| (bin.confidence, bin.accuracy)).collect();
-        let error = format!("<p>Expected calibration error: {:.4}</p>", ece(&row.answers));
+        let error = format!("<p>Expected calibration error: {error:.4}</p>");
         page += &section("Calibration", &(error + &reliability(&bars)));
     }
     page + "</html>\n"
@@ -73,9 +75,11 @@ fn epochs(run: &Run<'_>) -> String {
         series("training", &|epoch| Some(f64::from(epoch.loss))),
         series("validation", &|epoch| epoch.validation_loss),
     ];
-    let accuracy = [series("training", &|epoch| Some(epoch.accuracy)), series("validation", &|epoch| epoch.validation)];
+    let accuracy = [series("training", &|epoch| epoch.accuracy), series("validation", &|epoch| epoch.validation)];
     let figure = |title, svg| format!("<figure><figcaption>{title}</figcaption>{svg}</figure>");
-    figure("Loss", lines("loss", "epoch", &loss)) + &figure("Accuracy", lines("accuracy", "epoch", &accuracy))
+    let is_known = accuracy.iter().any(|series| !series.points.is_empty());
+    let accuracy = is_known.then(|| figure("Accuracy", lines("accuracy", "epoch", &accuracy)));
+    figure("Loss", lines("loss", "epoch", &loss)) + &accuracy.unwrap_or_default()
 }
 
 fn variants(run: &Run<'_>) -> String {

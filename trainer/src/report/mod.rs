@@ -6,7 +6,7 @@ mod svg;
 
 pub use html::page;
 
-use crate::calibration::{Bin, ece, reliability};
+use crate::calibration::{Bin, reliability};
 use crate::finish::{Finished, Row};
 use crate::fit::Epoch;
 use crate::gate::{PartAccuracy, Verdict};
@@ -42,8 +42,8 @@ pub fn report(run: &Run<'_>) -> Value {
     let unmade =
         |Verdict { variant, passed, reason }: &Verdict| json!({"name": variant, "passed": passed, "reason": reason});
     let bin = |bin: Bin| json!({"count": bin.count, "confidence": bin.confidence, "accuracy": bin.accuracy});
-    let calibration = rows.first().map(|row| {
-        json!({"ece": ece(&row.answers), "bins": reliability(&row.answers).into_iter().map(bin).collect::<Vec<_>>()})
+    let calibration = rows.first().filter(|row| row.measured.ece.is_some()).map(|row| {
+        json!({"ece": row.measured.ece, "bins": reliability(&row.answers).into_iter().map(bin).collect::<Vec<_>>()})
     });
     json!({
         "schema": 1,

@@ -1,6 +1,6 @@
-//! The loop: a site's world shifts (all is brighter and noisier, and strokes are thicker), its answers get worse, people label what it
-//! sent and what a camera there saw, a run learns from that, and its answers are good again. And labels by lot, from which nothing is deployed. What was seen is in `target/e2e`:
-//! `loop.json` and `loop.svg`.
+//! The loop: a site's world shifts (all is brighter and noisier, and strokes are thicker), its answers get worse, its node tells that the
+//! model drifts, people label what it sent and what a camera there saw, a run learns from that, and its answers are good again. And labels
+//! by lot, from which nothing is deployed. What was seen is in `target/e2e`: `loop.json` and `loop.svg`.
 
 mod broker;
 #[path = "../../../../examples/digits/client/src/shift.rs"]
@@ -12,14 +12,16 @@ use crate::lake::{Lake, VARIABLES};
 use crate::suite::{bed, training};
 use anyhow::{Context as _, Result, bail, ensure};
 use broker::Broker;
-use sconce_api::{RunState, Tier};
-use sconce_e2e::{Bed, ClientRun, NAMESPACE, Training, figures, placement_name};
+use kube::api::Api;
+use sconce_api::{EdgeNode, EdgeTraining, RunState, Tier, condition};
+use sconce_e2e::{Bed, ClientRun, Command, NAMESPACE, Training, figures, placement_name};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 use story::Story;
+use tempfile::TempDir;
 use truth::{Truth, lot};
 
 const NAME: &str = "shifted";
@@ -60,7 +62,11 @@ spec:
     )
 }
 
-fn recipe(base: &str) -> String {
+/// The world must be another, and people must have said what it is.
+const BY_DRIFT: &str = "{drift: {}, minNew: 120}";
+const BY_SAMPLES: &str = "{samples: {new: 120}}";
+
+fn recipe(base: &str, trigger: &str) -> String {
     format!(
         "apiVersion: sconce.dev/v1alpha1
 kind: EdgeTraining
@@ -74,7 +80,7 @@ spec:
   fit: {{epochs: 4, batchSize: 32, optimizer: {{adam: {{learningRate: 0.001}}}}, seed: 7}}
   compress: {{variants: [f16, int8], maxAccuracyDrop: 2%}}
   accept: {{minAccuracy: 90%}}
-  trigger: {{samples: {{new: 120}}}}
+  trigger: {trigger}
   output: {{uri: 'oci://10.89.0.1:5000/models/{NAME}'}}
   run: {{resources: {{cpu: '1', memory: 1Gi}}}}
 "
@@ -129,17 +135,20 @@ fn asked() -> String {
 
 async fn from_shift_to_labels_by_lot(bed: &Bed, lake: &Lake, broker: &Broker, story: &Story) -> Result<()> {
     let Training { artifact, held_out } = training();
-    let first = bed.publish(&artifact, &format!("models/{NAME}:1.0.0")).await?;
+    let hurried = hurried(&artifact).await?;
+    let first = bed.publish(hurried.path(), &format!("models/{NAME}:1.0.0")).await?;
     let base = format!("{}@{first}", Bed::model_uri(&format!("models/{NAME}")));
     let dataset = dataset();
     let (_running, _) = tokio::try_join!(broker.heard_by(EDGE_NODES), bed.apply_text(&dataset))?;
     bed.apply_text(&model(&json!({"uri": base}))).await?;
     bed.until_served(NAME, SITE, Tier::Edge).await?;
-    bed.apply_text(&recipe(&base)).await?;
+    bed.apply_text(&recipe(&base, BY_DRIFT)).await?;
     // From now on what its training publishes; until there is something, what it has.
     bed.apply_text(&model(&json!({"trainingRef": {"name": NAME}, "promotion": "Automatic"}))).await?;
     story.happens("the model is served");
     let before = story.until("the answers are good at first", |right| right >= FLOOR).await?;
+
+    until_waits_for_drift(bed).await?;
 
     story.shifts("the world shifts");
     let shifted = story.until("the answers get worse", |right| right < FLOOR).await?;
@@ -158,6 +167,8 @@ async fn from_shift_to_labels_by_lot(bed: &Bed, lake: &Lake, broker: &Broker, st
     truth::table(&table, of(TRUE).map(|(id, _, digit)| (id, *digit)))?;
     import(bed, lake, &table, "ann", TRUE.len()).await?;
     story.happens("true labels by CSV");
+    until_drift_is_told(bed).await?;
+    story.happens("drift is told");
     let run = bed.until_run(NAME, 0, "a run learns from them", |run| run.state == RunState::Running).await?;
     story.happens("a run begins");
     let learned = bed.until_run(NAME, 0, "it has learned", |run| run.state.is_over()).await?;
@@ -169,6 +180,8 @@ async fn from_shift_to_labels_by_lot(bed: &Bed, lake: &Lake, broker: &Broker, st
     let placed = version(bed).await?;
     story.happens("right again");
 
+    // The new version knows the new world: it does not drift, and what comes now is asked for by its number.
+    bed.apply_text(&recipe(&base, BY_SAMPLES)).await?;
     truth::table(&table, of(BY_LOT).map(|(id, image, digit)| (id, lot(*image, *digit))))?;
     import(bed, lake, &table, "carl", BY_LOT.len()).await?;
     story.happens("labels by lot");
@@ -186,6 +199,47 @@ async fn from_shift_to_labels_by_lot(bed: &Bed, lake: &Lake, broker: &Broker, st
     let shares = json!({"before": before, "shifted": shifted, "learned": after, "afterLabelsByLot": still});
     story.ends(json!({"right": shares, "runs": [learned, refused]}));
     Ok(())
+}
+
+/// A copy whose windows end once they have answers enough, however short they were: drift is told within a minute. The client asks the
+/// same 125 images again and again, of which a window of 500 answers is spread as widely as one of 125: twice as far.
+async fn hurried(artifact: &Path) -> Result<TempDir> {
+    let copy = tempfile::tempdir()?;
+    Command::new("cp").arg("-r").arg(artifact.join(".")).arg(copy.path()).output().await?;
+    let file = copy.path().join("variants.json");
+    let mut variants: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    for variant in variants["variants"].as_array_mut().context("an artifact has variants")? {
+        let reference = &mut variant["reference"];
+        *reference.get_mut("seconds").context("of each it is known what it said")? = json!(1);
+        for of in ["/classes", "/confidence", "/inputs/means/expected", "/inputs/deviations/expected"] {
+            if let Some(limit) = reference.pointer_mut(&format!("{of}/limit")) {
+                *limit = json!(limit.as_f64().context("a limit is a number")? * 2.0);
+            }
+        }
+    }
+    std::fs::write(file, variants.to_string())?;
+    Ok(copy)
+}
+
+async fn until_waits_for_drift(bed: &Bed) -> Result<()> {
+    let trainings: Api<EdgeTraining> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let waits = |found: Option<&EdgeTraining>| {
+        let status = found.and_then(|training| training.status.as_ref());
+        let told = status.and_then(|status| condition(&status.conditions, "Training"));
+        told.is_some_and(|told| {
+            told.reason == "WaitingForDrift" && told.message == format!("no node tells that {NAME} drifts")
+        })
+    };
+    bed.until(&trainings, NAME, "the recipe waits for drift", LIMIT, waits).await.map(drop)
+}
+
+async fn until_drift_is_told(bed: &Bed) -> Result<()> {
+    let nodes: Api<EdgeNode> = Api::all(bed.client.clone());
+    let drifts = |found: Option<&EdgeNode>| {
+        let mut models = found.and_then(|node| node.status.as_ref()).into_iter().flat_map(|status| &status.models);
+        models.any(|model| model.name == NAME && model.drifted > 0)
+    };
+    bed.until(&nodes, NODE, "its node tells that the model drifts", LIMIT, drifts).await.map(drop)
 }
 
 async fn data(bed: &Bed, lake: &Lake, args: &[&Path]) -> Result<String> {

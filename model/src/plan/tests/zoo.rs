@@ -7,6 +7,7 @@ use crate::plan::Plan;
 use crate::variant::{Arithmetic, Variant};
 use crate::zoo;
 use sconce_kernels::{Cpu, IsaToken, Threads};
+use serde_json::json;
 use std::sync::Arc;
 
 fn network(architecture: &Architecture) -> Network {
@@ -53,6 +54,37 @@ fn sequences_and_blocks_give_the_same_bits_in_any_batch_on_any_cpu() {
     }
     check_bits(&network(&resized(zoo::RESNET_18, 32)));
     check_bits(&network(&resized(zoo::MOBILENET_V2, 32)));
+}
+
+/// By how far the input is from what should be it again.
+#[test]
+fn what_is_far_from_its_input_is_an_anomaly() {
+    let plain = zoo::read(zoo::AUTOENCODER);
+    let output = serde_json::from_value(json!({"task": "anomaly"})).unwrap();
+    let network = network(&Architecture { output, ..plain.clone() });
+    let threshold = network.threshold().unwrap().to_vec1::<f32>().unwrap()[0];
+    let mut weights = network.variables().clone();
+    weights.remove("anomaly.threshold").unwrap();
+    let weights = weights.into_iter().map(|(name, weight)| (name, weight.into_inner())).collect();
+    let again = Network::load(Arc::new(plain.graph().unwrap()), &weights).unwrap();
+    let xs = inputs(&network, 3, 9);
+    let (again, given) = (values(&again.infer(&xs).unwrap()), values(&xs));
+    let size = given.len() / 3;
+    let expected = again.chunks(size).zip(given.chunks(size)).flat_map(|(again, given)| {
+        let error = again.iter().zip(given).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / size as f32;
+        [threshold / (threshold + error), error / (threshold + error)]
+    });
+    let expected: Vec<f32> = expected.collect();
+    assert_close(&values(&network.infer(&xs).unwrap()), &expected, "the reference");
+    let plan = Plan::compile(&network, &Arithmetic::F32).unwrap();
+    let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &Threads::one() };
+    assert_close(&values(&infer(&plan, cpu, &xs)), &expected, "the plan");
+    let last = plan.steps().last().unwrap();
+    assert_eq!(
+        (last.to_string(), last.falls_back()),
+        (format!("anomaly: anomaly from {threshold} on, 2 values"), false)
+    );
+    check_bits(&network);
 }
 
 /// That one row takes.
