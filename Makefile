@@ -108,7 +108,7 @@ bench-train: build ## Train the seed's network on real MNIST: make bench-train M
 	@$(BIN)/sconce-trainer train examples/digits/training.yaml --data "$(MNIST)" --output $(CARGO_TARGET_DIR)/bench-train
 
 .PHONY: bench-mnist
-bench-mnist: build ## Accuracy of ours and of PyTorch on real MNIST, then with a schedule and shifts: make bench-mnist MNIST=DIR SEEDS="7 8 9"
+bench-mnist: build ## Accuracy of ours and of PyTorch on real MNIST, nine seeds each, then with a schedule and shifts: make bench-mnist MNIST=DIR SEEDS="1 2 3"
 	@test -n "$(MNIST)" || { echo "bench-mnist: say where the IDX files are: make bench-mnist MNIST=DIR"; exit 2; }
 	@e2e/setup.sh bench
 	@python3 -m venv $(CARGO_TARGET_DIR)/bench-mnist/python

@@ -67,7 +67,7 @@ fn trained(folder: &Path, draw: Draw, labels: &[&str], architecture: &str) -> (S
         let (label, content) = (labels[index % labels.len()], draw(index % labels.len(), &mut unit));
         (labelled(sample(&content, &format!("device-{}", index % 23), 1), label, "ann"), content)
     };
-    write(folder, "node", 1, &(0..900).map(of).collect::<Vec<_>>());
+    write(folder, "node", 1, &(0..1_200).map(of).collect::<Vec<_>>());
     let manifest = format!(
         "apiVersion: sconce.dev/v1alpha1\nkind: EdgeTraining\nmetadata: {{name: sequences}}\nspec:\n  dataset: {{uri: '{}', format: collected}}\n  \
          architecture: {architecture}\n  fit: {{epochs: 12, batchSize: 32, validation: 10%, optimizer: {{adam: {{learningRate: 0.01}}}}, seed: 3}}\n  \
@@ -136,7 +136,7 @@ fn what_is_unlike_all_that_was_learned_is_an_anomaly() {
     assert!(thresholds.iter().all(|threshold| (0.0001..0.5).contains(threshold)), "{thresholds:?}");
     assert!(thresholds[0] != thresholds[2], "each has errors of its own: {thresholds:?}");
     let expected = &artifact.reference("f32").unwrap().classes.counts;
-    assert!(expected[0] > 30 * expected[1], "where it serves, there are few: {expected:?}");
+    assert!(expected[0] > 10 * expected[1], "where it serves, there are few: {expected:?}");
     for class in labels {
         assert!(said.lines().any(|line| line.ends_with(&format!("samples of {class}"))), "{said}");
     }
