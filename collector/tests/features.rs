@@ -380,14 +380,7 @@ fn a_head_learned_from_features_alone_is_to_the_bit_what_it_is_with_the_pictures
 
     // The same pictures in the same order, whole.
     let source = DataSource { uri, format: Format::Collected, mix: vec![] };
-    let wanted = Wanted {
-        preprocess: artifact.preprocess(),
-        input: reads,
-        shortest: None,
-        classes: 10,
-        names: &[],
-        backbone: Some(&backbone),
-    };
+    let wanted = Wanted { backbone: Some(&backbone), ..Wanted::new(artifact.preprocess(), reads, 10) };
     let DataSet { train: learned, test: mut held_out, .. } = data::read(&source, None, 7, wanted).unwrap();
     let whole = |features: &Samples| world.select(&rows(features).iter().map(|row| index[row]).collect::<Vec<_>>());
     let (learned, held_out) = (whole(&learned), whole(held_out.read().unwrap()));

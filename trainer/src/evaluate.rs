@@ -1,7 +1,7 @@
 //! The test split is read here, once, through the plans that serve.
 
 use crate::calibration::ece;
-use crate::data::DataSet;
+use crate::data::{DataSet, NORMAL};
 use crate::fit::FitError;
 use crate::prepared::{Answer, Prepared, accuracy};
 use candle_core::Tensor;
@@ -55,8 +55,8 @@ pub fn evaluate(
         let order: Vec<usize> = (0..answers.len()).collect();
         let weights = prepared.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);
         // There are more anomalies among what is tested than among what comes.
-        let comes = |at: &usize| graph.classifies() || answers[*at].label == 0;
-        let rows: Vec<usize> = (0..own.min(answers.len())).filter(comes).collect();
+        let comes = |at: &usize| graph.classifies() || answers[*at].label == usize::from(NORMAL);
+        let rows: Vec<usize> = (0..own).filter(comes).collect();
         references.extend(Some(variant.name.clone()).zip(reference(
             &answers,
             prepared.moments().as_deref(),

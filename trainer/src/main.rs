@@ -11,7 +11,7 @@ use sconce_model::variant::F32;
 use sconce_trainer::alone::alone;
 use sconce_trainer::args::{Args, Source, Train, Verb};
 use sconce_trainer::base::{self, Base, BaseError};
-use sconce_trainer::data::{self, DataError, DataSet, Wanted};
+use sconce_trainer::data::{self, ANOMALY, DataError, DataSet, Wanted};
 use sconce_trainer::finish::{Opened, finish};
 use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
 use sconce_trainer::gate::below;
@@ -86,7 +86,7 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     let data = data::read(&spec.dataset, source.data.as_deref(), spec.fit.seed, wanted)?;
     let share = share(&spec.fit.validation).unwrap_or_default();
     let (train, validation) = data.train.split(share, spec.fit.seed, "validation");
-    if graph.task() == Task::Anomaly && !data.test.has_class(1) {
+    if graph.task() == Task::Anomaly && !data.test.has_class(ANOMALY) {
         let why = format!(
             "none of {} test samples is an anomaly: nobody can tell whether one would be found; label some",
             data.test.len()
@@ -107,8 +107,9 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     println!("Data: {} ({})", data.name, data.digest);
     data.notes.iter().for_each(|note| println!("  {note}"));
     println!("{} samples to train on, {} to validate, {} to test", train.len(), validation.len(), data.test.len());
-    if all > train.len() + validation.len() {
-        println!("  {} anomalies are not learned from", all - train.len() - validation.len());
+    let anomalies = all - train.len() - validation.len();
+    if anomalies > 0 {
+        println!("  {anomalies} anomalies are not learned from");
     }
     let reads = match (&base, data.train.are_features()) {
         (Some(base), true) => graph.before(&base.head).and_then(<[_]>::last).map(|node| &node.shape),

@@ -23,14 +23,7 @@ fn source(folder: &Path, mix: Vec<DataSource>) -> DataSource {
 
 fn read(source: &DataSource) -> Result<DataSet, DataError> {
     let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 1.0 }] };
-    let wanted = Wanted {
-        preprocess: &preprocess,
-        input: &[1, 28, 28],
-        shortest: None,
-        classes: 10,
-        names: &[],
-        backbone: None,
-    };
+    let wanted = Wanted::new(&preprocess, &[1, 28, 28], 10);
     data::read(source, None, 7, wanted)
 }
 
@@ -190,14 +183,7 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
     write(&lake, "node-a", 1, &rows);
     let source = source(&lake, vec![]);
     let preprocess = artifact.preprocess();
-    let read = |backbone| {
-        data::read(
-            &source,
-            None,
-            7,
-            Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, names: &[], backbone },
-        )
-    };
+    let read = |backbone| data::read(&source, None, 7, Wanted { backbone, ..Wanted::new(preprocess, &[1, 8, 8], 3) });
     let mut set = read(Some(&backbone)).unwrap();
     assert!(set.train.are_features());
     assert_eq!(set.notes[0], "21 of 23 samples have labels that count");
@@ -225,8 +211,7 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
         &(0..12).map(|number| row(number, npy("1, 8, 8,", &[number as f32; 64]), None)).collect::<Vec<_>>(),
     );
     let mixed = DataSource { mix: vec![self::source(&elsewhere, vec![])], ..source.clone() };
-    let wanted =
-        Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, names: &[], backbone: Some(&backbone) };
+    let wanted = Wanted { backbone: Some(&backbone), ..Wanted::new(preprocess, &[1, 8, 8], 3) };
     let mixed = data::read(&mixed, None, 7, wanted).unwrap();
     assert!(mixed.train.are_features() && mixed.train.len() + mixed.test.len() == 33, "{}", mixed.name);
 
@@ -242,7 +227,7 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
     assert!(set.notes[1].contains("22 labelled samples cannot be read"), "{:?}", set.notes);
     let alone = tempfile::tempdir().unwrap();
     write(alone.path(), "node-a", 1, &rows[..20]);
-    let wanted = Wanted { preprocess, input: &[1, 8, 8], shortest: None, classes: 3, names: &[], backbone: None };
+    let wanted = Wanted::new(preprocess, &[1, 8, 8], 3);
     let error = data::read(&self::source(alone.path(), vec![]), None, 7, wanted).unwrap_err();
     let told = "it is features of a model, from which a head alone can be learned: name that model in spec.base";
     assert!(error.is_final() && error.to_string().contains(told), "{error}");

@@ -75,7 +75,7 @@ struct Smaller {
 /// If the network cannot be asked.
 pub fn compress(network: Network, course: &Course<'_>) -> candle_core::Result<Compressed> {
     let trained = Variant::f32(network);
-    settle(&trained.network, &trained.arithmetic, course.validation)?;
+    settle(&trained, course.validation)?;
     let network = &trained.network;
     let mut made = Compressed { variants: Vec::new(), architectures: BTreeMap::new(), refused: Vec::new() };
     // Each is made once, for itself and for its bytes.
@@ -112,7 +112,7 @@ pub fn compress(network: Network, course: &Course<'_>) -> candle_core::Result<Co
             Form::PrunedInt8 | Form::DistilledInt8 => course.int8(of, None),
         };
         let settled = variant.and_then(|variant| {
-            settle(&variant.network, &variant.arithmetic, course.validation)?;
+            settle(&variant, course.validation)?;
             Ok(variant)
         });
         match settled {

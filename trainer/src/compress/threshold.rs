@@ -2,22 +2,20 @@
 
 use crate::prepared::Prepared;
 use candle_core::{Device, Result, Tensor, bail};
-use sconce_model::network::Network;
-use sconce_model::plan::Plan;
-use sconce_model::variant::Arithmetic;
+use sconce_model::variant::Variant;
 
 /// So many of normal inputs are called anomalies.
 const FALSE_ALARMS: f64 = 0.01;
 
-/// Sets the threshold of a network that tells anomalies, as it is computed: each variant has errors of its own. Of others nothing changes.
+/// Sets the threshold of a variant that tells anomalies: each has errors of its own. Of others nothing changes.
 ///
 /// # Errors
 /// If what it says is no number.
-pub fn settle(network: &Network, arithmetic: &Arithmetic, validation: &Prepared) -> Result<()> {
-    let Some(threshold) = network.threshold() else { return Ok(()) };
+pub fn settle(variant: &Variant, validation: &Prepared) -> Result<()> {
+    let Some(threshold) = variant.network.threshold() else { return Ok(()) };
     // Whatever it was: found again, it is the same bits.
     threshold.set(&Tensor::new(&[1.0_f32], &Device::Cpu)?)?;
-    let errors = validation.errors(&Plan::compile(network, arithmetic)?, 1.0)?;
+    let errors = validation.errors(&variant.plan()?, 1.0)?;
     let found = quantile(errors, 1.0 - FALSE_ALARMS) as f32;
     if !found.is_finite() {
         bail!("the network makes no numbers of the validation samples");

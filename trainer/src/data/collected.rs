@@ -276,8 +276,7 @@ mod tests {
             file: "labels/f.csv".into(),
         };
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
-        let ten =
-            Wanted { preprocess: &preprocess, input: &[2], shortest: None, classes: 10, names: &[], backbone: None };
+        let ten = Wanted::new(&preprocess, &[2], 10);
         assert_eq!(class(&label("9"), ten).unwrap(), 9);
         let check = |value: &str, wanted, known: &str| {
             let error = class(&label(value), wanted).unwrap_err();
@@ -312,14 +311,7 @@ mod tests {
     #[test]
     fn files_become_what_a_server_makes_of_them_and_tensors_stay() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
-        let wanted = Wanted {
-            preprocess: &preprocess,
-            input: &[1, 1, 2],
-            shortest: None,
-            classes: 10,
-            names: &[],
-            backbone: None,
-        };
+        let wanted = Wanted::new(&preprocess, &[1, 1, 2], 10);
         let row = |media: &str| Row { media: media.into(), ..Row::default() };
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 2,), }";
         let tensor = |values: [f32; 2]| {

@@ -70,14 +70,7 @@ mod tests {
     #[test]
     fn both_are_learned_and_both_are_tested() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![Step::Scale { by: 0.5 }] };
-        let wanted = Wanted {
-            preprocess: &preprocess,
-            input: &[1, 28, 28],
-            shortest: None,
-            classes: 10,
-            names: &[],
-            backbone: None,
-        };
+        let wanted = Wanted::new(&preprocess, &[1, 28, 28], 10);
         let [one, mut other] = [1, 2].map(|seed| synthetic::digits(50, seed));
         other.train.groups = (0..40).map(|row| row / 8).collect();
         other.train.weights = vec![2.0; 40];
@@ -102,14 +95,7 @@ mod tests {
     #[test]
     fn shorter_sequences_stay_as_long_as_they_are_beside_others() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
-        let wanted = Wanted {
-            preprocess: &preprocess,
-            input: &[28, 28],
-            shortest: Some(1),
-            classes: 10,
-            names: &[],
-            backbone: None,
-        };
+        let wanted = Wanted { shortest: Some(1), ..Wanted::new(&preprocess, &[28, 28], 10) };
         let [pictures, mut shorter] = [1, 2].map(|seed| synthetic::digits(50, seed));
         let of = |samples: &mut Samples| {
             samples.lengths = (0..samples.len()).map(|row| 3 + row % 5).collect();

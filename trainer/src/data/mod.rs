@@ -23,6 +23,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
+/// The classes of what learns what is normal.
+pub const NORMAL: u8 = 0;
+pub const ANOMALY: u8 = 1;
+
 /// Labelled samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
@@ -63,10 +67,15 @@ pub struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
+    /// For a network with one length of input, all of which learns, whose classes have their numbers alone.
+    pub fn new(preprocess: &'a Preprocess, input: &'a [usize], classes: usize) -> Self {
+        Self { preprocess, input, shortest: None, classes, names: &[], backbone: None }
+    }
+
     /// `names` are [`Graph::labels`].
     pub fn of(graph: &'a Graph, names: &'a [String], preprocess: &'a Preprocess) -> Self {
         let shortest = graph.lengths().map(|lengths| *lengths.start());
-        Self { preprocess, input: &graph.input, shortest, classes: graph.units(), names, backbone: None }
+        Self { shortest, names, ..Self::new(preprocess, &graph.input, graph.units()) }
     }
 }
 
@@ -262,10 +271,10 @@ impl Samples {
         Self { inputs: Inputs::Images(images), labels, groups: vec![], weights: vec![], lengths: vec![] }
     }
 
-    /// Those of the first class, which is the normal one where anomalies are told.
+    /// Those of the class [`NORMAL`].
     #[must_use]
     pub fn normal(&self) -> Samples {
-        let normal: Vec<usize> = (0..self.len()).filter(|index| self.labels[*index] == 0).collect();
+        let normal: Vec<usize> = (0..self.len()).filter(|index| self.labels[*index] == NORMAL).collect();
         self.select(&normal)
     }
 
@@ -370,14 +379,7 @@ mod tests {
     #[test]
     fn a_folder_is_read_as_the_manifest_says_that_its_data_are() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
-        let wanted = Wanted {
-            preprocess: &preprocess,
-            input: &[1, 28, 28],
-            shortest: None,
-            classes: 10,
-            names: &[],
-            backbone: None,
-        };
+        let wanted = Wanted::new(&preprocess, &[1, 28, 28], 10);
         let folder = tempfile::tempdir().unwrap();
         let error = |format| {
             let source = DataSource { uri: "pvc://lake/digits".into(), format, mix: vec![] };
@@ -401,14 +403,7 @@ mod tests {
     #[test]
     fn digits_are_no_data_for_a_network_that_tells_fewer() {
         let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
-        let wanted = Wanted {
-            preprocess: &preprocess,
-            input: &[1, 28, 28],
-            shortest: None,
-            classes: 7,
-            names: &[],
-            backbone: None,
-        };
+        let wanted = Wanted::new(&preprocess, &[1, 28, 28], 7);
         let source = DataSource { uri: "synthetic:digits".into(), format: Format::Idx, mix: vec![] };
         let error = read(&source, None, 7, wanted).unwrap_err();
         assert_eq!(error.to_string(), "synthetic:digits: label 7 at 7; the network tells 7 classes");
