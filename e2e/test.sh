@@ -23,7 +23,7 @@ step "embedded Kubernetes"
 e2e/kubebox/build.sh "$KUBEBOX_BIN"
 step "units and integration: Rust; clients that others wrote; the page in a browser"
 # No documentation has tests, and benchmarks are what `make check` looks at: each would take minutes to build.
-cargo test --release --workspace --features "$features" --lib --bins --tests
+cargo test --release --workspace --features "$features" --tests
 step "units: kubebox"
 (cd e2e/kubebox && CGO_ENABLED=0 GOFLAGS=-trimpath go test ./internal/...)
 

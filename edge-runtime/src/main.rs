@@ -5,7 +5,7 @@ use clap::Parser as _;
 use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::args::{
-    Args, Asked, ControlMode, Execute, Fetch, Inspect, LogFormat, Measure, OutputFormat, Place, Route, Serve, Verb,
+    Args, Asked, ControlMode, Execute, Fetch, Inspect, LogFormat, OutputFormat, Place, Route, Serve, Verb,
 };
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::builtin::Builtin;
@@ -16,8 +16,9 @@ use sconce_edge_runtime::logs::Logs;
 use sconce_edge_runtime::metrics::{self, Metrics};
 use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::spans::{self, Exporter};
+use sconce_edge_runtime::stop::{self, Stop};
 use sconce_edge_runtime::tls::Tls;
-use sconce_edge_runtime::{bench, inspect, measure, process, route, stop};
+use sconce_edge_runtime::{bench, inspect, measure, process, route};
 use sconce_registry::Keyring;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -96,7 +97,7 @@ fn run(Args { verb, log_format }: Args) -> Result<()> {
             Verb::Serve(args) => run_serve(*args, logs).await,
             Verb::Route(args) => run_route(args).await,
             Verb::Bench(args) => bench::run(&args).await,
-            Verb::Measure(args) => run_measure(&args).await,
+            Verb::Measure(args) => measure::run(&args, stopped()).await,
             Verb::Inspect(args) => run_inspect(&args),
         };
         if let Some(exporter) = exporter {
@@ -167,10 +168,6 @@ async fn run_fetch(args: Fetch) -> Result<()> {
     }
 }
 
-async fn run_measure(args: &Measure) -> Result<()> {
-    measure::run(args, async { drop(stop::requested().await) }).await
-}
-
 fn run_inspect(args: &Inspect) -> Result<()> {
     let report = inspect::inspect(&args.model, args.digest.as_deref())?;
     match args.output {
@@ -178,6 +175,10 @@ fn run_inspect(args: &Inspect) -> Result<()> {
         OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(())
+}
+
+fn stopped() -> Stop {
+    async { drop(stop::requested().await) }.boxed().shared()
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener> {
@@ -189,7 +190,7 @@ async fn run_serve(args: Serve, logs: Logs) -> Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     // From the start: the first process of a container is not stopped by a signal that it does not listen to.
-    let stop = async { drop(stop::requested().await) }.shared();
+    let stop = stopped();
     let catalogue = tokio::select! {
         biased;
         () = stop.clone() => {
@@ -271,7 +272,7 @@ async fn catalogue(args: &Serve, metrics: Arc<Metrics>) -> Result<Arc<Catalogue>
 async fn run_route(args: Route) -> Result<()> {
     let (grpc, metrics) = (listen(args.grpc).await?, listen(args.metrics).await?);
     tracing::info!(grpc = %grpc.local_addr()?, metrics = %metrics.local_addr()?, routes = %args.routes.display(), "routing");
-    let stop = async { drop(stop::requested().await) }.shared();
+    let stop = stopped();
     let limits = route::Limits {
         max_message_bytes: args.max_message_bytes,
         room_bytes: args.room_bytes.unwrap_or_else(|| route::room_bytes(process::memory_limit())),

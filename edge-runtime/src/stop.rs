@@ -1,6 +1,10 @@
 //! SIGTERM and SIGINT, as Kubernetes and people send them.
 
+use futures::future::{BoxFuture, Shared};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Completes when it is time to stop; all that serves holds one.
+pub type Stop = Shared<BoxFuture<'static, ()>>;
 
 /// Completes when the process is told to stop.
 ///

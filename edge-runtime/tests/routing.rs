@@ -65,7 +65,7 @@ impl Router {
         let (routes, taps) = (folder.path().join("routes.json"), folder.path().join("taps.json"));
         tokio::spawn(async move {
             let files = Files { routes: &routes, taps: Some(&taps), collector: &collector };
-            route::run(grpc, metrics, files, limits, std::future::pending::<()>().shared()).await
+            route::run(grpc, metrics, files, limits, std::future::pending().boxed().shared()).await
         });
         Self { folder, address, metrics: told }
     }

@@ -1,6 +1,6 @@
 //! Places follow what is measured, and no more often than they may.
 
-use crate::suite::{bed, pace};
+use crate::suite::{bed, measure_anew, pace};
 use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -14,7 +14,7 @@ const SITE: &str = "site-b";
 const NODE: &str = "site-b-1";
 const SETTLE: i64 = 30;
 /// Each way; the same as site-a's, so that the cloud is too far.
-const SLOW: &[&str] = &["--delay", "100ms"];
+const SLOW: &[&str] = &["--delay", "130ms"];
 
 /// Site-b's link slows, is well again, and then flaps, while its clients ask.
 #[tokio::test]
@@ -29,10 +29,9 @@ async fn a_slow_link_moves_a_model_for_a_while_and_a_flapping_one_no_more_often_
         }
     })
     .await;
-    // What the flapping left in the agent's window is nothing to the scenarios that follow: it measures anew.
+    // What the flapping left in the agent's window is nothing to the scenarios that follow.
     bed.link(NODE, &[]).await?;
-    let mine = ["-l", "app.kubernetes.io/name=sconce-node", "--field-selector", "spec.nodeName=site-b-1"];
-    bed.kubectl().args(["delete", "pod", "-n", "sconce-node"]).args(mine).output().await?;
+    measure_anew(&bed, NODE).await?;
     steps?;
 
     let failed: u64 = answers.iter().map(|answers| answers.failed).sum();

@@ -9,8 +9,8 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::Instant;
 use tokio::sync::OnceCell;
 
-/// Below site-a's round trip of 200 ms; far above site-b's, however busy the machine.
-pub const BUDGET: &str = "170ms";
+/// Below site-a's round trip of 260 ms; far above site-b's, however busy the machine.
+pub const BUDGET: &str = "220ms";
 
 /// What the collectors need before they start: their namespace, as Helm takes it over; where the bucket is, though nothing answers there
 /// until `collecting` starts it; and a claim on a volume, at VOLUME on each node.
@@ -119,8 +119,20 @@ pub async fn settle(bed: &Bed) -> Result<()> {
     )
     .await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
-    bed.until_served("digits", "site-b", Tier::Cloud).await?;
+    if let Err(error) = bed.until_served("digits", "site-b", Tier::Cloud).await {
+        // A machine that stood still for moments made the link's tail, and for an hour the agent remembers them.
+        println!("site-b's link is measured anew: {error}");
+        measure_anew(bed, "site-b-1").await?;
+        bed.until_served("digits", "site-b", Tier::Cloud).await?;
+    }
     Ok(())
+}
+
+/// The agent of a node forgets what it has measured.
+pub async fn measure_anew(bed: &Bed, node: &str) -> Result<()> {
+    let of_node = format!("spec.nodeName={node}");
+    let agent = ["-l", "app.kubernetes.io/name=sconce-node", "--field-selector", &of_node];
+    bed.kubectl().args(["delete", "pod", "-n", "sconce-node"]).args(agent).output().await.map(drop)
 }
 
 /// How fast the fleet follows what would be best: its `stability` and `limits`.

@@ -40,7 +40,7 @@ spec:
     )
 }
 
-const LONG: u32 = 900;
+const LONG: u32 = 600;
 /// Some seconds of what a run may have of a core.
 const SHORT: u32 = 150;
 const AT_THE_EDGE: &str = ", tier: Edge, claimName: strokes";

@@ -8,12 +8,17 @@ mod tree;
 
 use crate::args::Bench;
 use anyhow::Result;
+use futures::future::{BoxFuture, FutureExt as _};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// # Errors
 /// If what is measured cannot be: there are no figures then.
-pub async fn run(args: &Bench) -> Result<()> {
+pub fn run(args: &Bench) -> BoxFuture<'_, Result<()>> {
+    tell(args).boxed()
+}
+
+async fn tell(args: &Bench) -> Result<()> {
     let report = match &args.servers.target {
         Some(target) => server::run(target, &args.servers, &args.model, duration(args)).await?,
         None => model::run(&args.alone, args.model.as_ref(), duration(args))?,

@@ -15,6 +15,7 @@ use crate::load::{FILE_PATH, Layer, MANIFEST, Manifest, digest_of};
 use attempts::Attempts;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
 use oci_client::Reference;
 use oci_client::client::BlobResponse;
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
@@ -106,42 +107,45 @@ pub async fn fetch(
     fetch_beside(source, digest, variant, folder, trust, patience, &Others::default()).await
 }
 
-async fn fetch_beside(
-    source: &Source,
-    digest: &str,
-    variant: &str,
-    folder: &Path,
-    trust: &Trust,
+fn fetch_beside<'a>(
+    source: &'a Source,
+    digest: &'a str,
+    variant: &'a str,
+    folder: &'a Path,
+    trust: &'a Trust,
     patience: Duration,
-    others: &Others,
-) -> Result<(), FetchError> {
-    let source = &Attempts::new(source, patience);
-    std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
-    let manifest = source.nearest("the manifest", |from| fetch_manifest(source, from, digest, folder)).await?;
-    let layers = layers(&manifest)?;
-    let wanted = |path: &str| !path.contains('/');
-    small_enough(source.source, "what describes it", layers.iter().filter(|(path, _)| wanted(path)))?;
-    for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
-        fetch_file(source, layer, path, folder, others).await?;
+    others: &'a Others,
+) -> BoxFuture<'a, Result<(), FetchError>> {
+    async move {
+        let source = &Attempts::new(source, patience);
+        std::fs::create_dir_all(folder).map_err(|source| FetchError::Write { path: folder.into(), source })?;
+        let manifest = source.nearest("the manifest", |from| fetch_manifest(source, from, digest, folder)).await?;
+        let layers = layers(&manifest)?;
+        let wanted = |path: &str| !path.contains('/');
+        small_enough(source.source, "what describes it", layers.iter().filter(|(path, _)| wanted(path)))?;
+        for (path, layer) in layers.iter().filter(|(path, _)| wanted(path)) {
+            fetch_file(source, layer, path, folder, others).await?;
+        }
+        if trust.asks() {
+            let listed = layers.iter().map(|(path, layer)| (path.clone(), layer.digest.clone())).collect();
+            trust.verify(&listed, std::fs::read(folder.join(SIGNATURE)).ok().as_deref())?;
+        }
+        let files = files_of(variant, folder)?;
+        let of_variant = |path: &str| wanted(path) || files.iter().any(|file| file == path);
+        small_enough(source.source, variant, layers.iter().filter(|(path, _)| of_variant(path)))?;
+        for path in &files {
+            let Some((_, layer)) = layers.iter().find(|(known, _)| known == path) else {
+                return Err(FetchError::Artifact { why: format!("variants.json names {path}, the manifest does not") });
+            };
+            fetch_file(source, layer, path, folder, others).await?;
+        }
+        for (path, layer) in layers.iter().filter(|(path, _)| !wanted(path) && !files.contains(path)) {
+            remove_rotten(layer, &folder.join(path))?;
+        }
+        tracing::info!(digest, variant, folder = %folder.display(), "fetched and verified");
+        Ok(())
     }
-    if trust.asks() {
-        let listed = layers.iter().map(|(path, layer)| (path.clone(), layer.digest.clone())).collect();
-        trust.verify(&listed, std::fs::read(folder.join(SIGNATURE)).ok().as_deref())?;
-    }
-    let files = files_of(variant, folder)?;
-    let of_variant = |path: &str| wanted(path) || files.iter().any(|file| file == path);
-    small_enough(source.source, variant, layers.iter().filter(|(path, _)| of_variant(path)))?;
-    for path in &files {
-        let Some((_, layer)) = layers.iter().find(|(known, _)| known == path) else {
-            return Err(FetchError::Artifact { why: format!("variants.json names {path}, the manifest does not") });
-        };
-        fetch_file(source, layer, path, folder, others).await?;
-    }
-    for (path, layer) in layers.iter().filter(|(path, _)| !wanted(path) && !files.contains(path)) {
-        remove_rotten(layer, &folder.join(path))?;
-    }
-    tracing::info!(digest, variant, folder = %folder.display(), "fetched and verified");
-    Ok(())
+    .boxed()
 }
 
 /// Before any of them is fetched.
@@ -158,12 +162,15 @@ fn small_enough<'a>(
 ///
 /// # Errors
 /// [`FetchError`], once `patience` has passed without a word from the registry.
-pub async fn resolve(source: &Source, patience: Duration) -> Result<String, FetchError> {
-    let source = &Attempts::new(source, patience);
-    let tag = source.source.repository();
-    // What a tag stands for only the registry knows.
-    let bytes = source.retried(&tag.whole(), |registry| pull_manifest(source, registry, tag)).await?;
-    Ok(sha256(&bytes))
+pub fn resolve(source: &Source, patience: Duration) -> BoxFuture<'_, Result<String, FetchError>> {
+    async move {
+        let source = &Attempts::new(source, patience);
+        let tag = source.source.repository();
+        // What a tag stands for only the registry knows.
+        let bytes = source.retried(&tag.whole(), |registry| pull_manifest(source, registry, tag)).await?;
+        Ok(sha256(&bytes))
+    }
+    .boxed()
 }
 
 async fn fetch_manifest(

@@ -6,11 +6,12 @@ mod report;
 
 use crate::args::Measure;
 use crate::fetch::{FetchError, Source, Store};
+use crate::stop::Stop;
 use crate::watch::Changes;
 use anyhow::{Context as _, Result, bail};
+use futures::future::{BoxFuture, FutureExt as _};
 use order::{Ask, MEASURED, Outcomes, State, WANTED};
 use sconce_model::artifact::signature::Trust;
-use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
@@ -26,12 +27,15 @@ const MODELS: &str = "models";
 ///
 /// # Errors
 /// If the folder cannot be written or watched.
-pub async fn run(args: &Measure, stop: impl Future<Output = ()>) -> Result<()> {
-    tokio::select! {
-        biased;
-        () = stop => Ok(()),
-        ended = measure_all(args) => ended,
+pub fn run(args: &Measure, stop: Stop) -> BoxFuture<'_, Result<()>> {
+    async move {
+        tokio::select! {
+            biased;
+            () = stop => Ok(()),
+            ended = measure_all(args) => ended,
+        }
     }
+    .boxed()
 }
 
 async fn measure_all(args: &Measure) -> Result<()> {

@@ -6,7 +6,9 @@ mod triton;
 pub use model::{OfModel, Stage};
 
 use crate::process::Process;
+use crate::stop::Stop;
 use axum::{Router, routing::get};
+use futures::future::{BoxFuture, FutureExt as _};
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -14,7 +16,6 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::net::TcpListener;
 
@@ -79,11 +80,7 @@ impl Collector for Metrics {
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    mut registry: Registry,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+pub fn serve(listener: TcpListener, mut registry: Registry, stop: Stop) -> BoxFuture<'static, std::io::Result<()>> {
     registry.register_collector(Box::new(Process));
     let registry = Arc::new(registry);
     let metrics = move || async move {
@@ -94,7 +91,7 @@ pub async fn serve(
         }
     };
     let router = Router::new().route("/metrics", get(metrics)).route("/healthz", get(|| async { "ok\n" }));
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    axum::serve(listener, router).with_graceful_shutdown(stop).into_future().boxed()
 }
 
 #[cfg(test)]

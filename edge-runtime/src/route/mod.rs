@@ -14,10 +14,11 @@ pub use service::{Router, RouterMetrics};
 pub use watch::{Table, watch};
 
 use crate::metrics;
+use crate::stop::Stop;
 use crate::tap::Tap;
 use crate::wire::http2;
+use futures::future::{BoxFuture, FutureExt as _};
 use prometheus_client::registry::Registry;
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,12 +54,22 @@ pub struct Files<'a> {
 ///
 /// # Errors
 /// If a listener fails, or the folder of a file cannot be watched.
-pub async fn run(
+pub fn run(
+    grpc: TcpListener,
+    metrics: TcpListener,
+    files: Files<'_>,
+    limits: Limits,
+    stop: Stop,
+) -> BoxFuture<'_, anyhow::Result<()>> {
+    route(grpc, metrics, files, limits, stop).boxed()
+}
+
+async fn route(
     grpc: TcpListener,
     metrics_listener: TcpListener,
     files: Files<'_>,
     limits: Limits,
-    stop: impl Future<Output = ()> + Send + Clone + 'static,
+    stop: Stop,
 ) -> anyhow::Result<()> {
     let (table, _watcher) = watch(files.routes)?;
     let mut registry = Registry::default();

@@ -23,8 +23,10 @@ use crate::logs::Logs;
 use crate::metrics::{OfModel, Stage};
 use crate::request::{Answer, Answered, Form, Given, Request, Wanted};
 use crate::spans;
+use crate::stop::Stop;
 use crate::tls::Tls;
 use accept::incoming;
+use futures::future::{BoxFuture, FutureExt as _};
 use preparing::Preparing;
 use std::future::Future;
 use std::sync::Arc;
@@ -80,12 +82,16 @@ impl Default for Limits {
 ///
 /// # Errors
 /// If a listener fails.
-pub async fn serve(
+pub fn serve(
     listeners: Listeners,
     service: Service,
     limits: Limits,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+    stop: Stop,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    serve_all(listeners, service, limits, stop).boxed()
+}
+
+async fn serve_all(listeners: Listeners, service: Service, limits: Limits, stop: Stop) -> anyhow::Result<()> {
     let service = Arc::new(service);
     let served = async {
         let incoming = |listener, protocol| incoming(listener, listeners.tls.clone(), protocol, limits.head_timeout);

@@ -4,6 +4,7 @@
 
 pub mod process;
 
+use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::catalogue::{Catalogue, Control, Settings, Source, Sources};
@@ -135,7 +136,7 @@ impl Server {
         let rest = TcpListener::bind(LOOPBACK).await.unwrap();
         let (address, rest_address) = (grpc.local_addr().unwrap(), rest.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        let stopped = async { drop(stopped.await) };
+        let stopped = async { drop(stopped.await) }.boxed().shared();
         let listeners = Listeners { grpc, rest, tls };
         let task = tokio::spawn(server::serve(listeners, Service::new(catalogue), limits, stopped));
         Self { address, rest: rest_address, stop: Some(stop), task }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests")]
 
+use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::catalogue::{Catalogue, Control, Settings, Source, Sources};
@@ -46,7 +47,7 @@ async fn serve(folder: &Path) -> String {
     let listen = || TcpListener::bind("127.0.0.1:0");
     let listeners = Listeners { grpc: listen().await.unwrap(), rest: listen().await.unwrap(), tls: None };
     let address = listeners.grpc.local_addr().unwrap().to_string();
-    tokio::spawn(server::serve(listeners, service, Limits::default(), std::future::pending()));
+    tokio::spawn(server::serve(listeners, service, Limits::default(), std::future::pending().boxed().shared()));
     address
 }
 
