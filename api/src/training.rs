@@ -40,7 +40,8 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("has(self.architecture) != has(self.base)").message("need architecture or base, exactly one"),
     validation = Rule::new("self.output.uri == oldSelf.output.uri").message("output.uri is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.dataset.ref) || !has(self.dataset.ref) || self.dataset.ref.name == oldSelf.dataset.ref.name").message("dataset.ref is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden),
-    validation = Rule::new("!has(self.trigger) || !(has(self.trigger.samples) || has(self.trigger.drift) || has(self.trigger.minNew)) || has(self.dataset.ref)").message("trigger.samples, drift and minNew count in an EdgeDataset: they need dataset.ref")
+    validation = Rule::new("!has(self.trigger) || !(has(self.trigger.samples) || has(self.trigger.drift) || has(self.trigger.minNew)) || has(self.dataset.ref)").message("trigger.samples, drift and minNew count in an EdgeDataset: they need dataset.ref"),
+    validation = Rule::new("!has(self.trigger) || has(self.trigger.manual) || has(self.accept)").message("runs that nobody begins need accept.minAccuracy: what learned from wrong labels would be published")
 )]
 pub struct EdgeTrainingSpec {
     /// What is learned from.

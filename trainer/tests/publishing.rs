@@ -4,13 +4,17 @@
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use sconce_model::digest::sha256;
 use sconce_registry::Keyring;
 use sconce_trainer::publish::{may_publish, publish, reference};
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use tokio::process::Command;
+use tokio::sync::Notify;
 
 #[derive(Default)]
 struct Registry {
@@ -22,6 +26,10 @@ struct Registry {
     stored: Vec<String>,
     /// Digest of a blob that is refused.
     refused: Option<String>,
+    /// Of one whose bytes are not taken: who sends it waits.
+    held: Option<String>,
+    /// Told when somebody sends it.
+    is_held: Arc<Notify>,
     /// What a request has to have as its authorization.
     key: Option<&'static str>,
     /// Who has it may read alone.
@@ -32,6 +40,9 @@ type Shared = Arc<Mutex<Registry>>;
 
 async fn answer(State(registry): State<Shared>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    if is_held(&registry.lock().unwrap(), &parts) {
+        return std::future::pending().await;
+    }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let path = parts.uri.path().to_owned();
     let last = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -75,6 +86,16 @@ async fn answer(State(registry): State<Shared>, request: Request) -> Response {
         }
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
+}
+
+fn is_held(registry: &Registry, request: &Parts) -> bool {
+    let named =
+        |digest: &String| request.uri.query().unwrap_or_default().contains(digest.trim_start_matches("sha256:"));
+    let is_held = request.method == Method::PUT && registry.held.as_ref().is_some_and(named);
+    if is_held {
+        registry.is_held.notify_one();
+    }
+    is_held
 }
 
 fn media_type(headers: &HeaderMap) -> String {
@@ -147,6 +168,38 @@ async fn the_next_try_sends_what_is_missing_alone() {
     assert!(!sent.is_empty() && again.contains(&weights) && again.last().unwrap() == "manifest", "{sent:?} {again:?}");
     assert!(!again.iter().any(|digest| sent.contains(digest)), "{sent:?} {again:?}");
     assert_eq!(sent.len() + again.len(), 11, "a config, ten files of which two are the same, a manifest");
+}
+
+#[tokio::test]
+async fn one_that_is_killed_amid_a_blob_leaves_no_manifest_and_the_next_goes_on() {
+    let ((registry, uri), folder) = (serve().await, tiny());
+    let weights = sha256(&std::fs::read(folder.path().join("weights/f32/head.safetensors")).unwrap());
+    let is_held = {
+        let mut registry = registry.lock().unwrap();
+        registry.held = Some(weights.clone());
+        registry.is_held.clone()
+    };
+    let publish = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sconce-trainer"));
+        command.args(["publish".as_ref(), folder.path(), uri.as_ref()]).env("DOCKER_CONFIG", folder.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
+    };
+    let mut first = publish();
+    is_held.notified().await;
+    first.kill().await.unwrap();
+    let sent = {
+        let mut registry = registry.lock().unwrap();
+        assert!(registry.manifest.is_none());
+        registry.held = None;
+        std::mem::take(&mut registry.stored)
+    };
+    assert!(!sent.is_empty() && !sent.contains(&weights), "{sent:?}");
+    let second = publish().wait_with_output().await.unwrap();
+    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+    let registry = registry.lock().unwrap();
+    let again = &registry.stored;
+    assert!(again.contains(&weights) && again.last().unwrap() == "manifest", "{sent:?} {again:?}");
+    assert!(!again.iter().any(|digest| sent.contains(digest)), "{sent:?} {again:?}");
 }
 
 #[tokio::test]

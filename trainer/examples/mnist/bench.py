@@ -3,7 +3,8 @@
     python bench.py SCONCE_TRAINER MNIST FOLDER [SEED ...]
 
 Seeds differ by as much as the bar, so the means of few do, too: their difference's standard error is told beside it. Ends with 1 if the
-means lie further apart than BAR, and with the trainer's code if it does not accept its model."""
+means lie further apart than BAR, or int8 is larger or may have lost more than it may, and with the trainer's code if it does not accept
+its model."""
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import split
 
 SEEDS = list(range(1, 10))  # unless others are named
 BAR = 0.15  # points
+INT8_LOSES, INT8_BYTES = 0.2, 0.26  # points, upper end at 95 %; of the bytes of f32
 HERE = Path(__file__).parent
 
 
@@ -45,14 +47,28 @@ def compare(seeds: list[int], ours: list[float], peers: list[float]) -> tuple[st
     return "\n".join([header, *lines, f"{bar}: {'met' if is_close else 'missed'}"]), is_close
 
 
+def int8(artifact: Path) -> tuple[str, bool]:
+    """What is to be told of it, and whether it is small and right enough."""
+    variants = {variant["name"]: variant for variant in json.loads((artifact / "variants.json").read_text())["variants"]}
+    if "int8" not in variants:
+        return "int8 was left out", False
+    bytes = variants["int8"]["bytes"] / variants["f32"]["bytes"]
+    evaluation = json.loads((artifact / "evaluation.json").read_text())
+    loses = evaluation["variants"]["int8"]["paired"]["dropUpper95"] * 100
+    told = f"int8: {bytes:.3f} of the bytes, bar {INT8_BYTES}; at most {loses:.2f} points lost, bar {INT8_LOSES}"
+    is_good = bytes <= INT8_BYTES and loses <= INT8_LOSES
+    return f"{told}: {'met' if is_good else 'missed'}", is_good
+
+
 def main(trainer: str, mnist: Path, folder: Path, seeds: list[int]) -> int:
     split.main(mnist, folder / "data")
     of_ours = [ours(trainer, folder, seed) for seed in seeds]
     print("\n== PyTorch", flush=True)
     told, is_close = compare(seeds, of_ours, against_torch.accuracies(folder / "data", seeds))
     code = train(trainer, HERE / "training.yaml", folder)
-    print(f"\n== the seed's recipe\n{told}", flush=True)
-    return code or int(not is_close)
+    of_int8, is_good = ("no int8", False) if code else int8(folder / "training")
+    print(f"\n== the seed's recipe\n{told}\n{of_int8}", flush=True)
+    return code or int(not (is_close and is_good))
 
 
 if __name__ == "__main__":
