@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.output.uri == oldSelf.output.uri").message("output.uri is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(oldSelf.dataset.ref) || !has(self.dataset.ref) || self.dataset.ref.name == oldSelf.dataset.ref.name").message("dataset.ref is immutable: make a new EdgeTraining").reason(Reason::FieldValueForbidden),
     validation = Rule::new("!has(self.trigger) || !(has(self.trigger.samples) || has(self.trigger.drift) || has(self.trigger.minNew)) || has(self.dataset.ref)").message("trigger.samples, drift and minNew count in an EdgeDataset: they need dataset.ref"),
-    validation = Rule::new("!has(self.trigger) || has(self.trigger.manual) || has(self.accept)").message("runs that nobody begins need accept.minAccuracy: what learned from wrong labels would be published")
+    validation = Rule::new("!has(self.trigger) || has(self.trigger.manual) || has(self.accept)").message("runs that nobody begins need accept.minAccuracy: what was learned from labels by lot would be published")
 )]
 pub struct EdgeTrainingSpec {
     /// What is learned from.
@@ -65,7 +65,7 @@ pub struct EdgeTrainingSpec {
     /// What a model must reach to be published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<Accept>,
-    /// When it runs; absent = once for each change of the recipe.
+    /// When it runs; absent = once for each change of the recipe. All but manual need accept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<TrainingTrigger>,
     /// Where accepted models are published.

@@ -1,6 +1,6 @@
 //! Serves: request → tensor → batch → model → response. Knows no Kubernetes.
 //!
-//! What takes long gives a boxed future: what is generic beneath is then compiled here, once, and not in every program that awaits it.
+//! The doors give boxed futures: what is generic beneath is then compiled here, once, and not in every program that awaits them.
 
 pub mod args;
 pub mod bench;

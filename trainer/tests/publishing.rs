@@ -28,19 +28,30 @@ struct Registry {
     refused: Option<String>,
     /// Of one whose bytes are not taken: who sends it waits.
     held: Option<String>,
-    /// Told when somebody sends it.
-    is_held: Arc<Notify>,
+    /// Told when somebody waits.
+    waits: Arc<Notify>,
     /// What a request has to have as its authorization.
     key: Option<&'static str>,
     /// Who has it may read alone.
     is_read_only: bool,
 }
 
+impl Registry {
+    /// Whom to tell, if these are bytes that are not taken.
+    fn holds(&self, request: &Parts) -> Option<Arc<Notify>> {
+        let held = self.held.as_ref()?.trim_start_matches("sha256:");
+        let is_it = request.method == Method::PUT && request.uri.query()?.contains(held);
+        is_it.then(|| self.waits.clone())
+    }
+}
+
 type Shared = Arc<Mutex<Registry>>;
 
 async fn answer(State(registry): State<Shared>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    if is_held(&registry.lock().unwrap(), &parts) {
+    let waits = registry.lock().unwrap().holds(&parts);
+    if let Some(waits) = waits {
+        waits.notify_one();
         return std::future::pending().await;
     }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -86,16 +97,6 @@ async fn answer(State(registry): State<Shared>, request: Request) -> Response {
         }
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
-}
-
-fn is_held(registry: &Registry, request: &Parts) -> bool {
-    let named =
-        |digest: &String| request.uri.query().unwrap_or_default().contains(digest.trim_start_matches("sha256:"));
-    let is_held = request.method == Method::PUT && registry.held.as_ref().is_some_and(named);
-    if is_held {
-        registry.is_held.notify_one();
-    }
-    is_held
 }
 
 fn media_type(headers: &HeaderMap) -> String {
@@ -174,10 +175,10 @@ async fn the_next_try_sends_what_is_missing_alone() {
 async fn one_that_is_killed_amid_a_blob_leaves_no_manifest_and_the_next_goes_on() {
     let ((registry, uri), folder) = (serve().await, tiny());
     let weights = sha256(&std::fs::read(folder.path().join("weights/f32/head.safetensors")).unwrap());
-    let is_held = {
+    let waits = {
         let mut registry = registry.lock().unwrap();
         registry.held = Some(weights.clone());
-        registry.is_held.clone()
+        registry.waits.clone()
     };
     let publish = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sconce-trainer"));
@@ -185,7 +186,10 @@ async fn one_that_is_killed_amid_a_blob_leaves_no_manifest_and_the_next_goes_on(
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
     };
     let mut first = publish();
-    is_held.notified().await;
+    tokio::select! {
+        () = waits.notified() => {}
+        ended = first.wait() => panic!("it ended before it was killed: {ended:?}"),
+    }
     first.kill().await.unwrap();
     let sent = {
         let mut registry = registry.lock().unwrap();

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use sconce_api::Tier;
-use sconce_e2e::{Bed, NAMESPACE, Spec, Training, root};
+use sconce_e2e::{Bed, NAMESPACE, Spec, Training, placement_name, root};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, OnceLock};
@@ -11,6 +11,9 @@ use tokio::sync::OnceCell;
 
 /// Below site-a's round trip of 260 ms; far above site-b's, however busy the machine.
 pub const BUDGET: &str = "220ms";
+
+/// Why the cloud is rejected by a link's tail, alone or with what is corrected for what clients waited.
+const TOO_SLOW: [&str; 2] = ["LinkTooSlow", "OverBudget"];
 
 /// What the collectors need before they start: their namespace, as Helm takes it over; where the bucket is, though nothing answers there
 /// until `collecting` starts it; and a claim on a volume, at VOLUME on each node.
@@ -119,20 +122,25 @@ pub async fn settle(bed: &Bed) -> Result<()> {
     )
     .await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
-    if let Err(error) = bed.until_served("digits", "site-b", Tier::Cloud).await {
-        // A machine that stood still for moments made the link's tail, and for an hour the agent remembers them.
-        println!("site-b's link is measured anew: {error}");
-        measure_anew(bed, "site-b-1").await?;
-        bed.until_served("digits", "site-b", Tier::Cloud).await?;
+    let Err(error) = bed.until_served("digits", "site-b", Tier::Cloud).await else { return Ok(()) };
+    // A machine that stood still for moments made the link's tail, and for an hour the agent remembers them.
+    let placement = bed.placements().get(&placement_name("digits", "site-b")).await?;
+    let rejected = placement.status.map(|status| status.rejected).unwrap_or_default();
+    if !rejected.iter().any(|one| one.candidate.starts_with("cloud") && TOO_SLOW.contains(&one.reason.as_str())) {
+        return Err(error);
     }
-    Ok(())
+    println!("site-b's link is measured anew: {error}");
+    measure_anew(bed, "site-b-1").await?;
+    bed.until_served("digits", "site-b", Tier::Cloud).await.map(drop)
 }
 
-/// The agent of a node forgets what it has measured.
+/// An edge node's agent forgets what it has measured: its pod, with the router, starts anew.
 pub async fn measure_anew(bed: &Bed, node: &str) -> Result<()> {
     let of_node = format!("spec.nodeName={node}");
-    let agent = ["-l", "app.kubernetes.io/name=sconce-node", "--field-selector", &of_node];
-    bed.kubectl().args(["delete", "pod", "-n", "sconce-node"]).args(agent).output().await.map(drop)
+    let pod = ["-l", "app.kubernetes.io/name=sconce-node", "--field-selector", &of_node];
+    bed.kubectl().args(["delete", "pod", "-n", "sconce-node"]).args(pod).output().await?;
+    let again = ["rollout", "status", "ds/sconce-node-edge", "-n", "sconce-node", "--timeout=120s"];
+    bed.kubectl().args(again).output().await.map(drop)
 }
 
 /// How fast the fleet follows what would be best: its `stability` and `limits`.

@@ -3,8 +3,8 @@
     python bench.py SCONCE_TRAINER MNIST FOLDER [SEED ...]
 
 Seeds differ by as much as the bar, so the means of few do, too: their difference's standard error is told beside it. Ends with 1 if the
-means lie further apart than BAR, or int8 is larger or may have lost more than it may, and with the trainer's code if it does not accept
-its model."""
+means lie further apart than BAR, or int8 of training.yaml misses INT8_LOSES or INT8_BYTES, and with the trainer's code if it does not
+accept its model."""
 import json
 import subprocess
 import sys
@@ -67,7 +67,7 @@ def main(trainer: str, mnist: Path, folder: Path, seeds: list[int]) -> int:
     told, is_close = compare(seeds, of_ours, against_torch.accuracies(folder / "data", seeds))
     code = train(trainer, HERE / "training.yaml", folder)
     of_int8, is_good = ("no int8", False) if code else int8(folder / "training")
-    print(f"\n== the seed's recipe\n{told}\n{of_int8}", flush=True)
+    print(f"\n== the seed's recipe\n{told}\n\n== training.yaml\n{of_int8}", flush=True)
     return code or int(not (is_close and is_good))
 
 
