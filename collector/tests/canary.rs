@@ -95,9 +95,10 @@ struct Away {
 
 /// Ends a run, and searches all that it has told and written.
 fn gives_away(folder: &Path, collector: Collector, told: &str) -> Away {
-    let told =
-        told.to_owned() + &collector.metrics() + &collector.status().to_string() + &collector.log.lock().unwrap();
+    let taps = [collector.metrics(), collector.status().to_string(), collector.log.lock().unwrap().clone()];
     collector.kill();
+    assert!(taps.iter().all(|tap| tap.contains("vision/street")), "each tells of the dataset: {taps:#?}");
+    let told = told.to_owned() + &taps.concat();
     let (mut found, mut arrived) = (canaries(told.as_bytes()), BTreeSet::new());
     for (path, content) in files(folder) {
         if !path.ends_with("collect.json") {

@@ -5,6 +5,8 @@
 #[path = "routing/bounds.rs"]
 mod bounds;
 mod common;
+#[path = "routing/sampling.rs"]
+mod sampling;
 
 use axum::body::HttpBody as _;
 use bytes::Bytes;

@@ -5,7 +5,7 @@ use crate::compress::{Compressed, Course, compress};
 use crate::data::{DataSet, Part};
 use crate::evaluate::{Evaluated, evaluate, latencies};
 use crate::fit::FitError;
-use crate::gate::{PartAccuracy, Verdict, verdict, worst_class};
+use crate::gate::{PartAccuracy, Verdict, verdict, worst};
 use crate::manifest::{Compress, Spec, share};
 use crate::output::{self, OutputError};
 use crate::prepared::{Answer, Prepared};
@@ -115,7 +115,7 @@ pub fn finish(
     let row = |(variant, latency): (&Variant, Duration)| -> Result<Row, FinishError> {
         let measured = evaluation.variants[&variant.name].clone();
         let answers = answers.remove(&variant.name).unwrap_or_default();
-        let verdict = verdict(&variant.name, &measured, worst_class(&first, &answers), most);
+        let verdict = verdict(&variant.name, &measured, worst(&first, &answers, data.test.groups()), most);
         Ok(Row { verdict, bytes: artifact::bytes(variant, head)?, latency, measured, answers })
     };
     let rows: Vec<Row> = variants.iter().zip(latencies).map(row).collect::<Result<_, _>>()?;

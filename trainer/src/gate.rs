@@ -4,6 +4,8 @@ use crate::evaluate::turned;
 use crate::prepared::Answer;
 use sconce_model::artifact::{Measured, Paired};
 use sconce_model::metrics::wilson95;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 
 /// What a network reaches on one of the data sets that are mixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,10 @@ impl PartAccuracy {
     }
 }
 
-/// A class may have lost so many times as much as all of them.
-const WORST_CLASS: f64 = 3.0;
+/// A class, or a group, may have lost so many times as much as all of them.
+const WORST: f64 = 3.0;
+/// Of fewer, one answer that turned says nothing of the camera.
+const FEWEST_OF_GROUP: usize = 30;
 
 /// What became of a variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,31 +56,60 @@ pub fn below(accuracy: f64, parts: &[PartAccuracy], floor: f64) -> Option<String
     Some(format!("test accuracy is {accuracy:.4}, but {on}, below"))
 }
 
-/// The class that lost most for sure.
+/// Samples that have something in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subset {
+    Class(usize),
+    /// Such as one camera's.
+    Group {
+        samples: usize,
+    },
+}
+
+impl Display for Subset {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Class(class) => write!(f, "class {class}"),
+            Self::Group { samples } => write!(f, "a group of {samples} samples"),
+        }
+    }
+}
+
+/// The subset that lost most for sure.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct WorstClass {
-    pub class: usize,
+pub struct Worst {
+    pub subset: Subset,
     /// With 95 % confidence its share of right answers fell by at least this.
     pub drop_lower95: f64,
 }
 
-/// None if nobody answered.
-pub fn worst_class(before: &[Answer], after: &[Answer]) -> Option<WorstClass> {
-    let classes = before.iter().map(|answer| answer.label).max()? + 1;
-    let of = |class: usize| {
-        let pairs = || before.iter().zip(after).filter(move |(answer, _)| answer.label == class);
-        let (spoilt, mended) = turned(pairs());
-        let (n, spoilt, mended) = (pairs().count().max(1) as f64, spoilt as f64, mended as f64);
-        let drop = spoilt - mended;
-        let drop_lower95 = (drop - 1.645 * (spoilt + mended - drop * drop / n).max(0.0).sqrt()) / n;
-        WorstClass { class, drop_lower95 }
-    };
-    (0..classes).map(of).max_by(|one, other| one.drop_lower95.total_cmp(&other.drop_lower95))
+/// Of each class, and of each of the rows' groups that has [`FEWEST_OF_GROUP`] samples. None if nobody answered.
+pub fn worst(before: &[Answer], after: &[Answer], groups: &[u64]) -> Option<Worst> {
+    let (mut classes, mut cameras) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
+    for pair in before.iter().zip(after) {
+        classes.entry(pair.0.label).or_default().push(pair);
+    }
+    for (group, pair) in groups.iter().zip(before.iter().zip(after)) {
+        cameras.entry(group).or_default().push(pair);
+    }
+    let classes = classes.into_iter().map(|(class, pairs)| (Subset::Class(class), pairs));
+    let cameras = cameras.into_values().filter(|pairs| pairs.len() >= FEWEST_OF_GROUP);
+    let cameras = cameras.map(|pairs| (Subset::Group { samples: pairs.len() }, pairs));
+    let of = |(subset, pairs): (Subset, Vec<_>)| Worst { subset, drop_lower95: drop_lower95(pairs) };
+    classes.chain(cameras).map(of).max_by(|one, other| one.drop_lower95.total_cmp(&other.drop_lower95))
 }
 
-/// A variant passes if, with 95 % confidence, the share of right answers fell by no more than `most`, and that of no class by
-/// more than three times as much. One that spoilt no answer passes, however few samples promise no more than that: it does all that they can tell.
-pub fn verdict(name: &str, measured: &Measured, worst: Option<WorstClass>, most: f64) -> Verdict {
+fn drop_lower95(pairs: Vec<(&Answer, &Answer)>) -> f64 {
+    let n = pairs.len() as f64;
+    let (spoilt, mended) = turned(pairs.into_iter());
+    let (spoilt, mended) = (spoilt as f64, mended as f64);
+    let drop = spoilt - mended;
+    (drop - 1.645 * (spoilt + mended - drop * drop / n).max(0.0).sqrt()) / n
+}
+
+/// A variant passes if, with 95 % confidence, the share of right answers fell by no more than `most`, and that of no class
+/// or group by more than three times as much. One that spoilt no answer passes, however few samples promise no more than that: it does all that they can tell.
+pub fn verdict(name: &str, measured: &Measured, worst: Option<Worst>, most: f64) -> Verdict {
     let (low, high) = measured.wilson95;
     let mut reason = format!("accuracy {:.4}  (95 % interval {low:.4} to {high:.4})", measured.value);
     let Some(Paired { right_to_wrong, wrong_to_right, drop_upper95, .. }) = &measured.paired else {
@@ -92,9 +125,9 @@ pub fn verdict(name: &str, measured: &Measured, worst: Option<WorstClass>, most:
     if *drop_upper95 > most {
         reason += ", as far as so few test samples tell";
     }
-    let spoilt = worst.filter(|worst| worst.drop_lower95 > WORST_CLASS * most);
-    if let Some(WorstClass { class, drop_lower95 }) = spoilt {
-        reason += &format!(", but class {class} lost {:.2} or more: left out", points(drop_lower95));
+    let spoilt = worst.filter(|worst| worst.drop_lower95 > WORST * most);
+    if let Some(Worst { subset, drop_lower95 }) = spoilt {
+        reason += &format!(", but {subset} lost {:.2} or more: left out", points(drop_lower95));
     }
     Verdict { variant: name.into(), passed: spoilt.is_none(), reason }
 }
@@ -135,7 +168,7 @@ mod tests {
             as far as so few test samples tell";
         check("int8", &few, None, 0.000_5, true, line);
         let line = " int8  accuracy 0.9850  (95 % interval 0.9800 to 0.9890)  lost 9, won 6: at most 0.09 points worse";
-        let worst = |drop_lower95| Some(WorstClass { class: 4, drop_lower95 });
+        let worst = |drop_lower95| Some(Worst { subset: Subset::Class(4), drop_lower95 });
         check("int8", &int8, worst(0.002_9), 0.001, true, line);
         check("int8", &int8, worst(0.004), 0.001, false, &format!("{line}, but class 4 lost 0.40 or more: left out"));
     }
@@ -165,7 +198,7 @@ mod tests {
         let right = after.iter().filter(|answer| answer.right()).count() as u64;
         let measured =
             Measured { wilson95: wilson95(right, N as u64), ..measured(Some(paired("f32", &before, &after))) };
-        verdict("int8", &measured, worst_class(&before, &after), 0.005).passed
+        verdict("int8", &measured, worst(&before, &after, &[]), 0.005).passed
     }
 
     fn passed_of_200(after: impl Fn(usize, bool) -> bool) -> usize {
@@ -197,8 +230,22 @@ mod tests {
         let spoilt = |index: usize, right: bool| right && !(index % 10 == 3 && index % 230 < 10);
         let pairs = (0..N).map(|index| (answer(index % 10, true), answer(index % 10, spoilt(index, true))));
         let (before, after): (Vec<_>, Vec<_>) = pairs.unzip();
-        let worst = worst_class(&before, &after).unwrap();
-        assert_eq!(worst.class, 3);
+        let worst = worst(&before, &after, &[]).unwrap();
+        assert_eq!(worst.subset, Subset::Class(3));
         assert!(!verdict("int8", &measured(Some(paired("f32", &before, &after))), Some(worst), 0.006).passed);
+    }
+
+    /// One camera of fifty loses a tenth, a fifth of a point of all; of ten others, with ten samples each, one answer turned.
+    #[test]
+    fn a_camera_that_was_given_up_is_seen() {
+        let group = |index: usize| if index < 1_000 { 1_000 + index as u64 / 10 } else { index as u64 % 50 };
+        let spoilt = |index: usize| if index < 1_000 { index.is_multiple_of(100) } else { index % 500 == 7 };
+        let groups: Vec<u64> = (0..N).map(group).collect();
+        let pairs = (0..N).map(|index| (answer(index % 7, true), answer(index % 7, !spoilt(index))));
+        let (before, after): (Vec<_>, Vec<_>) = pairs.unzip();
+        let worst = worst(&before, &after, &groups).unwrap();
+        assert_eq!(worst.subset, Subset::Group { samples: 180 });
+        let verdict = verdict("int8", &measured(Some(paired("f32", &before, &after))), Some(worst), 0.005);
+        assert!(!verdict.passed && verdict.reason.contains("but a group of 180 samples lost "), "{}", verdict.reason);
     }
 }

@@ -220,6 +220,11 @@ impl TestSplit {
         &self.parts
     }
 
+    /// Of its rows: who knows them alone has read nothing.
+    pub fn groups(&self) -> &[u64] {
+        &self.samples.groups
+    }
+
     pub fn len(&self) -> usize {
         self.samples.len()
     }
