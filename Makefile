@@ -43,7 +43,8 @@ demo-down: ## Remove the demo without trace
 check: setup ## Cheap checks: formatting, lints, shell
 	@cargo fmt --all --check
 	@cargo clippy --release --workspace --all-targets -- -D warnings
-	@cargo clippy --release --workspace --all-targets --features sconce-edge-runtime/otlp,sconce-edge-runtime/strangers,sconce-collector/strangers,sconce-operator/browser --test cluster -- -D warnings
+	@cargo clippy --release --workspace --all-targets --features sconce-edge-runtime/otlp,sconce-edge-runtime/strangers,sconce-collector/strangers,sconce-operator/browser -- -D warnings
+	@cargo clippy --release --workspace --test cluster -- -D warnings
 
 .PHONY: test
 test: ## Run all tests: units, integration, and the e2e suite on its own Kubernetes
