@@ -82,6 +82,12 @@ impl Router {
         );
     }
 
+    /// Which answers of the model are samples.
+    fn taps(&self, wish: &serde_json::Value) {
+        let taps = serde_json::json!({"schema": 1, "models": {MODEL: wish}}).to_string();
+        std::fs::write(self.folder.path().join("taps.json"), taps).unwrap();
+    }
+
     async fn client(&self) -> Client {
         client(self.address).await
     }
@@ -143,8 +149,7 @@ async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_
 
     let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start_beside(address).await);
     let wish = serde_json::json!({"dataset": "vision/digits", "share": 1});
-    let taps = serde_json::json!({"schema": 1, "models": {MODEL: wish}}).to_string();
-    std::fs::write(router.folder.path().join("taps.json"), taps).unwrap();
+    router.taps(&wish);
     router.routes(&[("Edge", server.address)]);
     let mut client = router.client().await;
     let direct = server.client().await.model_infer(request(1)).await.unwrap().into_inner();
@@ -169,8 +174,7 @@ async fn where_features_alone_may_leave_the_collector_gets_them_or_nothing() {
     let server = Server::of_folder(Executor::Inline, folder.path()).await;
     let router = Router::start_beside(address).await;
     let wish = serde_json::json!({"dataset": "vision/digits", "share": 1, "features": true});
-    let taps = serde_json::json!({"schema": 1, "models": {MODEL: wish}}).to_string();
-    std::fs::write(router.folder.path().join("taps.json"), taps).unwrap();
+    router.taps(&wish);
     router.routes(&[("Edge", server.address)]);
     let mut client = router.client().await;
     let direct = server.client().await.model_infer(request(1)).await.unwrap().into_inner();

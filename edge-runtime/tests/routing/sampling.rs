@@ -1,6 +1,6 @@
 //! What of a model's answers comes to the collector, through a real router.
 
-use super::{MODEL, Router, Server, collector, request};
+use super::{Router, Server, collector, request};
 use sconce_edge_runtime::engine::Executor;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -9,13 +9,10 @@ use tokio::time::timeout;
 const ASKED: usize = 400;
 
 /// What is said of the samples that come of so many answers, which are all alike.
-async fn taken(which: Value) -> Vec<Value> {
+async fn taken(wish: Value) -> Vec<Value> {
     let (address, mut samples) = collector().await;
     let (server, router) = (Server::start(Executor::Inline, 4, 64).await, Router::start_beside(address).await);
-    let mut wish = json!({"dataset": "vision/digits"});
-    wish.as_object_mut().unwrap().extend(which.as_object().cloned().unwrap());
-    let taps = json!({"schema": 1, "models": {MODEL: wish}}).to_string();
-    std::fs::write(router.folder.path().join("taps.json"), taps).unwrap();
+    router.taps(&wish);
     router.routes(&[("Edge", server.address)]);
     let mut client = router.client().await;
     let mut ask = async || drop(client.model_infer(request(1)).await.unwrap());
@@ -39,7 +36,8 @@ async fn taken(which: Value) -> Vec<Value> {
 /// Each sample tells how likely one like it is taken, so that whoever learns from them can set that right.
 #[tokio::test]
 async fn a_share_comes_by_lot_and_all_that_the_model_is_unsure_of() {
-    let all = taken(json!({"share": 1})).await;
+    let dataset = "vision/digits";
+    let all = taken(json!({"dataset": dataset, "share": 1})).await;
     let margin = all[0]["margin"].as_f64().unwrap();
     assert!(margin > 0.0 && all.len() >= ASKED, "{margin}, {}", all.len());
     let is = |why: &'static str, probability: f64| {
@@ -47,12 +45,12 @@ async fn a_share_comes_by_lot_and_all_that_the_model_is_unsure_of() {
     };
     assert!(all.iter().all(is("Uniform", 1.0)), "{all:?}");
 
-    let by_lot = taken(json!({"share": 0.25, "marginBelow": margin / 2.0})).await;
+    let by_lot = taken(json!({"dataset": dataset, "share": 0.25, "marginBelow": margin / 2.0})).await;
     assert!(by_lot.iter().all(is("Uniform", 0.25)), "{by_lot:?}");
     // Five standard deviations.
     assert!((57..=143).contains(&by_lot.len()), "{} of {ASKED}", by_lot.len());
 
-    let unsure = taken(json!({"share": 0.25, "marginBelow": margin * 2.0})).await;
+    let unsure = taken(json!({"dataset": dataset, "share": 0.25, "marginBelow": margin * 2.0})).await;
     assert!(unsure.len() >= ASKED, "{} of {ASKED}", unsure.len());
     assert!(unsure.iter().all(|said| is("Hard", 1.0)(said) || is("Uniform", 1.0)(said)), "{unsure:?}");
     let hard = unsure.iter().filter(|said| is("Hard", 1.0)(said)).count();
