@@ -4,10 +4,12 @@
 
 mod common;
 
-use common::{Collector, configure, files, png, until};
+use common::{Collector, arrived, configure, files, png, until};
 use image::{Rgb, RgbImage};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::mpsc;
 
 fn digits(folder: &Path, delay_seconds: u64, rest: Value) -> Value {
     let mut dataset = json!({
@@ -36,7 +38,9 @@ fn what_is_posted_is_answered_for_labelled_and_sent_and_survives_a_kill() {
     let (status, again) = collector.post(SAMPLES, &[], picture(1));
     assert_eq!((status, &again["outcome"], &again["id"]), (200, &json!("duplicate"), &told["id"]));
     let feedback = |id: &Value| json!({"id": id, "label": "one", "author": "ann"}).to_string().into_bytes();
+    let before = Timestamp::now();
     assert_eq!(collector.post(FEEDBACK, &[], feedback(&told["id"])).0, 200);
+    let after = Timestamp::now();
     let (status, unknown) = collector.post(FEEDBACK, &[], feedback(&json!("0".repeat(64))));
     assert!(status == 404 && unknown["error"].as_str().unwrap().contains("is not held here"), "{unknown}");
     assert_eq!(collector.post(FEEDBACK, &[], b"{}".to_vec()).0, 400);
@@ -68,10 +72,11 @@ fn what_is_posted_is_answered_for_labelled_and_sent_and_survives_a_kill() {
     assert_eq!(entries[0], (format!("{id}.png"), picture(1)));
     assert_eq!(entries[1], (format!("{id}.txt"), b"one".to_vec()));
     let known: Value = serde_json::from_slice(&entries[2].1).unwrap();
-    assert_eq!(
-        (&known["group"], &known["label"]["author"], &known["probability"]),
-        (&json!("till-3"), &json!("ann"), &json!(1.0))
-    );
+    assert_eq!((&known["group"], &known["probability"]), (&json!("till-3"), &json!(1.0)));
+    let label = &known["label"];
+    assert_eq!((&label["author"], &label["source"]), (&json!("ann"), &json!("feedback")));
+    let time: Timestamp = label["time"].as_str().unwrap().parse().unwrap();
+    assert!((before..=after).contains(&time), "said between {before} and {after}: {time}");
     let metrics = collector.metrics();
     for counted in ["sent", "labelled"] {
         let line = format!("sconce_collector_{counted}_samples_total{{dataset=\"vision/digits\"}} 1");
@@ -160,27 +165,38 @@ fn files_that_come_into_a_folder_are_samples_and_go() {
     std::fs::create_dir_all(inbox.join("seven")).unwrap();
     std::fs::write(inbox.join("a.png"), picture(1)).unwrap();
     let sources = json!({"sources": [{"directory": {"path": inbox}}]});
-    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, sources), &[]);
+    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, sources.clone()), &[]);
+    // The lake counts in milliseconds.
+    let before = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap();
     std::fs::write(inbox.join("seven/b.png"), picture(2)).unwrap();
     std::fs::write(inbox.join("note.exe"), b"MZ\x90").unwrap();
     until("both are held", || collector.status()["datasets"]["vision/digits"]["held"] == 2);
     until("they are gone", || !inbox.join("a.png").exists() && !inbox.join("seven/b.png").exists());
     until("what is no sample is put aside", || inbox.join(".refused/note.exe").exists());
     until("that is counted", || collector.status()["datasets"]["vision/digits"]["dropped"]["Private"] == 1);
+    let after = Timestamp::now();
+    configure(folder.path(), &digits(folder.path(), 0, sources));
+    collector.sent("vision/digits", 2);
+    let arrived = arrived(&folder.path().join("lake"));
+    let labels: Vec<_> = arrived.iter().filter_map(|(row, _)| row.label.as_ref()).collect();
+    let [label] = labels[..] else { panic!("of the folder with a name alone: {labels:?}") };
+    assert_eq!((label.value.as_str(), label.by.as_str()), ("seven", "folder"));
+    assert!((before..=after).contains(&label.at), "seen between {before} and {after}: {}", label.at);
 }
 
-#[test]
-fn a_camera_is_looked_at_as_often_as_it_is_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
+/// A camera of 64 pictures a connection, which tells of each connection.
+fn camera() -> (String, mpsc::Receiver<()>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/stream", listener.local_addr().unwrap());
+    let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
         use std::io::{Read as _, Write as _};
         while let Ok((mut stream, _)) = listener.accept() {
+            tell.send(()).ok();
             let _ = stream.read(&mut [0; 1024]);
             let head = "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n";
             let mut sent = stream.write_all(head.as_bytes());
-            for number in 0_u8..=255 {
+            for number in (0_u8..=255).step_by(4) {
                 let mut jpeg = Vec::new();
                 let image = image::DynamicImage::ImageRgb8(RgbImage::from_pixel(16, 16, Rgb([number, 9, 9])));
                 image.write_to(&mut std::io::Cursor::new(&mut jpeg), image::ImageFormat::Jpeg).unwrap();
@@ -191,7 +207,21 @@ fn a_camera_is_looked_at_as_often_as_it_is_asked_for() {
             drop(sent);
         }
     });
-    let sources = json!({"sources": [{"mjpeg": {"url": url, "everySeconds": 0}}]});
-    let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, sources), &[]);
-    until("pictures are held", || collector.status()["datasets"]["vision/digits"]["held"].as_u64() > Some(100));
+    (url, told)
+}
+
+#[test]
+fn a_camera_is_looked_at_as_often_as_it_is_asked_for() {
+    for (every_seconds, expected) in [(0, 33..=64), (3600, 1..=1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, connected) = camera();
+        let sources = json!({"sources": [{"mjpeg": {"url": url, "everySeconds": every_seconds}}]});
+        let collector = Collector::start(folder.path(), &digits(folder.path(), 3600, sources), &[]);
+        connected.recv().unwrap();
+        // Who connects again has read to the end.
+        connected.recv().unwrap();
+        let held = || collector.status()["datasets"]["vision/digits"]["held"].as_u64().unwrap();
+        until("pictures are held", || held() >= *expected.start());
+        assert!(expected.contains(&held()), "every {every_seconds} s: {}", held());
+    }
 }

@@ -227,10 +227,16 @@ async fn create_under_kills(bed: &Bed) -> Result<()> {
 #[tokio::test]
 async fn operator_killed_after_each_write_makes_the_same() -> Result<()> {
     let bed = bed().await?;
-    // Of several variants the cheapest is found by what is measured meanwhile, and no two runs share that.
+    // Of several variants the cheapest is found by what is measured meanwhile, as the tier is, and no two runs share that.
     let digest = bed.publish(exact()?.path(), "models/exact:1.0.0").await?;
-    let model = json!({"uri": format!("{}@{digest}", Bed::model_uri("models/exact"))});
-    bed.patch("em", NAMESPACE, "digits", json!({"spec": {"model": model}})).await?;
+    bed.kubectl().args(["label", "es", "site-a", "far=true", "--overwrite"]).output().await?;
+    let spec = json!({
+        "model": {"uri": format!("{}@{digest}", Bed::model_uri("models/exact"))},
+        "latencyBudget": "30s",
+        "placement": {"tier": "Cloud"},
+        "overrides": [{"name": "far", "sites": {"matchLabels": {"far": "true"}}, "placement": {"tier": "Edge"}}],
+    });
+    bed.patch("em", NAMESPACE, "digits", json!({ "spec": spec })).await?;
     let scale = |replicas: &'static str| {
         bed.kubectl().args(["scale", "deploy/sconce-operator", "-n", "sconce-system", replicas]).output()
     };

@@ -121,7 +121,7 @@ pub async fn settle(bed: &Bed) -> Result<()> {
         "em",
         NAMESPACE,
         "digits",
-        json!({"spec": {"hardware": null, "load": {"requestsPerSecond": 10}, "latencyBudget": BUDGET}}),
+        json!({"spec": {"hardware": null, "overrides": null, "load": {"requestsPerSecond": 10}, "latencyBudget": BUDGET}}),
     )
     .await?;
     bed.until_served("digits", "site-a", Tier::Edge).await?;
