@@ -48,7 +48,6 @@ sync
 "$KUBEBOX_BIN/kubebox" down --name sconce-test >/dev/null
 "$KUBEBOX_BIN/kubebox" up --name sconce-test --config e2e/suite.yaml --api-port 26443 --registry-port 25000 --grace 12
 # Its errors say in words what is wrong, at their end.
-export RUST_LIB_BACKTRACE=0
-SCONCE_E2E_TRAINING=$work cargo test --release --workspace --features "$features" --test cluster -- --test-threads=1 --nocapture
+RUST_LIB_BACKTRACE=0 SCONCE_E2E_TRAINING=$work cargo test --release --workspace --features "$features" --test cluster -- --test-threads=1 --nocapture
 step "done"
 if [[ -e $SCONCE_STRANGERS_UNTRIED ]]; then cat "$SCONCE_STRANGERS_UNTRIED"; fi
