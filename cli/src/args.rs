@@ -66,7 +66,7 @@ pub enum Command {
         #[arg(short, long, required = true, value_name = "FILE")]
         filename: Vec<PathBuf>,
     },
-    /// Takes samples of a data set out to be labelled, and labels in. Of a bucket the environment says endpoint and credentials, by
+    /// Takes samples of a data set out to be labelled, and labels in; and makes it forget samples. Of a bucket the environment says endpoint and credentials, by
     /// the names of the AWS tools (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
     Data {
         #[command(subcommand)]
@@ -110,6 +110,10 @@ pub enum Data {
     /// Keeps the labels of a filled-in table beside the samples, and counts them in the EdgeDataset's status. Rows without a label,
     /// of ids that are not there, or that say what is known, are left out and told.
     Import(Import),
+    /// Makes a data set forget samples, for ever: from the first moment on no reader sees them and no node sends them; then they are
+    /// taken out of the shards and labels that hold them. The same command again ends what was interrupted. Models that have
+    /// learned from them, exports, and what a bucket keeps of older versions stay.
+    Forget(Forget),
 }
 
 #[derive(Args, Debug)]
@@ -153,6 +157,30 @@ pub struct Import {
     /// Who says so.
     #[arg(long, value_name = "WHO", value_parser = who)]
     pub by: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Forget {
+    /// As for export.
+    #[arg(value_name = "DATASET")]
+    pub dataset: String,
+    /// As for export.
+    #[arg(long, value_name = "FOLDER")]
+    pub at: Option<PathBuf>,
+    /// Of a sample: 64 hexadecimal digits, as an export names its file; may be given several times.
+    #[arg(long, required = true, value_name = "ID", value_parser = id)]
+    pub id: Vec<String>,
+    /// Who asks for it.
+    #[arg(long, value_name = "WHO", value_parser = who)]
+    pub by: String,
+}
+
+fn id(text: &str) -> Result<String, String> {
+    let id = text.trim().to_ascii_lowercase();
+    if !sconce_lake::is_id(&id) {
+        return Err("need 64 hexadecimal digits, the SHA-256 of the sample's bytes, as an export names its file".into());
+    }
+    Ok(id)
 }
 
 fn who(text: &str) -> Result<String, String> {
@@ -223,6 +251,24 @@ mod tests {
         check(&["--version"]);
         check(&["digits", "training.yaml", "--data", "mnist"]);
         check(&["--data", "mnist", "digits", "training.yaml", "-o", "json", "--context", "a"]);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_named_by_ids() {
+        let parsed = |ids: &[&str]| {
+            let words = ["sconce", "data", "forget", "digits", "--by", "ann"];
+            Cli::try_parse_from(words.iter().chain(ids)).map_err(|error| error.to_string())
+        };
+        let (a, b) = ("a".repeat(64), "B".repeat(64));
+        let Command::Data { command: Data::Forget(forget) } = parsed(&["--id", &a, "--id", &b]).unwrap().command else {
+            unreachable!()
+        };
+        assert_eq!(forget.id, [a.clone(), b.to_lowercase()]);
+        for wrong in ["seven", &a[1..], "../../etc/passwd"] {
+            let told = parsed(&["--id", &a, "--id", wrong]).unwrap_err();
+            assert!(told.contains("need 64 hexadecimal digits, the SHA-256 of the sample's bytes"), "{told}");
+        }
+        assert!(parsed(&[]).unwrap_err().contains("--id <ID>"));
     }
 
     #[test]

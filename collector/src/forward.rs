@@ -3,6 +3,7 @@
 use crate::clock::Now;
 use crate::config::Dataset;
 use crate::destination::{Destination, Pace, destination};
+use crate::forgotten::Forgotten;
 use crate::intake::Intake;
 use crate::upload::{UploadError, is_due, send, shard_bytes};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -25,7 +26,7 @@ pub async fn forward(name: &str, node: &str, claims: &Path, statistics: Duration
         Err(why) => return tracing::error!(dataset = name, why, "nothing is sent"),
     };
     // Samples grow old meanwhile.
-    let mut place = None;
+    let (mut place, mut forgotten) = (None, Forgotten::default());
     let backoff = || {
         ExponentialBuilder::new()
             .with_min_delay(AGAIN)
@@ -44,7 +45,7 @@ pub async fn forward(name: &str, node: &str, claims: &Path, statistics: Duration
                     Some(place) => place,
                     none => none.insert(destination(&dataset.uri, claims, Pace::new(upload.bytes_per_second)).await?),
                 };
-                once(node, dataset, place.as_ref(), intake).await
+                once(node, dataset, place.as_ref(), &mut forgotten, intake).await
             };
             match sent.await {
                 Ok(true) => {
@@ -82,6 +83,7 @@ async fn once(
     node: &str,
     dataset: &Dataset,
     destination: &dyn Destination,
+    forgotten: &mut Forgotten,
     intake: &Intake,
 ) -> Result<bool, UploadError> {
     let most = shard_bytes(dataset.upload.bytes_per_second);
@@ -89,5 +91,5 @@ async fn once(
     if !is_due(held, oldest, most, dataset.upload.delay()) {
         return Ok(false);
     }
-    send(&intake.keeper.store, destination, node, most).await
+    send(&intake.keeper.store, destination, forgotten, node, most).await
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod counts;
 pub mod destination;
 pub mod door;
+pub mod forgotten;
 pub mod forward;
 pub mod intake;
 pub mod keeper;

@@ -1,10 +1,12 @@
 //! Forwards what a store holds: plans a shard, sends it, and only then lets it go.
 //!
 //! A shard is written down before the first byte leaves, and has the same name and bytes when it is sent again. Its manifest is
-//! put where none is: whatever crash falls between, a sample is in one manifest.
+//! put where none is: whatever crash falls between, a sample is in one manifest. What was forgotten meanwhile goes with no shard: a
+//! planned one keeps its name without it, which is the name that it has where it has arrived and was forgotten there.
 
 use crate::clock::Now;
 use crate::destination::{Destination, DestinationError};
+use crate::forgotten::{Forgotten, ForgottenError};
 use crate::sample::Sample;
 use crate::shard::{PackError, Packed, pack};
 use crate::store::{Shard, Store, StoreError};
@@ -26,6 +28,8 @@ pub enum UploadError {
     Pack(#[from] PackError),
     #[error(transparent)]
     Destination(#[from] DestinationError),
+    #[error(transparent)]
+    Forgotten(#[from] ForgottenError),
     #[error("a task of the store broke off")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -51,12 +55,19 @@ pub fn locked(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
 pub async fn send(
     store: &Arc<Mutex<Store>>,
     destination: &dyn Destination,
+    forgotten: &mut Forgotten,
     node: &str,
     most_bytes: u64,
 ) -> Result<bool, UploadError> {
+    let looking = store.clone();
+    if tokio::task::spawn_blocking(move || locked(&looking).holds().0).await? == 0 {
+        return Ok(false);
+    }
+    let forgotten = forgotten.read(destination).await?;
     let (planning, node) = (store.clone(), node.to_owned());
     let planned = tokio::task::spawn_blocking(move || {
         let now = Now::read();
+        locked(&planning).forget(&forgotten, &now)?;
         let Some(shard) = locked(&planning).plan(most_bytes, &now)? else { return Ok(None) };
         let samples = samples(&planning, &shard, &now)?;
         let packed = pack(&node, &shard, &samples)?;

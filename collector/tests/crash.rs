@@ -13,6 +13,7 @@ use parquet::file::reader::SerializedFileReader;
 use parquet::record::RowAccessor as _;
 use sconce_collector::clock::Now;
 use sconce_collector::destination::{Folder, Pace};
+use sconce_collector::forgotten::Forgotten;
 use sconce_collector::sample::{Id, Media, Sample, Why};
 use sconce_collector::store::{Limits, Outcome, Store, allocate};
 use sconce_collector::upload::send;
@@ -64,7 +65,7 @@ fn child() {
     let (sending, lake) = (store.clone(), destination(folder));
     runtime.spawn(async move {
         loop {
-            send(&sending, &lake, "node", 200_000).await.unwrap();
+            send(&sending, &lake, &mut Forgotten::default(), "node", 200_000).await.unwrap();
         }
     });
     let first = std::fs::read_to_string(folder.join("next")).ok().and_then(|next| next.parse().ok()).unwrap_or(0);
@@ -151,7 +152,8 @@ fn a_process_that_is_killed_at_any_moment_loses_nothing_and_sends_nothing_twice(
     }
     let store = Arc::new(Mutex::new(open(folder)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async { while send(&store, &destination(folder), "node", 200_000).await.unwrap() {} });
+    let (lake, mut forgotten) = (destination(folder), Forgotten::default());
+    runtime.block_on(async { while send(&store, &lake, &mut forgotten, "node", 200_000).await.unwrap() {} });
 
     let sent = sent(folder);
     let twice: Vec<_> = sent.iter().filter(|(_, times)| **times > 1).collect();

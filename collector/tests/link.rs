@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use samples::sample;
 use sconce_collector::clock::Now;
 use sconce_collector::destination::{Pace, S3};
+use sconce_collector::forgotten::Forgotten;
 use sconce_collector::sample::Why;
 use sconce_collector::store::{Limits, Outcome, Store, allocate};
 use sconce_collector::upload::{UploadError, send};
@@ -125,7 +126,7 @@ fn three_days_without_a_destination_lose_nothing_and_then_each_sample_arrives_on
     let limits = Limits { max_bytes: 16 << 20, max_age: Duration::from_secs(73 * 3600) };
     let open = |hour| Store::open(&folder.path().join("store"), limits.clone(), &at(hour), allocate).unwrap();
     let s3 = S3::new("lake/digits", Pace::default()).unwrap();
-    let sent = |store: &Arc<Mutex<Store>>| runtime.block_on(send(store, &s3, "node", 4096));
+    let sent = |store: &Arc<Mutex<Store>>| runtime.block_on(send(store, &s3, &mut Forgotten::default(), "node", 4096));
     let mut ids = Vec::new();
     let mut store = Arc::new(Mutex::new(open(0)));
     for hour in 0..=72 {
@@ -134,7 +135,7 @@ fn three_days_without_a_destination_lose_nothing_and_then_each_sample_arrives_on
         assert_eq!(store.lock().unwrap().add(&[one], &at(hour)), [Outcome::Kept]);
         store.lock().unwrap().expire(&at(hour)).unwrap();
         if hour % 12 == 0 {
-            assert!(matches!(sent(&store), Err(UploadError::Destination(_))), "nobody is there");
+            assert!(matches!(sent(&store), Err(UploadError::Forgotten(_))), "nobody is there");
             // And the node starts anew.
             drop(store);
             store = Arc::new(Mutex::new(open(hour)));

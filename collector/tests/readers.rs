@@ -8,7 +8,9 @@ mod common;
 use common::strangers::{Server, answers, bucket, interpreter, moto, untried};
 use common::{Collector, access, free_port, png, until};
 use image::{Rgb, RgbImage};
+use sconce_lake::Lake;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -178,6 +180,31 @@ fn read(interpreter: &Path, folder: &Path, variables: &[(&str, &str)]) -> Value 
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+const FORGET: &str = "SCONCE_COLLECTOR_FORGET";
+
+/// A client of S3 is configured by the environment of its process alone: samples are forgotten in one of their own.
+#[test]
+fn child() {
+    let Ok(ids) = std::env::var(FORGET) else { return };
+    let ids: BTreeSet<String> = ids.split(' ').map(str::to_owned).collect();
+    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let forgetting = async {
+        let lake = Lake::open("s3://lake/digits").unwrap();
+        assert_eq!(lake.forget(&ids, "ann", jiff::Timestamp::now()).await.unwrap().len(), 1);
+        let erased = lake.erase(|_, _| {}).await.unwrap();
+        let taken: BTreeSet<String> = erased.shards.into_iter().flat_map(|shard| shard.taken).collect();
+        assert_eq!(taken, ids);
+        assert_eq!(lake.erase(|_, _| {}).await.unwrap(), sconce_lake::Erased::default());
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(forgetting);
+}
+
+fn forget(ids: &[String], variables: &[(&str, &str)]) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["child", "--exact", "--nocapture"]).env(FORGET, ids.join(" ")).envs(variables.iter().copied());
+    assert!(child.status().unwrap().success());
+}
+
 #[test]
 fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
     let Some(interpreter) = interpreter() else { return };
@@ -247,4 +274,22 @@ fn what_comes_by_http_and_mqtt_is_read_from_a_bucket_by_python_each_once() {
         assert_eq!(read["labels"][id], json!([class.to_string(), "ann"]));
     }
     assert_eq!(read["classes"].as_object().unwrap().len(), 20);
+
+    // What is left of shards is read as they were, and the collector goes on.
+    let gone = [sconce_lake::id(&picture(7)), sconce_lake::id(br#"{"open": 1}"#)];
+    forget(&gone, &variables);
+    collector.post("/v1/samples/vision/digits", &[], picture(201));
+    collector.sent("vision/digits", 25);
+    let left = self::read(&interpreter, &folder.path().join("left"), &variables);
+    let expected: Vec<&Value> =
+        read["ids"].as_array().unwrap().iter().filter(|id| !gone.contains(&id.as_str().unwrap().to_owned())).collect();
+    let new = json!(sconce_lake::id(&picture(201)));
+    assert_eq!(left["ids"].as_array().unwrap().iter().filter(|id| **id != new).collect::<Vec<_>>(), expected);
+    assert_eq!(left["measured"], json!([r#"{"open": 0}"#, r#"{"open": 2}"#]));
+    assert_eq!((&left["time"], &left["sources"]), (&read["time"], &read["sources"]));
+    for (of, count) in [("pictures", 21), ("classes", 19), ("labels", 19)] {
+        let (left, read) = (left[of].as_object().unwrap(), read[of].as_object().unwrap());
+        assert_eq!(left.len(), count, "{of}");
+        assert!(left.iter().all(|(id, value)| *id == new.as_str().unwrap() || read[id] == *value), "{of}");
+    }
 }

@@ -444,7 +444,7 @@ proptest! {
                 }
                 Step::Forget { number } => {
                     if let Some(id) = by_number.get(&number) {
-                        store.forget(*id, &now).ok();
+                        store.forget(&[*id].into(), &now).ok();
                     }
                 }
                 Step::Pass { seconds } => {

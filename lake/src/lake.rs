@@ -5,12 +5,13 @@ use crate::place::{Bucket, Place};
 use crate::rows::{self, Row};
 use crate::{LakeError, id, tar};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
-const MANIFESTS: &str = "manifests";
-const SHARDS: &str = "shards";
-const LABELS: &str = "labels";
+pub(crate) const MANIFESTS: &str = "manifests";
+pub(crate) const SHARDS: &str = "shards";
+pub(crate) const LABELS: &str = "labels";
 
 pub struct Lake {
     place: Place,
@@ -21,7 +22,11 @@ pub struct Lake {
 pub struct Shard {
     pub name: String,
     /// None where all samples stand in the manifest.
-    tars: Vec<String>,
+    pub(crate) tars: Vec<String>,
+    /// Whether its manifest is there.
+    pub(crate) is_whole: bool,
+    /// Samples that nobody reads, though they may be in it yet.
+    pub(crate) forgotten: Arc<BTreeSet<String>>,
 }
 
 impl Lake {
@@ -51,27 +56,44 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Read`].
     pub async fn shards(&self) -> Result<Vec<Shard>, LakeError> {
+        Ok(self.listed(&Arc::new(self.forgotten().await?)).await?.0)
+    }
+
+    /// Those that are whole, and those of which there are tars alone.
+    pub(crate) async fn listed(
+        &self,
+        forgotten: &Arc<BTreeSet<String>>,
+    ) -> Result<(Vec<Shard>, Vec<Shard>), LakeError> {
+        // In this order: whose manifest is there, has its tar there.
+        let manifests = self.list(MANIFESTS, ".parquet").await?;
         let mut tars: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for file in self.list(SHARDS, ".tar").await? {
             let stem = file.trim_end_matches(".tar");
             let name = stem.rsplit_once('-').map_or(stem, |(name, _)| name).to_owned();
             tars.entry(name).or_default().push(file);
         }
-        let manifests = self.list(MANIFESTS, ".parquet").await?;
-        let shard = |file: String| {
-            let name = file.trim_end_matches(".parquet").to_owned();
-            Shard { tars: tars.remove(&name).unwrap_or_default(), name }
+        let shard = |name: String, tars: Vec<String>, is_whole| {
+            let forgotten = forgotten.clone();
+            Shard { name, tars, is_whole, forgotten }
         };
-        Ok(manifests.into_iter().map(shard).collect())
+        let mut whole = Vec::with_capacity(manifests.len());
+        for file in manifests {
+            let name = file.trim_end_matches(".parquet").to_owned();
+            let tars = tars.remove(&name).unwrap_or_default();
+            whole.push(shard(name, tars, true));
+        }
+        Ok((whole, tars.into_iter().map(|(name, tars)| shard(name, tars, false)).collect()))
     }
 
-    /// What is known of a shard's samples.
+    /// What is known of a shard's samples, but for those that are forgotten.
     ///
     /// # Errors
     /// [`LakeError`] if it cannot be read, or is no such manifest.
     pub async fn rows(&self, shard: &Shard) -> Result<Vec<Row>, LakeError> {
         let name = format!("{MANIFESTS}/{}.parquet", shard.name);
-        rows::read(&name, self.get(&name).await?)
+        let mut rows = rows::read(&name, self.get(&name).await?)?;
+        rows.retain(|row| !shard.forgotten.contains(&row.id));
+        Ok(rows)
     }
 
     /// The bytes of some samples of a shard, in the order of the rows. A tar is in memory while it is read.
@@ -115,7 +137,7 @@ impl Lake {
     /// # Errors
     /// [`LakeError`] names the file and the line.
     pub async fn labels(&self) -> Result<Labels, LakeError> {
-        let mut all: Vec<Label> = Vec::new();
+        let (forgotten, mut all) = (self.forgotten().await?, Vec::<Label>::new());
         for file in self.list(LABELS, ".csv").await? {
             let name = format!("{LABELS}/{file}");
             for Given { line, id, label, by, at } in labels::read(&name, &self.get(&name).await?)? {
@@ -125,7 +147,7 @@ impl Lake {
                 all.push(Label { id, value: label.ok_or_else(|| why("there is no label"))?, by, at, file });
             }
         }
-        Ok(Labels::new(all))
+        Ok(Labels::new(all.into_iter().filter(|label| !forgotten.contains(&label.id))))
     }
 
     /// Keeps labels, under a name that says when and what; the same at the same time is the same object. Returns the name.
@@ -135,19 +157,33 @@ impl Lake {
     pub async fn keep(&self, said: &[Label], now: jiff::Timestamp) -> Result<String, LakeError> {
         let bytes = labels::write(said);
         let name = format!("{LABELS}/{}-{}.csv", now.strftime("%Y%m%dT%H%M%SZ"), &id(&bytes)[..16]);
-        self.place.put(&name, bytes).await.map_err(|why| LakeError::Write { name: name.clone(), why })?;
+        self.put(&name, bytes).await?;
         Ok(name)
     }
 
     /// Files of a folder, sorted. What begins with a dot is being written.
-    async fn list(&self, folder: &str, ending: &str) -> Result<Vec<String>, LakeError> {
+    pub(crate) async fn list(&self, folder: &str, ending: &str) -> Result<Vec<String>, LakeError> {
         let mut names = self.place.list(folder).await.map_err(|why| LakeError::Read { name: folder.into(), why })?;
         names.retain(|name| name.ends_with(ending) && !name.starts_with('.'));
         names.sort();
         Ok(names)
     }
 
-    async fn get(&self, name: &str) -> Result<Bytes, LakeError> {
+    pub(crate) async fn get(&self, name: &str) -> Result<Bytes, LakeError> {
         self.place.get(name).await.map_err(|why| LakeError::Read { name: name.into(), why })
+    }
+
+    /// A name that says what is in it.
+    pub(crate) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), LakeError> {
+        self.place.put(name, bytes).await.map_err(|why| LakeError::Write { name: name.into(), why })
+    }
+
+    /// Other bytes under a name; without any it is deleted.
+    pub(crate) async fn replace(&self, name: &str, bytes: Option<Vec<u8>>) -> Result<(), LakeError> {
+        match bytes {
+            Some(bytes) => self.place.replace(name, bytes).await,
+            None => self.place.delete(name).await,
+        }
+        .map_err(|why| LakeError::Write { name: name.into(), why })
     }
 }

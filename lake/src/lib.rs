@@ -4,16 +4,21 @@
 //! PREFIX/manifests/NAME.parquet          a row for each sample of a shard; it makes the shard so
 //! PREFIX/shards/NAME-HASH.tar            their bytes
 //! PREFIX/labels/NAME.csv                 id,label,by,at: what people said later
+//! PREFIX/forgotten/NAME.csv              id,by,at: which samples are to be there no more
 //! ```
 //! It knows no Kubernetes, no tensor and no model.
 
+mod forget;
+pub mod forgotten;
 pub mod labels;
 mod lake;
 pub mod npy;
 mod place;
 mod rows;
 mod tar;
+mod without;
 
+pub use forget::{Erased, Rewritten};
 pub use labels::{Conflict, Label, Labels};
 pub use lake::{Lake, Shard};
 pub use rows::Row;
@@ -58,6 +63,8 @@ pub enum LakeError {
     Spoilt { name: String, id: String },
     #[error("{name}: {why}")]
     Labels { name: String, why: String },
+    #[error("{name}: {why}")]
+    Forgotten { name: String, why: String },
 }
 
 /// SHA-256 of a sample's bytes, as its name has it.

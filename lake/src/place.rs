@@ -5,7 +5,8 @@ use futures::TryStreamExt as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, RetryConfig};
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 /// Of one request; who reads in a Job or by hand is told then.
@@ -69,14 +70,43 @@ impl Place {
                     Err(error) => Err(error.into()),
                 }
             }
-            Self::Folder(root) => {
-                let path = root.join(name);
-                let folder = path.parent().unwrap_or(root);
-                let temporary = folder.join(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
-                std::fs::create_dir_all(folder)?;
-                std::fs::write(&temporary, bytes)?;
-                Ok(std::fs::rename(temporary, path)?)
-            }
+            Self::Folder(root) => Ok(write(&root.join(name), &bytes)?),
         }
     }
+
+    /// Whole or not at all, in place of what is there.
+    pub async fn replace(&self, name: &str, bytes: Vec<u8>) -> Result<(), Fault> {
+        match self {
+            Self::Bucket(bucket) => Ok(bucket.store.put(&bucket.path(name), bytes.into()).await.map(drop)?),
+            Self::Folder(root) => Ok(write(&root.join(name), &bytes)?),
+        }
+    }
+
+    /// What is not there is deleted already.
+    pub async fn delete(&self, name: &str) -> Result<(), Fault> {
+        match self {
+            Self::Bucket(bucket) => match bucket.store.delete(&bucket.path(name)).await {
+                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            Self::Folder(root) => match std::fs::remove_file(root.join(name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// On the disk before it has its name: what it stands for is deleted next.
+fn write(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(std::path::Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    std::fs::create_dir_all(folder)?;
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| std::fs::rename(&temporary, path)).inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
+    File::open(folder)?.sync_all()
 }

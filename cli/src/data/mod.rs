@@ -1,14 +1,15 @@
-//! Samples out to people, labels in.
+//! Samples out to people, labels in; and samples that are to be there no more.
 
 mod count;
 mod export;
+mod forget;
 mod import;
 mod page;
 mod picture;
 #[cfg(test)]
 mod tests;
 
-use crate::args::{Data, Export, Import, Output, Source};
+use crate::args::{Data, Export, Forget, Import, Output, Source};
 use crate::cluster;
 use crate::print::print;
 use anyhow::{Context as _, Result, bail};
@@ -43,6 +44,10 @@ pub async fn ask(source: &Source, output: Output, command: Data) -> Result<()> {
                 })?;
             }
             print(output, &told)
+        }
+        Data::Forget(Forget { dataset, at, id, by }) => {
+            let (lake, _) = open(source, &dataset, at).await?;
+            print(output, &forget::forget(&lake, id.into_iter().collect(), &by, Timestamp::now()).await?)
         }
     }
 }

@@ -5,7 +5,7 @@ mod written;
 
 use super::count::Counter;
 use super::import::{check, keep};
-use super::{Contents, export};
+use super::{Contents, export, forget};
 use crate::args::Order;
 use axum::http::{Method, StatusCode};
 use jiff::Timestamp;
@@ -120,6 +120,70 @@ async fn what_is_known_unknown_or_disputed_is_told() {
     let twice = check(&contents(folder.path()).await, given(&[(SEVEN, "1"), (SEVEN, "2")]), "ann", at(300));
     let error = twice.unwrap_err().to_string();
     assert_eq!(error, format!("lines 2 and 3 say that {} is \"1\" and \"2\": leave one", id(SEVEN)));
+}
+
+#[tokio::test]
+async fn a_sample_is_forgotten_wherever_it_is_and_what_is_nowhere_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    lake(folder.path());
+    let open = Lake::open(&uri(folder.path())).unwrap();
+    let checked = check(&contents(folder.path()).await, given(&[(SEVEN, "7"), (EIGHT, "8")]), "ann", at(100)).unwrap();
+    let table = keep(&open, checked, at(100)).await.unwrap().object.unwrap();
+    let strange = b"elsewhere";
+    let ids = || [id(SEVEN), id(strange)].into();
+    let told = forget::forget(&open, ids(), "ann", at(200)).await.unwrap();
+    let expected = format!(
+        "node-a-store-00000001: 1 sample taken out, 1 left\n\
+        node-b-store-00000001: 1 sample taken out, 1 left\n\
+        {table}: 1 label taken out, 1 left\n\
+        {} is in no shard\n\
+        1 sample of 2 found; 2 shards and 1 table of labels changed\n\
+        nobody reads them from now on, by {}\n",
+        id(strange),
+        told.objects[0],
+    );
+    let text = told.to_string();
+    assert!(text.starts_with(&expected), "{text}");
+    let tombstones = std::fs::read_to_string(folder.path().join(&told.objects[0])).unwrap();
+    assert!(tombstones.contains(&format!("{},ann,1970-01-01T00:03:20Z\n", id(strange))), "a node may hold it");
+    let wish = export::Wish { by: None, limit: None, unlabelled: false };
+    let exported = export::export(&contents(folder.path()).await, &wish, &folder.path().join("out")).await.unwrap();
+    assert_eq!((exported.samples, exported.of, exported.labelled), (2, 2, 2));
+
+    let again = forget::forget(&open, ids(), "bob", at(300)).await.unwrap();
+    assert_eq!((again.objects.len(), again.shards.len(), again.labels.len(), again.absent.len()), (0, 0, 0, 2));
+    assert!(
+        again
+            .to_string()
+            .contains("\n0 samples of 2 found; 0 shards and 0 tables of labels changed\nnobody has read them since"),
+        "{again}"
+    );
+    let rest = [id(EIGHT), id(NINE)].into();
+    let told = forget::forget(&open, rest, "ann", at(400)).await.unwrap().to_string();
+    assert!(
+        told.starts_with("node-a-store-00000001: 1 sample taken out, 0 left; nothing is left: deleted\n"),
+        "{told}"
+    );
+    let error = Contents::of(Lake::open(&uri(folder.path())).unwrap()).await.err().unwrap().to_string();
+    assert_eq!(error, "no sample has arrived there yet: there is no manifest");
+}
+
+#[tokio::test]
+async fn what_could_not_be_erased_is_hidden_and_the_same_again_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    lake(folder.path());
+    let open = Lake::open(&uri(folder.path())).unwrap();
+    let tar = std::fs::read_dir(folder.path().join("shards")).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&tar).unwrap();
+    std::fs::write(&tar, &whole[..700]).unwrap();
+    let error = forget::forget(&open, [id(SEVEN)].into(), "ann", at(100)).await.unwrap_err();
+    let error = format!("{error:#}");
+    let told = "no reader sees the samples any more, but not all is erased: give the same command again: shards/";
+    assert!(error.starts_with(told) && error.contains("no tar, or cut off"), "{error}");
+    assert!(contents(folder.path()).await.rows().all(|row| row.id != id(SEVEN)));
+    std::fs::write(&tar, whole).unwrap();
+    let told = forget::forget(&open, [id(SEVEN)].into(), "ann", at(200)).await.unwrap();
+    assert!(told.absent.is_empty() && !told.shards.is_empty(), "{told}");
 }
 
 /// Who reads, and then writes onto what another has written meanwhile, is told so and begins again.

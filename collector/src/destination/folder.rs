@@ -30,6 +30,27 @@ impl Destination for Folder {
         let put = tokio::task::spawn_blocking(move || put(&target, &content)).await;
         put.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)
     }
+
+    async fn list(&self, folder: &str) -> Result<Vec<String>, DestinationError> {
+        let path = self.folder.join(folder);
+        let names = async || {
+            let (mut entries, mut names) = (tokio::fs::read_dir(&path).await?, Vec::new());
+            while let Some(entry) = entries.next_entry().await? {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+            Ok::<_, std::io::Error>(names)
+        };
+        match names().await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            names => names.map_err(|source| DestinationError::Folder { path, source }),
+        }
+    }
+
+    async fn get(&self, name: &str) -> Result<Bytes, DestinationError> {
+        let path = self.folder.join(name);
+        let read = tokio::fs::read(&path).await;
+        read.map(Bytes::from).map_err(|source| DestinationError::Folder { path, source })
+    }
 }
 
 /// Whole and on the disk, or not at all; the first of two that write one name wins.

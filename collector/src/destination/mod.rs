@@ -25,7 +25,7 @@ pub enum DestinationError {
     Uri(String),
     #[error("the object store refuses or does not answer")]
     Store(#[from] object_store::Error),
-    #[error("cannot write to {path}")]
+    #[error("cannot write to, or read, {path}")]
     Folder { path: std::path::PathBuf, source: std::io::Error },
 }
 
@@ -36,6 +36,18 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// If it may not have been written; to try again does no harm.
     async fn put(&self, name: &str, content: Bytes) -> Result<Put, DestinationError>;
+
+    /// Names of what lies in a folder; none if there is no such folder.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    async fn list(&self, folder: &str) -> Result<Vec<String>, DestinationError>;
+
+    /// What lies under a name, if it is small.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    async fn get(&self, name: &str) -> Result<Bytes, DestinationError>;
 }
 
 /// By its address: `s3://BUCKET/PREFIX`, `pvc://CLAIM/FOLDER` of a claim that is mounted in `claims`, or `file:///FOLDER`.

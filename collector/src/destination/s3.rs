@@ -11,7 +11,7 @@ use object_store::client::{
     HttpService,
 };
 use object_store::path::Path;
-use object_store::{Error, ObjectStore as _, PutMode, RetryConfig};
+use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, RetryConfig};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without a byte going out, or an answer once all is out: more than what the buffers on the way hold takes on a slow link. How long
 /// all of a body takes is bounded by no time: it is paced.
 const SILENCE: Duration = Duration::from_secs(120);
-/// The largest answer: no more than an error is read.
+/// The largest answer: an error, a page of names, or tombstones.
 const LARGEST_ANSWER: usize = 1 << 20;
 
 pub struct S3 {
@@ -44,17 +44,29 @@ impl S3 {
             .build()?;
         Ok(Self { bucket, prefix: Path::from(prefix) })
     }
+
+    fn path(&self, name: &str) -> Path {
+        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
 }
 
 #[async_trait]
 impl Destination for S3 {
     async fn put(&self, name: &str, content: Bytes) -> Result<Put, DestinationError> {
-        let path = name.split('/').fold(self.prefix.clone(), |path, part| path.join(part));
-        match self.bucket.put_opts(&path, content.into(), PutMode::Create.into()).await {
+        match self.bucket.put_opts(&self.path(name), content.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(Put::Done),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Put::Exists),
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<String>, DestinationError> {
+        let found: Vec<_> = self.bucket.list(Some(&self.path(folder))).try_collect().await?;
+        Ok(found.iter().filter_map(|object| object.location.filename()).map(str::to_owned).collect())
+    }
+
+    async fn get(&self, name: &str) -> Result<Bytes, DestinationError> {
+        Ok(self.bucket.get(&self.path(name)).await?.bytes().await?)
     }
 }
 
@@ -88,10 +100,13 @@ impl HttpService for Paced {
         let mut request = reqwest::Request::new(head.method, url);
         *request.headers_mut() = head.headers;
         let pace = self.pace.clone();
-        let slices =
-            body.into_data_stream().map_ok(move |chunk| pace.stream(chunk).map(Ok::<Bytes, HttpError>)).try_flatten();
         let (waits, waiting) = watch::channel(Some(Instant::now()));
-        *request.body_mut() = Some(reqwest::Body::wrap_stream(timed(slices, waits)));
+        // Who only asks sends no body, not one without end, which S3 refuses.
+        if body.content_length() > 0 {
+            let slices = body.into_data_stream();
+            let slices = slices.map_ok(move |chunk| pace.stream(chunk).map(Ok::<Bytes, HttpError>)).try_flatten();
+            *request.body_mut() = Some(reqwest::Body::wrap_stream(timed(slices, waits)));
+        }
         tokio::select! {
             answer = self.client.execute(request) => {
                 let (head, body) = http::Response::<reqwest::Body>::from(answer.map_err(told)?).into_parts();

@@ -352,16 +352,28 @@ impl Store {
         }
     }
 
-    /// Drops a sample that is held, on somebody's wish.
+    /// Drops what is held of these, on somebody's wish. A planned shard goes on under its number without them: it may have arrived
+    /// with them, and was then rewritten there under its name.
     ///
     /// # Errors
     /// If the disk does not take it.
-    pub fn forget(&mut self, id: Id, now: &Now) -> Result<bool, StoreError> {
-        if self.state.get(&id).is_none() {
-            return Ok(false);
+    pub fn forget(&mut self, ids: &HashSet<Id>, now: &Now) -> Result<(), StoreError> {
+        let is_gone = |id: &Id| ids.contains(id) && self.state.get(id).is_some();
+        if let Some(Planned { number, ids: planned }) = self.state.planned.clone() {
+            let (gone, rest): (Vec<Id>, Vec<Id>) = planned.into_iter().partition(is_gone);
+            if !gone.is_empty() && !rest.is_empty() {
+                let mut counts = self.counts.clone();
+                counts.drop(Drop::Forgotten, gone.len() as u64);
+                // At once: between the two there would be no plan, and the next has another number.
+                let records = [Record::Gone(Drop::Forgotten, gone), Record::Shard(number, rest)];
+                self.commit(&records, counts, now, 0)?;
+            }
         }
-        self.gone(Drop::Forgotten, vec![id], now)?;
-        Ok(true)
+        let mut gone: Vec<Id> = ids.iter().filter(|id| self.state.get(id).is_some()).copied().collect();
+        gone.sort_unstable();
+        self.gone(Drop::Forgotten, gone, now)?;
+        self.tidy(now);
+        Ok(())
     }
 
     fn allows(&self, sample: &Sample) -> bool {

@@ -32,6 +32,11 @@ impl Bucket {
         self.came.lock().unwrap().clone()
     }
 
+    /// As somebody else puts it there.
+    pub fn put(&self, path: &str, content: &[u8]) {
+        self.objects.lock().unwrap().insert(path.to_owned(), content.to_vec());
+    }
+
     /// Copies it into a folder.
     pub fn leave(&self, folder: &Path) {
         for (name, content) in self.objects.lock().unwrap().iter() {
@@ -41,15 +46,17 @@ impl Bucket {
         }
     }
 
-    /// One request after the other, until the client goes: a name is written once, and whole.
+    /// One request after the other, until the client goes.
     fn serve(&self, stream: TcpStream) -> Option<()> {
         let mut reader = BufReader::new(stream);
         loop {
             let head: Vec<String> =
                 reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-            let path = head.first()?.split(' ').nth(1)?.trim_start_matches('/').to_owned();
+            let mut asked = head.first()?.split(' ');
+            let (method, path) = (asked.next()?, asked.next()?.trim_start_matches('/'));
             let mut headers = head.iter().filter_map(|line| line.split_once(": "));
-            let length = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?.1.parse().unwrap();
+            let length = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+            let length = length.map_or(0, |(_, length)| length.parse().unwrap());
             let mut content = vec![0; length];
             let mut filled = 0;
             while filled < length {
@@ -57,11 +64,41 @@ impl Bucket {
                 self.came.lock().unwrap().push((Instant::now(), bytes as u64));
                 filled += bytes;
             }
-            let mut objects = self.objects.lock().unwrap();
-            let status = if objects.contains_key(&path) { "412 Precondition Failed" } else { "200 OK" };
-            objects.entry(path).or_insert(content);
-            let answer = format!("HTTP/1.1 {status}\r\netag: \"1\"\r\ncontent-length: 0\r\n\r\n");
-            reader.get_mut().write_all(answer.as_bytes()).ok()?;
+            let answer = if method == "GET" { self.told(path) } else { self.put_new(path, content) };
+            reader.get_mut().write_all(&answer).ok()?;
         }
+    }
+
+    /// A name is written once.
+    fn put_new(&self, path: &str, content: Vec<u8>) -> Vec<u8> {
+        let mut objects = self.objects.lock().unwrap();
+        let status = if objects.contains_key(path) { "412 Precondition Failed" } else { "200 OK" };
+        objects.entry(path.to_owned()).or_insert(content);
+        format!("HTTP/1.1 {status}\r\netag: \"1\"\r\ncontent-length: 0\r\n\r\n").into_bytes()
+    }
+
+    /// An object, or of `BUCKET?list-type=2&prefix=PREFIX` the names.
+    fn told(&self, path: &str) -> Vec<u8> {
+        let objects = self.objects.lock().unwrap();
+        let (status, content) = match path.split_once('?') {
+            Some((bucket, query)) => {
+                let bucket = format!("{}/", bucket.trim_end_matches('/'));
+                let prefix = query.split('&').find_map(|word| word.strip_prefix("prefix=")).unwrap_or_default();
+                let prefix = prefix.replace("%2F", "/");
+                let contents: String = objects
+                    .iter()
+                    .filter_map(|(name, content)| Some((name.strip_prefix(&bucket)?, content.len())))
+                    .filter(|(name, _)| name.starts_with(&prefix))
+                    .map(|(name, size)| format!("<Contents><Key>{name}</Key><LastModified>2026-11-28T12:00:00.000Z</LastModified><ETag>\"1\"</ETag><Size>{size}</Size></Contents>"))
+                    .collect();
+                ("200 OK", format!("<ListBucketResult>{contents}</ListBucketResult>").into_bytes())
+            }
+            None => objects.get(path).map_or(("404 Not Found", Vec::new()), |content| ("200 OK", content.clone())),
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\netag: \"1\"\r\nlast-modified: Sat, 28 Nov 2026 12:00:00 GMT\r\ncontent-length: {}\r\n\r\n",
+            content.len()
+        );
+        [head.into_bytes(), content].concat()
     }
 }

@@ -118,6 +118,18 @@ async fn from_folders_to_a_claim(bed: &Bed, pictures: &Path) -> Result<()> {
         ensure!(exported == picture, "{} is another picture than that of {node}", file.display());
     }
     println!("{told}");
+    // Whose picture is forgotten, is in no export any more, and in no file of the claim.
+    let [gone, stays] = NODES.map(|node| std::fs::read(picture(pictures, node)).map(|bytes| sconce_lake::id(&bytes)));
+    let (gone, stays) = (gone?, stays?);
+    let data = bed.sconce()?.args(["data", "forget", FILED, "-n", NAMESPACE, "--by", "suite", "--id", &gone, "--at"]);
+    let told = data.arg(&mounted).output().await?;
+    ensure!(told.contains("1 sample of 1 found; 1 shard and 0 tables of labels changed"), "{told}");
+    let export = pictures.join("again");
+    let data = bed.sconce()?.args(["data", "export", FILED, "-n", NAMESPACE, "--at"]).arg(&mounted);
+    data.arg("--to").arg(&export).output().await?;
+    let file = |id: &str| export.join(format!("files/{id}.png"));
+    ensure!(!file(&gone).exists() && file(&stays).exists(), "{gone} is there, or {stays} is not");
+    println!("{told}");
     Ok(())
 }
 

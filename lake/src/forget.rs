@@ -1,0 +1,124 @@
+//! Forgetting: first a tombstone, from which on no reader sees the sample; then it is taken out of what holds it.
+//!
+//! A shard keeps its name. Its new tars are written first, then the old ones deleted, and its manifest is the last to change: while
+//! that names the sample, work is left, so that the same again ends whatever was interrupted. A collector that sends the shard once
+//! more finds its manifest there.
+
+use crate::lake::{LABELS, Lake, MANIFESTS, SHARDS, Shard};
+use crate::without::{self, Without};
+use crate::{LakeError, forgotten, id};
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+const FORGOTTEN: &str = "forgotten";
+
+/// What held something that is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Of a shard, or of a file of labels.
+    pub name: String,
+    pub taken: BTreeSet<String>,
+    /// It is deleted where this is 0.
+    pub left: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    pub shards: Vec<Rewritten>,
+    pub labels: Vec<Rewritten>,
+}
+
+impl Lake {
+    /// The ids of samples that are to be there no more.
+    ///
+    /// # Errors
+    /// [`LakeError`] if one of the files cannot be read: it may name any sample.
+    pub async fn forgotten(&self) -> Result<BTreeSet<String>, LakeError> {
+        let mut ids = BTreeSet::new();
+        for file in self.list(FORGOTTEN, ".csv").await? {
+            let name = format!("{FORGOTTEN}/{file}");
+            ids.extend(forgotten::read(&name, &self.get(&name).await?)?);
+        }
+        Ok(ids)
+    }
+
+    /// Writes tombstones of those that have none: from now on no reader sees these samples, and no collector sends them. Returns the
+    /// names of the files.
+    ///
+    /// # Errors
+    /// [`LakeError`] if they cannot be written, or those that are there not read.
+    pub async fn forget(&self, ids: &BTreeSet<String>, by: &str, now: Timestamp) -> Result<Vec<String>, LakeError> {
+        let known = self.forgotten().await?;
+        let fresh: Vec<&String> = ids.difference(&known).collect();
+        let mut names = Vec::new();
+        for some in fresh.chunks(forgotten::MOST) {
+            let bytes = forgotten::write(some.iter().copied(), by, now);
+            let name = format!("{FORGOTTEN}/{}-{}.csv", now.strftime("%Y%m%dT%H%M%SZ"), &id(&bytes)[..16]);
+            self.put(&name, bytes).await?;
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// Takes all that was ever forgotten out of shards and labels. `tell` hears how many shards were looked into, and of how many.
+    ///
+    /// # Errors
+    /// [`LakeError`]; to be called again, which goes on.
+    pub async fn erase(&self, tell: impl Fn(usize, usize)) -> Result<Erased, LakeError> {
+        let (mut erased, mut known) = (Erased::default(), Arc::new(self.forgotten().await?));
+        if known.is_empty() {
+            return Ok(erased);
+        }
+        loop {
+            let (mut shards, alone) = self.listed(&known).await?;
+            // A tar whose manifest comes yet is rewritten alike: it holds all that the manifest will name, but for what is forgotten.
+            shards.extend(alone);
+            for (number, shard) in shards.iter().enumerate() {
+                tell(number, shards.len());
+                erased.shards.extend(self.rewrite(shard).await?);
+            }
+            for file in self.list(LABELS, ".csv").await? {
+                let name = format!("{LABELS}/{file}");
+                if let Some(Without { bytes, taken, left }) = without::labels(&name, &self.get(&name).await?, &known)? {
+                    self.replace(&name, bytes).await?;
+                    erased.labels.push(Rewritten { name, taken, left });
+                }
+            }
+            // Who forgot another sample meanwhile may have rewritten a shard before we did, and we have brought that sample back.
+            let now = self.forgotten().await?;
+            if now == *known {
+                return Ok(erased);
+            }
+            known = Arc::new(now);
+        }
+    }
+
+    /// None if it holds nothing that is forgotten.
+    async fn rewrite(&self, shard: &Shard) -> Result<Option<Rewritten>, LakeError> {
+        let name = format!("{MANIFESTS}/{}.parquet", shard.name);
+        let manifest =
+            if shard.is_whole { without::manifest(&name, self.get(&name).await?, &shard.forgotten)? } else { None };
+        // A second tar is what an interruption left, or a collector that was sending meanwhile.
+        if shard.is_whole && manifest.is_none() && shard.tars.len() < 2 {
+            return Ok(None);
+        }
+        let (mut taken, mut left) = (BTreeSet::new(), 0);
+        for file in &shard.tars {
+            let old = format!("{SHARDS}/{file}");
+            let Some(tar) = without::tar(&old, &self.get(&old).await?, &shard.forgotten)? else { continue };
+            if let Some(bytes) = tar.bytes {
+                self.put(&format!("{SHARDS}/{}-{}.tar", shard.name, &id(&bytes)[..16]), bytes).await?;
+            }
+            self.replace(&old, None).await?;
+            taken.extend(tar.taken);
+            left = tar.left;
+        }
+        if let Some(manifest) = manifest {
+            self.replace(&name, manifest.bytes).await?;
+            taken.extend(manifest.taken);
+            left = manifest.left;
+        }
+        Ok((!taken.is_empty()).then(|| Rewritten { name: shard.name.clone(), taken, left }))
+    }
+}
