@@ -13,9 +13,10 @@ use sconce_lake::{Label, Lake};
 use sconce_model::artifact::Artifact;
 use sconce_model::idx::{Images, write_images, write_labels};
 use sconce_model::variant::F32;
+use sconce_trainer::answer::value;
 use sconce_trainer::data::{self, DataSet, Inputs, Samples, Wanted, synthetic};
 use sconce_trainer::manifest::{DataSource, Format};
-use sconce_trainer::prepared::{Prepared, accuracy};
+use sconce_trainer::prepared::Prepared;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -73,7 +74,7 @@ fn shifted(samples: &Samples) -> Samples {
         row.reverse();
         row.iter_mut().for_each(|pixel| *pixel = 60 + *pixel / 2);
     }
-    Samples::grey(Images { count, height, width, pixels }, samples.labels.clone())
+    Samples::grey(Images { count, height, width, pixels }, samples.labels.classes().to_vec())
 }
 
 fn leave(folder: &Path, train: &Samples, test: &Samples) {
@@ -81,7 +82,8 @@ fn leave(folder: &Path, train: &Samples, test: &Samples) {
     for (name, samples) in [("train", train), ("t10k", test)] {
         let images = write_images(samples.images().unwrap());
         std::fs::write(folder.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
-        std::fs::write(folder.join(format!("{name}-labels-idx1-ubyte")), write_labels(&samples.labels)).unwrap();
+        std::fs::write(folder.join(format!("{name}-labels-idx1-ubyte")), write_labels(samples.labels.classes()))
+            .unwrap();
     }
 }
 
@@ -363,7 +365,7 @@ fn a_head_learned_from_features_alone_is_to_the_bit_what_it_is_with_the_pictures
             assert!(rows.iter().all(|row| row.backbone.as_ref() == Some(&backbone.digest) && row.prediction.is_some()));
             let contents = lake.contents(&shard, &rows).await.unwrap();
             said.extend(rows.into_iter().zip(contents).map(|(row, content)| {
-                let value = world.labels[index[&content[128..]]].to_string();
+                let value = world.labels.classes()[index[&content[128..]]].to_string();
                 Label { id: row.id, value, by: "ann".into(), at: now, file: String::new() }
             }));
         }
@@ -400,7 +402,7 @@ fn a_head_learned_from_features_alone_is_to_the_bit_what_it_is_with_the_pictures
 
     let accuracy = |artifact: &Artifact| {
         let prepared = Prepared::new(&held_out, artifact.preprocess(), reads).unwrap();
-        accuracy(&prepared.answers(&artifact.variant(F32).unwrap().plan().unwrap()).unwrap())
+        value(&prepared.answers(&artifact.variant(F32).unwrap().plan().unwrap(), artifact.graph()).unwrap())
     };
     let (before, after) = (accuracy(&artifact), accuracy(&update));
     let judged = update.evaluation().unwrap().variants[F32].value;

@@ -51,7 +51,7 @@ fn world() -> Vec<(Vec<u8>, u8)> {
         let pixels: Vec<u8> = images.image(index).iter().flat_map(|pixel| [255 - pixel; 3]).collect();
         png(&RgbImage::from_raw(28, 28, pixels).unwrap())
     };
-    labels.iter().enumerate().map(|(index, label)| (picture(index), *label)).collect()
+    labels.classes().iter().enumerate().map(|(index, label)| (picture(index), *label)).collect()
 }
 
 struct Site {

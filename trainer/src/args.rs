@@ -94,6 +94,10 @@ pub struct Train {
     /// A folder with one folder for each run, such as that of --output: of all others the newest stays, and older ones are removed.
     #[arg(long, value_name = "DIR")]
     pub runs: Option<PathBuf>,
+    /// The artifact that `accept.improveBy` compares with, such as what an earlier run has published. Default: the manifest's base. It is
+    /// opened as what is published is.
+    #[arg(long, value_name = "DIR|oci://HOST/REPOSITORY@sha256:HEX")]
+    pub against: Option<String>,
     /// Publish the artifact if it is accepted, as `publish` would.
     #[arg(long, value_name = "oci://HOST/REPOSITORY:TAG")]
     pub publish: Option<String>,

@@ -1,22 +1,17 @@
 //! The model that a network begins from: read out of its folder, or brought from a registry, by digest.
 
 use crate::manifest::{self, Freeze};
-use crate::publish::{self, MANIFEST_TYPE, PATH, Pack, PublishError};
+use crate::publish::{Pack, PublishError};
+use crate::pull::{PullError, Registries, pulled};
 use candle_core::Result as Computed;
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Reference, RegistryOperation, errors::OciDistributionError};
 use sconce_model::architecture::{Architecture, ArchitectureError};
 use sconce_model::artifact::{Artifact, ArtifactError, Backbone};
-use sconce_model::digest::sha256;
 use sconce_model::graph::{Graph, Source};
 use sconce_model::network::Network;
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
-use sconce_registry::{Keyring, RegistryError};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -31,22 +26,20 @@ pub enum BaseError {
     NoHead { uri: String },
     #[error("spec.base.head: {0}")]
     Head(#[from] ArchitectureError),
-    #[error("spec.base.uri: cannot fetch {what} of {uri}; does the registry run, and is the digest right?")]
-    Registry { what: String, uri: String, source: Box<OciDistributionError> },
-    #[error("spec.base.uri: {uri}: {source}")]
-    Login { uri: String, source: Box<RegistryError> },
-    #[error("spec.base.uri: {what} of {uri} is {got}: the registry or the way to it spoils bytes; push it again")]
-    Digest { what: String, uri: String, got: String },
     #[error("spec.base.uri: {uri} is no model of ours: {why}")]
     Manifest { uri: String, why: String },
-    #[error("cannot write {}", path.display())]
-    Write { path: PathBuf, source: std::io::Error },
+    #[error("spec.base.uri")]
+    Pull(#[from] PullError),
 }
 
 impl BaseError {
     /// Whether what is asked for can never be: it is as wrong at the next try.
     pub fn is_wrong(&self) -> bool {
-        matches!(self, Self::NoHead { .. } | Self::Head(_) | Self::Manifest { .. })
+        match self {
+            Self::NoHead { .. } | Self::Head(_) | Self::Manifest { .. } => true,
+            Self::Pull(pull) => pull.is_wrong(),
+            Self::Artifact { .. } | Self::Pack { .. } => false,
+        }
     }
 }
 
@@ -67,34 +60,12 @@ pub struct Base {
     int8: Option<Variant>,
 }
 
-/// How the registry of a base is asked.
-#[derive(Clone, Copy)]
-pub struct Asked<'a> {
-    /// Registries without TLS.
-    pub insecure: &'a [String],
-    /// Folder with the `config.json` or `.dockerconfigjson` that opens it; `None` for that of whoever runs this.
-    pub config: Option<&'a Path>,
-}
-
 /// Reads a model. `aside` is where one from a registry lies meanwhile.
 ///
 /// # Errors
 /// [`BaseError`] names the field.
-pub fn open(typed: &manifest::Base, aside: &Path, asked: Asked<'_>) -> Result<Base, BaseError> {
-    let uri = || typed.uri.clone();
-    match typed.uri.strip_prefix("oci://").map(str::parse::<Reference>) {
-        None => read(typed, Path::new(&typed.uri)),
-        Some(Err(error)) => Err(BaseError::Manifest { uri: uri(), why: error.to_string() }),
-        Some(Ok(reference)) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|source| BaseError::Write { path: aside.into(), source })?;
-            remove(aside)?;
-            runtime.block_on(fetch(&typed.uri, &reference, aside, asked))?;
-            let base = read(typed, aside);
-            remove(aside)?;
-            base
-        }
-    }
+pub fn open(typed: &manifest::Base, aside: &Path, registries: Registries<'_>) -> Result<Base, BaseError> {
+    pulled(&typed.uri, aside, registries, |folder| read(typed, folder))
 }
 
 fn read(typed: &manifest::Base, folder: &Path) -> Result<Base, BaseError> {
@@ -194,53 +165,4 @@ fn take(network: &Network, from: &Network, head: &str) -> Computed<()> {
             None => candle_core::bail!("the base has no {}", parameter.name),
         }
     })
-}
-
-/// All files of the model, each as its digest says.
-async fn fetch(uri: &str, reference: &Reference, to: &Path, asked: Asked<'_>) -> Result<(), BaseError> {
-    let failed =
-        |what: &str, source| BaseError::Registry { what: what.into(), uri: uri.into(), source: Box::new(source) };
-    let strange = |why: &str| BaseError::Manifest { uri: uri.into(), why: why.into() };
-    let is = |what: &str, bytes: &[u8], need: &str| match sha256(bytes) {
-        got if got == need => Ok(()),
-        got => Err(BaseError::Digest { what: what.into(), uri: uri.into(), got }),
-    };
-    let shut = |source: RegistryError| BaseError::Login { uri: uri.into(), source: Box::new(source) };
-    let keyring = asked.config.map_or_else(Keyring::of_user, Keyring::in_folder);
-    let keyring = keyring.map_err(|error| shut(error.into()))?;
-    let registry = publish::opened(reference, asked.insecure, keyring, RegistryOperation::Pull);
-    let pulled = registry.client().await.map_err(shut)?;
-    let pulled = pulled.pull_manifest_raw(reference, &RegistryAuth::Anonymous, &[MANIFEST_TYPE]).await;
-    let (bytes, _) = pulled.map_err(|error| failed("the manifest", error))?;
-    is("the manifest", &bytes, reference.digest().unwrap_or_default())?;
-    let manifest: Value = serde_json::from_slice(&bytes).map_err(|error| strange(&error.to_string()))?;
-    for layer in manifest["layers"].as_array().ok_or_else(|| strange("it has no layers"))? {
-        let (Some(digest), Some(path)) = (layer["digest"].as_str(), layer["annotations"][PATH].as_str()) else {
-            return Err(strange("a layer names no file"));
-        };
-        if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
-            return Err(strange(&format!("it names the file \"{path}\"")));
-        }
-        let mut bytes = Vec::new();
-        let descriptor = OciDescriptor { digest: digest.into(), ..OciDescriptor::default() };
-        let client = registry.client().await.map_err(shut)?;
-        client.pull_blob(reference, &descriptor, &mut bytes).await.map_err(|error| failed(path, error))?;
-        is(path, &bytes, digest)?;
-        write(&to.join(path), &bytes)?;
-    }
-    Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), BaseError> {
-    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(path, bytes));
-    made.map_err(|source| BaseError::Write { path: path.into(), source })
-}
-
-fn remove(folder: &Path) -> Result<(), BaseError> {
-    match std::fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(BaseError::Write { path: folder.into(), source })
-        }
-        _ => Ok(()),
-    }
 }

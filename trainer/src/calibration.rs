@@ -1,6 +1,6 @@
 //! Whether a model is as sure as it should be. Pure.
 
-use crate::prepared::Answer;
+use crate::answer::Answer;
 
 const BINS: usize = 10;
 
@@ -38,11 +38,14 @@ pub fn ece(answers: &[Answer]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::Told;
 
     #[test]
     fn who_is_right_as_often_as_sure_has_no_error() {
-        let answer =
-            |right: bool, confidence| Answer { label: usize::from(right), class: 1, confidence, of_label: 0.5 };
+        let answer = |right: bool, confidence| {
+            let (score, told) = (f64::from(u8::from(right)), Told::Class(usize::from(right)));
+            Answer { class: 1, confidence, score, loss: 0.5, told }
+        };
         let honest: Vec<Answer> = (0..4).map(|index| answer(index < 3, 0.75)).collect();
         assert_eq!(ece(&honest), 0.0);
         let boasting: Vec<Answer> = (0..4).map(|index| answer(index < 2, 1.0)).collect();

@@ -1,14 +1,17 @@
 //! The test split is read here, once, through the plans that serve.
 
+use crate::against::Against;
+use crate::answer::{Answer, Told, f1_of_each, interval95, mean_absolute_error, value};
 use crate::calibration::ece;
 use crate::data::{DataSet, NORMAL};
 use crate::fit::FitError;
-use crate::prepared::{Answer, Prepared, accuracy};
+use crate::prepared::Prepared;
 use candle_core::Tensor;
 use sconce_kernels::{Cpu, IsaToken, Threads};
+use sconce_model::architecture::Task;
 use sconce_model::artifact::{Evaluation, Measured, Paired};
 use sconce_model::drift::{Moments, Reference};
-use sconce_model::metrics::{confusion, drop_upper95, wilson95};
+use sconce_model::metrics::{confusion, drop_upper95, mean_drop_upper95};
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::Variant;
@@ -22,6 +25,8 @@ const ROUNDS: usize = 101;
 pub struct Evaluated {
     pub evaluation: Evaluation,
     pub answers: BTreeMap<String, Vec<Answer>>,
+    /// What the metric is of the model that is to be improved on.
+    pub before: Option<f64>,
     /// What each is held against where it serves, if there are enough samples to tell.
     pub references: BTreeMap<String, Reference>,
 }
@@ -37,10 +42,12 @@ pub fn evaluate(
     data: &mut DataSet,
     preprocess: &Preprocess,
     head: Option<&str>,
+    against: Option<&Against>,
 ) -> Result<Evaluated, FitError> {
     let (mut measured, mut said, mut references) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let own = data.test.parts().first().map_or(data.test.len(), |part| part.count);
     let samples = data.test.read()?;
+    let before = against.map(|against| against.answers(samples, preprocess)).transpose()?;
     let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
         let graph = variant.network.graph();
@@ -51,11 +58,11 @@ pub fn evaluate(
             variant.plan()?
         };
         let prepared = Prepared::new(samples, preprocess, plan.input())?;
-        let answers = prepared.answers(&plan)?;
+        let answers = prepared.answers(&plan, graph)?;
         let order: Vec<usize> = (0..answers.len()).collect();
         let weights = prepared.weights(&order).unwrap_or_else(|| vec![1.0; answers.len()]);
         // There are more anomalies among what is tested than among what comes.
-        let comes = |at: &usize| graph.classifies() || answers[*at].label == usize::from(NORMAL);
+        let comes = |at: &usize| graph.task() != Task::Anomaly || answers[*at].label() == Some(usize::from(NORMAL));
         let rows: Vec<usize> = (0..own).filter(comes).collect();
         references.extend(Some(variant.name.clone()).zip(reference(
             &answers,
@@ -63,15 +70,16 @@ pub fn evaluate(
             &weights,
             &rows,
         )));
-        let right = answers.iter().filter(|answer| answer.right()).count();
         let measure = Measured {
             path: variant.arithmetic.name().into(),
-            metric: "accuracy".into(),
-            value: accuracy(&answers),
-            wilson95: wilson95(right as u64, answers.len() as u64),
+            metric: metric(graph.task()).into(),
+            value: value(&answers),
+            wilson95: interval95(&answers),
             // How likely an anomaly is, is no confidence that was learned.
             ece: graph.classifies().then(|| ece(&answers)),
-            confusion: confusion(graph.units(), answers.iter().map(|answer| (answer.label, answer.class))),
+            confusion: confused(graph.units(), &answers),
+            f1: f1_of_each(&answers),
+            mean_absolute_error: mean_absolute_error(&answers),
             paired: first.as_ref().map(|(against, before)| paired(against, before, &answers)),
         };
         measured.insert(variant.name.clone(), measure);
@@ -80,7 +88,8 @@ pub fn evaluate(
     }
     let evaluation =
         Evaluation { schema: 1, dataset: data.described(), test_reads: data.test.reads(), variants: measured };
-    Ok(Evaluated { evaluation, answers: said, references })
+    let before = before.map(|answers| value(&answers));
+    Ok(Evaluated { evaluation, answers: said, before, references })
 }
 
 /// What is to be expected where the model serves, which is what `rows` are like: of a mix the first set's, for the rest is there so that
@@ -99,16 +108,33 @@ fn reference(answers: &[Answer], inputs: Option<&[Moments]>, weights: &[f32], ro
 }
 
 pub fn paired(against: &str, before: &[Answer], after: &[Answer]) -> Paired {
-    let (right_to_wrong, wrong_to_right) = turned(before.iter().zip(after));
-    let drop_upper95 = drop_upper95(right_to_wrong, wrong_to_right, before.len() as u64);
+    let drops: Vec<f64> = drops(before.iter().zip(after)).collect();
+    let count = |of: fn(&f64) -> bool| drops.iter().filter(|drop| of(drop)).count() as u64;
+    let (right_to_wrong, wrong_to_right) = (count(|drop| *drop > 0.0), count(|drop| *drop < 0.0));
+    let are_amounts = after.iter().any(|answer| matches!(answer.told, Told::Amounts(_)));
+    let drop_upper95 = if are_amounts { mean_drop_upper95(drops) } else { drop_upper95(drops) };
     Paired { against: against.into(), right_to_wrong, wrong_to_right, drop_upper95 }
 }
 
-/// How many were right and are wrong, and the other way.
-pub fn turned<'a>(pairs: impl Iterator<Item = (&'a Answer, &'a Answer)>) -> (u64, u64) {
-    pairs.fold((0, 0), |(spoilt, mended), (before, after)| {
-        (spoilt + u64::from(before.right() && !after.right()), mended + u64::from(!before.right() && after.right()))
-    })
+/// By how much each scores less than before.
+pub fn drops<'a>(pairs: impl Iterator<Item = (&'a Answer, &'a Answer)>) -> impl Iterator<Item = f64> {
+    pairs.map(|(before, after)| before.score - after.score)
+}
+
+/// What the value of an evaluation is.
+pub fn metric(task: Task) -> &'static str {
+    match task {
+        Task::Classification | Task::Anomaly | Task::Multilabel => "accuracy",
+        Task::Regression | Task::Count => "r2",
+    }
+}
+
+/// None where samples have no class.
+fn confused(classes: usize, answers: &[Answer]) -> Vec<Vec<u64>> {
+    if answers.iter().any(|answer| !matches!(answer.told, Told::Class(_))) {
+        return vec![];
+    }
+    confusion(classes, answers.iter().filter_map(|answer| Some((answer.label()?, answer.class))))
 }
 
 /// What one request takes on this machine, one thread, in the median; all variants in turn, so that they meet the same noise.
@@ -143,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_mixed_in_is_not_expected_where_the_model_serves() {
-        let answer = |class| Answer { label: class, class, confidence: 0.9, of_label: 0.9 };
+        let answer = |class| Answer { class, confidence: 0.9, score: 1.0, loss: 0.1, told: Told::Class(class) };
         let answers: Vec<Answer> = [vec![answer(1); 150], vec![answer(2); 450]].concat();
         let told = |weights: &[f32], own: usize| {
             let reference = reference(&answers, None, weights, &(0..own).collect::<Vec<_>>())?;

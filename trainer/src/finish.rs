@@ -1,5 +1,7 @@
 //! What follows training: compress, evaluate, gate, write.
 
+use crate::against::Against;
+use crate::answer::{Answer, alone, interval95, value};
 use crate::base::Base;
 use crate::compress::{Compressed, Course, compress};
 use crate::data::{DataSet, Part};
@@ -8,7 +10,7 @@ use crate::fit::FitError;
 use crate::gate::{PartAccuracy, Verdict, verdict, worst};
 use crate::manifest::{Compress, Spec, share};
 use crate::output::{self, OutputError};
-use crate::prepared::{Answer, Prepared};
+use crate::prepared::Prepared;
 use candle_core::{DType, Device, Tensor};
 use sconce_model::architecture::Architecture;
 use sconce_model::artifact::{self, ArtifactError, Description, Evaluation, Measured};
@@ -45,6 +47,8 @@ pub struct Opened {
     pub data: DataSet,
     pub train: Prepared,
     pub validation: Prepared,
+    /// What the network must be better than, if that is asked for.
+    pub against: Option<Against>,
 }
 
 impl Opened {
@@ -58,7 +62,8 @@ impl Opened {
     /// All that decides what the artifact is, and whether it is published.
     pub fn made_of(&self) -> String {
         let Spec { compress, accept, .. } = &self.spec;
-        sha256(format!("{} {} {compress:?} {accept:?}", self.name, self.recipe()).as_bytes())
+        let against = self.against.as_ref().map(|against| &against.uri);
+        sha256(format!("{} {} {compress:?} {accept:?} {against:?}", self.name, self.recipe()).as_bytes())
     }
 }
 
@@ -72,6 +77,13 @@ pub struct Row {
     pub answers: Vec<Answer>,
 }
 
+/// What another model tells of the same test samples.
+pub struct Before {
+    pub uri: String,
+    /// Its metric.
+    pub value: f64,
+}
+
 /// What became of a trained network.
 pub struct Finished {
     /// The trained network first.
@@ -81,6 +93,7 @@ pub struct Finished {
     /// The trained network on each data set of a mix alone, none where there is one; and where it tells anomalies, on these alone, and on the
     /// rest.
     pub parts: Vec<PartAccuracy>,
+    pub before: Option<Before>,
     /// Of the variants that passed: the artifact's.
     pub evaluation: Evaluation,
 }
@@ -95,14 +108,16 @@ pub fn finish(
     folder: &Path,
     say: &dyn Fn(&str),
 ) -> Result<Finished, FinishError> {
-    let Opened { spec, architecture, base, preprocess, data, train, validation, .. } = opened;
+    let Opened { spec, architecture, base, preprocess, data, train, validation, against, .. } = opened;
     let (architecture, base) = (&*architecture, base.as_ref());
     let head = base.map(|base| base.head.as_str());
     let nothing = Compress::default();
     let settings = spec.compress.as_ref().unwrap_or(&nothing);
     let course = Course { architecture, train, validation, fit: &spec.fit, compress: settings, base, say };
     let Compressed { mut variants, architectures, refused } = compress(network, &course)?;
-    let Evaluated { mut evaluation, mut answers, references } = evaluate(&variants, data, preprocess, head)?;
+    let evaluated = evaluate(&variants, data, preprocess, head, against.as_ref())?;
+    let Evaluated { mut evaluation, mut answers, before, references } = evaluated;
+    let before = against.as_ref().zip(before).map(|(against, value)| Before { uri: against.uri.clone(), value });
     let latencies = latencies(&variants, &one(&variants, train)?)?;
     let most = share(&settings.max_accuracy_drop).unwrap_or_default();
     let first = variants.first().and_then(|variant| answers.get(&variant.name)).cloned().unwrap_or_default();
@@ -133,13 +148,13 @@ pub fn finish(
         evaluation: &evaluation,
     };
     output::write(folder, &description)?;
-    Ok(Finished { rows, refused, parts, evaluation })
+    Ok(Finished { rows, refused, parts, before, evaluation })
 }
 
 /// An input: a sample, or where there are features alone one that is as dark.
 fn one(variants: &[Variant], train: &Prepared) -> Result<Tensor, FinishError> {
     if !train.are_features() {
-        return Ok(train.batch(&[train.longest()])?.0);
+        return Ok(train.batch(&[train.longest()])?);
     }
     let input = variants.first().map(|variant| variant.network.graph().input.clone()).unwrap_or_default();
     let shape: Vec<usize> = std::iter::once(1).chain(input).collect();
@@ -148,21 +163,26 @@ fn one(variants: &[Variant], train: &Prepared) -> Result<Tensor, FinishError> {
 
 fn by_class(names: &[String], answers: &[Answer]) -> Vec<PartAccuracy> {
     let of = |(class, name): (usize, &String)| {
-        let of_class = || answers.iter().filter(move |answer| answer.label == class);
-        let right = of_class().filter(|answer| answer.right()).count();
-        PartAccuracy { name: name.clone(), right, count: of_class().count() }
+        let of_class: Vec<_> = answers.iter().filter(|answer| answer.label() == Some(class)).cloned().collect();
+        part(name, &of_class)
     };
     names.iter().enumerate().map(of).collect()
 }
 
 /// The answers stand as the parts' samples do, one part after the other.
 fn by_part(parts: &[Part], answers: &[Answer]) -> Vec<PartAccuracy> {
-    let mut rest = answers.iter();
-    let of = |part: &Part| {
-        let right = rest.by_ref().take(part.count).filter(|answer| answer.right()).count();
-        PartAccuracy { name: part.name.clone(), right, count: part.count }
+    let mut rest = answers;
+    let of = |Part { name, count }: &Part| {
+        let (of_part, others) = rest.split_at((*count).min(rest.len()));
+        rest = others;
+        part(name, of_part)
     };
     parts.iter().map(of).collect()
+}
+
+fn part(name: &str, answers: &[Answer]) -> PartAccuracy {
+    let alone = alone(answers);
+    PartAccuracy { name: name.into(), accuracy: value(&alone), most: interval95(&alone).1, count: alone.len() }
 }
 
 impl Finished {
@@ -176,7 +196,7 @@ impl Finished {
         let Some(first) = self.rows.first() else { return String::new() };
         let header = format!(
             "{:<14} {:>10} {:>6} {:>10} {:>6} {:>9} {:>7}  verdict\n",
-            "variant", "bytes", "\u{d7}", "time", "\u{d7}", "accuracy", "points"
+            "variant", "bytes", "\u{d7}", "time", "\u{d7}", first.measured.metric, "points"
         );
         let line = |row: &Row| {
             let times = |new: f64, old: f64| new / old.max(f64::MIN_POSITIVE);

@@ -1,24 +1,21 @@
 //! Which variants are good enough to be published. Pure.
 
-use crate::evaluate::turned;
-use crate::prepared::Answer;
+use crate::answer::Answer;
+use crate::evaluate::drops;
 use sconce_model::artifact::{Measured, Paired};
-use sconce_model::metrics::wilson95;
+use sconce_model::metrics::drop_lower95;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 /// What a network reaches on one of the data sets that are mixed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PartAccuracy {
     pub name: String,
-    pub right: usize,
+    /// Or what else the metric is.
+    pub accuracy: f64,
+    /// With 95 % confidence it is no more.
+    pub most: f64,
     pub count: usize,
-}
-
-impl PartAccuracy {
-    pub fn accuracy(&self) -> f64 {
-        self.right as f64 / self.count.max(1) as f64
-    }
 }
 
 /// A class, or a group, may have lost so many times as much as all of them.
@@ -44,16 +41,28 @@ impl Verdict {
 
 /// Why a network is not to be published that must reach `floor`: on all test samples; and on those of each data set of a mix alone it must not
 /// be below with 95 % confidence, for what is mixed in is often the most, and would hide that nothing was learned of the rest.
-pub fn below(accuracy: f64, parts: &[PartAccuracy], floor: f64) -> Option<String> {
-    if accuracy < floor {
-        return Some(format!("test accuracy {accuracy:.4} is below"));
+pub fn below(measured: &Measured, parts: &[PartAccuracy], floor: f64) -> Option<String> {
+    let Measured { metric, value, .. } = measured;
+    if *value < floor {
+        return Some(format!("test {metric} {value:.4} is below"));
     }
     // Of few samples chance has much to say: a part is below it where it is so for sure.
-    let most = |part: &PartAccuracy| wilson95(part.right as u64, part.count as u64).1;
-    let poor = parts.iter().find(|part| part.count > 0 && most(part) < floor)?;
-    let (PartAccuracy { name, count, .. }, most) = (poor, most(poor));
-    let on = format!("{:.4}, and at most {most:.4}, on the {count} samples of {name}", poor.accuracy());
-    Some(format!("test accuracy is {accuracy:.4}, but {on}, below"))
+    let poor = parts.iter().find(|part| part.count > 0 && part.most < floor)?;
+    let PartAccuracy { name, accuracy, most, count } = poor;
+    let on = format!("{accuracy:.4}, and at most {most:.4}, on the {count} samples of {name}");
+    Some(format!("test {metric} is {value:.4}, but {on}, below"))
+}
+
+/// Why a network is not to be published that must be better by `by` than a model that tells `before` of the same test samples.
+pub fn no_better(measured: &Measured, before: f64, by: f64) -> Option<String> {
+    /// Sums of as many shares may differ so.
+    const ROUNDING: f64 = 1e-9;
+    let Measured { metric, value, .. } = measured;
+    let won = value - before;
+    (won < by - ROUNDING).then(|| {
+        let points = format!("{:+.2} points", won * 100.0);
+        format!("test {metric} {value:.4} beside {before:.4} of what was accepted before is {points}, less than")
+    })
 }
 
 /// Samples that have something in common.
@@ -79,15 +88,15 @@ impl Display for Subset {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Worst {
     pub subset: Subset,
-    /// With 95 % confidence its share of right answers fell by at least this.
+    /// With 95 % confidence its share of right answers, or what else the metric is, fell by at least this.
     pub drop_lower95: f64,
 }
 
-/// Of each class, and of each of the rows' groups that has [`FEWEST_OF_GROUP`] samples. None if nobody answered.
+/// Of each class or label, and of each of the rows' groups that has [`FEWEST_OF_GROUP`] samples. None if nobody answered.
 pub fn worst(before: &[Answer], after: &[Answer], groups: &[u64]) -> Option<Worst> {
     let (mut classes, mut cameras) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
     for pair in before.iter().zip(after) {
-        classes.entry(pair.0.label).or_default().push(pair);
+        pair.0.classes().into_iter().for_each(|class| classes.entry(class).or_default().push(pair));
     }
     for (group, pair) in groups.iter().zip(before.iter().zip(after)) {
         cameras.entry(group).or_default().push(pair);
@@ -95,23 +104,15 @@ pub fn worst(before: &[Answer], after: &[Answer], groups: &[u64]) -> Option<Wors
     let classes = classes.into_iter().map(|(class, pairs)| (Subset::Class(class), pairs));
     let cameras = cameras.into_values().filter(|pairs| pairs.len() >= FEWEST_OF_GROUP);
     let cameras = cameras.map(|pairs| (Subset::Group { samples: pairs.len() }, pairs));
-    let of = |(subset, pairs): (Subset, Vec<_>)| Worst { subset, drop_lower95: drop_lower95(pairs) };
+    let of = |(subset, pairs): (Subset, Vec<_>)| Worst { subset, drop_lower95: drop_lower95(drops(pairs.into_iter())) };
     classes.chain(cameras).map(of).max_by(|one, other| one.drop_lower95.total_cmp(&other.drop_lower95))
 }
 
-fn drop_lower95(pairs: Vec<(&Answer, &Answer)>) -> f64 {
-    let n = pairs.len() as f64;
-    let (spoilt, mended) = turned(pairs.into_iter());
-    let (spoilt, mended) = (spoilt as f64, mended as f64);
-    let drop = spoilt - mended;
-    (drop - 1.645 * (spoilt + mended - drop * drop / n).max(0.0).sqrt()) / n
-}
-
-/// A variant passes if, with 95 % confidence, the share of right answers fell by no more than `most`, and that of no class
+/// A variant passes if, with 95 % confidence, the share of right answers, or what else the metric is, fell by no more than `most`, and that of no class
 /// or group by more than three times as much. One that spoilt no answer passes, however few samples promise no more than that: it does all that they can tell.
 pub fn verdict(name: &str, measured: &Measured, worst: Option<Worst>, most: f64) -> Verdict {
     let (low, high) = measured.wilson95;
-    let mut reason = format!("accuracy {:.4}  (95 % interval {low:.4} to {high:.4})", measured.value);
+    let mut reason = format!("{} {:.4}  (95 % interval {low:.4} to {high:.4})", measured.metric, measured.value);
     let Some(Paired { right_to_wrong, wrong_to_right, drop_upper95, .. }) = &measured.paired else {
         return Verdict { variant: name.into(), passed: true, reason };
     };
@@ -135,8 +136,10 @@ pub fn verdict(name: &str, measured: &Measured, worst: Option<Worst>, most: f64)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::{Told, interval95};
     use crate::evaluate::paired;
     use rand_chacha::ChaCha8Rng;
+    use sconce_model::metrics::wilson95;
     use sconce_model::network::{generator, unit};
 
     fn measured(paired: Option<Paired>) -> Measured {
@@ -147,6 +150,8 @@ mod tests {
             wilson95: (0.98, 0.989),
             ece: None,
             confusion: Vec::new(),
+            f1: Vec::new(),
+            mean_absolute_error: Vec::new(),
             paired,
         }
     }
@@ -175,7 +180,12 @@ mod tests {
 
     #[test]
     fn what_is_mixed_in_hides_nothing() {
-        let part = |name: &str, right, count| PartAccuracy { name: name.into(), right, count };
+        let part = |name: &str, right: u64, count: usize| {
+            let (accuracy, most) = (right as f64 / count.max(1) as f64, wilson95(right, count as u64).1);
+            PartAccuracy { name: name.into(), accuracy, most, count }
+        };
+        let below =
+            |value: f64, parts: &[PartAccuracy], floor| below(&Measured { value, ..measured(None) }, parts, floor);
         let [known, site, none] = [part("known", 1990, 2000), part("site", 12, 60), part("none", 0, 0)];
         assert_eq!(below(0.95, &[], 0.95), None);
         assert_eq!(below(0.9499, &[], 0.95).unwrap(), "test accuracy 0.9499 is below");
@@ -185,19 +195,31 @@ mod tests {
         assert_eq!(below(0.97, &[part("few", 4, 5)], 0.95), None, "one of five is chance");
     }
 
+    #[test]
+    fn what_is_no_better_than_before_says_by_how_much() {
+        let no_better = |value: f64, before, by| no_better(&Measured { value, ..measured(None) }, before, by);
+        assert_eq!(
+            [no_better(0.95, 0.95, 0.0), no_better(0.955, 0.95, 0.005), no_better(0.97, 0.95, 0.01)],
+            [const { None }; 3]
+        );
+        let told = "test accuracy 0.9500 beside 0.9600 of what was accepted before is -1.00 points, less than";
+        assert_eq!(no_better(0.95, 0.96, 0.0).as_deref(), Some(told));
+        let told = "test accuracy 0.9620 beside 0.9600 of what was accepted before is +0.20 points, less than";
+        assert_eq!(no_better(0.962, 0.96, 0.005).as_deref(), Some(told));
+    }
+
     const N: usize = 10_000;
 
     fn answer(class: usize, right: bool) -> Answer {
-        Answer { label: class, class: if right { class } else { class + 1 }, confidence: 0.9, of_label: 0.5 }
+        let (said, score) = if right { (class, 1.0) } else { (class + 1, 0.0) };
+        Answer { class: said, confidence: 0.9, score, loss: 0.5, told: Told::Class(class) }
     }
 
     /// Whether a variant passes on samples drawn with replacement.
     fn passes(pairs: &[(Answer, Answer)], generator: &mut ChaCha8Rng) -> bool {
-        let drawn = (0..N).map(|_| pairs[((unit(generator) * N as f32) as usize).min(N - 1)]);
+        let drawn = (0..N).map(|_| pairs[((unit(generator) * N as f32) as usize).min(N - 1)].clone());
         let (before, after): (Vec<_>, Vec<_>) = drawn.unzip();
-        let right = after.iter().filter(|answer| answer.right()).count() as u64;
-        let measured =
-            Measured { wilson95: wilson95(right, N as u64), ..measured(Some(paired("f32", &before, &after))) };
+        let measured = Measured { wilson95: interval95(&after), ..measured(Some(paired("f32", &before, &after))) };
         verdict("int8", &measured, worst(&before, &after, &[]), 0.005).passed
     }
 

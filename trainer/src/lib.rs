@@ -1,6 +1,8 @@
 //! Learns: read → preprocess → fit → compress → evaluate → gate → publish.
 
+pub mod against;
 pub mod alone;
+pub mod answer;
 pub mod args;
 pub mod augment;
 pub mod base;
@@ -17,5 +19,6 @@ pub mod pending;
 pub mod prepared;
 pub mod progress;
 pub mod publish;
+pub mod pull;
 pub mod report;
 pub mod stop;

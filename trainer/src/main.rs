@@ -3,25 +3,26 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use sconce_model::architecture::Task;
-use sconce_model::artifact::{self, Artifact};
+use sconce_model::artifact::{self, Artifact, Measured};
 use sconce_model::idx;
 use sconce_model::network::Network;
 use sconce_model::preprocess::{Material, Preprocess, PreprocessError};
 use sconce_model::variant::F32;
+use sconce_trainer::against::{Against, AgainstError, Compared};
 use sconce_trainer::alone::alone;
 use sconce_trainer::args::{Args, Source, Train, Verb};
 use sconce_trainer::base::{self, Base, BaseError};
 use sconce_trainer::data::{self, ANOMALY, DataError, DataSet, Wanted};
-use sconce_trainer::finish::{Opened, finish};
+use sconce_trainer::finish::{Before, Finished, Opened, finish};
 use sconce_trainer::fit::{Checkpoints, FitError, Lesson, as_torch, fit};
-use sconce_trainer::gate::below;
-use sconce_trainer::manifest::{Freeze, Init, ManifestError, share};
+use sconce_trainer::gate::{below, no_better};
+use sconce_trainer::manifest::{Accept, Freeze, Init, ManifestError, share};
 use sconce_trainer::pending::Pending;
 use sconce_trainer::prepared::Prepared;
 use sconce_trainer::progress::{Progress, table};
 use sconce_trainer::publish::{Pack, Publishing};
-use sconce_trainer::report::{Run, isa, page, report, result};
-use sconce_trainer::{manifest, output, publish, stop};
+use sconce_trainer::report::{Reader, Run, isa, of_each, page, report, result};
+use sconce_trainer::{manifest, output, publish, pull, stop};
 use serde_json::json;
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -67,8 +68,8 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     let manifest = manifest::read(&source.manifest)?;
     let (name, spec) = (manifest.metadata.name, manifest.spec);
     let aside = output::beside(output, "base");
-    let asked = base::Asked { insecure, config: source.base_docker_config.as_deref() };
-    let base = spec.base.as_ref().map(|typed| base::open(typed, &aside, asked)).transpose()?;
+    let registries = pull::Registries { insecure, config: source.base_docker_config.as_deref() };
+    let base = spec.base.as_ref().map(|typed| base::open(typed, &aside, registries)).transpose()?;
     let architecture = match (&base, &spec.architecture) {
         (Some(base), _) => spec.check_base(&base.architecture, &source.manifest).map(|()| base.architecture.clone())?,
         (None, Some(architecture)) => architecture.clone(),
@@ -121,7 +122,45 @@ fn open(source: &Source, output: &Path, insecure: &[String]) -> Result<Opened> {
     }
     let prepared = |samples| Prepared::new(samples, &preprocess, reads.unwrap_or(&graph.input));
     let (train, validation) = (prepared(&train)?, prepared(&validation)?);
-    Ok(Opened { name, spec, architecture, base, preprocess, data, train, validation })
+    Ok(Opened { name, spec, architecture, base, preprocess, data, train, validation, against: None })
+}
+
+/// The model that a run must be better than, if that is asked for: the one that is named, else the base, where that tells the same.
+fn rival(opened: &Opened, flags: &Train, insecure: &[String]) -> Result<Option<Against>> {
+    let Opened { spec, architecture, base, preprocess, data, .. } = opened;
+    let Some(improve_by) = spec.accept.as_ref().and_then(|accept| accept.improve_by.as_ref()) else { return Ok(None) };
+    let backbone = base.as_ref().and_then(|base| base.backbone(preprocess));
+    let features_of = backbone.filter(|_| data.train.are_features()).map(|backbone| &*backbone.digest);
+    let graph = architecture.graph()?;
+    let alike = |against: &Against| against.check(&Compared { graph: &graph, preprocess, features_of });
+    let aside = &output::beside(&flags.output, "against");
+    if let Some(uri) = &flags.against {
+        let against = Against::open(uri, aside, pull::Registries { insecure, config: None })?;
+        alike(&against)?;
+        return Ok(Some(against));
+    }
+    let of_base = pull::Registries { insecure, config: flags.source.base_docker_config.as_deref() };
+    let base = spec.base.as_ref().map(|base| Against::open(&base.uri, aside, of_base)).transpose()?;
+    let fault = match base.as_ref().map(alike) {
+        Some(Ok(())) => return Ok(base),
+        Some(Err(AgainstError::Unlike { differs, .. })) => format!("the base {differs} than this run"),
+        Some(Err(error)) => return Err(error.into()),
+        None => "there is no artifact of an earlier run".into(),
+    };
+    println!("accept.improveBy {improve_by} is not asked for: {fault}");
+    Ok(None)
+}
+
+/// Why a trained network is not to be published.
+fn refused(accept: &Accept, measured: &Measured, finished: &Finished) -> Option<String> {
+    let Accept { min_accuracy, improve_by } = accept;
+    let floor = share(min_accuracy).and_then(|floor| below(measured, &finished.parts, floor));
+    let by = || Some((improve_by.as_deref()?, finished.before.as_ref()?));
+    let no_better = || {
+        let (typed, before) = by()?;
+        Some(format!("{} spec.accept.improveBy {typed}", no_better(measured, before.value, share(typed)?)?))
+    };
+    floor.map(|below| format!("{below} spec.accept.minAccuracy {min_accuracy}")).or_else(no_better)
 }
 
 fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
@@ -139,8 +178,13 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let publishing = target.as_ref().map(|target| Publishing { target, insecure, key: key.as_ref() });
     publishing.as_ref().map_or(Ok(()), Publishing::may)?;
     let mut opened = open(&flags.source, &flags.output, insecure)?;
-    if flags.held_out.is_some() && opened.data.train.images().is_none() {
-        bail!("--held-out writes grey images of one size, and collected samples are not: leave it out");
+    opened.against = rival(&opened, flags, insecure)?;
+    if flags.held_out.is_some()
+        && (opened.data.train.images().is_none() || opened.data.train.labels.classes().is_empty())
+    {
+        bail!(
+            "--held-out writes grey images of one size with a class each, and these samples are not such: leave it out"
+        );
     }
     let made_of = opened.made_of();
     // A report tells of epochs, which are not told again.
@@ -190,14 +234,10 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     if let Some(folder) = &flags.held_out {
         hold_out(folder, &opened.data, &flags.output)?;
     }
-    let accuracy = finished.evaluation.variants[F32].value;
+    let measured = &finished.evaluation.variants[F32];
     let Opened { name, spec, data, train, validation, .. } = &opened;
-    let floor = spec.accept.as_ref().map(|accept| accept.min_accuracy.as_str());
-    let asked = |typed: &str| Some((below(accuracy, &finished.parts, share(typed)?)?, typed.to_owned()));
-    let refusal = floor.and_then(asked).map(|(below, typed)| format!("{below} spec.accept.minAccuracy {typed}"));
+    let refusal = spec.accept.as_ref().and_then(|accept| refused(accept, measured, &finished));
     let publishing = publishing.filter(|_| refusal.is_none());
-    publishing.as_ref().map_or(Ok(()), |publishing| publishing.sign(&flags.output))?;
-    let digest = Pack::new(&flags.output)?.digest();
     let run = Run {
         name,
         graph: &graph,
@@ -208,6 +248,9 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         refusal: refusal.as_deref(),
         published: None,
     };
+    describe(&flags.output, &run)?;
+    publishing.as_ref().map_or(Ok(()), |publishing| publishing.sign(&flags.output))?;
+    let digest = Pack::new(&flags.output)?.digest();
     if publishing.is_some() {
         let pending = Pending { made_of, digest: digest.clone(), result: result(&digest, &run) };
         pending.write(&flags.output).context("cannot note that the artifact is finished")?;
@@ -217,7 +260,7 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     let run = Run { published: address, ..run };
     if let (Some(path), Ok(_)) = (&flags.report, &published) {
         write(path, &format!("{:#}\n", report(&run)))?;
-        write(&path.with_extension("html"), &page(&run))?;
+        write(&path.with_extension("html"), &page(&run, Reader::OfRun))?;
     }
     if let Some(address) = address {
         println!("published {address}");
@@ -225,13 +268,17 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
     println!("On {} test samples, {}:", finished.evaluation.dataset.n, data.name);
     finished.verdicts().for_each(|verdict| println!("{}", verdict.line()));
     for part in &finished.parts {
-        println!("  {:.4} on the {} samples of {}", part.accuracy(), part.count, part.name);
+        println!("  {:.4} on the {} samples of {}", part.accuracy, part.count, part.name);
     }
+    if let Some(Before { uri, value }) = &finished.before {
+        println!("  {value:.4} before, by {uri}");
+    }
+    of_each(&graph, measured).iter().for_each(|(name, what, value)| println!("  {name}: {what} {value:.4}"));
     let told = result(&digest, &run).to_string();
     if !std::io::stdout().is_terminal() {
         println!("{told}");
     }
-    println!("Test accuracy: {accuracy:.4}");
+    println!("Test {}: {:.4}", measured.metric, measured.value);
     published.with_context(|| format!("the artifact is in {}, but not published", flags.output.display()))?;
     done(flags, &told)?;
     if let Some(why) = refusal {
@@ -239,6 +286,14 @@ fn train(flags: &Train, insecure: &[String]) -> Result<ExitCode> {
         return Ok(if flags.result.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NOT_ACCEPTED) });
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts the page for people into the artifact.
+fn describe(folder: &Path, run: &Run<'_>) -> Result<()> {
+    let path = folder.join(artifact::REPORT);
+    let parent = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    parent.with_context(|| format!("cannot write {}", path.display()))?;
+    write(&path, &page(run, Reader::OfArtifact))
 }
 
 /// The last words are said; then what is kept for another try goes.
@@ -263,8 +318,8 @@ fn publish_pending(flags: &Train, publishing: &Publishing<'_>, pending: Pending)
     if !std::io::stdout().is_terminal() {
         println!("{told}");
     }
-    if let Some(accuracy) = result["result"]["accuracy"].as_f64() {
-        println!("Test accuracy: {accuracy:.4}");
+    if let (Some(metric), Some(value)) = (result["result"]["metric"].as_str(), result["result"]["accuracy"].as_f64()) {
+        println!("Test {metric}: {value:.4}");
     }
     done(flags, &told)?;
     Ok(ExitCode::SUCCESS)
@@ -297,6 +352,13 @@ fn compress(folder: &Path, source: &Source, insecure: &[String]) -> Result<ExitC
     }
     data.test.read_before(artifact.evaluation().map_or(0, |evaluation| evaluation.test_reads));
     let finished = finish(artifact.variant(F32)?.network, &mut opened, folder, &say)?;
+    let Opened { name, spec, train, validation, .. } = &opened;
+    let (graph, train, validation) = (artifact.graph(), train.len(), validation.len());
+    let measured = &finished.evaluation.variants[F32];
+    let refusal = spec.accept.as_ref().and_then(|accept| refused(accept, measured, &finished));
+    let refusal = refusal.as_deref();
+    let run = Run { name, graph, train, validation, epochs: &[], finished: &finished, refusal, published: None };
+    describe(folder, &run)?;
     println!("On {} test samples, one thread, {}:", finished.evaluation.dataset.n, isa());
     print!("{}", finished.table());
     Ok(ExitCode::SUCCESS)
@@ -311,7 +373,8 @@ fn in_vain(flags: &Train, error: anyhow::Error) -> Result<ExitCode> {
     let is_wrong = |cause: &(dyn std::error::Error + 'static)| {
         let base = cause.downcast_ref::<BaseError>().is_some_and(BaseError::is_wrong);
         let data = cause.downcast_ref::<DataError>().is_some_and(DataError::is_final);
-        cause.is::<ManifestError>() || cause.is::<PreprocessError>() || base || data
+        let against = cause.downcast_ref::<AgainstError>().is_some_and(AgainstError::is_wrong);
+        cause.is::<ManifestError>() || cause.is::<PreprocessError>() || base || data || against
     };
     let is_final = error.chain().any(is_wrong);
     let Some(file) = flags.result.as_ref().filter(|_| is_final) else { return Err(error) };
@@ -336,7 +399,7 @@ fn hold_out(folder: &Path, data: &DataSet, artifact: &Path) -> Result<()> {
         if let Some(images) = samples.images() {
             std::fs::write(folder.join("images.idx3"), idx::write_images(images))?;
         }
-        std::fs::write(folder.join("labels.idx1"), idx::write_labels(&samples.labels))?;
+        std::fs::write(folder.join("labels.idx1"), idx::write_labels(samples.labels.classes()))?;
         std::fs::copy(artifact.join(artifact::PREPROCESS), folder.join(artifact::PREPROCESS)).map(drop)
     };
     write().with_context(|| format!("cannot write {}", folder.display()))

@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-const PARTS: [&str; 6] =
-    [artifact::CONFIG, artifact::PREPROCESS, artifact::VARIANTS, artifact::EVALUATION, SIGNATURE, "weights"];
+const PARTS: [&str; 7] =
+    [artifact::CONFIG, artifact::PREPROCESS, artifact::VARIANTS, artifact::EVALUATION, SIGNATURE, "weights", "report"];
 
 #[derive(Debug, Error)]
 pub enum OutputError {

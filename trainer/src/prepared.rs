@@ -1,12 +1,13 @@
 //! Samples as a network takes them, and its answers to them.
 
+use crate::answer::{Answer, Judge};
 use crate::augment::Planes;
-use crate::data::{Inputs, Samples, rows};
+use crate::data::{Inputs, Labels, Samples, rows};
 use crate::manifest::Augment;
 use candle_core::{Device, Tensor};
 use sconce_kernels::{Cpu, IsaToken, Threads};
 use sconce_model::drift::Moments;
-use sconce_model::metrics::argmax;
+use sconce_model::graph::Graph;
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Preprocess, PreprocessError};
 use std::ops::Range;
@@ -28,7 +29,7 @@ pub enum PreparedError {
 /// Samples as the network takes them.
 pub struct Prepared {
     xs: Vec<f32>,
-    labels: Vec<u32>,
+    labels: Labels,
     /// How much each counts; none = all alike.
     weights: Vec<f32>,
     /// Without the batch; of the longest.
@@ -51,26 +52,11 @@ pub struct Chance<'a> {
     pub epoch: usize,
 }
 
-/// What a model said of a sample.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Answer {
-    pub label: usize,
-    pub class: usize,
-    /// That it gives to its class.
-    pub confidence: f32,
-    /// That it gives to the label.
-    pub of_label: f32,
-}
-
-impl Answer {
-    pub fn right(&self) -> bool {
-        self.label == self.class
-    }
-
-    /// The cross-entropy; a label that was thought impossible costs as much as the smallest number.
-    pub fn loss(&self) -> f64 {
-        -f64::from(self.of_label.max(f32::MIN_POSITIVE)).ln()
-    }
+/// What a network should say of a batch.
+pub enum Asked {
+    Classes(Vec<u32>),
+    /// `(batch, values)`.
+    Values(Tensor),
 }
 
 impl Prepared {
@@ -92,7 +78,7 @@ impl Prepared {
             let got = xs.len() / samples.len().max(1);
             return Err(PreparedError::Input { got, need: of_all, input: input.into() });
         }
-        let labels = samples.labels.iter().map(|&label| u32::from(label)).collect();
+        let labels = samples.labels.clone();
         let (black, white) = (preprocess.pixel(0), preprocess.pixel(u8::MAX));
         let (weights, are_features) = (samples.weights.clone(), samples.are_features());
         let (lengths, rows) = (samples.lengths.clone(), rows(xs.len(), samples.len(), &samples.lengths));
@@ -107,8 +93,18 @@ impl Prepared {
         self.labels.is_empty()
     }
 
-    pub fn labels(&self) -> &[u32] {
+    pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// What the network should say of some of them.
+    pub fn asked(&self, indices: &[usize]) -> candle_core::Result<Asked> {
+        Ok(match self.labels.select(indices) {
+            Labels::Classes(classes) => Asked::Classes(classes.into_iter().map(u32::from).collect()),
+            Labels::Values { of_each, all } => {
+                Asked::Values(Tensor::from_vec(all, (indices.len(), of_each), &Device::Cpu)?)
+            }
+        })
     }
 
     /// How much some of them count; `None` where all count alike.
@@ -133,13 +129,13 @@ impl Prepared {
         self.have_lengths().then(|| Tensor::new(lengths(), &Device::Cpu)).transpose()
     }
 
-    /// `(batch, ..input)`, and a label for each; sequences are filled up to the longest of them.
-    pub fn batch(&self, indices: &[usize]) -> candle_core::Result<(Tensor, Vec<u32>)> {
+    /// `(batch, ..input)`; sequences are filled up to the longest of them.
+    pub fn batch(&self, indices: &[usize]) -> candle_core::Result<Tensor> {
         self.changed(indices, |_, _| {})
     }
 
     /// As [`Self::batch`], each image changed by chance.
-    pub fn augmented(&self, indices: &[usize], chance: Chance<'_>) -> candle_core::Result<(Tensor, Vec<u32>)> {
+    pub fn augmented(&self, indices: &[usize], chance: Chance<'_>) -> candle_core::Result<Tensor> {
         let (&[_, height, width], false) = (&self.shape[..], self.are_features) else { return self.batch(indices) };
         let planes = Planes { height, width, black: &self.black, white: &self.white };
         let Chance { steps, seed, epoch } = chance;
@@ -150,11 +146,7 @@ impl Prepared {
         })
     }
 
-    fn changed(
-        &self,
-        indices: &[usize],
-        mut change: impl FnMut(usize, &mut [f32]),
-    ) -> candle_core::Result<(Tensor, Vec<u32>)> {
+    fn changed(&self, indices: &[usize], mut change: impl FnMut(usize, &mut [f32])) -> candle_core::Result<Tensor> {
         let mut shape = self.shape.clone();
         if let Some(steps) = indices.iter().filter_map(|&index| self.lengths.get(index)).max() {
             shape[0] = *steps;
@@ -167,20 +159,23 @@ impl Prepared {
             xs.resize(begun + taken, 0.0);
             change(index, &mut xs[begun..]);
         }
-        let labels: Vec<u32> = indices.iter().map(|&index| self.labels[index]).collect();
         shape.insert(0, indices.len());
-        Ok((Tensor::from_vec(xs, shape, &Device::Cpu)?, labels))
+        Tensor::from_vec(xs, shape, &Device::Cpu)
     }
 
-    /// What a plan that serves says of every sample: the same on every machine.
+    /// What a plan that serves says of every sample, which a network of this graph was compiled to: the same on every machine.
     ///
     /// # Errors
     /// If the plan does not fit.
-    pub fn answers(&self, plan: &Plan) -> candle_core::Result<Vec<Answer>> {
+    pub fn answers(&self, plan: &Plan, graph: &Graph) -> candle_core::Result<Vec<Answer>> {
+        let judge = Judge::new(graph.task(), graph.loss(), (0..self.len()).map(|index| self.labels.values(index)));
         let mut answers = Vec::with_capacity(self.len());
         self.inferred(plan, |row| {
-            let (label, class) = (self.labels[answers.len()] as usize, argmax(row));
-            answers.push(Answer { label, class, confidence: row[class], of_label: row[label] });
+            let index = answers.len();
+            answers.push(match self.labels.classes().get(index) {
+                Some(class) => judge.of_class(row, usize::from(*class)),
+                None => judge.of_values(row, self.labels.values(index)),
+            });
         })?;
         Ok(answers)
     }
@@ -232,14 +227,9 @@ impl Prepared {
         let order: Vec<usize> = (0..self.len()).collect();
         let at_once = if self.have_lengths() { 1 } else { ANSWERED_AT_ONCE };
         for indices in order.chunks(at_once) {
-            let rows = plan.infer(cpu, &[&self.batch(indices)?.0], &mut scratch)?.remove(0);
+            let rows = plan.infer(cpu, &[&self.batch(indices)?], &mut scratch)?.remove(0);
             rows.flatten_from(1)?.to_vec2::<f32>()?.iter().for_each(|row| each(row));
         }
         Ok(())
     }
-}
-
-/// Share of right answers.
-pub fn accuracy(answers: &[Answer]) -> f64 {
-    answers.iter().filter(|answer| answer.right()).count() as f64 / answers.len().max(1) as f64
 }

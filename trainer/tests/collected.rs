@@ -9,7 +9,7 @@ use image::{GrayImage, ImageFormat, Luma};
 use sconce_model::artifact::{Artifact, testing::write_tiny};
 use sconce_model::preprocess::{Material, Preprocess, Step};
 use sconce_model::variant::F32;
-use sconce_trainer::data::{self, DataError, DataSet, Inputs, Wanted};
+use sconce_trainer::data::{self, DataError, DataSet, Inputs, Labels, Wanted};
 use sconce_trainer::manifest::{DataSource, Format};
 use sconce_trainer::prepared::Prepared;
 use std::collections::BTreeSet;
@@ -48,7 +48,7 @@ fn forty(folder: &Path, node: &str, cameras: u8) {
 /// The greys of all rows, each beside its label.
 fn greys(samples: &data::Samples) -> Vec<(u8, u8)> {
     let Inputs::Ready(xs) = &samples.inputs else { panic!("collected samples are ready") };
-    xs.chunks(28 * 28).map(|image| image[300] as u8).zip(samples.labels.iter().copied()).collect()
+    xs.chunks(28 * 28).map(|image| image[300] as u8).zip(samples.labels.classes().iter().copied()).collect()
 }
 
 #[test]
@@ -194,7 +194,8 @@ fn features_of_the_backbone_count_and_what_was_kept_whole_becomes_them() {
         seen.extend(xs.chunks_exact(36).map(<[f32]>::to_vec));
     }
     let inputs = Inputs::Ready(whole);
-    let alone = data::Samples { inputs, labels: vec![0], groups: vec![], weights: vec![], lengths: vec![] };
+    let alone =
+        data::Samples { inputs, labels: Labels::Classes(vec![0]), groups: vec![], weights: vec![], lengths: vec![] };
     let made = Prepared::new(&alone, preprocess, &[1, 8, 8]).unwrap().through(&backbone.plan().unwrap()).unwrap();
     let expected = (0..20).map(features).chain([made.into_values()]);
     seen.sort_by(|one, other| one.partial_cmp(other).unwrap());

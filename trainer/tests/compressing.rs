@@ -14,12 +14,13 @@ use sconce_model::ops::values;
 use sconce_model::plan::Plan;
 use sconce_model::preprocess::{Material, Preprocess, Step};
 use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
+use sconce_trainer::answer::{Answer, value};
 use sconce_trainer::compress::{Compressed, Course, compress};
-use sconce_trainer::data::{DataSet, Inputs, Samples, TestSplit, synthetic};
+use sconce_trainer::data::{DataSet, Inputs, Labels, Samples, TestSplit, synthetic};
 use sconce_trainer::evaluate::evaluate;
 use sconce_trainer::fit::{Epoch, Lesson, Observer, fit};
 use sconce_trainer::manifest::{Compress, Distill, Fit, Form, Optimizer, Prune};
-use sconce_trainer::prepared::{Answer, Prepared, accuracy};
+use sconce_trainer::prepared::Prepared;
 use sconce_trainer::publish::{Pack, PublishError, reference, signed};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,7 +93,7 @@ impl Trained {
     }
 
     fn evaluated(&mut self, variants: &[Variant]) -> Evaluation {
-        evaluate(variants, &mut self.data, &self.preprocess, None).unwrap().evaluation
+        evaluate(variants, &mut self.data, &self.preprocess, None, None).unwrap().evaluation
     }
 }
 
@@ -140,7 +141,9 @@ fn weights_learn_to_be_rounded_where_rounding_alone_loses_too_much() {
 
     let right = |drop: &str| -> Vec<f64> {
         let settings = Compress { variants: vec![Form::Int8], max_accuracy_drop: drop.into(), ..Compress::default() };
-        let of = |variant: &Variant| accuracy(&trained.validation.answers(&variant.plan().unwrap()).unwrap());
+        let of = |variant: &Variant| {
+            value(&trained.validation.answers(&variant.plan().unwrap(), variant.network.graph()).unwrap())
+        };
         trained.compressed(&settings).iter().map(of).collect()
     };
     let (rounded, learned) = (right("100%"), right("1%"));
@@ -158,7 +161,8 @@ fn a_student_says_what_its_teacher_says_and_the_share_decides_how_much_it_listen
     };
     let mut trained = trained(layers(32), synthetic::digits(1_500, 3), 10, 0.005);
     let mut lots = generator(5, "labels");
-    trained.data.train.labels.iter_mut().for_each(|label| *label = (unit(&mut lots) * 10.0) as u8);
+    let drawn = (0..trained.data.train.len()).map(|_| (unit(&mut lots) * 10.0) as u8);
+    trained.data.train.labels = Labels::Classes(drawn.collect());
     let prepared = |samples: &Samples| Prepared::new(samples, &trained.preprocess, &[1, 28, 28]).unwrap();
     let (learned, unseen) = trained.data.train.split(0.1, 3, "validation");
     (trained.train, trained.validation) = (prepared(&learned), prepared(&unseen));
@@ -167,7 +171,7 @@ fn a_student_says_what_its_teacher_says_and_the_share_decides_how_much_it_listen
         let distill: Distill = serde_json::from_value(distill).unwrap();
         let settings = Compress { variants: vec![Form::Distilled], distill: Some(distill), ..Compress::default() };
         let said = trained.compressed(&settings).into_iter().map(|variant| {
-            let answers = trained.validation.answers(&variant.plan().unwrap()).unwrap();
+            let answers = trained.validation.answers(&variant.plan().unwrap(), variant.network.graph()).unwrap();
             answers.iter().map(|answer| answer.class).collect::<Vec<_>>()
         });
         let [teacher, student] = &said.collect::<Vec<_>>()[..] else { panic!("two variants") };
@@ -188,11 +192,11 @@ fn said(folder: &Path) -> BTreeMap<String, Vec<Answer>> {
     let mut data =
         DataSet { name: "drawn".into(), digest: String::new(), notes: vec![], train, test: TestSplit::new(pictures) };
     let variants = [F32, INT8].map(|name| artifact.variant(name).unwrap());
-    let answers = evaluate(&variants, &mut data, artifact.preprocess(), None).unwrap().answers;
+    let answers = evaluate(&variants, &mut data, artifact.preprocess(), None, None).unwrap().answers;
     // The same weights as f32 say something else: it is the bytes' own arithmetic that was asked.
     let other = Plan::compile(&variants[1].network, &Arithmetic::F32).unwrap();
     let prepared = Prepared::new(data.test.carry(100).as_ref().unwrap(), artifact.preprocess(), &[1, 8, 8]).unwrap();
-    assert_ne!(answers[INT8], prepared.answers(&other).unwrap());
+    assert_ne!(answers[INT8], prepared.answers(&other, artifact.graph()).unwrap());
     answers
 }
 

@@ -58,7 +58,7 @@ fn run(learning_rate: f32) -> Result<(Network, f64, Reference), FitError> {
     };
     fit(&lesson, &mut Silent)?;
     let variants = [Variant::f32(network)];
-    let Evaluated { evaluation, mut references, .. } = evaluate(&variants, &mut data, &preprocess, None)?;
+    let Evaluated { evaluation, mut references, .. } = evaluate(&variants, &mut data, &preprocess, None, None)?;
     let [Variant { network, .. }] = variants;
     assert_eq!(evaluation.test_reads, 1);
     let accuracy = evaluation.variants["f32"].value;
@@ -85,14 +85,14 @@ fn digits_are_learned_and_the_same_seed_learns_the_same_bits() {
 fn alarm(network: Network, reference: &Reference, samples: &Samples, windows: u64) -> (Network, Option<u64>) {
     let variant = Variant::f32(network);
     let prepared = Prepared::new(samples, &preprocess(), &variant.network.graph().input).unwrap();
-    let answers = prepared.answers(&variant.plan().unwrap()).unwrap();
+    let answers = prepared.answers(&variant.plan().unwrap(), variant.network.graph()).unwrap();
     let inputs = prepared.moments().unwrap();
     let (mut monitor, mut generator, start) =
         (Monitor::new(reference.clone()), generator(5, "requests"), Instant::now());
     let alarm = (1..=windows).find(|window| {
         for request in 0..=reference.answers {
             let at = (unit(&mut generator) * answers.len() as f32) as usize;
-            let answer = answers[at];
+            let answer = &answers[at];
             let mut row = [0.0; 10];
             row[answer.class] = answer.confidence;
             let seconds = (reference.answers + request) * reference.seconds / reference.answers;
@@ -111,10 +111,10 @@ fn another_world_is_an_alarm_at_the_third_window_and_the_same_one_never() {
     let changed = |change: &mut dyn FnMut(u8) -> u8| {
         let &Images { count, height, width, ref pixels } = world.images().unwrap();
         let pixels = pixels.iter().map(|pixel| change(*pixel)).collect();
-        Samples::grey(Images { count, height, width, pixels }, world.labels.clone())
+        Samples::grey(Images { count, height, width, pixels }, world.labels.classes().to_vec())
     };
     let mut lots = generator(6, "noise");
-    let few: Vec<usize> = (0..world.len()).filter(|&at| world.labels[at] < 7).collect();
+    let few: Vec<usize> = (0..world.len()).filter(|&at| world.labels.classes()[at] < 7).collect();
     let worlds = [
         ("darker", changed(&mut |pixel| (f32::from(pixel) * 0.6) as u8)),
         // By the input alone: the answers are as they were.
@@ -209,7 +209,7 @@ fn a_layer_that_never_fires_ends_the_run_by_name_before_anything_is_learned() {
 #[test]
 fn a_network_with_nothing_to_learn_may_go_on_and_a_dead_layer_in_it_is_named_all_the_same() {
     let digits = synthetic::digits(200, 3).train;
-    let threes: Vec<usize> = (0..digits.len()).filter(|&at| digits.labels[at] == 3).collect();
+    let threes: Vec<usize> = (0..digits.len()).filter(|&at| digits.labels.classes()[at] == 3).collect();
     let recipe = Fit { epochs: 1, ..Fit::default() };
     let sure = |network: Network| {
         fill(&network, "dense_2.bias", |class| if class == 3 { 100.0 } else { 0.0 });
@@ -263,7 +263,7 @@ fn schedules_momentum_and_clipping_do_to_each_step_what_they_say() {
 #[test]
 fn the_loss_is_smoothed_and_weighed_as_the_recipe_says() {
     let digits = synthetic::digits(50, 3).train;
-    let of = |label: u8| digits.labels.iter().position(|known| *known == label).unwrap();
+    let of = |label: u8| digits.labels.classes().iter().position(|known| *known == label).unwrap();
     let samples = digits.select(&[of(0), of(0), of(0), of(9)]);
     let says = |class: usize| class as f64 / 10.0;
     let loss = |recipe: Fit| {

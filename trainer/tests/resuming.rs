@@ -37,7 +37,7 @@ fn folder(optimizer: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let digits = synthetic::digits(1_500, 3).train;
     std::fs::write(folder.path().join("train-images-idx3-ubyte"), write_images(digits.images().unwrap())).unwrap();
-    std::fs::write(folder.path().join("train-labels-idx1-ubyte"), write_labels(&digits.labels)).unwrap();
+    std::fs::write(folder.path().join("train-labels-idx1-ubyte"), write_labels(digits.labels.classes())).unwrap();
     std::fs::write(folder.path().join("training.yaml"), MANIFEST.replace("OPTIMIZER", optimizer)).unwrap();
     folder
 }

@@ -9,11 +9,13 @@ use sconce_model::graph::Role;
 use sconce_model::idx::{Images, write_images, write_labels};
 use sconce_model::network::Network;
 use sconce_model::variant::{Arithmetic, F32, INT8, Variant};
-use sconce_trainer::base::{Asked, BaseError, open};
+use sconce_trainer::answer;
+use sconce_trainer::base::{BaseError, open};
 use sconce_trainer::data::{Samples, synthetic};
 use sconce_trainer::manifest::{self, Freeze};
-use sconce_trainer::prepared::{Prepared, accuracy};
+use sconce_trainer::prepared::Prepared;
 use sconce_trainer::publish::Pack;
+use sconce_trainer::pull::{PullError, Registries};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -42,7 +44,8 @@ fn leave(folder: &Path, train: &Samples, test: &Samples) {
     for (name, samples) in [("train", train), ("t10k", test)] {
         std::fs::write(folder.join(format!("{name}-images-idx3-ubyte")), write_images(samples.images().unwrap()))
             .unwrap();
-        std::fs::write(folder.join(format!("{name}-labels-idx1-ubyte")), write_labels(&samples.labels)).unwrap();
+        std::fs::write(folder.join(format!("{name}-labels-idx1-ubyte")), write_labels(samples.labels.classes()))
+            .unwrap();
     }
 }
 
@@ -54,7 +57,7 @@ fn shifted(samples: &Samples) -> Samples {
         row.reverse();
         row.iter_mut().for_each(|pixel| *pixel = 60 + *pixel / 2);
     }
-    Samples::grey(Images { count, height, width, pixels }, samples.labels.clone())
+    Samples::grey(Images { count, height, width, pixels }, samples.labels.classes().to_vec())
 }
 
 /// What the program says.
@@ -118,7 +121,7 @@ fn before(folder: &Path) -> f64 {
     let artifact = Artifact::open(&folder.join("base")).unwrap();
     let test = shifted(&synthetic::digits(3_000, 3).train.split(0.25, 3, "home").1);
     let test = Prepared::new(&test, artifact.preprocess(), &artifact.graph().input).unwrap();
-    accuracy(&test.answers(&artifact.variant(F32).unwrap().plan().unwrap()).unwrap())
+    answer::value(&test.answers(&artifact.variant(F32).unwrap().plan().unwrap(), artifact.graph()).unwrap())
 }
 
 #[test]
@@ -156,6 +159,62 @@ fn a_head_learns_a_shifted_world_and_the_backbone_is_the_same_bytes_in_every_for
     let said = train(at, &manifest(all, "epochs: 1"), "site", "all");
     assert!(said.contains("what is before it learns, too"), "{said}");
     assert_ne!(part(at, "all", "f32", "backbone"), part(at, "base", "f32", "backbone"));
+}
+
+/// How a run ends that must be better than a model of before, what it says, and why it is not accepted.
+fn accepted(folder: &Path, manifest: &str, improve_by: &str, flags: &[&str]) -> (Option<i32>, String, String) {
+    let manifest = format!("{manifest}  accept: {{minAccuracy: 10%, improveBy: {improve_by}}}\n");
+    std::fs::write(folder.join("better.yaml"), manifest).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sconce-trainer"));
+    command.current_dir(folder).args(["train", "better.yaml", "--data", "site", "--output", "better"]).args(flags);
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn an_update_that_is_no_better_than_what_was_accepted_is_not_accepted() {
+    let folder = based();
+    let at = folder.path();
+    let update = manifest("base: {uri: base}", "epochs: 8");
+    // The base itself, as nothing else was accepted yet: the head learns far more than ten points.
+    let (code, said, error) = accepted(at, &update, "10%", &[]);
+    assert!(code == Some(0) && said.contains(" before, by base\n"), "{said}{error}");
+    let digest = Pack::new(&at.join("better")).unwrap().digest();
+    std::fs::rename(at.join("better"), at.join("first")).unwrap();
+    // The same run again is the same model: not worse, and not better.
+    let (code, said, error) = accepted(at, &update, "0%", &["--against", "first"]);
+    assert!(code == Some(0) && said.contains(" before, by first\n"), "{said}{error}");
+    assert_eq!(Pack::new(&at.join("better")).unwrap().digest(), digest, "what it is compared with is no part of it");
+    let (code, _, error) = accepted(at, &update, "0.1%", &["--against", "first"]);
+    assert_eq!(code, Some(3), "{error}");
+    assert!(
+        error.contains("of what was accepted before is +0.00 points, less than spec.accept.improveBy 0.1%"),
+        "{error}"
+    );
+    // Less was learned: that would have been published, for the floor is low.
+    let (code, _, error) = accepted(at, &manifest("base: {uri: base}", "epochs: 1"), "0%", &["--against", "first"]);
+    assert!(code == Some(3) && error.contains(" points, less than spec.accept.improveBy 0%"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_asked_the_same_is_no_measure() {
+    let folder = based();
+    let at = folder.path();
+    let other = NETWORK.replace("by: 0.004", "by: 0.008");
+    let (code, _, error) = accepted(at, &manifest(&other, "epochs: 1"), "0%", &["--against", "base"]);
+    let expected = "spec.accept.improveBy: base preprocesses otherwise than this run: the two cannot be asked the same; leave improveBy out";
+    assert!(code == Some(1) && error.contains(expected), "{error}");
+    let (code, said, error) = accepted(at, &manifest(&other, "epochs: 1"), "0%", &[]);
+    let expected = "accept.improveBy 0% is not asked for: there is no artifact of an earlier run\n";
+    assert!(code == Some(0) && said.contains(expected), "{said}{error}");
+    // Another head than the base's: it never told what this one tells.
+    let head = "base: {uri: base, head: [{dense: {units: 11, activation: softmax}}]}";
+    let (code, said, error) = accepted(at, &manifest(head, "epochs: 1"), "0%", &[]);
+    let expected = "accept.improveBy 0% is not asked for: the base tells something else than this run\n";
+    assert!(code == Some(0) && said.contains(expected), "{said}{error}");
+    let (code, _, error) = accepted(at, &manifest(NETWORK, "epochs: 1"), "0%", &["--against", "nowhere"]);
+    assert!(code == Some(1) && error.contains("spec.accept.improveBy: nowhere"), "{error}");
 }
 
 /// Bytes that have learned to be rounded are not the nearest to the weights: an update has them all the same.
@@ -230,7 +289,7 @@ async fn a_base_comes_from_a_registry_by_digest_and_wrong_bytes_are_refused() {
         let aside = folder.path().join("aside");
         let opened = {
             let aside = aside.clone();
-            tokio::task::spawn_blocking(move || open(&typed, &aside, Asked { insecure: &[], config: None }))
+            tokio::task::spawn_blocking(move || open(&typed, &aside, Registries { insecure: &[], config: None }))
                 .await
                 .unwrap()
         };
@@ -255,7 +314,7 @@ async fn a_base_comes_from_a_registry_by_digest_and_wrong_bytes_are_refused() {
         std::error::Error::source(&error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
     assert!(said.contains("weights/f32/head.safetensors") && said.contains("sha256:"), "{said}");
     spoilt.remove(&head);
-    assert!(matches!(bring(&spoilt).await.0, Err(BaseError::Registry { .. })));
+    assert!(matches!(bring(&spoilt).await.0, Err(BaseError::Pull(PullError::Registry { .. }))));
 }
 
 #[test]
@@ -284,5 +343,5 @@ fn what_is_wrong_with_a_base_is_named_with_its_field() {
     };
     train("base: {uri: nowhere}", "spec.base.uri: nowhere");
     train("base: {uri: base, head: [{conv2d: {filters: 2, kernel: 3}}]}", "spec.base.head: layers[5] \"conv2d_2\"");
-    train("base: {uri: base, head: [{dense: {units: 10}}]}", "spec.base: the task is regression");
+    train("base: {uri: base, head: [{dense: {units: 10}}]}", "a number of each sample, and regression tells 10 values");
 }

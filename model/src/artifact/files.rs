@@ -1,7 +1,7 @@
 //! An artifact as the layers of a CNCF ModelPack: one raw layer per file.
 
 use super::signature::SIGNATURE;
-use super::{Artifact, ArtifactError, CONFIG, EVALUATION, PREPROCESS, VARIANTS};
+use super::{Artifact, ArtifactError, CONFIG, EVALUATION, PREPROCESS, REPORT, VARIANTS};
 use crate::digest;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub struct File {
 pub fn media_type(path: &str) -> &'static str {
     if path.starts_with("weights/") {
         "application/vnd.cncf.model.weight.v1.raw"
-    } else if [super::EVALUATION, SIGNATURE].contains(&path) {
+    } else if [EVALUATION, REPORT, SIGNATURE].contains(&path) {
         "application/vnd.cncf.model.doc.v1.raw"
     } else {
         "application/vnd.cncf.model.weight.config.v1.raw"
@@ -33,9 +33,9 @@ pub fn media_type(path: &str) -> &'static str {
 /// [`ArtifactError`] if it is no artifact, or one of them cannot be read.
 pub fn files(folder: &Path) -> Result<Vec<File>, ArtifactError> {
     let artifact = Artifact::open(folder)?;
-    let signature = folder.join(SIGNATURE).exists().then_some(SIGNATURE);
+    let added = [SIGNATURE, REPORT].into_iter().filter(|file| folder.join(file).exists());
     let named =
-        [CONFIG, PREPROCESS, VARIANTS].into_iter().chain(artifact.evaluation().map(|_| EVALUATION)).chain(signature);
+        [CONFIG, PREPROCESS, VARIANTS].into_iter().chain(artifact.evaluation().map(|_| EVALUATION)).chain(added);
     let weights = artifact.variants().iter().flat_map(|variant| variant.files.iter().map(String::as_str));
     let paths: BTreeSet<&str> = named.chain(weights).collect();
     let file = |path: &str| {

@@ -104,18 +104,28 @@ pub struct DataSet {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Result {
     /// By which arithmetic it was measured: the one that serves. Artifacts of before there were several do not say it.
     #[serde(default)]
     pub path: String,
+    /// `accuracy`: the share of samples of which all is said right. `r2`, of amounts: the share of their variance that is explained, the
+    /// mean over the values of the output.
     pub metric: String,
     pub value: f64,
+    /// Of a share Wilson's interval; of `r2` 1.96 standard errors to either side.
     pub wilson95: (f64, f64),
     /// How far confidence is from the share of right answers, in the mean over bins of confidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ece: Option<f64>,
-    /// `confusion[label][answer]` counts samples.
+    /// `confusion[label][answer]` counts samples; none where they have no class.
     pub confusion: Vec<Vec<u64>>,
+    /// Of each label, where each is said on its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub f1: Vec<f64>,
+    /// Of each value of the output, where they are amounts, and in these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mean_absolute_error: Vec<f64>,
     /// Beside the variant that training made, on the same samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paired: Option<Paired>,

@@ -31,6 +31,8 @@ use std::sync::Arc;
 
 pub const CONFIG: &str = "config.json";
 pub const PREPROCESS: &str = "preprocess.json";
+/// For people; in a folder, since nodes fetch what describes an artifact from its top.
+pub const REPORT: &str = "report/index.html";
 pub const VARIANTS: &str = "variants.json";
 pub const EVALUATION: &str = "evaluation.json";
 const SYMMETRIC: &str = "symmetricPerChannel";

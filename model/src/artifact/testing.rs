@@ -81,6 +81,8 @@ fn write_network(folder: &Path, architecture: &Architecture, network: Network) -
         wilson95: (0.98, 0.995),
         ece: None,
         confusion: vec![vec![0; classes]; classes],
+        f1: vec![],
+        mean_absolute_error: vec![],
         paired: None,
     };
     let evaluation = Evaluation {

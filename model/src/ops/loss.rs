@@ -28,6 +28,8 @@ pub enum Targets<'a> {
     Weighted(&'a [u32], &'a [f32]),
     /// As many values as the network says.
     Values(&'a Tensor),
+    /// As many values as the network says, and how much each row counts.
+    WeightedValues(&'a Tensor, &'a [f32]),
 }
 
 impl Loss {
@@ -41,67 +43,98 @@ impl Loss {
     /// # Errors
     /// If the targets do not fit: how many, which class, what kind.
     pub fn mean(&self, ys: &Tensor, targets: Targets<'_>) -> Result<Tensor> {
-        match (self, targets) {
+        let (targets, counts) = match (self, targets) {
             (Self::CrossEntropy { smoothing, class_weights }, Targets::Labels(labels)) => {
-                softmax_cross_entropy(ys, labels, None, *smoothing, class_weights.as_deref())
+                return softmax_cross_entropy(ys, labels, None, *smoothing, class_weights.as_deref());
             }
             (Self::CrossEntropy { smoothing, class_weights }, Targets::Weighted(labels, counts)) => {
-                softmax_cross_entropy(ys, labels, Some(counts), *smoothing, class_weights.as_deref())
+                return softmax_cross_entropy(ys, labels, Some(counts), *smoothing, class_weights.as_deref());
             }
-            (Self::CrossEntropy { .. }, Targets::Values(_)) => {
+            (Self::CrossEntropy { .. }, Targets::Values(_) | Targets::WeightedValues(..)) => {
                 candle_core::bail!("cross-entropy needs a label for each row, got values")
             }
             (_, Targets::Labels(_) | Targets::Weighted(..)) => {
                 candle_core::bail!("this loss needs values to compare with, got labels of classes")
             }
-            (Self::BinaryCrossEntropy, Targets::Values(targets)) => {
-                each(ys, targets, "binary-cross-entropy", |y, t| {
-                    // log(1 + eˣ) without overflow: the exponent is never positive.
-                    (f64::from(y.max(0.0) - y * t) + f64::from((-y.abs()).exp()).ln_1p(), sigmoid(y) - t)
-                })
+            (_, Targets::Values(targets)) => (targets, None),
+            (_, Targets::WeightedValues(targets, counts)) => (targets, Some(counts)),
+        };
+        let name = match self {
+            Self::CrossEntropy { .. } => "cross-entropy",
+            Self::BinaryCrossEntropy => "binary-cross-entropy",
+            Self::Huber { .. } => "huber",
+            Self::Poisson => "poisson",
+            Self::MeanSquares => "mean-squares",
+        };
+        each(ys, targets, counts, name, |y, t| self.of(y, t))
+    }
+
+    /// Of one value that the network says, and what it should have said: the loss, and its slope. None of classes, which are told together.
+    pub fn of(&self, y: f32, t: f32) -> Option<(f64, f32)> {
+        Some(match *self {
+            Self::CrossEntropy { .. } => return None,
+            // log(1 + eˣ) without overflow: the exponent is never positive.
+            Self::BinaryCrossEntropy => {
+                (f64::from(y.max(0.0) - y * t) + f64::from((-y.abs()).exp()).ln_1p(), sigmoid(y) - t)
             }
-            (&Self::Huber { delta }, Targets::Values(targets)) => each(ys, targets, "huber", move |y, t| {
+            Self::Huber { delta } => {
                 let (far, delta) = (f64::from(y - t), f64::from(delta));
                 if far.abs() <= delta {
                     (far * far / 2.0, far as f32)
                 } else {
                     (delta * (far.abs() - delta / 2.0), (delta * far.signum()) as f32)
                 }
-            }),
-            (Self::Poisson, Targets::Values(targets)) => each(ys, targets, "poisson", |y, t| {
+            }
+            Self::Poisson => {
                 // Far below zero softplus is the exponential, and its logarithm the output itself.
-                let rate = f64::from(y.max(0.0)) + f64::from((-y.abs()).exp()).ln_1p();
+                let rate = softplus(y);
                 let log = if y < -15.0 { f64::from(y) } else { rate.ln() };
                 let slope = f64::from(sigmoid(y));
                 let by_log = if y < -15.0 { 1.0 } else { slope / rate };
                 (rate - f64::from(t) * log, (slope - f64::from(t) * by_log) as f32)
-            }),
-            (Self::MeanSquares, Targets::Values(targets)) => {
-                each(ys, targets, "mean-squares", |y, t| (f64::from(y - t).powi(2), 2.0 * (y - t)))
             }
-        }
+            Self::MeanSquares => (f64::from(y - t).powi(2), 2.0 * (y - t)),
+        })
     }
+}
+
+/// The rate that a network says of a count: log(1 + eˣ), without overflow.
+pub fn softplus(x: f32) -> f64 {
+    f64::from(x.max(0.0)) + f64::from((-x.abs()).exp()).ln_1p()
 }
 
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// The mean of a function of output and target, which tells its slope, too.
-fn each(ys: &Tensor, targets: &Tensor, name: &'static str, of: impl Fn(f32, f32) -> (f64, f32)) -> Result<Tensor> {
+/// The mean of a function of output and target, which tells its slope, too; `counts` says how much each row counts.
+fn each(
+    ys: &Tensor,
+    targets: &Tensor,
+    counts: Option<&[f32]>,
+    name: &'static str,
+    of: impl Fn(f32, f32) -> Option<(f64, f32)>,
+) -> Result<Tensor> {
     if ys.dims() != targets.dims() {
         candle_core::bail!("targets are {:?}, the network says {:?}", targets.dims(), ys.dims())
     }
-    let (ys, targets) = (ys.contiguous()?, targets.contiguous()?);
-    let (mut sum, mut slopes) = (0.0, Vec::with_capacity(ys.elem_count()));
-    for (&y, &t) in elements(&ys)?.iter().zip(elements(&targets)?.iter()) {
-        let (loss, slope) = of(y, t);
-        sum += loss;
-        slopes.push(slope);
+    let batch = ys.dims().first().copied().unwrap_or(1);
+    if let Some(counts) = counts.filter(|counts| counts.len() != batch) {
+        candle_core::bail!("{} weights for {batch} rows of values", counts.len())
     }
-    let count = slopes.len().max(1) as f32;
-    record(name, [&ys], vec![(sum / f64::from(count)) as f32], (), move |[ys], _, gradient| {
-        let scale = gradient.to_scalar::<f32>()? / count;
+    let (ys, targets) = (ys.contiguous()?, targets.contiguous()?);
+    let of_row = (ys.elem_count() / batch.max(1)).max(1);
+    let (mut sum, mut slopes) = (0.0, Vec::with_capacity(ys.elem_count()));
+    for (at, (&y, &t)) in elements(&ys)?.iter().zip(elements(&targets)?.iter()).enumerate() {
+        let Some((loss, slope)) = of(y, t) else { candle_core::bail!("{name} is of labels, not of values") };
+        let count = counts.map_or(1.0, |counts| counts[at / of_row]);
+        sum += loss * f64::from(count);
+        slopes.push(slope * count);
+    }
+    let total = counts.map_or(batch as f32, |counts| counts.iter().sum());
+    let total = if total > 0.0 { total * of_row as f32 } else { 1.0 };
+    record(name, [&ys], vec![(sum / f64::from(total)) as f32], (), move |[ys], _, gradient| {
+        let scale = gradient.to_scalar::<f32>()? / total;
         Ok([like(slopes.iter().map(|slope| slope * scale).collect(), ys)?])
     })
 }

@@ -23,7 +23,7 @@ pub use adam::{Adam, Moments};
 pub use conv::{Window, conv2d};
 pub use dense::dense;
 pub use global::{SPREAD, Summary, summarise};
-pub use loss::{Loss, Targets};
+pub use loss::{Loss, Targets, softplus};
 pub use norm::{Statistics, Valid, batch_norm, layer_norm, statistics};
 pub use pool::{Pooling, avg_pool2d, max_pool2d};
 pub use rearrange::{add, embedding, pick, upsample2d};

@@ -114,6 +114,30 @@ fn a_row_that_counts_twice_is_as_two_rows() {
 }
 
 #[test]
+fn a_row_of_values_that_counts_twice_is_as_two_of_them() {
+    let ys = drawn(&[2, 3], "ys");
+    let values = drawn(&[2, 3], "values").as_tensor().abs().unwrap();
+    for loss in [Loss::BinaryCrossEntropy, Loss::Huber { delta: 1.0 }, Loss::Poisson, Loss::MeanSquares] {
+        let of = |rows: &[usize], counts: Option<&[f32]>| {
+            let picked = |xs: &Tensor| {
+                Tensor::cat(&rows.iter().map(|row| xs.narrow(0, *row, 1).unwrap()).collect::<Vec<_>>(), 0).unwrap()
+            };
+            let values = picked(&values);
+            let targets = counts.map_or(Targets::Values(&values), |counts| Targets::WeightedValues(&values, counts));
+            let mean = loss.mean(&picked(ys.as_tensor()), targets).unwrap();
+            let gradients = mean.backward().unwrap();
+            let gradient = gradients.get(ys.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            (mean.to_scalar::<f32>().unwrap(), gradient)
+        };
+        let (once, twice) = (of(&[0, 1], Some(&[1.0, 2.0])), of(&[0, 1, 1], None));
+        assert!((once.0 - twice.0).abs() < 1e-6, "{loss:?}");
+        assert!(once.1.iter().zip(&twice.1).all(|(one, other)| (one - other).abs() < 1e-6), "{loss:?}");
+        let fault = loss.mean(ys.as_tensor(), Targets::WeightedValues(&values, &[1.0])).unwrap_err().to_string();
+        assert!(fault.contains("1 weights for 2 rows"), "{fault}");
+    }
+}
+
+#[test]
 fn loss_is_that_of_its_definition_its_gradient_too_and_large_logits_are_no_trouble() {
     let logits = drawn(&[3, 4], "logits");
     let plain = Loss::cross_entropy();

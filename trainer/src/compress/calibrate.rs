@@ -27,7 +27,7 @@ pub fn calibrate(network: &Network, train: &Prepared, seed: u64) -> Result<BTree
     // What fills a sequence up is nothing that a layer will read.
     let at_once = if train.have_lengths() { 1 } else { AT_ONCE };
     for indices in samples.chunks(at_once) {
-        network.infer_through(&train.batch(indices)?.0, |node, what, xs| {
+        network.infer_through(&train.batch(indices)?, |node, what, xs| {
             let of_node = read.get_mut(&node.name).filter(|_| what == Read::Input);
             if let Some(read) = of_node {
                 let values = values(&xs)?;

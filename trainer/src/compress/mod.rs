@@ -4,12 +4,13 @@ mod calibrate;
 mod prune;
 mod threshold;
 
+use crate::answer::Answer;
 use crate::base::Base;
 use crate::evaluate::paired;
 use crate::fit::{Epoch, FitError, Lesson, Observer, Rounding, Teacher, fit};
 use crate::gate::Verdict;
 use crate::manifest::{Compress, Fit, Form, Optimizer, Schedule, share};
-use crate::prepared::{Answer, Prepared};
+use crate::prepared::Prepared;
 use calibrate::calibrate;
 use prune::prune;
 use sconce_kernels::quantise::Scaling;
@@ -167,7 +168,7 @@ impl Course<'_> {
         if self.validation.is_empty() || network.threshold().is_some() {
             return Ok(plain);
         }
-        let before = self.validation.answers(&Variant::f32(copy(network)?).plan()?)?;
+        let before = self.validation.answers(&Variant::f32(copy(network)?).plan()?, network.graph())?;
         let lost = self.lost(&before, &plain)?;
         let most = share(&self.compress.max_accuracy_drop).unwrap_or_default();
         // Where nothing was spoilt there is nothing to be learned, however few samples say so.
@@ -181,9 +182,9 @@ impl Course<'_> {
         Ok(if is_better { learned } else { plain })
     }
 
-    /// How far the share of right answers may have fallen, on the validation split.
+    /// How far the share of right answers, or what else the metric is, may have fallen, on the validation split.
     fn lost(&self, before: &[Answer], variant: &Variant) -> Result<Paired, CompressError> {
-        let after = self.validation.answers(&variant.plan()?)?;
+        let after = self.validation.answers(&variant.plan()?, variant.network.graph())?;
         Ok(paired("f32", before, &after))
     }
 

@@ -1,9 +1,9 @@
 //! What collectors wrote: labelled samples, shard by shard, each decoded as it is where models serve; or features that were made
 //! there, which a head alone can learn from.
 
+use super::labels::{Said, said};
 use super::mix::hashed;
-use super::{DataError, DataSet, Inputs, Samples, TestSplit, Wanted, split, tensors};
-use sconce_lake::labels::Label;
+use super::{DataError, DataSet, Inputs, Labels, Samples, TestSplit, Wanted, split, tensors};
 use sconce_lake::{Lake, Row, npy};
 use sconce_model::digest;
 use sha2::{Digest as _, Sha256};
@@ -22,7 +22,7 @@ const FEWEST: usize = 10;
 /// A labelled sample, ready for the network.
 struct Sample {
     id: String,
-    class: u8,
+    said: Said,
     group: String,
     probability: f64,
     xs: Vec<f32>,
@@ -96,16 +96,16 @@ async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
         // Two nodes may have seen the same.
         rows.retain(|row| seen.insert(row.id.clone()));
         gathered.all += rows.len();
-        let mut classes = Vec::new();
+        let mut said_of = Vec::new();
         let mut labelled = Vec::new();
         for row in rows {
             if let Some(label) = labels.of(&row).filter(|label| !label.value.is_empty()) {
-                classes.push(class(label, wanted)?);
+                said_of.push(said(label, wanted)?);
                 labelled.push(row);
             }
         }
         let contents = lake.contents(&shard, &labelled).await?;
-        for ((row, class), content) in labelled.into_iter().zip(classes).zip(contents) {
+        for ((row, said), content) in labelled.into_iter().zip(said_of).zip(contents) {
             let xs = match &row.backbone {
                 None => input(&row, &content, wanted),
                 Some(made_by) => features(made_by, &content, wanted).map(|xs| (xs, None)),
@@ -114,7 +114,7 @@ async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
                 Ok((xs, steps)) => {
                     let Row { id, group, probability, backbone, .. } = row;
                     let is_features = backbone.is_some();
-                    gathered.samples.push(Sample { id, class, group, probability, xs, steps, is_features });
+                    gathered.samples.push(Sample { id, said, group, probability, xs, steps, is_features });
                 }
                 Err(why) => {
                     gathered.unread += 1;
@@ -124,28 +124,6 @@ async fn gather(uri: &str, wanted: Wanted<'_>) -> Result<Gathered, DataError> {
         }
     }
     Ok(gathered)
-}
-
-/// Names of classes.
-const TOLD: usize = 10;
-
-/// By its name, or by its number.
-fn class(label: &Label, Wanted { classes, names, .. }: Wanted<'_>) -> Result<u8, DataError> {
-    let found = match names.iter().position(|name| *name == label.value) {
-        Some(named) => u8::try_from(named).ok(),
-        None => label.value.parse::<u8>().ok().filter(|class| usize::from(*class) < classes),
-    };
-    found.ok_or_else(|| {
-        let Label { id, value, by, file, .. } = label.clone();
-        let are_numbers = names.iter().enumerate().all(|(class, name)| *name == class.to_string());
-        let some = names.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let known = match names.len().saturating_sub(TOLD) {
-            _ if are_numbers => format!("0 to {}", classes - 1),
-            0 => some,
-            more => format!("{some} and {more} more"),
-        };
-        DataError::Strange { file, by, id, label: value, known: known.into() }
-    })
 }
 
 /// Of the backbone that the head is to read, and of no other.
@@ -214,8 +192,8 @@ fn input(row: &Row, content: &[u8], wanted: Wanted<'_>) -> Result<(Vec<f32>, Opt
 
 fn digest(samples: &[Sample]) -> String {
     let mut hasher = Sha256::new();
-    for Sample { id, class, group, probability, .. } in samples {
-        hasher.update(format!("{id} {class} {probability} {group}\n"));
+    for Sample { id, said, group, probability, .. } in samples {
+        hasher.update(format!("{id} {} {probability} {group}\n", said.digested()));
     }
     digest::named(hasher)
 }
@@ -225,13 +203,16 @@ fn joined(samples: Vec<Sample>, by_group: bool, wanted: Wanted<'_>) -> Result<Sa
     let (made, whole): (Vec<usize>, Vec<usize>) = (0..samples.len()).partition(|at| samples[*at].is_features);
     let are_features = !made.is_empty();
     let group = |sample: &Sample| hashed(if by_group { &sample.group } else { &sample.id }.as_bytes());
-    let (labels, groups) = samples.iter().map(|sample| (sample.class, group(sample))).unzip();
+    let groups = samples.iter().map(&group).collect();
+    let mut labels = Labels::none(wanted);
+    samples.iter().for_each(|sample| labels.push(&sample.said));
     let weights = weights(samples.iter().map(|sample| sample.probability));
     let steps: Vec<Option<usize>> = samples.iter().map(|sample| sample.steps).collect();
     let mut all: Vec<Vec<f32>> = samples.into_iter().map(|sample| sample.xs).collect();
     if let Some(backbone) = wanted.backbone.filter(|_| are_features && !whole.is_empty()) {
         let inputs = Inputs::Ready(whole.iter().flat_map(|at| all[*at].iter().copied()).collect());
-        let (labels, lengths) = (vec![0; whole.len()], whole.iter().filter_map(|at| steps[*at]).collect());
+        let (labels, lengths) =
+            (Labels::Classes(vec![0; whole.len()]), whole.iter().filter_map(|at| steps[*at]).collect());
         let through = Samples { inputs, labels, groups: vec![], weights: vec![], lengths }.through(backbone, wanted)?;
         let Inputs::Features(xs) = through.inputs else { unreachable!("what went through a backbone is features") };
         let size = xs.len() / whole.len();
@@ -256,7 +237,6 @@ fn weights(probabilities: impl Iterator<Item = f64>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
     use sconce_model::preprocess::{Material, Preprocess, Step};
 
     #[test]
@@ -264,33 +244,6 @@ mod tests {
         assert_eq!(weights([0.5, 1.0, 1.0].into_iter()), [1.5, 0.75, 0.75]);
         assert!(weights([0.1, 0.1].into_iter()).is_empty());
         assert!(weights([f64::NAN, 0.0, 1.0].into_iter()).is_empty(), "what is no probability counts as one");
-    }
-
-    #[test]
-    fn a_label_of_no_class_is_told_with_who_said_it_where() {
-        let label = |value: &str| Label {
-            id: "ab".into(),
-            value: value.into(),
-            by: "ann".into(),
-            at: Timestamp::UNIX_EPOCH,
-            file: "labels/f.csv".into(),
-        };
-        let preprocess = Preprocess { version: 1, input: Material::Image, steps: vec![] };
-        let ten = Wanted::new(&preprocess, &[2], 10);
-        assert_eq!(class(&label("9"), ten).unwrap(), 9);
-        let check = |value: &str, wanted, known: &str| {
-            let error = class(&label(value), wanted).unwrap_err();
-            assert!(error.is_final());
-            let expected = format!("labels/f.csv: ann says that ab is \"{value}\"; the network tells {known}");
-            assert_eq!(error.to_string(), expected);
-        };
-        ["10", "cat", "-1", "1.0"].into_iter().for_each(|value| check(value, ten, "0 to 9"));
-        let names = ["cat".into(), "dog".into(), "0".into()];
-        let named = Wanted { classes: 3, names: &names, ..ten };
-        for (value, expected) in [("dog", 1), ("0", 2), ("1", 1)] {
-            assert_eq!(class(&label(value), named).unwrap(), expected, "a name counts, and else a number");
-        }
-        check("Dog", named, "cat, dog, 0");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Several data sets as one: learned from and tested on together.
 
-use super::{DataError, DataSet, Inputs, Part, Samples, TestSplit, Wanted};
+use super::{DataError, DataSet, Inputs, Labels, Part, Samples, TestSplit, Wanted};
 use sconce_model::digest;
 use sha2::{Digest as _, Sha256};
 
@@ -10,7 +10,7 @@ pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataE
     let mut hasher = Sha256::new();
     // They are all features, or none is.
     let are_features = sets.iter().any(|set| set.train.are_features());
-    let (mut train, mut test) = (empty(are_features), empty(are_features));
+    let (mut train, mut test) = (empty(are_features, wanted), empty(are_features, wanted));
     let (mut parts, mut notes) = (Vec::new(), Vec::new());
     for mut set in sets {
         hasher.update(&set.digest);
@@ -18,7 +18,7 @@ pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataE
         add(&mut train, set.train, &format!("{} train", set.digest), wanted)?;
         add(
             &mut test,
-            std::mem::replace(&mut set.test.samples, empty(false)),
+            std::mem::replace(&mut set.test.samples, empty(false, wanted)),
             &format!("{} test", set.digest),
             wanted,
         )?;
@@ -29,9 +29,9 @@ pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataE
     Ok(DataSet { name, digest, notes, train, test: TestSplit { parts, ..TestSplit::new(test) } })
 }
 
-fn empty(are_features: bool) -> Samples {
+fn empty(are_features: bool, wanted: Wanted<'_>) -> Samples {
     let inputs = if are_features { Inputs::Features(vec![]) } else { Inputs::Ready(vec![]) };
-    Samples { inputs, labels: vec![], groups: vec![], weights: vec![], lengths: vec![] }
+    Samples { inputs, labels: Labels::none(wanted), groups: vec![], weights: vec![], lengths: vec![] }
 }
 
 fn add(all: &mut Samples, more: Samples, name: &str, wanted: Wanted<'_>) -> Result<(), DataError> {
@@ -87,7 +87,7 @@ mod tests {
             (&mixed.train.weights[39..41], &mixed.train.groups[40..49]),
             (&[1.0, 2.0][..], &[0, 0, 0, 0, 0, 0, 0, 0, 1][..])
         );
-        assert_eq!(mixed.test.samples.labels[10..], labels);
+        assert_eq!(mixed.test.samples.labels.classes()[10..], *labels.classes());
         let (first, second) = mixed.train.split(0.2, 7, "validation");
         assert!(second.groups.iter().all(|group| !first.groups.contains(group)));
     }

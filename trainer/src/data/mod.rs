@@ -2,17 +2,20 @@
 
 mod collected;
 mod folder;
+mod labels;
 mod mix;
 mod order;
 mod split;
 pub mod synthetic;
 mod tensors;
 
+pub use labels::Labels;
 pub use order::Order;
 
 use crate::manifest::{DataSource, Format};
 use crate::prepared::{Prepared, PreparedError};
 use sconce_lake::LakeError;
+use sconce_model::architecture::Task;
 use sconce_model::artifact::Backbone;
 use sconce_model::graph::Graph;
 use sconce_model::idx::{IdxError, Images};
@@ -23,6 +26,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
+/// Numbers that a label of a file of IDX can be.
+const BYTES: usize = 256;
 /// The classes of what learns what is normal.
 pub const NORMAL: u8 = 0;
 pub const ANOMALY: u8 = 1;
@@ -31,7 +36,7 @@ pub const ANOMALY: u8 = 1;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
     pub inputs: Inputs,
-    pub labels: Vec<u8>,
+    pub labels: Labels,
     /// Rows of one group, such as a camera's hour, stay together where samples are split; none = each row is its own.
     pub groups: Vec<u64>,
     /// How much each counts in training; none = all alike.
@@ -59,9 +64,11 @@ pub struct Wanted<'a> {
     pub input: &'a [usize],
     /// Steps that a sequence must have, of those of any length.
     pub shortest: Option<usize>,
+    /// Or, where the task is not about these, values that the network says of each.
     pub classes: usize,
-    /// Of the classes, beside their numbers; none where they have none.
+    /// Of the classes, or the labels, beside their numbers; none where they have none.
     pub names: &'a [String],
+    pub task: Task,
     /// What makes features that can be learned from; none where the whole network learns.
     pub backbone: Option<&'a Backbone>,
 }
@@ -69,13 +76,18 @@ pub struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// For a network with one length of input, all of which learns, whose classes have their numbers alone.
     pub fn new(preprocess: &'a Preprocess, input: &'a [usize], classes: usize) -> Self {
-        Self { preprocess, input, shortest: None, classes, names: &[], backbone: None }
+        Self { preprocess, input, shortest: None, classes, names: &[], task: Task::Classification, backbone: None }
     }
 
     /// `names` are [`Graph::labels`].
     pub fn of(graph: &'a Graph, names: &'a [String], preprocess: &'a Preprocess) -> Self {
         let shortest = graph.lengths().map(|lengths| *lengths.start());
-        Self { shortest, names, ..Self::new(preprocess, &graph.input, graph.units()) }
+        Self { shortest, names, task: graph.task(), ..Self::new(preprocess, &graph.input, graph.units()) }
+    }
+
+    /// Whether samples have one class each.
+    pub fn tells_classes(&self) -> bool {
+        matches!(self.task, Task::Classification | Task::Anomaly)
     }
 }
 
@@ -136,6 +148,10 @@ pub enum DataError {
     Counts { folder: PathBuf, images: usize, labels: usize },
     #[error("{}: label {got} at {index}; the network tells {classes} classes", folder.display())]
     Label { folder: PathBuf, index: usize, got: u8, classes: usize },
+    #[error(
+        "{uri}: a number of each sample, and {task} tells {units} values: need collected samples, whose labels can say them"
+    )]
+    OneNumber { uri: String, task: &'static str, units: usize },
     #[error("{}: {got} samples; need at least 10 to hold some out", folder.display())]
     TooFew { folder: PathBuf, got: usize },
     #[error(transparent)]
@@ -169,8 +185,18 @@ impl DataSet {
 impl DataError {
     /// Whether another try meets the same: until somebody labels anew, or writes another manifest.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Uri { .. } | Self::Strange { .. } | Self::Unlabelled { .. } | Self::Unread { .. })
-            || matches!(self, Self::Label { .. } | Self::Lake(LakeError::Uri { .. } | LakeError::Labels { .. }))
+        matches!(
+            self,
+            Self::Uri { .. }
+                | Self::OneNumber { .. }
+                | Self::Strange { .. }
+                | Self::Unlabelled { .. }
+                | Self::Unread { .. }
+        ) || matches!(
+            self,
+            Self::Label { .. }
+                | Self::Lake(LakeError::Uri { .. } | LakeError::Labels { .. } | LakeError::Forgotten { .. })
+        )
     }
 }
 
@@ -197,9 +223,14 @@ pub fn read(source: &DataSource, folder: Option<&Path>, seed: u64, wanted: Wante
 }
 
 fn one(source: &DataSource, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
-    let classes = wanted.classes;
-    match (source.format, source.uri.as_str()) {
-        (Format::Collected, uri) => collected::read(uri, wanted),
+    let is_amount = matches!(wanted.task, Task::Regression | Task::Count) && wanted.classes == 1;
+    if source.format == Format::Idx && !is_amount && !wanted.tells_classes() {
+        let (uri, task) = (source.uri.clone(), wanted.task.word());
+        return Err(DataError::OneNumber { uri, task, units: wanted.classes });
+    }
+    let classes = if is_amount { BYTES } else { wanted.classes };
+    let set = match (source.format, source.uri.as_str()) {
+        (Format::Collected, uri) => return collected::read(uri, wanted),
         (Format::Idx, uri @ "synthetic:digits") if classes < synthetic::CLASSES => {
             Err(DataError::Label { folder: uri.into(), index: classes, got: classes as u8, classes })
         }
@@ -208,7 +239,14 @@ fn one(source: &DataSource, seed: u64, wanted: Wanted<'_>) -> Result<DataSet, Da
             Some(folder) => folder::read(Path::new(folder), seed, classes),
             None => Err(DataError::Uri { uri: uri.into() }),
         },
+    };
+    let mut set = set?;
+    if is_amount {
+        for samples in [&mut set.train, &mut set.test.samples] {
+            samples.labels = Labels::as_amounts(samples.labels.classes());
+        }
     }
+    Ok(set)
 }
 
 impl TestSplit {
@@ -234,7 +272,7 @@ impl TestSplit {
     }
 
     pub fn has_class(&self, class: u8) -> bool {
-        self.samples.labels.contains(&class)
+        self.samples.labels.classes().contains(&class)
     }
 
     /// For the evaluation.
@@ -273,13 +311,20 @@ impl TestSplit {
 impl Samples {
     /// Images, each of its own group.
     pub fn grey(images: Images, labels: Vec<u8>) -> Self {
-        Self { inputs: Inputs::Images(images), labels, groups: vec![], weights: vec![], lengths: vec![] }
+        Self {
+            inputs: Inputs::Images(images),
+            labels: Labels::Classes(labels),
+            groups: vec![],
+            weights: vec![],
+            lengths: vec![],
+        }
     }
 
     /// Those of the class [`NORMAL`].
     #[must_use]
     pub fn normal(&self) -> Samples {
-        let normal: Vec<usize> = (0..self.len()).filter(|index| self.labels[*index] == NORMAL).collect();
+        let classes = self.labels.classes();
+        let normal: Vec<usize> = (0..classes.len()).filter(|index| classes[*index] == NORMAL).collect();
         self.select(&normal)
     }
 
@@ -330,7 +375,7 @@ impl Samples {
             Inputs::Ready(xs) => Inputs::Ready(taken(xs)),
             Inputs::Features(xs) => Inputs::Features(taken(xs)),
         };
-        let labels = indices.iter().map(|&index| self.labels[index]).collect();
+        let labels = self.labels.select(indices);
         // What is known of no row is known of none of these.
         let groups = indices.iter().filter_map(|&index| self.groups.get(index).copied()).collect();
         let weights = indices.iter().filter_map(|&index| self.weights.get(index).copied()).collect();

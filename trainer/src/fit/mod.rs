@@ -14,9 +14,10 @@ pub use checkpoint::{CheckpointError, Checkpoints};
 pub use init::as_torch;
 pub use schedule::Best;
 
+use crate::answer::value;
 use crate::data::{Order, TestError};
 use crate::manifest::{Fit, Metric};
-use crate::prepared::{Answer, Chance, Prepared, PreparedError, accuracy};
+use crate::prepared::{Asked, Chance, Prepared, PreparedError};
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use checkpoint::{Snapshot, State, Tensors, restore, weights};
@@ -67,8 +68,10 @@ pub enum FitError {
 pub struct Epoch {
     pub number: usize,
     pub loss: f32,
-    /// On the training samples, as they were seen; of a network that tells anomalies none is known before its threshold.
+    /// On the training samples, as they were seen, where each has a class that the network tells; of anomalies none is known before their
+    /// threshold.
     pub accuracy: Option<f64>,
+    /// What the metric of the task is there.
     pub validation: Option<f64>,
     pub validation_loss: Option<f64>,
     pub took: Duration,
@@ -215,17 +218,19 @@ impl<'a> Run<'a> {
     fn step(&mut self, indices: &[usize], of_epoch: usize) -> Result<f32, FitError> {
         let Lesson { network, train, recipe, .. } = *self.lesson;
         let State { epoch, batch, .. } = self.state;
-        let (xs, labels) = train.augmented(indices, Chance { steps: &recipe.augment, seed: recipe.seed, epoch })?;
+        let xs = train.augmented(indices, Chance { steps: &recipe.augment, seed: recipe.seed, epoch })?;
         let training = Training { seed: recipe.seed, epoch, step: batch, frozen: &self.frozen };
         // Straight through: gradients are those at the rounded weights, and move the exact ones.
         let exact = self.round()?;
         let lengths = train.lengths(indices)?;
         let logits = network.forward_t(&xs, lengths.as_ref(), Mode::Train(training))?;
-        let weights = train.weights(indices);
-        let targets = match &weights {
+        let (asked, weights) = (train.asked(indices)?, train.weights(indices));
+        let targets = match (&asked, &weights) {
             _ if network.threshold().is_some() => Targets::Values(&xs),
-            None => Targets::Labels(&labels),
-            Some(weights) => Targets::Weighted(&labels, weights),
+            (Asked::Classes(labels), None) => Targets::Labels(labels),
+            (Asked::Classes(labels), Some(weights)) => Targets::Weighted(labels, weights),
+            (Asked::Values(values), None) => Targets::Values(values),
+            (Asked::Values(values), Some(weights)) => Targets::WeightedValues(values, weights),
         };
         let mean = self.loss((&xs, lengths.as_ref()), &logits, targets)?;
         let loss = mean.to_scalar::<f32>()?;
@@ -244,7 +249,7 @@ impl<'a> Run<'a> {
         self.optimise.step(network, &gradients, factor(recipe.schedule, place), recipe.clip_norm)?;
         let losses = f64::from_bits(self.state.losses) + f64::from(loss) * indices.len() as f64;
         self.state.losses = losses.to_bits();
-        if network.threshold().is_none() {
+        if let (Asked::Classes(labels), None) = (asked, network.threshold()) {
             let rows = logits.to_vec2::<f32>()?;
             self.state.right += rows.iter().zip(&labels).filter(|(row, label)| argmax(row) == **label as usize).count();
         }
@@ -263,7 +268,9 @@ impl<'a> Run<'a> {
         let network = self.lesson.network;
         let doubted = match targets {
             _ if loss > LEARNED => None,
-            Targets::Values(values) => Some(self.loss.mean(logits, Targets::Values(&(values + 1.0)?))?.backward()?),
+            Targets::Values(values) | Targets::WeightedValues(values, _) => {
+                Some(self.loss.mean(logits, Targets::Values(&(values + 1.0)?))?.backward()?)
+            }
             Targets::Labels(labels) | Targets::Weighted(labels, _) => {
                 let other = (labels[0] + 1) % network.graph().units() as u32;
                 let others = vec![other; labels.len()];
@@ -305,7 +312,7 @@ impl<'a> Run<'a> {
         let epoch = Epoch {
             number,
             loss: (f64::from_bits(self.state.losses) / count) as f32,
-            accuracy: network.threshold().is_none().then(|| self.state.right as f64 / count),
+            accuracy: network.graph().classifies().then(|| self.state.right as f64 / count),
             validation: validated.as_ref().and_then(|validated| validated.accuracy),
             validation_loss: validated.as_ref().map(|validated| validated.loss),
             took: began.elapsed(),
@@ -360,8 +367,8 @@ fn validated(network: &Network, validation: &Prepared) -> candle_core::Result<Va
             Validated { accuracy: None, loss: mean(errors.iter().sum()) }
         }
         None => {
-            let answers = validation.answers(&plan)?;
-            Validated { accuracy: Some(accuracy(&answers)), loss: mean(answers.iter().map(Answer::loss).sum()) }
+            let answers = validation.answers(&plan, network.graph())?;
+            Validated { accuracy: Some(value(&answers)), loss: mean(answers.iter().map(|answer| answer.loss).sum()) }
         }
     })
 }

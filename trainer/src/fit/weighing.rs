@@ -6,7 +6,7 @@ use sconce_model::graph::Graph;
 use sconce_model::ops::Loss;
 
 pub fn loss(recipe: &Fit, train: &Prepared, graph: &Graph) -> Loss {
-    let balanced = |ClassWeights::Balanced| balanced(train.labels(), graph.units());
+    let balanced = |ClassWeights::Balanced| balanced(train.labels().classes(), graph.units());
     match graph.loss() {
         Loss::CrossEntropy { .. } => Loss::CrossEntropy {
             smoothing: recipe.loss.label_smoothing,
@@ -17,9 +17,9 @@ pub fn loss(recipe: &Fit, train: &Prepared, graph: &Graph) -> Loss {
 }
 
 /// The rarer a class, the more its samples count: one in the mean. A class without samples counts nothing.
-fn balanced(labels: &[u32], classes: usize) -> Vec<f32> {
+fn balanced(labels: &[u8], classes: usize) -> Vec<f32> {
     let mut counts = vec![0_usize; classes];
-    labels.iter().for_each(|&label| counts[label as usize] += 1);
+    labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
     let present = counts.iter().filter(|count| **count > 0).count();
     let weight = |&count: &usize| if count == 0 { 0.0 } else { labels.len() as f32 / (present * count) as f32 };
     counts.iter().map(weight).collect()

@@ -102,6 +102,9 @@ pub enum Format {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Accept {
     pub min_accuracy: String,
+    /// Points; absent: not compared.
+    #[serde(default)]
+    pub improve_by: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -141,6 +144,11 @@ fn check(manifest: &EdgeTraining) -> Result<(), Fault> {
     {
         return fault("spec.accept.minAccuracy", format!("{}; need a percentage, such as 97%", accept.min_accuracy));
     }
+    if let Some(typed) = manifest.spec.accept.as_ref().and_then(|accept| accept.improve_by.as_deref())
+        && share(typed).is_none()
+    {
+        return fault("spec.accept.improveBy", format!("{typed}; need a percentage, such as 0.5%"));
+    }
     match (&manifest.spec.architecture, &manifest.spec.base) {
         (Some(architecture), None) => manifest.spec.check_network(architecture, "spec.architecture"),
         // What it is, is known once it is there.
@@ -155,10 +163,18 @@ impl Spec {
         let in_architecture = |why: String| Fault::new(field, why);
         let graph = architecture.graph().map_err(|error| in_architecture(error.to_string()))?;
         graph.trainable().map_err(|error| in_architecture(error.to_string()))?;
+        let output = graph.nodes.last().map_or(&graph.input, |node| &node.shape);
         match graph.task() {
             Task::Classification => {}
             Task::Anomaly => self.check_anomaly()?,
-            task => return Err(in_architecture(untrainable(task))),
+            // Of each step of a sequence nobody says anything.
+            task if output.len() != 1 => {
+                return Err(in_architecture(format!(
+                    "{} of {output:?}, and samples are told as a row of values each: end in dense after flatten, globalAvgPool or returnSequences: false",
+                    task.word()
+                )));
+            }
+            task => self.check_values(task)?,
         }
         if let Some(compress) = &self.compress {
             compress.check(architecture)?;
@@ -173,8 +189,6 @@ impl Spec {
     /// Whether all that is asked for can be had of normal samples, which alone are learned from.
     fn check_anomaly(&self) -> Result<(), Fault> {
         let Fit { validation, loss, class_weights, early_stopping, .. } = &self.fit;
-        let forms = self.compress.iter().flat_map(|compress| &compress.variants);
-        let is_taught = forms.into_iter().any(|form| matches!(form, Form::Distilled | Form::DistilledInt8));
         let goes_by_accuracy = early_stopping.is_some_and(|stopping| stopping.metric == Metric::Accuracy);
         let faults = [
             (
@@ -194,13 +208,31 @@ impl Spec {
                 "accuracy; of anomalies it is known at the end alone: need loss",
             ),
             (
-                is_taught,
+                self.is_taught(),
                 "spec.compress.variants",
                 "a student learns classes, and anomalies are told without: leave distilled out",
             ),
         ];
         let fault = faults.into_iter().find(|(is, ..)| *is);
         fault.map_or(Ok(()), |(_, field, why)| Err(Fault::new(field, why)))
+    }
+
+    /// Whether all that is asked for can be had where samples have values, and no class.
+    fn check_values(&self, task: Task) -> Result<(), Fault> {
+        let faults = [
+            (self.fit.loss.label_smoothing > 0.0, "spec.fit.loss.labelSmoothing"),
+            (self.fit.class_weights.is_some(), "spec.fit.classWeights"),
+            (self.is_taught(), "spec.compress.variants: distilled"),
+        ];
+        let why = || format!("it is of classes, and {} has values of a sample: leave it out", task.word());
+        let fault = faults.into_iter().find(|(is, _)| *is);
+        fault.map_or(Ok(()), |(_, field)| Err(Fault::new(field, why())))
+    }
+
+    /// Whether a student is asked for.
+    fn is_taught(&self) -> bool {
+        let mut forms = self.compress.iter().flat_map(|compress| &compress.variants);
+        forms.any(|form| matches!(form, Form::Distilled | Form::DistilledInt8))
     }
 
     /// Whether the network that a base gives can be trained and compressed as asked.
@@ -250,15 +282,6 @@ impl Spec {
         };
         Err(ManifestError::Field { path: path.into(), field: "spec.fit.validation".into(), why })
     }
-}
-
-/// What to do instead, of a network for a task that no data has targets for.
-fn untrainable(task: Task) -> String {
-    format!(
-        "the task is {}, and samples have a class each; only classification and anomaly can be trained yet: end in softmax, or \
-         say the input again and output: {{task: anomaly}}",
-        task.word()
-    )
 }
 
 /// `97%` is 0.97.
@@ -319,6 +342,11 @@ mod tests {
         compress(
             "variants: [distilled], distill: {layers: [{flatten: {}}, {dense: {units: 9, activation: softmax}}]}",
             "spec.compress.distill.layers: 9 outputs, the teacher has 10; end as it does",
+        );
+        check(
+            "minAccuracy: 97%",
+            "minAccuracy: 97%, improveBy: -1%",
+            "spec.accept.improveBy: -1%; need a percentage, such as 0.5%",
         );
         check("maxAccuracyDrop: 0.5%", "maxAccuracyDrop: 0.5", "0.5; need a percentage, such as 0.5%");
         check("learningRate: 0.001", "learningRate: 0", "learningRate: 0; need above 0, at most 1");
@@ -395,11 +423,17 @@ mod tests {
             "spec.compress.variants: a student learns classes, and anomalies are told without: leave distilled out";
         assert_eq!(typed("task: anomaly", "", ", distilled"), Err(expected.into()));
         for task in ["regression", "count"] {
-            let expected = format!(
-                "spec.architecture: the task is {task}, and samples have a class each; only classification and anomaly can be trained \
-                 yet: end in softmax, or say the input again and output: {{task: anomaly}}"
-            );
-            assert_eq!(typed(&format!("task: {task}"), "", ""), Err(expected));
+            let values = |fit: &str, compress: &str| typed(&format!("task: {task}"), fit, compress);
+            assert_eq!(values(", earlyStopping: {patience: 3}", ", int8, pruned"), Ok(()));
+            for (fit, compress, field) in [
+                (", loss: {labelSmoothing: 0.1}", "", "fit.loss.labelSmoothing"),
+                (", classWeights: balanced", "", "fit.classWeights"),
+                ("", ", distilled", "compress.variants: distilled"),
+            ] {
+                let expected =
+                    format!("spec.{field}: it is of classes, and {task} has values of a sample: leave it out");
+                assert_eq!(values(fit, compress), Err(expected));
+            }
         }
     }
 

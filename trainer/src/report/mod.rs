@@ -1,15 +1,16 @@
-//! What a run did, as JSON for programs and as a page for people. It has times, so it is no part of the artifact, whose bytes
-//! repeat.
+//! What a run did, as JSON for programs and as a page for people. These have times; the page that is a part of the artifact, whose bytes
+//! repeat, has none.
 
 mod html;
 mod svg;
 
-pub use html::page;
+pub use html::{Reader, page};
 
 use crate::calibration::{Bin, reliability};
-use crate::finish::{Finished, Row};
+use crate::finish::{Before, Finished, Row};
 use crate::fit::Epoch;
 use crate::gate::{PartAccuracy, Verdict};
+use sconce_model::artifact::Measured;
 use sconce_model::graph::Graph;
 use serde_json::{Value, json};
 
@@ -33,8 +34,8 @@ pub fn report(run: &Run<'_>) -> Value {
         json!({"number": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy, "validation": epoch.validation,
                "validationLoss": epoch.validation_loss, "seconds": epoch.took.as_secs_f64()})
     };
-    let Finished { rows, refused, parts, evaluation } = run.finished;
-    let part = |part: &PartAccuracy| json!({"name": part.name, "test": part.count, "accuracy": part.accuracy()});
+    let Finished { rows, refused, parts, before, evaluation } = run.finished;
+    let part = |part: &PartAccuracy| json!({"name": part.name, "test": part.count, "accuracy": part.accuracy});
     let variant = |row: &Row| {
         json!({"name": row.verdict.variant, "bytes": row.bytes, "latencyMicros": row.latency.as_secs_f64() * 1e6,
                "accuracy": row.measured.value, "wilson95": row.measured.wilson95, "passed": row.verdict.passed, "reason": row.verdict.reason})
@@ -54,6 +55,7 @@ pub fn report(run: &Run<'_>) -> Value {
         "evaluation": evaluation,
         "variants": rows.iter().map(variant).chain(refused.iter().map(unmade)).collect::<Vec<_>>(),
         "calibration": calibration,
+        "before": before.as_ref().map(|Before { uri, value }| json!({"uri": uri, "accuracy": value})),
         "parts": parts.iter().map(part).collect::<Vec<_>>(),
         "accepted": run.refusal.is_none(),
         "published": run.published,
@@ -70,9 +72,24 @@ pub fn result(digest: &str, run: &Run<'_>) -> Value {
         "accepted": run.refusal.is_none(),
         "why": run.refusal,
         "dataset": {"digest": run.finished.evaluation.dataset.digest},
+        "metric": run.finished.rows.first().map(|row| &row.measured.metric),
         "accuracy": run.finished.rows.first().map(|row| row.measured.value),
         "verdicts": run.finished.verdicts().map(verdict).collect::<Vec<_>>(),
     }})
+}
+
+/// Of labels and amounts, how well each is told: its name, or its number; what is measured; how much that is.
+pub fn of_each(graph: &Graph, measured: &Measured) -> Vec<(String, &'static str, f64)> {
+    let names = graph.labels();
+    let named = |what| {
+        move |(at, value): (usize, &f64)| (names.get(at).cloned().unwrap_or_else(|| at.to_string()), what, *value)
+    };
+    let Measured { f1, mean_absolute_error, .. } = measured;
+    if f1.is_empty() {
+        mean_absolute_error.iter().enumerate().map(named("mean absolute error")).collect()
+    } else {
+        f1.iter().enumerate().map(named("F1")).collect()
+    }
 }
 
 /// The widest vectors of this machine: times of one say little about another.

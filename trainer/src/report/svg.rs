@@ -62,9 +62,10 @@ pub fn lines(what: &str, below: &str, series: &[Series<'_>]) -> String {
 /// Points of two measures, each with its name.
 pub fn scatter(what: &str, below: &str, points: &[(String, (f64, f64))]) -> String {
     let axes = Axes::around(points.iter().map(|(_, point)| *point));
-    // Some room, so that no name is cut off; nothing that is measured here is below zero.
-    let wider = |(low, high): (f64, f64), by: f64| ((low - (high - low) * by).max(0.0), high + (high - low) * by);
-    let axes = Axes { x: wider(axes.x, 0.2), y: wider(axes.y, 0.15) };
+    // Some room, so that no name is cut off; no size and no time is below zero.
+    let wider = |(low, high): (f64, f64), by: f64| (low - (high - low) * by, high + (high - low) * by);
+    let (x, y) = (wider(axes.x, 0.2), wider(axes.y, 0.15));
+    let axes = Axes { x: (x.0.max(0.0), x.1), y };
     let mut svg = frame(what, below, &axes, false);
     let mut named: Vec<(f64, f64, f64)> = Vec::new();
     for (index, (name, point)) in points.iter().enumerate() {
@@ -149,6 +150,16 @@ mod tests {
         check(vec![(1.0, 0.5)]);
         check(vec![(1.0, f64::NAN), (2.0, 0.1), (3.0, 0.3)]);
         check(Vec::new());
+    }
+
+    /// A network that tells amounts may be worse than their mean.
+    #[test]
+    fn what_is_below_zero_lies_inside_the_frame_too() {
+        let svg = scatter("r2", "KiB", &[("f32".into(), (20.0, -5.0)), ("int8".into(), (5.0, -7.0))]);
+        for dot in svg.split("cy=\"").skip(1) {
+            let y: f64 = dot.split('"').next().unwrap().parse().unwrap();
+            assert!((FRAME[1]..=FRAME[3]).contains(&y), "{svg}");
+        }
     }
 
     #[test]

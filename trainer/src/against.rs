@@ -1,0 +1,109 @@
+//! The model that a run must be better than: both are asked the same test samples.
+
+use crate::answer::Answer;
+use crate::data::Samples;
+use crate::fit::FitError;
+use crate::prepared::Prepared;
+use crate::pull::{PullError, Registries, pulled};
+use sconce_model::artifact::{Artifact, ArtifactError};
+use sconce_model::graph::Graph;
+use sconce_model::plan::Plan;
+use sconce_model::preprocess::Preprocess;
+use sconce_model::variant::{F32, Variant};
+use std::path::Path;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum AgainstError {
+    #[error("spec.accept.improveBy: {uri}")]
+    Artifact { uri: String, source: Box<ArtifactError> },
+    #[error(
+        "spec.accept.improveBy: what was accepted before is not to be had; if it is there no more, leave improveBy out for this run"
+    )]
+    Pull(#[from] PullError),
+    #[error(
+        "spec.accept.improveBy: {uri} {differs} than this run: the two cannot be asked the same; leave improveBy out for this one"
+    )]
+    Unlike { uri: String, differs: &'static str },
+}
+
+impl AgainstError {
+    /// Whether it is as wrong at the next try.
+    pub fn is_wrong(&self) -> bool {
+        match self {
+            Self::Unlike { .. } => true,
+            Self::Pull(pull) => pull.is_wrong(),
+            Self::Artifact { .. } => false,
+        }
+    }
+}
+
+/// A run, as far as a model must be alike that it is compared with.
+pub struct Compared<'a> {
+    pub graph: &'a Graph,
+    pub preprocess: &'a Preprocess,
+    /// The digest of the backbone that has made all samples, if they are features.
+    pub features_of: Option<&'a str>,
+}
+
+/// A trained model of before.
+pub struct Against {
+    /// Address by digest, or folder.
+    pub uri: String,
+    trained: Variant,
+    head: Option<String>,
+    /// What its features are made by, if it makes any.
+    backbone: Option<String>,
+    preprocess: Preprocess,
+}
+
+impl Against {
+    /// Reads the artifact of an earlier run. `aside` is where one from a registry lies meanwhile.
+    ///
+    /// # Errors
+    /// [`AgainstError`] if it cannot be had.
+    pub fn open(uri: &str, aside: &Path, registries: Registries<'_>) -> Result<Self, AgainstError> {
+        pulled(uri, aside, registries, |folder| {
+            let broken = |source| AgainstError::Artifact { uri: uri.into(), source: Box::new(source) };
+            let artifact = Artifact::open(folder).map_err(broken)?;
+            let trained = artifact.variant(F32).map_err(broken)?;
+            let backbone = artifact.backbone(&trained).map_err(broken)?.map(|backbone| backbone.digest);
+            let (head, preprocess) = (artifact.head().map(String::from), artifact.preprocess().clone());
+            Ok(Self { uri: uri.into(), trained, head, backbone, preprocess })
+        })
+    }
+
+    /// Whether it can be asked what the run's network is asked.
+    ///
+    /// # Errors
+    /// [`AgainstError::Unlike`] says what differs.
+    pub fn check(&self, run: &Compared<'_>) -> Result<(), AgainstError> {
+        let Compared { graph, preprocess, features_of } = *run;
+        let own = self.trained.network.graph();
+        let differs = [
+            (
+                (own.task(), own.labels(), own.units()) != (graph.task(), graph.labels(), graph.units()),
+                "tells something else",
+            ),
+            ((&own.input, own.lengths()) != (&graph.input, graph.lengths()), "reads another input"),
+            (self.preprocess != *preprocess, "preprocesses otherwise"),
+            (features_of.is_some_and(|backbone| self.backbone.as_deref() != Some(backbone)), "has another backbone"),
+        ];
+        match differs.into_iter().find(|(differs, _)| *differs) {
+            Some((_, differs)) => Err(AgainstError::Unlike { uri: self.uri.clone(), differs }),
+            None => Ok(()),
+        }
+    }
+
+    /// Of the test samples, or of their features by this backbone, through the plan that serves.
+    pub(crate) fn answers(&self, samples: &Samples, preprocess: &Preprocess) -> Result<Vec<Answer>, FitError> {
+        let network = &self.trained.network;
+        let plan = if samples.are_features() {
+            let (_, head) = self.head.as_deref().and_then(|head| network.split(head)).ok_or(FitError::NoHead)?;
+            Plan::compile(&head, &self.trained.arithmetic)?
+        } else {
+            self.trained.plan()?
+        };
+        Ok(Prepared::new(samples, preprocess, plan.input())?.answers(&plan, network.graph())?)
+    }
+}
