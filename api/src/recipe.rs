@@ -369,4 +369,9 @@ pub struct Accept {
     /// Least accuracy of the f32 form on held-out data; below it nothing is published.
     #[schemars(extend("pattern" = SHARE))]
     pub min_accuracy: Percent,
+    /// By how many points of accuracy a run must be better than the newest accepted artifact of this EdgeTraining, both asked the same
+    /// test samples; 0% = not worse. Absent = not compared. Of the first run of a base, the base is what is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = SHARE))]
+    pub improve_by: Option<Percent>,
 }

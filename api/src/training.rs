@@ -274,6 +274,13 @@ pub struct TrainingRun {
     pub completion_time: Option<Time>,
 }
 
+impl TrainingRun {
+    /// What was accepted and published, by digest.
+    pub fn published(&self) -> Option<&str> {
+        self.artifact.as_deref().filter(|_| self.state == RunState::Succeeded)
+    }
+}
+
 /// Waiting: for a node, or for the queue. Succeeded: published. Rejected: trained, and not good enough.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum RunState {
@@ -328,8 +335,7 @@ pub struct VariantVerdict {
 impl EdgeTraining {
     /// What the newest run that was published has published: the run and its artifact, by digest.
     pub fn published(&self) -> Option<(&TrainingRun, &str)> {
-        let runs = self.status.iter().flat_map(|status| &status.runs);
-        let mut published = runs.filter(|run| run.state == RunState::Succeeded);
-        published.find_map(|run| Some((run, run.artifact.as_deref()?)))
+        let mut runs = self.status.iter().flat_map(|status| &status.runs);
+        runs.find_map(|run| Some((run, run.published()?)))
     }
 }

@@ -181,6 +181,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_model_must_reach_is_part_of_the_recipe_and_reaches_the_trainer() {
+        let recipe = |accept: Value| Recipe::of(&training(json!({"accept": accept})), None);
+        let (floor, better) = (json!({"minAccuracy": "97%"}), json!({"minAccuracy": "97%", "improveBy": "0.5%"}));
+        let [plain, compared] = [floor, better].map(|accept| {
+            let recipe = recipe(accept.clone());
+            assert_eq!(recipe.manifest["spec"]["accept"], accept);
+            recipe
+        });
+        assert_ne!(compared.hash, plain.hash);
+    }
+
+    #[test]
     fn a_network_reaches_the_trainer_as_it_was_typed() {
         let typed = json!({"input": {"shape": [4]}, "layers": [{"dense": {"units": 2, "activation": "softmax"}}],
             "output": {"task": "classification", "labels": ["cat", "dog"], "loss": "crossEntropy"}});

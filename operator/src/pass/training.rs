@@ -44,7 +44,8 @@ fn one(input: &Input<'_>, training: &EdgeTraining, steps: &mut Steps) {
     let cursor = trigger::cursor(training.status.as_ref(), &runs, labelled);
     let newest = runs.first();
     let (mut due, mut hindrance) = (Due::Settled, None);
-    let next = Next { recipe: &recipe, labelled: dataset.and(labelled.or(Some(0))) };
+    let against = against(training, &runs);
+    let next = Next { recipe: &recipe, labelled: dataset.and(labelled.or(Some(0))), against };
     if let Some(run) = newest.filter(|run| !run.state.is_over()) {
         hold(input, training, (run, &next), &jobs, steps);
     } else {
@@ -218,6 +219,14 @@ fn is_outdated(input: &Input<'_>, training: &EdgeTraining, (run, job): (&Trainin
 struct Next<'a> {
     recipe: &'a Recipe,
     labelled: Option<i64>,
+    against: Option<&'a str>,
+}
+
+/// What the next run must be better than: what the newest that was published has published, as models follow it. `runs` is what is
+/// seen now, the newest first: one that ends in this pass stands in no status yet.
+fn against<'a>(training: &EdgeTraining, runs: &'a [TrainingRun]) -> Option<&'a str> {
+    training.spec.accept.as_ref()?.improve_by.as_ref()?;
+    runs.iter().find_map(TrainingRun::published)
 }
 
 /// The next run.
@@ -260,8 +269,8 @@ fn rendered(input: &Input<'_>, training: &EdgeTraining, name: &str, next: &Next<
     }
     let (manifest, recipe_hash) = (&next.recipe.manifest, &*next.recipe.hash);
     let request = trigger::request(training);
-    let (request, labelled) = (request.as_deref(), next.labelled);
-    let run = Run { training, name, recipe_hash, manifest, labelled, request, fleets: &fleets };
+    let (request, labelled, against) = (request.as_deref(), next.labelled, next.against);
+    let run = Run { training, name, recipe_hash, manifest, labelled, request, against, fleets: &fleets };
     Ok(render::job(&run, input.settings))
 }
 

@@ -49,6 +49,8 @@ pub struct Run<'a> {
     pub labelled: Option<i64>,
     /// The request that it meets.
     pub request: Option<&'a str>,
+    /// The artifact that it must be better than, by digest. It lies where the run publishes, and is opened as that is.
+    pub against: Option<&'a str>,
     /// Whose nodes it may run on.
     pub fleets: &'a [&'a EdgeFleet],
 }
@@ -146,6 +148,9 @@ fn container(run: &Run<'_>, of_run: &TrainingRunSpec, settings: &Settings) -> Va
     }
     for registry in &settings.insecure_registries {
         args.extend(["--insecure-registry", registry]);
+    }
+    if let Some(against) = run.against {
+        args.extend(["--against", against]);
     }
     let folder = |volume: &str| format!("/{volume}");
     let (output_opens, base_opens) = (output_secret(run.training), base_secret(run.training));

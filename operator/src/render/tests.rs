@@ -200,6 +200,11 @@ fn a_private_models_secret_is_for_who_fetches_alone() {
 
 /// The Job of a run that begins with this base, and publishes so.
 fn run_of(base: Value, output: Value) -> Job {
+    run_against(base, output, None)
+}
+
+/// And that must be better than this artifact.
+fn run_against(base: Value, output: Value, against: Option<&str>) -> Job {
     let mut spec = json!({"dataset": {"uri": "synthetic:digits", "format": "idx"},
         "base": {"uri": format!("oci://r:5000/m/base@{DIGEST}")}, "output": output});
     spec["base"]["secretRef"] = base;
@@ -216,6 +221,7 @@ fn run_of(base: Value, output: Value) -> Job {
         manifest: &manifest,
         labelled: None,
         request: None,
+        against,
         fleets: &[],
     };
     serde_json::from_value(job(&run, &settings()).body).unwrap()
@@ -244,6 +250,23 @@ fn a_run_pushes_by_one_secret_and_has_its_base_by_another() {
     assert_eq!(opens(&neither), None);
     let neither = pod(&neither);
     assert_eq!((neither.volumes.map(|volumes| volumes.len()), neither.containers[0].env.clone()), (Some(2), None));
+}
+
+/// What it is held against lies where it publishes: its base's Secret would not open that.
+#[test]
+fn a_run_is_told_what_to_be_better_than_and_has_it_by_the_secret_that_it_pushes_by() {
+    let earlier = format!("oci://r:5000/m/digits@{DIGEST}");
+    let rendered = |against| run_against(json!({"name": "pull"}), json!({"secretRef": {"name": "push"}}), against);
+    let (told, untold) = (rendered(Some(&earlier)), rendered(None));
+    assert_eq!((target(&told), opens(&told)), (target(&untold), opens(&untold)));
+    assert_eq!(told.annotations()[RECIPE], untold.annotations()[RECIPE]);
+    let trainer = |job: Job| job.spec.unwrap().template.spec.unwrap().containers.remove(0);
+    let (mut told, untold) = (trainer(told), trainer(untold));
+    let args = told.args.as_mut().unwrap();
+    let at = args.iter().position(|arg| arg == "--against").unwrap();
+    assert_eq!(args.drain(at..at + 2).collect::<Vec<_>>(), ["--against", &*earlier]);
+    assert_eq!(told, untold, "nothing else is another");
+    assert_eq!(serde_json::to_value(&told.env).unwrap(), json!([{"name": "DOCKER_CONFIG", "value": "/docker"}]));
 }
 
 /// The Secret may hold more than the pod should have; one that is not there, the trainer tells of.

@@ -79,7 +79,7 @@ spec:
   base: {{uri: '{base}', freeze: None}}
   fit: {{epochs: 4, batchSize: 32, optimizer: {{adam: {{learningRate: 0.001}}}}, seed: 7}}
   compress: {{variants: [f16, int8], maxAccuracyDrop: 2%}}
-  accept: {{minAccuracy: 90%}}
+  accept: {{minAccuracy: 90%, improveBy: 0%}}
   trigger: {trigger}
   output: {{uri: 'oci://10.89.0.1:5000/models/{NAME}'}}
   run: {{resources: {{cpu: '1', memory: 1Gi}}}}

@@ -1,5 +1,6 @@
 //! A recipe's life: its runs, what came of them, and the models that follow.
 
+mod against;
 mod triggers;
 
 use super::*;
