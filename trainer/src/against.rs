@@ -2,12 +2,12 @@
 
 use crate::answer::Answer;
 use crate::data::Samples;
+use crate::evaluate::reading;
 use crate::fit::FitError;
 use crate::prepared::Prepared;
 use crate::pull::{PullError, Registries, pulled};
 use sconce_model::artifact::{Artifact, ArtifactError};
 use sconce_model::graph::Graph;
-use sconce_model::plan::Plan;
 use sconce_model::preprocess::Preprocess;
 use sconce_model::variant::{F32, Variant};
 use std::path::Path;
@@ -97,13 +97,7 @@ impl Against {
 
     /// Of the test samples, or of their features by this backbone, through the plan that serves.
     pub(crate) fn answers(&self, samples: &Samples, preprocess: &Preprocess) -> Result<Vec<Answer>, FitError> {
-        let network = &self.trained.network;
-        let plan = if samples.are_features() {
-            let (_, head) = self.head.as_deref().and_then(|head| network.split(head)).ok_or(FitError::NoHead)?;
-            Plan::compile(&head, &self.trained.arithmetic)?
-        } else {
-            self.trained.plan()?
-        };
-        Ok(Prepared::new(samples, preprocess, plan.input())?.answers(&plan, network.graph())?)
+        let plan = reading(samples, &self.trained, self.head.as_deref())?;
+        Ok(Prepared::new(samples, preprocess, plan.input())?.answers(&plan, self.trained.network.graph())?)
     }
 }

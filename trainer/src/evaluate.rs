@@ -3,7 +3,7 @@
 use crate::against::Against;
 use crate::answer::{Answer, Told, f1_of_each, interval95, mean_absolute_error, value};
 use crate::calibration::ece;
-use crate::data::{DataSet, NORMAL};
+use crate::data::{DataSet, NORMAL, Samples};
 use crate::fit::FitError;
 use crate::prepared::Prepared;
 use candle_core::Tensor;
@@ -51,12 +51,7 @@ pub fn evaluate(
     let mut first: Option<(&str, Vec<Answer>)> = None;
     for variant in variants {
         let graph = variant.network.graph();
-        let plan = if samples.are_features() {
-            let (_, head) = head.and_then(|head| variant.network.split(head)).ok_or(FitError::NoHead)?;
-            Plan::compile(&head, &variant.arithmetic)?
-        } else {
-            variant.plan()?
-        };
+        let plan = reading(samples, variant, head)?;
         let prepared = Prepared::new(samples, preprocess, plan.input())?;
         let answers = prepared.answers(&plan, graph)?;
         let order: Vec<usize> = (0..answers.len()).collect();
@@ -90,6 +85,15 @@ pub fn evaluate(
         Evaluation { schema: 1, dataset: data.described(), test_reads: data.test.reads(), variants: measured };
     let before = before.map(|answers| value(&answers));
     Ok(Evaluated { evaluation, answers: said, before, references })
+}
+
+/// The plan that these samples are asked: the variant's, or of features that of the part that begins with the node `head`.
+pub(crate) fn reading(samples: &Samples, variant: &Variant, head: Option<&str>) -> Result<Plan, FitError> {
+    if !samples.are_features() {
+        return Ok(variant.plan()?);
+    }
+    let (_, head) = head.and_then(|head| variant.network.split(head)).ok_or(FitError::NoHead)?;
+    Ok(Plan::compile(&head, &variant.arithmetic)?)
 }
 
 /// What is to be expected where the model serves, which is what `rows` are like: of a mix the first set's, for the rest is there so that
