@@ -169,5 +169,7 @@ fn a_number_of_each_picture_is_one_amount_and_no_row_of_labels() {
     );
     let output = run("{dense: {units: 10, activation: sigmoid}}");
     let expected = "Error: synthetic:digits: a number of each sample, and multilabel tells 10 values: need collected samples, whose labels can say them\n";
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), expected.into()));
+    let said = text(&output.stderr);
+    // Where backtraces are asked for, one follows.
+    assert!(output.status.code() == Some(1) && said.starts_with(expected), "{said}");
 }
