@@ -25,7 +25,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How often it is killed; CI has less time than a night.
+/// How often each is killed. Unset: the store often, the program, which takes longer to begin anew, less so.
 const KILLS: &str = "SCONCE_COLLECTOR_KILLS";
 const FOLDER: &str = "SCONCE_COLLECTOR_CRASH_FOLDER";
 /// So much room that none is dropped for the lack of it, however fast the machine is.
@@ -124,8 +124,8 @@ fn sent(folder: &Path) -> BTreeMap<Id, u32> {
     sent
 }
 
-fn kills() -> u64 {
-    std::env::var(KILLS).ok().map_or(20, |kills| kills.parse().unwrap())
+fn kills(unset: u64) -> u64 {
+    std::env::var(KILLS).ok().map_or(unset, |kills| kills.parse().unwrap())
 }
 
 /// Numbers below others, as they come.
@@ -140,7 +140,7 @@ fn random() -> impl FnMut(u64) -> u64 {
 
 #[test]
 fn a_process_that_is_killed_at_any_moment_loses_nothing_and_sends_nothing_twice() {
-    let kills = kills();
+    let kills = kills(200);
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let mut kept = 0;
@@ -222,8 +222,8 @@ fn program_is_killed(folder: &Path, uri: &str, variables: &[(&str, &str)], leave
         posts.into_iter().for_each(|post| runtime.block_on(post).unwrap());
     };
     let answered = || book.lock().unwrap().answered.len() as u64;
-    let mut next = random();
-    for _ in 0..kills() {
+    let (kills, mut next) = (kills(20), random());
+    for _ in 0..kills {
         let collector = start();
         let posting = posts(&collector, false);
         let enough = answered() + 4 * next(3);
@@ -247,7 +247,7 @@ fn program_is_killed(folder: &Path, uri: &str, variables: &[(&str, &str)], leave
     assert!(lost.is_empty(), "answered for and lost: {lost:?} of {}", book.answered.len());
     let sent = json!(times.len());
     assert_eq!((&status["sent"], &status["kept"], status.get("dropped")), (&sent, &sent, None), "{status}");
-    println!("{} kills of the program: {} answered for, {sent} sent", kills(), book.answered.len());
+    println!("{kills} kills of the program: {} answered for, {sent} sent", book.answered.len());
 }
 
 #[test]

@@ -164,6 +164,20 @@ async fn requests_of_a_model_that_is_collected_come_to_the_collector_with_their_
     let (score, margin) = (said["score"].as_f64().unwrap(), said["margin"].as_f64().unwrap());
     assert!((0.0..=1.0).contains(&score) && (0.0..=score).contains(&margin), "{said}");
     assert!(content.starts_with(b"\x93NUMPY\x01\x00"), "{content:?}");
+
+    // No lot any more, and no answer that is sure enough.
+    router.taps(&serde_json::json!({"dataset": "vision/digits", "share": 0, "marginBelow": 1}));
+    let unsure = async {
+        loop {
+            client.model_infer(request(1)).await.unwrap();
+            let sample = tokio::time::timeout(Duration::from_millis(50), samples.recv()).await;
+            if let Some((said, _)) = sample.ok().flatten().filter(|(said, _)| said["why"] == "Hard") {
+                break said;
+            }
+        }
+    };
+    let said = tokio::time::timeout(Duration::from_secs(30), unsure).await.unwrap();
+    assert_eq!(said["probability"], 1.0, "{said}");
 }
 
 /// A client's request goes to nobody else: the server that has answered it is asked what its backbone makes of it.

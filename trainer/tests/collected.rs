@@ -67,6 +67,9 @@ fn each_labelled_sample_is_there_once_and_no_camera_on_both_sides() {
     assert_eq!(all, (0..40).map(|grey| (grey, grey % 10)).collect());
     let cameras = |greys: &[(u8, u8)]| greys.iter().map(|(grey, _)| grey % 8).collect::<BTreeSet<u8>>();
     assert!(cameras(&train).is_disjoint(&cameras(&test)));
+    let (learned, validated) = set.train.split(0.3, 3, "validation");
+    let (learned, validated) = (greys(&learned), greys(&validated));
+    assert_eq!((cameras(&learned).len() + cameras(&validated).len(), validated.is_empty()), (7, false));
 
     let elsewhere = tempfile::tempdir().unwrap();
     forty(elsewhere.path(), "node-z", 8);

@@ -4,6 +4,7 @@
 
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
+use sconce_kernels::quantise::Scaling;
 use sconce_model::architecture::Architecture;
 use sconce_model::artifact::signature::PrivateKey;
 use sconce_model::artifact::testing::write_tiny;
@@ -119,6 +120,26 @@ fn the_seed_cnn_loses_next_to_nothing_as_bytes_and_little_as_half_of_itself() {
     assert!(int8 / f32 <= 0.26 && lost("int8") <= 0.002, "{} {}", int8 / f32, lost("int8"));
     assert!(pruned / f32 <= 0.26 && lost("pruned") <= 0.01, "{} {}", pruned / f32, lost("pruned"));
     assert!(pruned_int8 / f32 <= 0.07 && lost("pruned-int8") <= 0.01, "{} {}", pruned_int8 / f32, lost("pruned-int8"));
+}
+
+/// Each row of a weight has a scale of its own: small ones are no worse off beside large ones.
+#[test]
+fn bytes_are_as_fine_as_their_own_output_needs() {
+    let layers = serde_json::json!([{"dense": {"units": 3}}, {"dense": {"units": 2}}]);
+    let typed = serde_json::json!({"input": {"shape": [5]}, "layers": layers});
+    let graph = serde_json::from_value::<Architecture>(typed).unwrap().graph().unwrap();
+    let network = Network::initialise(Arc::new(graph), 3).unwrap();
+    let largest = [100.0, 1.0, 0.01_f32];
+    let row = |most: f32| [-0.97, -0.31, 0.013, 0.55, 1.0].map(|part| part * most);
+    let exact = Tensor::from_vec(largest.map(row).concat(), (3, 5), &Device::Cpu).unwrap();
+    network.variables()["dense_1.weight"].set(&exact).unwrap();
+    let inputs = BTreeMap::from([("dense_1".to_owned(), Scaling { scale: 0.01, zero_point: 0 })]);
+    let rounded = Variant::int8(&network, &inputs).unwrap().network;
+    let rounded = rounded.variables()["dense_1.weight"].to_vec2::<f32>().unwrap();
+    for (most, rounded) in std::iter::zip(largest, rounded) {
+        let off = std::iter::zip(row(most), rounded).map(|(exact, rounded)| (exact - rounded).abs());
+        assert!(off.fold(0.0, f32::max) <= most / 254.0 * 1.0001, "{most}");
+    }
 }
 
 /// One weight of each unit is large, and of no matter: what it is multiplied with is always black. As bytes it leaves the

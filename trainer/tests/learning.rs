@@ -12,7 +12,7 @@ use sconce_model::variant::Variant;
 use sconce_trainer::data::{Samples, synthetic};
 use sconce_trainer::evaluate::{Evaluated, evaluate};
 use sconce_trainer::fit::{Epoch, FitError, Lesson, Observer, fit};
-use sconce_trainer::manifest::{ClassWeights, Fit, Loss, Optimizer, Schedule};
+use sconce_trainer::manifest::{Augment, ClassWeights, EarlyStopping, Fit, Loss, Metric, Optimizer, Schedule};
 use sconce_trainer::prepared::Prepared;
 use std::iter::zip;
 use std::sync::Arc;
@@ -159,8 +159,18 @@ fn network(layers: serde_json::Value) -> Network {
 
 /// Trains on all of them, and validates on none; the losses of the epochs.
 fn teach(network: &Network, samples: &Samples, recipe: &Fit) -> Result<Vec<f32>, FitError> {
+    Ok(validated(network, samples, &samples.select(&[]), recipe)?.1)
+}
+
+/// Which epoch was kept, and the losses of all.
+fn validated(
+    network: &Network,
+    samples: &Samples,
+    validation: &Samples,
+    recipe: &Fit,
+) -> Result<(usize, Vec<f32>), FitError> {
     let prepared = |samples| Prepared::new(samples, &preprocess(), &network.graph().input).unwrap();
-    let (train, validation) = (prepared(samples), prepared(&samples.select(&[])));
+    let (train, validation) = (prepared(samples), prepared(validation));
     let lesson = Lesson {
         network,
         train: &train,
@@ -173,8 +183,8 @@ fn teach(network: &Network, samples: &Samples, recipe: &Fit) -> Result<Vec<f32>,
         rounding: None,
     };
     let mut losses = Losses(Vec::new());
-    fit(&lesson, &mut losses)?;
-    Ok(losses.0)
+    let kept = fit(&lesson, &mut losses)?;
+    Ok((kept, losses.0))
 }
 
 fn fill(network: &Network, variable: &str, value: impl Fn(usize) -> f32) {
@@ -284,4 +294,39 @@ fn the_loss_is_smoothed_and_weighed_as_the_recipe_says() {
     check(smoothed, 0.8 * plain + 0.2 * (0..10).map(of_class).sum::<f64>() / 10.0);
     let balanced = Fit { class_weights: Some(ClassWeights::Balanced), ..whole(1, 0.0, false) };
     check(balanced, f64::midpoint(of_class(0), of_class(9)));
+}
+
+/// Zeros are called threes by those who validate: the more is learned, the worse it is there, and the better in training.
+#[test]
+fn a_run_stops_where_validation_grows_no_better_and_keeps_the_weights_of_its_best_epoch() {
+    let digits = synthetic::digits(500, 3).train;
+    let zeros: Vec<usize> = (0..digits.len()).filter(|&at| digits.labels.classes()[at] == 0).collect();
+    let threes = vec![3; zeros.len()];
+    let zeros = Samples::grey(digits.select(&zeros).images().unwrap().clone(), threes);
+    let after = |epochs, early_stopping| {
+        let network = network(serde_json::json!([{"dense": {"units": 10, "activation": "softmax"}}]));
+        fill(&network, "dense_1.weight", |_| 0.0);
+        fill(&network, "dense_1.bias", |class| if class == 3 { 5.0 } else { 0.0 });
+        let optimizer = Optimizer::Sgd { learning_rate: 0.001, momentum: 0.0, nesterov: false };
+        let recipe = Fit { epochs, optimizer, early_stopping, ..whole(epochs, 0.0, false) };
+        let (kept, losses) = validated(&network, &digits, &zeros, &recipe).unwrap();
+        (kept, losses, weights(&network))
+    };
+    let (_, _, first) = after(1, None);
+    let (last, losses, third) = after(3, None);
+    assert!(last == 3 && losses.is_sorted_by(|before, after| before > after) && first != third, "{losses:?}");
+    for metric in [Metric::Accuracy, Metric::Loss] {
+        let (kept, losses, weights) = after(8, Some(EarlyStopping { metric, patience: 2 }));
+        assert_eq!((kept, losses.len()), (1, 3), "{metric:?}: {losses:?}");
+        assert_eq!(weights, first, "{metric:?}");
+    }
+}
+
+#[test]
+fn what_is_learned_from_is_augmented_as_the_recipe_says() {
+    let digits = synthetic::digits(50, 3).train;
+    let loss = |augment: Vec<Augment>| teach(&deep(), &digits, &Fit { augment, ..whole(1, 0.0, false) }).unwrap();
+    let shifted = || loss(vec![Augment::Shift { pixels: 4 }]);
+    assert_eq!(shifted(), shifted());
+    assert_ne!(shifted(), loss(vec![]));
 }

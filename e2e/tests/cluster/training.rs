@@ -103,7 +103,11 @@ async fn from_recipe_to_service(bed: &Bed) -> Result<()> {
     is_restricted_on_the_cloud_node(bed, &pod).await?;
     until_told(bed, &pod, "its third epoch", |line| epoch(line) >= Some(3)).await?;
     let told = bed.until_run(NAME, 0, "its progress is told", |run| run.progress.is_some()).await?;
-    println!("{:?}", told.progress);
+    let progress = told.progress.context("it was just there")?;
+    println!("{progress:?}");
+    let (loss, percent) = (progress.loss.parse::<f64>(), progress.accuracy.is_some());
+    ensure!(progress.epoch >= 1 && progress.epochs == i64::from(LONG) && loss.is_ok() && percent, "{progress:?}");
+    ensure!(progress.eta.is_some(), "what is left takes: {progress:?}");
 
     kill_trainer(&running.name).await?;
     let crashed = |run: &TrainingRun| run.message.as_ref().is_some_and(|message| message.contains("137"));
@@ -115,6 +119,8 @@ async fn from_recipe_to_service(bed: &Bed) -> Result<()> {
     ensure!(done.state == RunState::Succeeded, "{done:?}");
     let artifact = done.artifact.clone().context("what succeeded is published")?;
     println!("{artifact}: accuracy {:?}, {:?}", done.accuracy, done.verdicts);
+    let passed: Vec<_> = done.verdicts.iter().filter(|verdict| verdict.passed).map(|it| &it.variant[..]).collect();
+    ensure!(done.accuracy.is_some() && passed == ["f32", "f16"], "{done:?}");
 
     bed.until_follows(NAME, &artifact).await?;
     suspended_at_the_edge_it_goes_on_by_its_claim(bed).await?;

@@ -112,9 +112,16 @@ async fn a_model_learns_the_shifted_world_of_its_site_and_nothing_from_labels_by
     bed.kubectl().args(["delete", "secret", "lake", "-n", NAMESPACE]).output().await?;
     let folder = figures("e2e");
     std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("loop.json"), format!("{:#}\n", story.json()))?;
-    std::fs::write(folder.join("loop.svg"), story.svg())?;
-    outcome
+    let (figures, drawn) = (story.json(), story.svg());
+    std::fs::write(folder.join("loop.json"), format!("{figures:#}\n"))?;
+    std::fs::write(folder.join("loop.svg"), &drawn)?;
+    outcome?;
+    let of = |list: &str| figures[list].as_array().into_iter().flatten();
+    ensure!(drawn.matches("<circle").count() == of("points").count() && of("points").any(|it| it["shifted"] == true));
+    ensure!(
+        of("events").count() > 4 && of("events").all(|it| it["what"].as_str().is_some_and(|it| drawn.contains(it)))
+    );
+    Ok(())
 }
 
 /// The site's client, while all this happens.

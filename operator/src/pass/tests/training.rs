@@ -163,8 +163,29 @@ fn an_edge_run_is_sent_to_edge_nodes_and_a_queued_one_waits_for_its_queue() {
     let mut live = job.clone();
     live["spec"]["suspend"] = json!(false);
     put(&mut world.jobs, live);
-    let world = settled(world);
+    let mut world = settled(world);
     assert_eq!(world.jobs.values().next().unwrap().spec.as_ref().unwrap().suspend, Some(false));
+    // Suspended by its recipe it leaves the queue, which would start it again.
+    recipe(&mut world, json!({"suspend": true, "run": {"tier": "Edge", "queueName": "night"}}));
+    let steps = run(&world);
+    assert!(
+        matches!(&steps.farewells[..], [Write::Delete(target)] if target.kind == Kind::Job),
+        "{:?}",
+        steps.farewells
+    );
+    assert!(!steps.objects.iter().any(|write| matches!(write, Write::Suspend { .. })), "{:?}", steps.objects);
+    assert!(settled(world).jobs.is_empty());
+}
+
+#[test]
+fn a_run_gets_what_its_recipe_says_and_no_more() {
+    let mut world = settled(scene("25ms"));
+    recipe(&mut world, json!({"run": {"resources": {"cpu": "500m", "memory": "512Mi"}}}));
+    let world = settled(world);
+    let job = serde_json::to_value(world.jobs.values().next().unwrap().as_ref()).unwrap();
+    let resources = &job["spec"]["template"]["spec"]["containers"][0]["resources"];
+    let asked = json!({"cpu": "500m", "memory": "512Mi"});
+    assert_eq!((&resources["limits"], &resources["requests"]), (&asked, &asked));
 }
 
 #[test]
