@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use common::process::{self, Process, tiny};
 use common::{LOOPBACK, MODEL, PIXELS, client, request};
 use http_body_util::BodyExt as _;
+use image::{ExtendedColorType, ImageEncoder as _};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -17,7 +18,8 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use sconce_edge_runtime::wire::infer_parameter::ParameterChoice;
-use sconce_edge_runtime::wire::{InferParameter, ModelInferRequest, raw_fp32};
+use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
+use sconce_edge_runtime::wire::{InferParameter, InferTensorContents, ModelInferRequest, raw_fp32};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -166,6 +168,26 @@ fn marked() -> ModelInferRequest {
     asked
 }
 
+/// An encoded picture with the words behind it, or nothing but the words.
+fn pictured(is_picture: bool) -> ModelInferRequest {
+    let mut content = Vec::new();
+    if is_picture {
+        let encoder = image::codecs::png::PngEncoder::new(&mut content);
+        encoder.write_image(&[7; PIXELS], 8, 8, ExtendedColorType::L8).unwrap();
+    }
+    content.extend(WORDS.bytes());
+    let mut asked = request(1);
+    asked.raw_input_contents.clear();
+    asked.inputs[0] = InferInputTensor {
+        name: "encoded".into(),
+        datatype: "BYTES".into(),
+        shape: vec![1, 1],
+        contents: Some(InferTensorContents { bytes_contents: vec![content.into()], ..Default::default() }),
+        ..Default::default()
+    };
+    asked
+}
+
 /// One that routes to a server, as a file in `folder` says.
 fn route(server: &Process, folder: &Path, variables: &[(&str, &str)]) -> Process {
     let routes = folder.join("routes.json");
@@ -224,6 +246,7 @@ fn canaries_are_found_in_every_form() {
     let check = |bytes: &[u8], expected: &[&str]| assert_eq!(canaries(bytes), expected.iter().copied().collect());
     check(json.as_bytes(), &["words", "decimal"]);
     check(&marked().encode_to_vec(), &["words", "tensor"]);
+    check(&pictured(true).encode_to_vec(), &["words"]);
     for before in ["", "a", "ab"] {
         let coded = BASE64_STANDARD_NO_PAD.encode([before.as_bytes(), &marked().encode_to_vec()].concat());
         check(coded.as_bytes(), &["words in base64", "tensor in base64"]);
@@ -241,7 +264,12 @@ async fn nothing_that_was_asked_is_in_the_spans() {
     let sampled = format!("00-{TRACE}-{PARENT}-01");
     let mut refused = marked();
     refused.inputs[0].name = WORDS.into();
-    for (message, expected) in [(marked(), Code::Ok), (refused, Code::InvalidArgument)] {
+    for (message, expected) in [
+        (marked(), Code::Ok),
+        (refused, Code::InvalidArgument),
+        (pictured(true), Code::Ok),
+        (pictured(false), Code::InvalidArgument),
+    ] {
         let mut asked = Request::new(message);
         let metadata = asked.metadata_mut();
         metadata.insert("traceparent", sampled.parse().unwrap());
@@ -266,7 +294,7 @@ async fn nothing_that_was_asked_is_in_the_spans() {
     assert_eq!([&mut router, &mut server].map(Process::terminate), [Some(0); 2]);
     let received = receiver.bytes.lock().unwrap().clone();
     let spans = receiver.spans();
-    assert_eq!(spans.iter().map(|(_, span)| hex(&span.trace_id)).collect::<Vec<_>>(), [TRACE; 6]);
+    assert_eq!(spans.iter().map(|(_, span)| hex(&span.trace_id)).collect::<Vec<_>>(), [TRACE; 8]);
     // What spans tell is seen here.
     assert!(contains(&received, &spans[0].1.trace_id) && contains(&received, MODEL.as_bytes()), "{received:?}");
     assert_eq!(canaries(&received), BTreeSet::new());

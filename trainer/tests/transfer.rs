@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use sconce_model::artifact::{Artifact, Description, write};
+use sconce_model::artifact::{Artifact, Description, files, write};
 use sconce_model::graph::Role;
 use sconce_model::idx::{Images, write_images, write_labels};
 use sconce_model::network::Network;
@@ -110,6 +110,11 @@ fn is_shared(folder: &Path, update: &str) {
         assert_ne!(bytes(update, "head"), bytes("base", "head"), "{variant} of {update}");
         println!("{variant}: backbone {} bytes, head {}", bytes("base", "backbone").len(), bytes(update, "head").len());
     }
+    // What a node fetches beside a head, but for manifest and signature.
+    let beside = files(&folder.join(update)).unwrap().into_iter();
+    let beside = beside.filter(|file| !["weights/", "report/"].iter().any(|folder| file.path.starts_with(folder)));
+    let beside: usize = beside.map(|file| file.bytes.len()).sum();
+    assert!(beside < 58 << 10, "{update}: {beside} bytes");
 }
 
 fn value(folder: &Path, artifact: &str) -> f64 {
