@@ -6,7 +6,7 @@
 
 use crate::lake::{LABELS, Lake, MANIFESTS, SHARDS, Shard};
 use crate::without::{self, Without};
-use crate::{LakeError, forgotten, id};
+use crate::{LakeError, forgotten, id, rows};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -64,44 +64,75 @@ impl Lake {
     /// Takes all that was ever forgotten out of shards and labels. `tell` hears how many shards were looked into, and of how many.
     ///
     /// # Errors
-    /// [`LakeError`]; to be called again, which goes on.
+    /// [`LakeError`], once all else is taken out: the first, and of how many; to be called again, which goes on.
     pub async fn erase(&self, tell: impl Fn(usize, usize)) -> Result<Erased, LakeError> {
         let (mut erased, mut known) = (Erased::default(), Arc::new(self.forgotten().await?));
         if known.is_empty() {
             return Ok(erased);
         }
         loop {
+            let mut faults = Vec::new();
+            // Before shards are listed: what gets its name meanwhile is among them.
+            for folder in [SHARDS, MANIFESTS, LABELS] {
+                for file in self.unfinished(folder).await? {
+                    faults.extend(self.sweep(&format!("{folder}/{file}"), &known).await.err());
+                }
+            }
             let (mut shards, alone) = self.listed(&known).await?;
             // A tar whose manifest comes yet is rewritten alike: it holds all that the manifest will name, but for what is forgotten.
             shards.extend(alone);
             for (number, shard) in shards.iter().enumerate() {
                 tell(number, shards.len());
-                erased.shards.extend(self.rewrite(shard).await?);
+                match self.rewrite(shard).await {
+                    Ok(rewritten) => erased.shards.extend(rewritten),
+                    Err(fault) => faults.push(fault),
+                }
             }
             for file in self.list(LABELS, ".csv").await? {
-                let name = format!("{LABELS}/{file}");
-                if let Some(Without { bytes, taken, left }) = without::labels(&name, &self.get(&name).await?, &known)? {
-                    self.replace(&name, bytes).await?;
-                    erased.labels.push(Rewritten { name, taken, left });
+                match self.relabel(format!("{LABELS}/{file}"), &known).await {
+                    Ok(rewritten) => erased.labels.extend(rewritten),
+                    Err(fault) => faults.push(fault),
                 }
             }
             // Who forgot another sample meanwhile may have rewritten a shard before we did, and we have brought that sample back.
             let now = self.forgotten().await?;
             if now == *known {
-                return Ok(erased);
+                return first_of(faults).map_or(Ok(erased), Err);
             }
             known = Arc::new(now);
         }
     }
 
+    /// Deletes what is being written of a sample that is forgotten. A writer that was killed would leave it there; one that is at work is told
+    /// that it failed, and has read the tombstone when it tries again.
+    async fn sweep(&self, name: &str, forgotten: &BTreeSet<String>) -> Result<(), LakeError> {
+        match self.find(name).await? {
+            Some(bytes) if without::names(&bytes, forgotten) => self.replace(name, None).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// None if it says nothing of what is forgotten.
+    async fn relabel(&self, name: String, forgotten: &BTreeSet<String>) -> Result<Option<Rewritten>, LakeError> {
+        let without = without::labels(&name, &self.get(&name).await?, forgotten)?;
+        let Some(Without { bytes, taken, left }) = without else { return Ok(None) };
+        self.replace(&name, bytes).await?;
+        Ok(Some(Rewritten { name, taken, left }))
+    }
+
     /// None if it holds nothing that is forgotten.
     async fn rewrite(&self, shard: &Shard) -> Result<Option<Rewritten>, LakeError> {
         let name = format!("{MANIFESTS}/{}.parquet", shard.name);
-        let manifest =
-            if shard.is_whole { without::manifest(&name, self.get(&name).await?, &shard.forgotten)? } else { None };
-        // A second tar is what an interruption left, or a collector that was sending meanwhile.
-        if shard.is_whole && manifest.is_none() && shard.tars.len() < 2 {
-            return Ok(None);
+        let mut manifest = None;
+        if shard.is_whole {
+            let bytes = self.get(&name).await?;
+            // What is measured stands in the manifest.
+            let has_files = rows::read(&name, bytes.clone())?.iter().any(|row| row.content.is_none());
+            manifest = without::manifest(&name, bytes, &shard.forgotten)?;
+            // A tar more is what an interruption left, or a collector that was sending meanwhile.
+            if manifest.is_none() && shard.tars.len() <= usize::from(has_files) {
+                return Ok(None);
+            }
         }
         let (mut taken, mut left) = (BTreeSet::new(), 0);
         for file in &shard.tars {
@@ -121,4 +152,10 @@ impl Lake {
         }
         Ok((!taken.is_empty()).then(|| Rewritten { name: shard.name.clone(), taken, left }))
     }
+}
+
+fn first_of(faults: Vec<LakeError>) -> Option<LakeError> {
+    let count = faults.len();
+    let first = faults.into_iter().next()?;
+    Some(if count == 1 { first } else { LakeError::Several { count, source: Box::new(first) } })
 }

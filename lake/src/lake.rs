@@ -163,14 +163,31 @@ impl Lake {
 
     /// Files of a folder, sorted. What begins with a dot is being written.
     pub(crate) async fn list(&self, folder: &str, ending: &str) -> Result<Vec<String>, LakeError> {
-        let mut names = self.place.list(folder).await.map_err(|why| LakeError::Read { name: folder.into(), why })?;
+        let mut names = self.all(folder).await?;
         names.retain(|name| name.ends_with(ending) && !name.starts_with('.'));
         names.sort();
         Ok(names)
     }
 
+    /// `.NAME.PROCESS`: what is being written into a folder, or was by one that was killed.
+    pub(crate) async fn unfinished(&self, folder: &str) -> Result<Vec<String>, LakeError> {
+        let mut names = self.all(folder).await?;
+        let is_number = |end: &str| !end.is_empty() && end.bytes().all(|digit| digit.is_ascii_digit());
+        names.retain(|name| name.starts_with('.') && name.rsplit_once('.').is_some_and(|(_, end)| is_number(end)));
+        Ok(names)
+    }
+
+    async fn all(&self, folder: &str) -> Result<Vec<String>, LakeError> {
+        self.place.list(folder).await.map_err(|why| LakeError::Read { name: folder.into(), why })
+    }
+
     pub(crate) async fn get(&self, name: &str) -> Result<Bytes, LakeError> {
         self.place.get(name).await.map_err(|why| LakeError::Read { name: name.into(), why })
+    }
+
+    /// None if it is not there any more.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Bytes>, LakeError> {
+        self.place.find(name).await.map_err(|why| LakeError::Read { name: name.into(), why })
     }
 
     /// A name that says what is in it.

@@ -65,7 +65,12 @@ pub enum LakeError {
     Labels { name: String, why: String },
     #[error("{name}: {why}")]
     Forgotten { name: String, why: String },
+    #[error("{count} files hold what is forgotten, or may; the first")]
+    Several { count: usize, source: Box<LakeError> },
 }
+
+/// Digits of an id.
+const ID: usize = 64;
 
 /// SHA-256 of a sample's bytes, as its name has it.
 pub fn id(content: &[u8]) -> String {
@@ -74,5 +79,5 @@ pub fn id(content: &[u8]) -> String {
 
 /// Whether it is one; it becomes a file's name, too.
 pub fn is_id(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == ID && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,7 +1,6 @@
 //! The door: a bucket or a folder. Names are below a prefix, with slashes.
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, RetryConfig};
@@ -39,17 +38,16 @@ impl Bucket {
 }
 
 impl Place {
-    /// Names of what is in a folder; none if there is no such folder.
+    /// Names of the files of a folder, not of those below its folders; none if there is no such folder.
     pub async fn list(&self, folder: &str) -> Result<Vec<String>, Fault> {
         match self {
             Self::Bucket(bucket) => {
-                let found: Vec<_> = bucket.store.list(Some(&bucket.path(folder))).try_collect().await?;
+                let found = bucket.store.list_with_delimiter(Some(&bucket.path(folder))).await?.objects;
                 Ok(found.iter().filter_map(|object| object.location.filename()).map(str::to_owned).collect())
             }
-            Self::Folder(root) => match std::fs::read_dir(root.join(folder)) {
-                Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+            Self::Folder(root) => match files(&root.join(folder)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),
-                Err(error) => Err(error.into()),
+                names => Ok(names?),
             },
         }
     }
@@ -58,6 +56,14 @@ impl Place {
         match self {
             Self::Bucket(bucket) => Ok(bucket.store.get(&bucket.path(name)).await?.bytes().await?),
             Self::Folder(root) => Ok(std::fs::read(root.join(name))?.into()),
+        }
+    }
+
+    /// None if it is not there any more.
+    pub async fn find(&self, name: &str) -> Result<Option<Bytes>, Fault> {
+        match self.get(name).await {
+            Err(error) if is_missing(&error) => Ok(None),
+            found => found.map(Some),
         }
     }
 
@@ -95,6 +101,22 @@ impl Place {
             },
         }
     }
+}
+
+fn is_missing(error: &Fault) -> bool {
+    let of_folder = error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound);
+    of_folder || error.downcast_ref::<Error>().is_some_and(|error| matches!(error, Error::NotFound { .. }))
+}
+
+fn files(folder: &std::path::Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// On the disk before it has its name: what it stands for is deleted next.

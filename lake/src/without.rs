@@ -1,7 +1,7 @@
 //! A manifest, a tar or a table of labels without some samples: in all else as it was, to the byte what a collector would have packed
 //! without them. Pure.
 
-use crate::{LakeError, rows};
+use crate::{ID, LakeError, rows};
 use bytes::Bytes;
 use parquet::basic::Compression;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -30,6 +30,14 @@ impl Without {
         let bytes = (left > 0).then_some(bytes);
         (!taken.is_empty()).then_some(Self { bytes, taken, left })
     }
+}
+
+/// Whether something of one of them may be in a file that is cut off: in a tar, a manifest and a table of ours its id stands before all else
+/// that is of it.
+pub fn names(bytes: &[u8], forgotten: &BTreeSet<String>) -> bool {
+    let words = bytes.split(|byte| !byte.is_ascii_hexdigit());
+    let mut ids = words.flat_map(|word| word.windows(ID)).filter_map(|id| str::from_utf8(id).ok());
+    ids.any(|id| forgotten.contains(id))
 }
 
 /// None if it names none of them.

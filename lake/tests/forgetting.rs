@@ -181,6 +181,18 @@ async fn wherever_it_is_interrupted_nothing_else_is_lost_and_the_same_again_ends
     state.remove(&manifest("node-b"));
     assert_eq!(state, after);
 
+    // A writer was killed amid a file; what it left names what is forgotten, where it holds any of it.
+    for whole in [&old, &manifest("node-b")] {
+        let (folder, file) = whole.rsplit_once('/').unwrap();
+        let mut left = before[whole].clone();
+        left.truncate(left.len() * 9 / 10);
+        state.insert(format!("{folder}/.{file}.4711"), left);
+        is_erased(&state).await;
+        state = after.clone();
+    }
+    state.insert("labels/.a.csv.1".into(), format!("id,label,by,at\n{},7,ann,", id(SEVEN)).into());
+    is_erased(&state).await;
+    state = after.clone();
     // It had sent the shard, and was killed before it knew: its manifest is refused, its tar is not.
     state.insert(old.clone(), before[&old].clone());
     is_erased(&state).await;
@@ -193,6 +205,72 @@ async fn wherever_it_is_interrupted_nothing_else_is_lost_and_the_same_again_ends
     assert_eq!((left.contains_key(&new), left.contains_key(&old)), (true, false));
     put(folder.path(), &manifest("node-a"), &before[&manifest("node-a")]);
     is_erased(&files(folder.path())).await;
+}
+
+/// Of what is left there is no file: the tar that is sent once more is one too many.
+#[tokio::test]
+async fn a_tar_that_comes_again_where_only_measurements_are_left_is_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "node-a", 1, &of(&[SEVEN, OPEN]));
+    let before = files(folder.path());
+    let lake = open(folder.path());
+    lake.forget(&set(&[SEVEN]), "ann", now()).await.unwrap();
+    lake.erase(|_, _| {}).await.unwrap();
+    let after = files(folder.path());
+    let tar = before.keys().find(|name| name.starts_with("shards/")).unwrap();
+    assert!(!after.contains_key(tar));
+    put(folder.path(), tar, &before[tar]);
+    let erased = lake.erase(|_, _| {}).await.unwrap();
+    let taken: Vec<_> = erased.shards.into_iter().map(|shard| (shard.name, shard.taken)).collect();
+    assert_eq!(taken, [("node-a-store-00000001".into(), set(&[SEVEN]))]);
+    assert_eq!(files(folder.path()), after);
+}
+
+#[tokio::test]
+async fn what_is_being_written_of_others_and_what_people_keep_there_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "node-a", 1, &of(&[SEVEN, EIGHT]));
+    let tar = files(folder.path()).into_iter().find(|(name, _)| name.starts_with("shards/")).unwrap().1;
+    let lake = open(folder.path());
+    lake.forget(&set(&[SEVEN]), "ann", now()).await.unwrap();
+    let eight = tar.windows(64).position(|at| at == id(EIGHT).as_bytes()).unwrap();
+    // By a writer of now; under a name that no writer gives; and what people keep in folders of their own.
+    let others = [("shards/.b.tar.7", &tar[eight..]), ("shards/.hidden", &tar), ("labels/old.csv/a.csv", b"x")];
+    others.iter().for_each(|(name, content)| put(folder.path(), name, content));
+    lake.erase(|_, _| {}).await.unwrap();
+    let left = files(folder.path());
+    others.iter().for_each(|(name, content)| assert_eq!(left[*name], *content, "{name}"));
+    assert_eq!(read(&lake).await.into_keys().collect::<BTreeSet<_>>(), set(&[EIGHT]));
+}
+
+/// It ended there, and all behind it stayed.
+#[tokio::test]
+async fn a_shard_that_cannot_be_read_keeps_no_other_from_being_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    for node in ["node-a", "node-b", "node-c"] {
+        write(folder.path(), node, 1, &of(&[SEVEN, EIGHT]));
+    }
+    let label = format!("id,label,by,at\n{},7,ann,1970-01-01T00:01:40Z\n", id(SEVEN));
+    put(folder.path(), "labels/a.csv", label.as_bytes());
+    let lake = open(folder.path());
+    lake.forget(&set(&[SEVEN]), "ann", now()).await.unwrap();
+    let whole = files(folder.path());
+    let tars: Vec<&String> = whole.keys().filter(|name| name.starts_with("shards/")).collect();
+    let cut = |name: &str| put(folder.path(), name, &whole[name][..700]);
+    cut(tars[0]);
+    put(folder.path(), "manifests/node-b-store-00000001.parquet", b"PAR1");
+    let error = lake.erase(|_, _| {}).await.unwrap_err();
+    assert_eq!(error.to_string(), "2 files hold what is forgotten, or may; the first");
+    let first = std::error::Error::source(&error).unwrap().to_string();
+    assert!(first.starts_with(tars[0]) && first.contains("no tar, or cut off"), "{first}");
+    let left = files(folder.path());
+    assert!(!left.contains_key(tars[2]) && !left.contains_key("labels/a.csv"), "what is behind them is erased");
+    for name in [tars[0].as_str(), "manifests/node-b-store-00000001.parquet"] {
+        put(folder.path(), name, &whole[name]);
+    }
+    lake.erase(|_, _| {}).await.unwrap();
+    let held = |file: &Vec<u8>| file.windows(SEVEN.len()).any(|at| at == SEVEN);
+    assert!(!files(folder.path()).values().any(held));
 }
 
 /// Who rewrites a shard, and does not know of a tombstone that has come meanwhile, would bring back what another has taken out.
