@@ -9,18 +9,33 @@ began=$SECONDS
 # Clients that others wrote come from PyPI, a browser from Debian.
 features=sconce-edge-runtime/otlp,sconce-edge-runtime/strangers,sconce-collector/strangers,sconce-operator/browser
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+kubernetes=
+clean() {
+  # All that it has begun is of its process group.
+  if [[ $kubernetes ]]; then kill -- "-$kubernetes" 2>/dev/null || true; fi
+  rm -rf "$work"
+}
+trap clean EXIT
 export SCONCE_STRANGERS_UNTRIED=$work/untried
 step() { printf '\n== %s (%d s so far)\n' "$1" $((SECONDS - began)); }
 
 step "formatting"
 cargo fmt --all --check
+# It waits for downloads most of the time, and is built beside Rust; what it says is kept until then.
+set -m
+e2e/kubebox/build.sh "$KUBEBOX_BIN" </dev/null >"$work/kubernetes" 2>&1 &
+kubernetes=$!
+set +m
 # Programs and tests in one go: tests ask more of some dependencies, and apart these would be compiled twice.
-step "programs and tests: Rust"
+step "programs and tests: Rust; the embedded Kubernetes beside it"
 cargo build --release --workspace --features "$features" --bins --tests --test cluster
 # A client of others pulls from its registry.
 step "embedded Kubernetes"
-e2e/kubebox/build.sh "$KUBEBOX_BIN"
+built=0
+wait "$kubernetes" || built=$?
+kubernetes=
+cat "$work/kubernetes"
+((built == 0)) || exit "$built"
 step "units and integration: Rust; clients that others wrote; the page in a browser"
 # No documentation has tests, and benchmarks are what `make check` looks at: each would take minutes to build.
 cargo test --release --workspace --features "$features" --tests
