@@ -1,6 +1,6 @@
 //! What must not leave any more: samples of which the place that they go to has tombstones, `forgotten/NAME.csv` with a column `id`.
 
-use crate::destination::{Destination, DestinationError};
+use crate::destination::{Destination, DestinationError, Listed};
 use crate::sample::Id;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
@@ -17,10 +17,10 @@ pub enum ForgottenError {
     Table { name: String, why: String },
 }
 
-/// The tombstones of a place. Their files never change: each is read once.
+/// The tombstones of a place. Each file is read once, and again when somebody has changed it.
 #[derive(Default)]
 pub struct Forgotten {
-    files: BTreeMap<String, Vec<Id>>,
+    files: BTreeMap<Listed, Vec<Id>>,
 }
 
 impl Forgotten {
@@ -29,12 +29,12 @@ impl Forgotten {
     /// # Errors
     /// [`ForgottenError`]: what cannot be read may be of any sample, so none may leave.
     pub async fn read(&mut self, place: &dyn Destination) -> Result<HashSet<Id>, ForgottenError> {
-        let mut names = place.list(FOLDER).await?;
-        names.retain(|name| name.ends_with(".csv") && !name.starts_with('.'));
-        self.files.retain(|name, _| names.contains(name));
-        for file in names {
+        let mut files = place.list(FOLDER).await?;
+        files.retain(|Listed { name, .. }| name.ends_with(".csv") && !name.starts_with('.'));
+        self.files.retain(|file, _| files.contains(file));
+        for file in files {
             if let Entry::Vacant(unread) = self.files.entry(file) {
-                let name = format!("{FOLDER}/{}", unread.key());
+                let name = format!("{FOLDER}/{}", unread.key().name);
                 let table = place.get(&name).await?;
                 unread.insert(ids(&table).map_err(|why| ForgottenError::Table { name, why })?);
             }
@@ -73,6 +73,11 @@ mod tests {
         let by_hand = format!("\u{feff}at,id\n,{}\n", eight.to_string().to_uppercase());
         place.put("forgotten/b.csv", by_hand.into()).await.unwrap();
         assert_eq!(forgotten.read(&place).await.unwrap(), [seven, eight].into());
+        // By hand, under the same name; what lies in folders below is passed over.
+        let nine = Id::of(b"nine");
+        std::fs::write(folder.path().join("forgotten/b.csv"), format!("id\n{nine}\n{eight}\n")).unwrap();
+        place.put("forgotten/old.csv/c.csv", "seven".into()).await.unwrap();
+        assert_eq!(forgotten.read(&place).await.unwrap(), [seven, eight, nine].into());
         std::fs::remove_file(folder.path().join("forgotten/b.csv")).unwrap();
         assert_eq!(forgotten.read(&place).await.unwrap(), [seven].into());
         place.put("forgotten/c.csv", "id,by,at\nseven,ann,\n".into()).await.unwrap();

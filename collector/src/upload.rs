@@ -67,8 +67,13 @@ pub async fn send(
     let (planning, node) = (store.clone(), node.to_owned());
     let planned = tokio::task::spawn_blocking(move || {
         let now = Now::read();
-        locked(&planning).forget(&forgotten, &now)?;
-        let Some(shard) = locked(&planning).plan(most_bytes, &now)? else { return Ok(None) };
+        let planned = {
+            // Under one guard: what is kept between the two would be planned, forgotten or not.
+            let mut store = locked(&planning);
+            store.forget(&forgotten, &now)?;
+            store.plan(most_bytes, &now)?
+        };
+        let Some(shard) = planned else { return Ok(None) };
         let samples = samples(&planning, &shard, &now)?;
         let packed = pack(&node, &shard, &samples)?;
         Ok::<_, UploadError>(Some((shard, packed)))

@@ -21,6 +21,7 @@ use sconce_lake::Lake;
 use serde_json::json;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,8 +44,11 @@ fn what_is_held_and_forgotten_is_dropped_and_counted_however_often_it_comes() {
         "sources": [{"http": {}}],
         "upload": {"delaySeconds": 0},
     }});
-    let [one, two, three] = [br#"{"open": 1}"#, br#"{"open": 2}"#, br#"{"open": 3}"#];
+    let [one, two, three, four] = [1, 2, 3, 4].map(|number| format!("{{\"open\": {number}}}").into_bytes());
+    let [one, two, three, four] = [&one, &two, &three, &four].map(|sample| &sample[..]);
     tombstone("a", one);
+    // What lies in folders below is passed over: it stopped the whole data set.
+    bucket.put("lake/doors/forgotten/old/x.csv", b"seven");
     let collector = Collector::start(folder.path(), &datasets, &access(&endpoint));
     let post = |content: &[u8]| collector.post("/v1/samples/vision/doors", &[], content.to_vec()).0;
     let dropped = |samples: u64| {
@@ -59,14 +63,17 @@ fn what_is_held_and_forgotten_is_dropped_and_counted_however_often_it_comes() {
     tombstone("b", three);
     assert_eq!(post(three), 201);
     dropped(3);
-    let counted = "sconce_collector_dropped_samples_total{dataset=\"vision/doors\",reason=\"Forgotten\"} 3";
+    // Another sample in a table that was read before.
+    tombstone("b", four);
+    assert_eq!(post(four), 201);
+    dropped(4);
+    let counted = "sconce_collector_dropped_samples_total{dataset=\"vision/doors\",reason=\"Forgotten\"} 4";
     assert!(collector.metrics().contains(counted), "{}", collector.metrics());
     assert_eq!(collector.status()["datasets"]["vision/doors"]["held"], 0);
     bucket.leave(folder.path());
     let all = arrived(&folder.path().join("lake/doors"));
-    assert_eq!(all.into_iter().map(|(_, content)| content).collect::<Vec<_>>(), [two.as_slice()]);
-    let seven: &[u8] = one;
-    let holds = |(_, content): &(_, Vec<u8>)| content.windows(seven.len()).any(|bytes| bytes == seven);
+    assert_eq!(all.into_iter().map(|(_, content)| content).collect::<Vec<_>>(), [two]);
+    let holds = |(_, content): &(_, Vec<u8>)| content.windows(one.len()).any(|bytes| bytes == one);
     assert!(!files(&folder.path().join("lake")).iter().any(holds), "nowhere in the bucket");
 }
 
@@ -160,4 +167,34 @@ async fn a_shard_of_nothing_but_what_is_forgotten_is_none() {
     assert!(!send(&store, &place, &mut Forgotten::default(), "node", 1 << 20).await.unwrap());
     assert_eq!(files(&lake).len(), 1, "the tombstone alone");
     assert_eq!(store.lock().unwrap().holds().0, 0);
+}
+
+/// What came just when it had been looked up what is forgotten, was planned, and sent.
+#[tokio::test]
+async fn what_is_forgotten_is_in_no_shard_though_it_comes_all_the_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    let place = Folder::new(lake.clone(), Pace::default());
+    let gone = Id::of(CONTENTS[0]);
+    place.put("forgotten/a.csv", format!("id\n{gone}\n").into()).await.unwrap();
+    let store = Arc::new(Mutex::new(open(folder.path())));
+    let (coming, is_over) = (store.clone(), Arc::new(AtomicBool::new(false)));
+    let over = is_over.clone();
+    let comes = std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            // Whoever sleeps while another has the lock does not get it in between.
+            if let Ok(mut store) = coming.try_lock() {
+                store.add(&[sample(CONTENTS[0])], &Now::read());
+            }
+        }
+    });
+    let mut forgotten = Forgotten::default();
+    for number in 0..200 {
+        store.lock().unwrap().add(&[sample(format!("{{\"open\": {number}}}").as_bytes())], &Now::read());
+        send(&store, &place, &mut forgotten, "node", 1 << 20).await.unwrap();
+    }
+    is_over.store(true, Ordering::Relaxed);
+    comes.join().unwrap();
+    let holds = |(_, content): &(_, Vec<u8>)| content.windows(CONTENTS[0].len()).any(|bytes| bytes == CONTENTS[0]);
+    assert!(!files(&lake).iter().any(holds));
 }

@@ -1,10 +1,10 @@
 //! A folder, such as where a volume is mounted.
 
-use super::{Destination, DestinationError, Pace, Put};
+use super::{Destination, DestinationError, Listed, Pace, Put};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -31,18 +31,24 @@ impl Destination for Folder {
         put.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)
     }
 
-    async fn list(&self, folder: &str) -> Result<Vec<String>, DestinationError> {
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>, DestinationError> {
         let path = self.folder.join(folder);
-        let names = async || {
-            let (mut entries, mut names) = (tokio::fs::read_dir(&path).await?, Vec::new());
+        let files = async || {
+            let (mut entries, mut files) = (tokio::fs::read_dir(&path).await?, Vec::new());
             while let Some(entry) = entries.next_entry().await? {
-                names.push(entry.file_name().to_string_lossy().into_owned());
+                // Whoever reads what is gone again is told so.
+                let found = tokio::fs::metadata(entry.path()).await.ok();
+                if !found.as_ref().is_some_and(Metadata::is_dir) {
+                    let version = found.map(|found| format!("{} {:?}", found.len(), found.modified().ok()));
+                    let name = entry.file_name().to_string_lossy().into_owned();
+                    files.push(Listed { name, version: version.unwrap_or_default() });
+                }
             }
-            Ok::<_, std::io::Error>(names)
+            Ok::<_, std::io::Error>(files)
         };
-        match names().await {
+        match files().await {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            names => names.map_err(|source| DestinationError::Folder { path, source }),
+            files => files.map_err(|source| DestinationError::Folder { path, source }),
         }
     }
 

@@ -19,6 +19,13 @@ pub enum Put {
     Exists,
 }
 
+/// A file, and what is another when its content is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    pub name: String,
+    pub version: String,
+}
+
 #[derive(thiserror::Error, Debug)]
 pub enum DestinationError {
     #[error("{0}")]
@@ -37,11 +44,11 @@ pub trait Destination: Send + Sync {
     /// If it may not have been written; to try again does no harm.
     async fn put(&self, name: &str, content: Bytes) -> Result<Put, DestinationError>;
 
-    /// Names of what lies in a folder; none if there is no such folder.
+    /// The files of a folder, not those below its folders; none if there is no such folder.
     ///
     /// # Errors
     /// If that cannot be told.
-    async fn list(&self, folder: &str) -> Result<Vec<String>, DestinationError>;
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>, DestinationError>;
 
     /// What lies under a name, if it is small.
     ///

@@ -1,6 +1,6 @@
 //! An S3 bucket, by credentials and endpoint as the AWS tools read them from the environment.
 
-use super::{Destination, DestinationError, Pace, Put};
+use super::{Destination, DestinationError, Listed, Pace, Put};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
@@ -11,7 +11,7 @@ use object_store::client::{
     HttpService,
 };
 use object_store::path::Path;
-use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, RetryConfig};
+use object_store::{Error, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, RetryConfig};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -60,9 +60,14 @@ impl Destination for S3 {
         }
     }
 
-    async fn list(&self, folder: &str) -> Result<Vec<String>, DestinationError> {
-        let found: Vec<_> = self.bucket.list(Some(&self.path(folder))).try_collect().await?;
-        Ok(found.iter().filter_map(|object| object.location.filename()).map(str::to_owned).collect())
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>, DestinationError> {
+        let found = self.bucket.list_with_delimiter(Some(&self.path(folder))).await?.objects;
+        let listed = |object: ObjectMeta| {
+            let name = object.location.filename()?.to_owned();
+            let version = format!("{} {} {}", object.size, object.last_modified, object.e_tag.unwrap_or_default());
+            Some(Listed { name, version })
+        };
+        Ok(found.into_iter().filter_map(listed).collect())
     }
 
     async fn get(&self, name: &str) -> Result<Bytes, DestinationError> {

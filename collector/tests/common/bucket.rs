@@ -1,5 +1,6 @@
 //! An S3 server, as far as a collector needs one, and what came to it when.
 
+use sconce_collector::sample::Id;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -85,11 +86,12 @@ impl Bucket {
                 let bucket = format!("{}/", bucket.trim_end_matches('/'));
                 let prefix = query.split('&').find_map(|word| word.strip_prefix("prefix=")).unwrap_or_default();
                 let prefix = prefix.replace("%2F", "/");
+                let is_flat = query.split('&').any(|word| word.starts_with("delimiter="));
                 let contents: String = objects
                     .iter()
-                    .filter_map(|(name, content)| Some((name.strip_prefix(&bucket)?, content.len())))
-                    .filter(|(name, _)| name.starts_with(&prefix))
-                    .map(|(name, size)| format!("<Contents><Key>{name}</Key><LastModified>2026-11-28T12:00:00.000Z</LastModified><ETag>\"1\"</ETag><Size>{size}</Size></Contents>"))
+                    .filter_map(|(name, content)| Some((name.strip_prefix(&bucket)?, content)))
+                    .filter(|(name, _)| name.strip_prefix(&prefix).is_some_and(|file| !is_flat || !file.contains('/')))
+                    .map(|(name, content)| format!("<Contents><Key>{name}</Key><LastModified>2026-11-28T12:00:00.000Z</LastModified><ETag>\"{}\"</ETag><Size>{}</Size></Contents>", Id::of(content), content.len()))
                     .collect();
                 ("200 OK", format!("<ListBucketResult>{contents}</ListBucketResult>").into_bytes())
             }
