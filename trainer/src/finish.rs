@@ -62,7 +62,7 @@ impl Opened {
     /// All that decides what the artifact is, and whether it is published.
     pub fn made_of(&self) -> String {
         let Spec { compress, accept, .. } = &self.spec;
-        let against = self.against.as_ref().map(|against| &against.uri);
+        let against = self.against.as_ref().map(|against| &against.digest);
         sha256(format!("{} {} {compress:?} {accept:?} {against:?}", self.name, self.recipe()).as_bytes())
     }
 }

@@ -132,7 +132,8 @@ fn rival(opened: &Opened, flags: &Train, insecure: &[String]) -> Result<Option<A
     let backbone = base.as_ref().and_then(|base| base.backbone(preprocess));
     let features_of = backbone.filter(|_| data.train.are_features()).map(|backbone| &*backbone.digest);
     let graph = architecture.graph()?;
-    let alike = |against: &Against| against.check(&Compared { graph: &graph, preprocess, features_of });
+    let dataset = &data.described();
+    let alike = |against: &Against| against.check(&Compared { graph: &graph, preprocess, features_of, dataset });
     let aside = &output::beside(&flags.output, "against");
     if let Some(uri) = &flags.against {
         let against = Against::open(uri, aside, pull::Registries { insecure, config: None })?;

@@ -308,7 +308,7 @@ fn a_run_stops_where_validation_grows_no_better_and_keeps_the_weights_of_its_bes
         fill(&network, "dense_1.weight", |_| 0.0);
         fill(&network, "dense_1.bias", |class| if class == 3 { 5.0 } else { 0.0 });
         let optimizer = Optimizer::Sgd { learning_rate: 0.001, momentum: 0.0, nesterov: false };
-        let recipe = Fit { epochs, optimizer, early_stopping, ..whole(epochs, 0.0, false) };
+        let recipe = Fit { optimizer, early_stopping, ..whole(epochs, 0.0, false) };
         let (kept, losses) = validated(&network, &digits, &zeros, &recipe).unwrap();
         (kept, losses, weights(&network))
     };

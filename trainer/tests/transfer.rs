@@ -220,6 +220,35 @@ fn what_cannot_be_asked_the_same_is_no_measure() {
     assert!(code == Some(0) && said.contains(expected), "{said}{error}");
     let (code, _, error) = accepted(at, &manifest(NETWORK, "epochs: 1"), "0%", &["--against", "nowhere"]);
     assert!(code == Some(1) && error.contains("spec.accept.improveBy: nowhere"), "{error}");
+    // It has learned from nine tenths of what another seed holds out.
+    for file in ["images-idx3", "labels-idx1"] {
+        std::fs::remove_file(at.join(format!("site/t10k-{file}-ubyte"))).unwrap();
+    }
+    let plain = manifest(NETWORK, "epochs: 1");
+    train(at, &plain, "site", "held");
+    let (code, said, error) = accepted(at, &plain, "0%", &["--against", "held"]);
+    assert!(code == Some(0) && said.contains(" before, by held\n"), "{said}{error}");
+    let (code, _, error) = accepted(at, &plain.replace("seed: 7", "seed: 8"), "0%", &["--against", "held"]);
+    assert!(code == Some(1) && error.contains("held holds out other samples than this run: the two"), "{error}");
+}
+
+/// Where it is a folder, another model may lie there by the next try.
+#[test]
+fn what_waits_to_be_published_waits_only_where_it_is_held_against_the_same_model() {
+    let folder = based();
+    let at = folder.path();
+    let flags = ["--against", "first", "--publish", "oci://127.0.0.1:1/models/digits:1"];
+    let is_made_already = || {
+        let (code, said, error) = accepted(at, &manifest("base: {uri: base}", "epochs: 8"), "0%", &flags);
+        assert!(code == Some(1) && error.contains("the artifact is in better, but not published"), "{said}{error}");
+        said.contains("better is made already")
+    };
+    train(at, &manifest(NETWORK, "epochs: 2"), "home", "first");
+    assert!(!is_made_already() && is_made_already());
+    train(at, &manifest(NETWORK, "epochs: 1"), "home", "other");
+    std::fs::remove_dir_all(at.join("first")).unwrap();
+    std::fs::rename(at.join("other"), at.join("first")).unwrap();
+    assert!(!is_made_already());
 }
 
 /// Bytes that have learned to be rounded are not the nearest to the weights: an update has them all the same.

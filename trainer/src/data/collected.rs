@@ -3,7 +3,7 @@
 
 use super::labels::{Said, said};
 use super::mix::hashed;
-use super::{DataError, DataSet, Inputs, Labels, Samples, TestSplit, Wanted, split, tensors};
+use super::{DataError, DataSet, Inputs, Labels, SPLIT_BY, Samples, TestSplit, Wanted, split, tensors};
 use sconce_lake::{Lake, Row, npy};
 use sconce_model::digest;
 use sha2::{Digest as _, Sha256};
@@ -76,9 +76,9 @@ pub fn read(uri: &str, wanted: Wanted<'_>) -> Result<DataSet, DataError> {
         ));
     }
     let name = if by_group {
-        format!("collected: {} labelled samples of {count} groups, split by group", samples.len())
+        format!("collected: {} labelled samples of {count} groups, {SPLIT_BY}group", samples.len())
     } else {
-        format!("collected: {} labelled samples, split by sample", samples.len())
+        format!("collected: {} labelled samples, {SPLIT_BY}sample", samples.len())
     };
     let digest = digest(&samples);
     let samples = joined(samples, by_group, wanted)?;

@@ -1,6 +1,6 @@
 //! MNIST's files in a folder, plain or gzipped. Without test files, a tenth of the training files is held out.
 
-use super::{DataError, DataSet, Samples, TestSplit};
+use super::{DataError, DataSet, HELD_OUT_BY, Samples, TestSplit};
 use sconce_model::digest;
 use sconce_model::idx;
 use sha2::{Digest as _, Sha256};
@@ -19,7 +19,7 @@ pub(super) fn read(folder: &Path, seed: u64, classes: usize) -> Result<DataSet, 
     }
     let (how, (train, test)) = match test {
         Some(test) => ("its own test files".into(), (train, test)),
-        None => (format!("10 % held out by seed {seed}"), train.split(0.1, seed, "test")),
+        None => (format!("{HELD_OUT_BY}seed {seed}"), train.split(0.1, seed, "test")),
     };
     Ok(DataSet {
         name: format!("IDX files, {how}"),

@@ -1,6 +1,6 @@
 //! Several data sets as one: learned from and tested on together.
 
-use super::{DataError, DataSet, Inputs, Labels, Part, Samples, TestSplit, Wanted};
+use super::{DataError, DataSet, Inputs, Labels, Part, Samples, TOGETHER, TestSplit, Wanted};
 use sconce_model::digest;
 use sha2::{Digest as _, Sha256};
 
@@ -25,7 +25,7 @@ pub fn together(sets: Vec<DataSet>, wanted: Wanted<'_>) -> Result<DataSet, DataE
         notes.extend(set.notes);
     }
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
-    let (name, digest) = (names.join(" + "), digest::named(hasher));
+    let (name, digest) = (names.join(TOGETHER), digest::named(hasher));
     Ok(DataSet { name, digest, notes, train, test: TestSplit { parts, ..TestSplit::new(test) } })
 }
 

@@ -16,18 +16,24 @@ use crate::manifest::{DataSource, Format};
 use crate::prepared::{Prepared, PreparedError};
 use sconce_lake::LakeError;
 use sconce_model::architecture::Task;
-use sconce_model::artifact::Backbone;
+use sconce_model::artifact::{self, Backbone};
 use sconce_model::graph::Graph;
 use sconce_model::idx::{IdxError, Images};
 use sconce_model::network::{generator, unit};
 use sconce_model::preprocess::{Preprocess, PreprocessError};
 use std::collections::BTreeSet;
+use std::iter::zip;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Numbers that a label of a file of IDX can be.
 const BYTES: usize = 256;
+/// Between the names of data sets that are mixed.
+const TOGETHER: &str = " + ";
+/// In the names of data sets, before that by which their test split is chosen: of samples that were collected, and of files of IDX.
+const SPLIT_BY: &str = "split by ";
+const HELD_OUT_BY: &str = "10 % held out by ";
 /// The classes of what learns what is normal.
 pub const NORMAL: u8 = 0;
 pub const ANOMALY: u8 = 1;
@@ -176,10 +182,20 @@ pub enum DataError {
 
 impl DataSet {
     /// What an evaluation says of it: equal for equal bytes and an equal test split.
-    pub fn described(&self) -> sconce_model::artifact::DataSet {
+    pub fn described(&self) -> artifact::DataSet {
         let n = self.test.len() as u64;
-        sconce_model::artifact::DataSet { name: self.name.clone(), digest: self.digest.clone(), n }
+        artifact::DataSet { name: self.name.clone(), digest: self.digest.clone(), n }
     }
+}
+
+/// Whether who was evaluated on one may have learned what another holds out: its test split was chosen otherwise. What is collected grows
+/// from run to run, and another digest says nothing of that.
+pub fn is_split_otherwise(one: &artifact::DataSet, another: &artifact::DataSet) -> bool {
+    let chosen_by = |set: &artifact::DataSet, word: &str| -> Vec<String> {
+        set.name.split(TOGETHER).filter_map(|part| Some(part.rsplit_once(word)?.1.to_owned())).collect()
+    };
+    let differs = |word| zip(chosen_by(one, word), chosen_by(another, word)).any(|(one, another)| one != another);
+    [SPLIT_BY, HELD_OUT_BY].into_iter().any(differs)
 }
 
 impl DataError {
@@ -437,6 +453,31 @@ mod tests {
         };
         assert!(matches!(error(Format::Idx), DataError::Missing { .. }));
         assert!(matches!(error(Format::Collected), DataError::Unlabelled { got: 0, all: 0, .. }));
+    }
+
+    #[test]
+    fn who_was_split_otherwise_may_have_learned_what_is_held_out() {
+        let check = |one: &str, another: &str, expected: bool| {
+            let [one, another] =
+                [one, another].map(|name| artifact::DataSet { name: name.into(), digest: name.into(), n: 10 });
+            let told = [is_split_otherwise(&one, &another), is_split_otherwise(&another, &one)];
+            assert_eq!(told, [expected; 2], "{one:?} {another:?}");
+        };
+        let by_sample = "collected: 40 labelled samples, split by sample";
+        let by_group = "collected: 62 labelled samples of 8 groups, split by group";
+        let grown = "collected: 90 labelled samples of 9 groups, split by group";
+        let [seven, eight] = [7, 8].map(|seed| format!("IDX files, 10 % held out by seed {seed}"));
+        check(by_group, grown, false);
+        check(by_sample, by_group, true);
+        check(&seven, &eight, true);
+        check(&seven, "IDX files, its own test files", false);
+        // A base has learned from something else.
+        check(&seven, by_group, false);
+        check("synthetic:digits v1, 5000 by seed 1", by_group, false);
+        let mixed = |own: &str, with: &str| format!("{own} + {with}");
+        check(&mixed(by_group, &seven), &mixed(grown, &seven), false);
+        check(&mixed(by_group, &seven), &mixed(grown, &eight), true);
+        check(&mixed(by_sample, &seven), &mixed(grown, &seven), true);
     }
 
     #[test]
