@@ -8,9 +8,8 @@ mod common;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use common::process::{self, Process, tiny};
-use common::{LOOPBACK, MODEL, PIXELS, client, request};
+use common::{LOOPBACK, MODEL, PIXELS, client, of_images, png, request};
 use http_body_util::BodyExt as _;
-use image::{ExtendedColorType, ImageEncoder as _};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -18,8 +17,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use sconce_edge_runtime::wire::infer_parameter::ParameterChoice;
-use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
-use sconce_edge_runtime::wire::{InferParameter, InferTensorContents, ModelInferRequest, raw_fp32};
+use sconce_edge_runtime::wire::{InferParameter, ModelInferRequest, raw_fp32};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -170,22 +168,9 @@ fn marked() -> ModelInferRequest {
 
 /// An encoded picture with the words behind it, or nothing but the words.
 fn pictured(is_picture: bool) -> ModelInferRequest {
-    let mut content = Vec::new();
-    if is_picture {
-        let encoder = image::codecs::png::PngEncoder::new(&mut content);
-        encoder.write_image(&[7; PIXELS], 8, 8, ExtendedColorType::L8).unwrap();
-    }
+    let mut content = if is_picture { png(&[7; PIXELS], 8) } else { Vec::new() };
     content.extend(WORDS.bytes());
-    let mut asked = request(1);
-    asked.raw_input_contents.clear();
-    asked.inputs[0] = InferInputTensor {
-        name: "encoded".into(),
-        datatype: "BYTES".into(),
-        shape: vec![1, 1],
-        contents: Some(InferTensorContents { bytes_contents: vec![content.into()], ..Default::default() }),
-        ..Default::default()
-    };
-    asked
+    of_images(&[1, 1], &[content])
 }
 
 /// One that routes to a server, as a file in `folder` says.

@@ -5,6 +5,7 @@
 pub mod process;
 
 use futures::FutureExt as _;
+use image::{ExtendedColorType, ImageEncoder as _};
 use prometheus_client::registry::Registry;
 use sconce_edge_runtime::batch::Policy;
 use sconce_edge_runtime::catalogue::{Catalogue, Control, Settings, Source, Sources};
@@ -14,7 +15,7 @@ use sconce_edge_runtime::server::{self, Limits, Listeners, Service};
 use sconce_edge_runtime::tls::Tls;
 use sconce_edge_runtime::wire::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
-use sconce_edge_runtime::wire::{ModelInferRequest, raw_fp32};
+use sconce_edge_runtime::wire::{InferTensorContents, ModelInferRequest, raw_fp32};
 use sconce_model::artifact::signature::Trust;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -164,4 +165,25 @@ pub fn request(rows: i64) -> ModelInferRequest {
         raw_input_contents: vec![raw_fp32(&values)],
         ..Default::default()
     }
+}
+
+/// Grey pixels, encoded.
+pub fn png(pixels: &[u8], width: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let height = pixels.len() as u32 / width;
+    image::codecs::png::PngEncoder::new(&mut bytes).write_image(pixels, width, height, ExtendedColorType::L8).unwrap();
+    bytes
+}
+
+/// Encoded images in the place of the tensor.
+pub fn of_images(shape: &[i64], images: &[Vec<u8>]) -> ModelInferRequest {
+    let bytes_contents = images.iter().cloned().map(Into::into).collect();
+    let input = InferInputTensor {
+        name: "encoded".into(),
+        datatype: "BYTES".into(),
+        shape: shape.into(),
+        contents: Some(InferTensorContents { bytes_contents, ..Default::default() }),
+        ..Default::default()
+    };
+    ModelInferRequest { model_name: MODEL.into(), inputs: vec![input], ..Default::default() }
 }

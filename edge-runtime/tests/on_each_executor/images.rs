@@ -2,12 +2,10 @@
 
 use super::EXECUTOR;
 use super::rest::{INFER, LENGTH, ask};
-use crate::common::{MODEL, PIXELS, Server, request};
+use crate::common::{PIXELS, Server, of_images, png, request};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use image::{ExtendedColorType, ImageEncoder as _};
-use sconce_edge_runtime::wire::model_infer_request::InferInputTensor;
-use sconce_edge_runtime::wire::{InferTensorContents, ModelInferRequest, raw_fp32};
+use sconce_edge_runtime::wire::{InferTensorContents, raw_fp32};
 use sconce_model::preprocess::{Image, Material, Preprocess, Step};
 use serde_json::json;
 
@@ -15,30 +13,11 @@ fn pixels(index: usize) -> Vec<u8> {
     (0..PIXELS).map(|pixel| (pixel * (index + 3) * 7 % 256) as u8).collect()
 }
 
-fn png(pixels: &[u8], width: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let height = pixels.len() as u32 / width;
-    image::codecs::png::PngEncoder::new(&mut bytes).write_image(pixels, width, height, ExtendedColorType::L8).unwrap();
-    bytes
-}
-
 /// As the trainer prepares it for this model.
 fn trained(pixels: &[u8]) -> Vec<f32> {
     let steps = vec![Step::Scale { by: 1.0 / 255.0 }];
     let preprocess = Preprocess { version: 1, input: Material::Image, steps };
     preprocess.apply(Image::grey(pixels, 8, 8).unwrap()).unwrap()
-}
-
-fn of_images(shape: &[i64], images: &[Vec<u8>]) -> ModelInferRequest {
-    let bytes_contents = images.iter().cloned().map(Into::into).collect();
-    let input = InferInputTensor {
-        name: "encoded".into(),
-        datatype: "BYTES".into(),
-        shape: shape.into(),
-        contents: Some(InferTensorContents { bytes_contents, ..Default::default() }),
-        ..Default::default()
-    };
-    ModelInferRequest { model_name: MODEL.into(), inputs: vec![input], ..Default::default() }
 }
 
 #[tokio::test]
