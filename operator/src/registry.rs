@@ -110,8 +110,7 @@ impl Registries {
             }
             files.insert(title.to_owned(), bytes);
         }
-        let repository = format!("oci://{}/{}", reference.registry(), reference.repository());
-        artifact::read(repository, digest, &files).map_err(|failure| failure.at(uri))
+        artifact::read(place(&reference), digest, &files).map_err(|failure| failure.at(uri))
     }
 }
 
@@ -149,6 +148,17 @@ fn of_stream(error: std::io::Error) -> OciDistributionError {
 fn digest_of(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
+}
+
+/// Whether both lie in one repository, or would.
+pub fn in_one_place(one: &str, another: &str) -> bool {
+    let place = |uri| reference(uri).map(|reference| place(&reference)).ok();
+    place(one).is_some_and(|of_one| place(another) == Some(of_one))
+}
+
+/// `oci://HOST/REPOSITORY`.
+fn place(reference: &Reference) -> String {
+    format!("oci://{}/{}", reference.registry(), reference.repository())
 }
 
 fn reference(uri: &str) -> Result<Reference, Failure> {

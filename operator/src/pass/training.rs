@@ -222,11 +222,13 @@ struct Next<'a> {
     against: Option<&'a str>,
 }
 
-/// What the next run must be better than: what the newest that was published has published, as models follow it. `runs` is what is
-/// seen now, the newest first: one that ends in this pass stands in no status yet.
+/// What the next run must be better than: what the newest that was published has published, as models follow it, in the repository
+/// where this run publishes. What opens that need not open another: one of before `spec.output` moved could not be had, at any try. `runs` is
+/// what is seen now, the newest first: one that ends in this pass stands in no status yet.
 fn against<'a>(training: &EdgeTraining, runs: &'a [TrainingRun]) -> Option<&'a str> {
     training.spec.accept.as_ref()?.improve_by.as_ref()?;
-    runs.iter().find_map(TrainingRun::published)
+    let mut published = runs.iter().filter_map(TrainingRun::published);
+    published.find(|artifact| registry::in_one_place(artifact, &training.spec.output.uri))
 }
 
 /// The next run.

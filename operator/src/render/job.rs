@@ -49,7 +49,7 @@ pub struct Run<'a> {
     pub labelled: Option<i64>,
     /// The request that it meets.
     pub request: Option<&'a str>,
-    /// The artifact that it must be better than, by digest. It lies where the run publishes, and is opened as that is.
+    /// The artifact that it must be better than, by digest. It lies in the repository where the run publishes, and is opened as that is.
     pub against: Option<&'a str>,
     /// Whose nodes it may run on.
     pub fleets: &'a [&'a EdgeFleet],

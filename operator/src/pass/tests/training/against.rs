@@ -45,6 +45,23 @@ fn a_run_is_held_against_the_newest_that_was_published() {
     assert_eq!(against(&floor), None, "it was not asked for");
 }
 
+/// What opens the one need not open the other: each try of the run ended as it could not be pulled.
+#[test]
+fn what_lies_in_another_repository_than_the_run_publishes_in_is_no_bar() {
+    let next = |mut world: World, epochs: i64, uri: &str| {
+        recipe(&mut world, json!({"accept": better(), "fit": {"epochs": epochs}, "output": {"uri": uri}}));
+        settled(world)
+    };
+    let (here, there) = ("oci://r:5000/m/digits", "oci://s:5000/m/digits");
+    let mut world = next(settled(scene("25ms")), 1, here);
+    world = next(ends(world, &result(Some(OLDER), 0.98)), 2, there);
+    assert_eq!(against(&world), None);
+    world = next(ends(world, &result(None, 0.5)), 3, "oci://r:5000/m/digits-2");
+    assert_eq!(against(&world), None, "it only begins alike");
+    world = next(ends(world, &result(None, 0.5)), 4, here);
+    assert_eq!(against(&world).as_deref(), Some(OLDER));
+}
+
 /// More runs are refused than a status tells of.
 #[test]
 fn what_was_published_stays_the_bar_however_many_runs_are_refused() {
