@@ -119,8 +119,9 @@ async fn from_folders_to_a_claim(bed: &Bed, pictures: &Path) -> Result<()> {
     }
     println!("{told}");
     // Whose picture is forgotten, is in no export any more, and in no file of the claim.
-    let [gone, stays] = NODES.map(|node| std::fs::read(picture(pictures, node)).map(|bytes| sconce_lake::id(&bytes)));
-    let (gone, stays) = (gone?, stays?);
+    let [forgotten, kept] = NODES.map(|node| std::fs::read(picture(pictures, node)));
+    let (forgotten, kept) = (forgotten?, kept?);
+    let [gone, stays] = [&forgotten, &kept].map(|picture| sconce_lake::id(picture));
     let data = bed.sconce()?.args(["data", "forget", FILED, "-n", NAMESPACE, "--by", "suite", "--id", &gone, "--at"]);
     let told = data.arg(&mounted).output().await?;
     ensure!(told.contains("1 sample of 1 found; 1 shard and 0 tables of labels changed"), "{told}");
@@ -129,8 +130,24 @@ async fn from_folders_to_a_claim(bed: &Bed, pictures: &Path) -> Result<()> {
     data.arg("--to").arg(&export).output().await?;
     let file = |id: &str| export.join(format!("files/{id}.png"));
     ensure!(!file(&gone).exists() && file(&stays).exists(), "{gone} is there, or {stays} is not");
+    let held = [holding(&mounted, &forgotten)?, holding(&mounted, &kept)?];
+    ensure!(held[0].is_empty() && held[1].len() == 1, "{gone} and {stays} are in {held:?}");
     println!("{told}");
     Ok(())
+}
+
+/// All files below a folder that hold these bytes.
+fn holding(folder: &Path, bytes: &[u8]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(holding(&path, bytes)?);
+        } else if std::fs::read(&path)?.windows(bytes.len()).any(|part| part == bytes) {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn of(rows: &[Row], name: &str) -> usize {
