@@ -164,11 +164,17 @@ fn large_images_give_what_the_reference_gives_and_the_same_bits_on_any_cpu() {
     let network = network(&architecture);
     let plan = Plan::compile(&network, &Arithmetic::F32).unwrap();
     let expansions = plan.steps().iter().filter(|step| step.to_string().contains(", depthwise")).count();
-    assert_eq!(expansions, 2);
+    assert_eq!(expansions, 3);
     let xs = inputs(&network, 2, 9);
-    let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &Threads::one() };
-    assert_close(&values(&infer(&plan, cpu, &xs)), &values(&network.infer(&xs).unwrap()), "large images");
-    check_bits(&network);
+    let [one, two] = [1, 2].map(|count| Threads::new(count).unwrap());
+    let of = |isa, threads| values(&infer(&plan, Cpu { isa, threads }, &xs));
+    let expected = of(IsaToken::detect().unwrap(), &one);
+    assert_close(&expected, &values(&network.infer(&xs).unwrap()), "large images");
+    for isa in IsaToken::all_present() {
+        for threads in [&one, &two] {
+            assert_eq!(of(isa, threads), expected, "{}, {} threads", isa.name(), threads.count());
+        }
+    }
 }
 
 #[test]
