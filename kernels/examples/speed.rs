@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
-use sconce_kernels::depthwise::{depthwise, depthwise_i8};
+use sconce_kernels::depthwise::{DepthwiseI8, depthwise, depthwise_i8};
 use sconce_kernels::gates::{self, Step};
 use sconce_kernels::gemm::{Factors, gemm, gemm_i8};
 use sconce_kernels::gru::{self, Gru};
@@ -153,10 +153,10 @@ fn mobile(cpu: Cpu<'_>, line: &Line<'_>) {
     let scaling = Scaling { scale: 0.01, zero_point: 0 };
     let mut out = vec![0; image.len()];
     let window = Window { kernel: [3, 3], stride: [1, 1], padding: [1; 4] };
-    let whole: Vec<f32> = weights.iter().map(|weight| (weight * 127.0).round()).collect();
+    let byte = |tap: usize, channel: usize| (weights[tap * 192 + channel] * 127.0).round() as i8;
+    let whole = DepthwiseI8::new(scaling, window.kernel, &[0.01; 192], byte);
     line("the same of stride 1, i8 to i8", 2 * 9 * image.len(), &mut || {
-        let (xs, out) = ((&bytes[..], scaling), Out::bytes(&mut out, scaling));
-        depthwise_i8(cpu, &window, image, xs, &whole, &[0.01; 192], Epilogue::default(), out);
+        depthwise_i8(cpu, &window, image, &bytes, &whole, Epilogue::default(), Out::bytes(&mut out, scaling));
     });
     let (xs, weights) = (values(56 * 56 * 24), values(144 * 24));
     let packed = Packed::f32(144, 24, |output, k| weights[output * 24 + k]);

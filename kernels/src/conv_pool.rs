@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::Cpu;
 use crate::epilogue::{Activation, Epilogue};
 use crate::gemm::{self, Alone, Factors, Keep, To};
 use crate::one_channel;
@@ -10,15 +11,13 @@ use crate::out::Out;
 use crate::pool::{Line, Pool};
 use crate::rows::Taps;
 use crate::shape::{Image, Window};
+use crate::strips::{BANDS, Strips};
 use crate::threads::Shared;
-use crate::{Cpu, IsaToken};
 
 /// Products in one task of a thread, at least.
 const TASK: usize = 1 << 16;
 /// Values of lines that are held together, about: half of a first-level cache.
 const RING: usize = 6 << 10;
-/// Tasks of one image, at most: each computes the lines again that its first window shares with the task before.
-const BANDS: usize = 4;
 
 /// Bytes of weights that are read for each line again, at most.
 const MOST_WEIGHTS: usize = 400_000;
@@ -74,20 +73,8 @@ impl Pooled {
         self.is_of_four().then(|| Taps::of_windows(self.source, &self.by, pixels))
     }
 
-    /// Lines of the output that are pooled at once: as many as leave what they read in the first-level cache.
-    fn at_once(&self) -> usize {
-        let fit = RING / (self.image.width * self.image.channels).max(1);
-        fit.saturating_sub(self.window.kernel[0]) / self.window.stride[0] + 1
-    }
-
-    /// Lines of the convolution that one task holds for that.
-    fn held(&self) -> usize {
-        ((self.at_once() - 1) * self.window.stride[0] + self.window.kernel[0]).min(self.image.height)
-    }
-
-    /// Their values.
-    fn ring(&self) -> usize {
-        self.held() * self.image.width * self.image.channels
+    fn strips(&self) -> Strips {
+        Strips::new(self.window, self.image, RING)
     }
 
     /// Lines of the output in one task.
@@ -99,7 +86,7 @@ impl Pooled {
 
     /// Values that [`convolve_and_pool`] needs beside its output, for one image.
     pub fn work(&self) -> usize {
-        if self.is_of_four() { 0 } else { self.ring() * BANDS }
+        if self.is_of_four() { 0 } else { self.strips().ring() * BANDS }
     }
 
     /// Whether so many bytes of weights are few enough to be read for each line again; where four pixels are pooled at once they
@@ -143,52 +130,22 @@ pub fn convolve_and_pool<'a>(
     assert!(work.len() >= images * pooled.work(), "a ring of lines for each task");
     epilogue.check(image.channels, out.len());
     let band = pooled.band(factors.cost());
-    let (bands, ring, work) = (output.height.div_ceil(band), pooled.ring(), Shared::new(work));
+    let strips = pooled.strips();
+    let (bands, ring, work) = (output.height.div_ceil(band), strips.ring(), Shared::new(work));
     cpu.threads.run(images * bands, &|task| {
         let (index, first) = (task / bands, task % bands * band);
         let factors = factors.part(index * rows..(index + 1) * rows);
         // SAFETY: there are as many rings as tasks, and each has its own.
         let ring = unsafe { work.part(task * ring..(task + 1) * ring) };
         let lines = first..output.height.min(first + band);
-        Band { isa: cpu.isa, factors, epilogue, pooled, out, before: index * output.height }.run(ring, lines);
+        let make = |line: &mut [f32], lines: Range<usize>| {
+            let factors = factors.part(lines.start * image.width..lines.end * image.width);
+            factors.with(To { epilogue, keep: Keep::Each, out: &line.into() }, Alone { isa: cpu.isa });
+        };
+        let Pooled { pool, ref window, image, .. } = *pooled;
+        let (held, before) = (strips.held(), index * output.height);
+        strips.walk(lines, ring, make, |xs, y| {
+            Line { pool, window, image, xs, held, y, line: before + y }.run(cpu.isa, out);
+        });
     });
-}
-
-/// Some lines of the output of one image.
-struct Band<'a> {
-    isa: IsaToken,
-    /// Those of the image.
-    factors: Factors<'a>,
-    epilogue: Epilogue<'a>,
-    pooled: &'a Pooled,
-    out: &'a Out<'a>,
-    /// Lines of the images before.
-    before: usize,
-}
-
-impl Band<'_> {
-    fn run(&self, ring: &mut [f32], lines: Range<usize>) {
-        let Pooled { pool, ref window, image, .. } = *self.pooled;
-        let (held, at_once, line) = (self.pooled.held(), self.pooled.at_once(), image.width * image.channels);
-        let mut there = 0;
-        for first in lines.clone().step_by(at_once) {
-            let last = lines.end.min(first + at_once) - 1;
-            let (rows, top) = window.inside(0, last, image.height);
-            let end = top + rows.len();
-            let mut next = there.max(window.inside(0, first, image.height).1);
-            while next < end {
-                // As far as the ring goes before it begins again.
-                let count = (end - next).min(held - next % held);
-                let convolved = &mut ring[next % held * line..][..count * line];
-                let factors = self.factors.part(next * image.width..(next + count) * image.width);
-                let to = To { epilogue: self.epilogue, keep: Keep::Each, out: &convolved.into() };
-                factors.with(to, Alone { isa: self.isa });
-                next += count;
-            }
-            there = end;
-            for y in first..=last {
-                Line { pool, window, image, xs: ring, held, y, line: self.before + y }.run(self.isa, self.out);
-            }
-        }
-    }
 }

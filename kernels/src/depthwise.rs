@@ -3,23 +3,24 @@
 //! An output is one chain of fused multiply-adds, over the taps inside the image in their order, then the bias; some of those outside
 //! it may take part, as zeros, where that is faster.
 
+mod bytes;
+mod quads;
+
 use std::ops::Range;
 
-use crate::Cpu;
 use crate::epilogue::{Epilogue, Finish};
 use crate::isa::{Body, Isa, LANES};
 use crate::out::{Out, Sink};
-use crate::quantise::Scaling;
 use crate::shape::{Image, Window};
+use crate::{Cpu, IsaToken};
+use bytes::Bytes;
+pub use bytes::{DepthwiseI8, MAX_TAPS_I8};
 
 /// Products in one task of a thread, at least.
 const TASK: usize = 1 << 16;
 
 /// Outputs side by side whose sums are under way together, in a 3×3 kernel.
 const ABREAST: usize = 4;
-
-/// The most taps whose sum of products of bytes an `f32` surely holds.
-pub const MAX_TAPS_I8: usize = (1 << 24) / (255 * 127);
 
 /// Convolves each image of a batch. `weights` is `(kernel height, kernel width, channels)`, `out` is
 /// `(batch, height, width, channels)` of [`Window::output`].
@@ -38,25 +39,22 @@ pub fn depthwise<'a>(
     run(cpu, &Depthwise { window, image, xs: Floats(xs), weights, epilogue, out: &out.into() });
 }
 
-/// The same for bytes, quantised by `scaling`. `weights` are whole numbers in -127..=127, and `scales` what 1 is of each channel's.
-/// In `f32` their sums are exact.
+/// The same for bytes. Sums are exact.
 ///
 /// # Panics
-/// If a length differs, the kernel has more than [`MAX_TAPS_I8`] taps, or as [`Window::output`].
-#[expect(clippy::too_many_arguments, reason = "those of `depthwise`, and what bytes stand for")]
+/// If a length differs, the weights are of another kernel or number of channels, or as [`Window::output`].
 pub fn depthwise_i8<'a>(
     cpu: Cpu<'_>,
     window: &Window,
     image: Image,
-    (xs, scaling): (&[u8], Scaling),
-    weights: &[f32],
-    scales: &[f32],
+    xs: &[u8],
+    weights: &DepthwiseI8,
     epilogue: Epilogue<'_>,
     out: impl Into<Out<'a>>,
 ) {
-    assert_eq!(scales.len(), image.channels, "a scale per channel");
-    assert!(window.kernel[0] * window.kernel[1] <= MAX_TAPS_I8, "{window:?}: sums would not be exact");
-    run(cpu, &Depthwise { window, image, xs: Bytes { xs, scaling, scales }, weights, epilogue, out: &out.into() });
+    assert!(weights.are_for(window, image), "weights of another convolution than {window:?} over {image:?}");
+    let (values, taps, out) = (Bytes { xs, weights }, &weights.taps, &out.into());
+    run(cpu, &Depthwise { window, image, xs: values, weights: taps, epilogue, out });
 }
 
 fn run(cpu: Cpu<'_>, convolution: &Depthwise<'_, impl Values>) {
@@ -74,16 +72,20 @@ fn run(cpu: Cpu<'_>, convolution: &Depthwise<'_, impl Values>) {
     let lines = TASK.div_ceil(output.width * output.channels * taps);
     cpu.threads.run(all.div_ceil(lines), &|task| {
         let lines = task * lines..all.min((task + 1) * lines);
-        match out.only_floats() {
-            Some(out) => cpu.isa.run(Lines { convolution, output, lines, out }),
-            None => cpu.isa.run(Lines { convolution, output, lines, out: out.ends() }),
+        if xs.in_quads(cpu.isa, convolution, output, &lines) {
+            return;
         }
+        Lines { convolution, output, lines, held: image.height, image: image.len() }.run(cpu.isa);
     });
 }
 
 /// What is convolved.
-trait Values: Copy + Sync {
+pub(crate) trait Values: Copy + Sync {
     fn len(&self) -> usize;
+    /// Convolves these lines with the products of four bytes that the CPU has; returns whether that could be done.
+    fn in_quads(&self, _: IsaToken, _: &Depthwise<'_, Self>, _output: Image, _lines: &Range<usize>) -> bool {
+        false
+    }
     /// Up to sixteen values from `at` on, as they are multiplied.
     fn read<I: Isa>(&self, isa: I, at: usize, n: usize) -> I::F;
     /// Sixteen.
@@ -96,7 +98,7 @@ trait Values: Copy + Sync {
 }
 
 #[derive(Clone, Copy)]
-struct Floats<'a>(&'a [f32]);
+pub(crate) struct Floats<'a>(pub &'a [f32]);
 
 impl Values for Floats<'_> {
     fn len(&self) -> usize {
@@ -117,65 +119,61 @@ impl Values for Floats<'_> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Bytes<'a> {
-    xs: &'a [u8],
-    scaling: Scaling,
-    scales: &'a [f32],
+pub(crate) struct Depthwise<'a, V> {
+    pub window: &'a Window,
+    pub image: Image,
+    pub xs: V,
+    pub weights: &'a [f32],
+    pub epilogue: Epilogue<'a>,
+    pub out: &'a Out<'a>,
 }
 
-impl Bytes<'_> {
-    /// Whole numbers, less the zero point.
-    #[inline(always)]
-    fn centred<I: Isa>(&self, isa: I, x: I::F) -> I::F {
-        isa.sub(x, isa.splat(f32::from(self.scaling.zero_point)))
+impl<'a> Depthwise<'a, Floats<'a>> {
+    /// One line of the output of a batch, from a ring that holds so many lines of the image that it is of: line `y` is the `y % held`-th.
+    pub(crate) fn line(&self, isa: IsaToken, held: usize, line: usize) {
+        let (convolution, output) = (self, self.window.output(self.image));
+        let Image { width, channels, .. } = self.image;
+        assert!(self.xs.len() >= held * width * channels && held > 0, "lines that are held");
+        assert!((line + 1) * output.width * channels <= self.out.len(), "a line of the output");
+        Lines { convolution, output, lines: line..line + 1, held, image: 0 }.run(isa);
     }
-}
-
-impl Values for Bytes<'_> {
-    fn len(&self) -> usize {
-        self.xs.len()
-    }
-    #[inline(always)]
-    fn read<I: Isa>(&self, isa: I, at: usize, n: usize) -> I::F {
-        self.centred(isa, isa.read_u8(&self.xs[at..at + n]))
-    }
-    #[inline(always)]
-    unsafe fn load<I: Isa>(&self, isa: I, at: usize) -> I::F {
-        // SAFETY: the caller's promise.
-        self.centred(isa, isa.load_u8(unsafe { &*self.xs.as_ptr().add(at).cast() }))
-    }
-    #[inline(always)]
-    fn finish<I: Isa>(&self, isa: I, sum: I::F, bias: I::F, channel: usize) -> I::F {
-        let scale = isa.mul(isa.splat(self.scaling.scale), isa.read(&self.scales[channel..], 0.0));
-        isa.fma(sum, scale, bias)
-    }
-}
-
-struct Depthwise<'a, V> {
-    window: &'a Window,
-    image: Image,
-    xs: V,
-    weights: &'a [f32],
-    epilogue: Epilogue<'a>,
-    out: &'a Out<'a>,
 }
 
 /// Lines of the output images of a batch.
-struct Lines<'a, V, S> {
+struct Lines<'a, V> {
     convolution: &'a Depthwise<'a, V>,
     output: Image,
     lines: Range<usize>,
+    /// Lines of an image that there are: all, or a ring of some.
+    held: usize,
+    /// From one image to the next: nothing in a ring, which is of one.
+    image: usize,
+}
+
+impl<V: Values> Lines<'_, V> {
+    fn run(self, isa: IsaToken) {
+        match self.convolution.out.only_floats() {
+            Some(out) => isa.run(To { of: self, out }),
+            None => {
+                let out = self.convolution.out.ends();
+                isa.run(To { of: self, out });
+            }
+        }
+    }
+}
+
+struct To<'a, V, S> {
+    of: Lines<'a, V>,
     out: S,
 }
 
-impl<V: Values, S: Sink> Body for Lines<'_, V, S> {
+impl<V: Values, S: Sink> Body for To<'_, V, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let window = self.convolution.window;
-        for line in self.lines.clone() {
+        let window = self.of.convolution.window;
+        for line in self.of.lines.clone() {
             match (window.kernel[1], window.stride[1]) {
                 (3, 1) => self.line::<I, 1>(isa, line),
                 (3, 2) => self.line::<I, 2>(isa, line),
@@ -185,19 +183,32 @@ impl<V: Values, S: Sink> Body for Lines<'_, V, S> {
     }
 }
 
-impl<V: Values, O: Sink> Lines<'_, V, O> {
+/// The rows of the kernel that lie inside, and where the lines of the image are that they meet.
+struct Inside {
+    rows: Range<usize>,
+    /// Where the first line begins.
+    start: usize,
+    /// Lines from there to the end of the ring, and its values.
+    left: usize,
+    ring: usize,
+}
+
+impl<V: Values, O: Sink> To<'_, V, O> {
     /// One line. `S` is the stride if the kernel is three wide, else 0.
     #[inline(always)]
     fn line<I: Isa, const S: usize>(&self, isa: I, line: usize) {
-        let Depthwise { window, image: Image { width, height, channels }, epilogue, .. } = *self.convolution;
-        let (image, y) = (line / self.output.height, line % self.output.height);
-        let (start, inside) = (image * self.convolution.image.len(), window.inside(0, y, height));
+        let Lines { convolution, output, held, image, .. } = self.of;
+        let Depthwise { window, image: Image { width, height, channels }, epilogue, .. } = *convolution;
+        let (rows, top) = window.inside(0, line % output.height, height);
+        let (top, ring) = (top % held, held * width * channels);
+        let start = line / output.height * image + top * width * channels;
+        let inside = Inside { rows, start, left: held - top, ring };
         let finish = epilogue.finish(isa);
-        let many = if S > 0 && self.output.width >= ABREAST { ABREAST } else { 1 };
-        for x in (0..self.output.width).step_by(many) {
+        let many = if S > 0 && output.width >= ABREAST { ABREAST } else { 1 };
+        for x in (0..output.width).step_by(many) {
             // The last ones overlap those before: a value computed twice is cheaper than alone.
-            let x = x.min(self.output.width - many);
-            let at = (line * self.output.width + x) * channels;
+            let x = x.min(output.width - many);
+            let at = (line * output.width + x) * channels;
             // To the left of the image a column is out of range as well.
             let left = (x * S).wrapping_sub(window.padding[1]);
             let is_whole = left < width && left + (ABREAST - 1) * S + 3 <= width;
@@ -207,19 +218,22 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
                 // SAFETY: the rows are inside, and so are the columns where all are said to be.
                 let sums = unsafe {
                     if is_whole {
-                        self.abreast::<I, S, true>(isa, start, &inside, left, channel)
+                        self.abreast::<I, S, true>(isa, &inside, left, channel)
                     } else {
-                        self.abreast::<I, S, false>(isa, start, &inside, left, channel)
+                        self.abreast::<I, S, false>(isa, &inside, left, channel)
                     }
                 };
-                for (i, sum) in sums.iter().enumerate() {
-                    self.store(isa, &finish, isa.load(sum), at + i * channels, LANES);
-                }
+                // Not in a loop: what a loop indexes may not stay in registers.
+                let [first, second, third, fourth] = sums;
+                self.store(isa, &finish, first, at, LANES);
+                self.store(isa, &finish, second, at + channels, LANES);
+                self.store(isa, &finish, third, at + 2 * channels, LANES);
+                self.store(isa, &finish, fourth, at + 3 * channels, LANES);
             }
             for channel in (full..channels).step_by(LANES) {
                 let n = LANES.min(channels - channel);
                 for i in 0..many {
-                    let sum = self.single(isa, start, &inside, x + i, channel..channel + n);
+                    let sum = self.single(isa, &inside, x + i, channel..channel + n);
                     self.store(isa, &finish, sum, at + i * channels + channel, n);
                 }
             }
@@ -234,21 +248,16 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
     }
 
     #[inline(always)]
-    fn single<I: Isa>(
-        &self,
-        isa: I,
-        start: usize,
-        (rows, top): &(Range<usize>, usize),
-        x: usize,
-        channel: Range<usize>,
-    ) -> I::F {
-        let Depthwise { window, image: Image { width, channels, .. }, xs, weights, epilogue, .. } = *self.convolution;
+    fn single<I: Isa>(&self, isa: I, inside: &Inside, x: usize, channel: Range<usize>) -> I::F {
+        let Depthwise { window, image: Image { width, channels, .. }, xs, weights, epilogue, .. } =
+            *self.of.convolution;
         let (columns, left) = window.inside(1, x, width);
         let mut sum = isa.splat(0.0);
-        for (i, row) in rows.clone().enumerate() {
+        for (i, row) in inside.rows.clone().enumerate() {
+            let line = inside.start + i * width * channels - if i < inside.left { 0 } else { inside.ring };
             for (j, column) in columns.clone().enumerate() {
                 let tap = (row * window.kernel[1] + column) * channels;
-                let pixel = start + ((top + i) * width + left + j) * channels;
+                let pixel = line + (left + j) * channels;
                 let weight = isa.read(&weights[tap + channel.start..tap + channel.end], 0.0);
                 sum = isa.fma(xs.read(isa, pixel + channel.start, channel.len()), weight, sum);
             }
@@ -266,16 +275,18 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
     unsafe fn abreast<I: Isa, const S: usize, const WHOLE: bool>(
         &self,
         isa: I,
-        start: usize,
-        (rows, top): &(Range<usize>, usize),
+        inside: &Inside,
         left: usize,
         channel: usize,
-    ) -> [[f32; LANES]; ABREAST] {
-        let Depthwise { image: Image { width, channels, .. }, xs, weights, epilogue, .. } = *self.convolution;
+    ) -> [I::F; ABREAST] {
+        let Depthwise { image: Image { width, channels, .. }, xs, weights, epilogue, .. } = *self.of.convolution;
         let mut sums = [isa.splat(0.0); ABREAST];
-        let mut taps = weights.as_ptr().wrapping_add(rows.start * 3 * channels + channel);
-        let mut line = start + top * width * channels + channel;
-        for _ in rows.clone() {
+        let mut taps = weights.as_ptr().wrapping_add(inside.rows.start * 3 * channels + channel);
+        let mut line = inside.start + channel;
+        for row in 0..inside.rows.len() {
+            if row == inside.left {
+                line -= inside.ring;
+            }
             // Stride 2 reads most.
             let mut x = [isa.splat(0.0); (ABREAST - 1) * 2 + 3];
             let mut w = [isa.splat(0.0); 3];
@@ -299,10 +310,9 @@ impl<V: Values, O: Sink> Lines<'_, V, O> {
             line += width * channels;
         }
         let bias = epilogue.bias(isa, channel);
-        let mut lanes = [[0.0; LANES]; ABREAST];
         for output in 0..ABREAST {
-            isa.store(xs.finish(isa, sums[output], bias, channel), &mut lanes[output]);
+            sums[output] = xs.finish(isa, sums[output], bias, channel);
         }
-        lanes
+        sums
     }
 }

@@ -10,6 +10,17 @@ pub enum Activation {
     Relu6,
 }
 
+impl Activation {
+    /// Between what it keeps values.
+    pub(crate) fn range(self) -> (f32, f32) {
+        match self {
+            Self::None => (f32::NEG_INFINITY, f32::INFINITY),
+            Self::Relu => (0.0, f32::INFINITY),
+            Self::Relu6 => (0.0, 6.0),
+        }
+    }
+}
+
 /// `activation(sum + bias + residual)`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
@@ -40,11 +51,7 @@ impl Epilogue<'_> {
     /// What [`Finish`] needs, once for many sums.
     #[inline(always)]
     pub(crate) fn finish<I: Isa>(&self, isa: I) -> Finish<'_, I> {
-        let (low, high) = match self.activation {
-            Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
-            Activation::Relu => (0.0, f32::INFINITY),
-            Activation::Relu6 => (0.0, 6.0),
-        };
+        let (low, high) = self.activation.range();
         Finish { residual: self.residual, low: isa.splat(low), high: isa.splat(high) }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod aligned;
 pub mod cache;
+pub mod conv_depthwise;
 pub mod conv_pool;
 pub mod depthwise;
 pub mod epilogue;
@@ -21,6 +22,7 @@ pub mod pool;
 pub mod quantise;
 pub mod rows;
 pub mod shape;
+mod strips;
 mod sums;
 pub mod threads;
 mod tile;

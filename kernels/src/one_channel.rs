@@ -12,7 +12,7 @@ use crate::isa::{Body, Isa, LANES};
 use crate::out::Sink;
 use crate::pack::Panels;
 use crate::shape::{Image, Window};
-use crate::sums::{Bytes, Float, Stored};
+use crate::sums::{Bytes, Float, Panel, Stored};
 use crate::tile::Product;
 
 /// Products in one task of a thread, at least.
@@ -83,6 +83,11 @@ trait OneChannel: Product {
         at: usize,
         width: usize,
     ) -> [[Self::Sum<I>; P]; 4];
+
+    /// Whether the greatest sum is the greatest value, for each output of a panel.
+    fn is_rising(&self, panel: usize) -> bool;
+    /// The value of the greatest sum.
+    fn greatest<I: Isa>(isa: I, sums: [Self::Sum<I>; 4], panel: &Self::Panel<I>) -> I::F;
 }
 
 impl<W: Stored> OneChannel for Float<'_, W> {
@@ -133,21 +138,41 @@ impl<W: Stored> OneChannel for Float<'_, W> {
         }
         sums
     }
+
+    fn is_rising(&self, _: usize) -> bool {
+        true
+    }
+    #[inline(always)]
+    fn greatest<I: Isa>(isa: I, sums: [I::F; 4], bias: &I::F) -> I::F {
+        let [a, b, c, d] = sums;
+        // In the order of a pool, which decides between zeros.
+        isa.add(isa.max(d, isa.max(c, isa.max(b, a))), *bias)
+    }
 }
 
 impl OneChannel for Bytes<'_> {
-    /// The first panel: they are read as they are multiplied.
-    type Held<I: Isa, const P: usize> = usize;
+    /// The first panel, for weights are read as they are multiplied; and what sums begin with.
+    type Held<I: Isa, const P: usize> = (usize, [I::Acc; P]);
 
     #[inline(always)]
-    fn hold<I: Isa, const P: usize>(&self, _: I, panel: usize) -> usize {
-        panel
+    fn hold<I: Isa, const P: usize>(&self, isa: I, panel: usize) -> (usize, [I::Acc; P]) {
+        let mut begin = [self.begin(isa, panel); P];
+        for (p, begin) in begin.iter_mut().enumerate() {
+            *begin = self.begin(isa, panel + p);
+        }
+        (panel, begin)
     }
 
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "plain loops over all indices are what surely becomes registers")]
-    unsafe fn four<I: Isa, const P: usize>(&self, isa: I, panel: &usize, at: usize, width: usize) -> [[I::Acc; P]; 4] {
-        let mut sums = [[isa.zero(); P]; 4];
+    unsafe fn four<I: Isa, const P: usize>(
+        &self,
+        isa: I,
+        (panel, begin): &(usize, [I::Acc; P]),
+        at: usize,
+        width: usize,
+    ) -> [[I::Acc; P]; 4] {
+        let mut sums = [*begin; 4];
         let panels = self.weights.panels.as_ptr();
         for line in 0..4 {
             for right in 0..2 {
@@ -168,6 +193,14 @@ impl OneChannel for Bytes<'_> {
             }
         }
         sums
+    }
+
+    fn is_rising(&self, panel: usize) -> bool {
+        self.weights.scales.as_chunks::<LANES>().0[panel].iter().all(|scale| *scale >= 0.0)
+    }
+    #[inline(always)]
+    fn greatest<I: Isa>(isa: I, sums: [I::Acc; 4], panel: &Panel<I>) -> I::F {
+        isa.fma(isa.finish_greatest(sums), panel.scales, panel.bias)
     }
 }
 
@@ -204,6 +237,7 @@ impl<T: OneChannel, S: Sink> Lines<'_, T, S> {
         let (outputs, epilogue): (usize, Epilogue<'_>) = (product.outputs(), product.to().epilogue);
         let finish = epilogue.finish(isa);
         let held = product.hold::<I, P>(isa, first);
+        let is_rising = (first..first + P).all(|panel| product.is_rising(panel));
         let mut of_panels = [product.panel(isa, first); P];
         for p in 1..P {
             of_panels[p] = product.panel(isa, first + p);
@@ -216,9 +250,12 @@ impl<T: OneChannel, S: Sink> Lines<'_, T, S> {
                 let sums = unsafe { product.four::<I, P>(isa, &held, start + 2 * x, source.width) };
                 for p in 0..P {
                     let mut greatest = T::value(isa, sums[0][p], &of_panels[p]);
-                    // In the order of a pool, which decides between zeros.
-                    for pixel in 1..4 {
-                        greatest = isa.max(T::value(isa, sums[pixel][p], &of_panels[p]), greatest);
+                    if is_rising {
+                        greatest = T::greatest(isa, [sums[0][p], sums[1][p], sums[2][p], sums[3][p]], &of_panels[p]);
+                    } else {
+                        for pixel in 1..4 {
+                            greatest = isa.max(T::value(isa, sums[pixel][p], &of_panels[p]), greatest);
+                        }
                     }
                     let channel = (first + p) * LANES;
                     let at = (line * output.width + x) * outputs + channel;

@@ -55,6 +55,12 @@ impl<'a> Out<'a> {
         self.0.floats.filter(|_| self.0.bytes.is_none())
     }
 
+    /// The bytes, likewise.
+    #[inline(always)]
+    pub(crate) fn only_bytes(&self) -> Option<(Shared<'a, u8>, Steps)> {
+        self.0.bytes.filter(|_| self.0.floats.is_none())
+    }
+
     /// All that is written.
     #[inline(always)]
     pub(crate) fn ends(&self) -> Ends<'a> {

@@ -51,20 +51,19 @@ pub fn quantise_dynamic(isa: IsaToken, xs: &[f32], out: &mut [u8]) -> Option<Sca
 /// A scaling, ready for many values.
 #[derive(Clone, Copy)]
 pub(crate) struct Steps {
-    in_one: f32,
-    zero_point: f32,
+    pub(crate) in_one: f32,
+    pub(crate) zero_point: u8,
 }
 
 impl Steps {
     pub(crate) fn of(scaling: Scaling) -> Self {
-        Self { in_one: 1.0 / scaling.scale, zero_point: f32::from(scaling.zero_point) }
+        Self { in_one: 1.0 / scaling.scale, zero_point: scaling.zero_point }
     }
 
     /// The bytes of the first lanes, as many as `out` has room for.
     #[inline(always)]
     pub(crate) fn write<I: Isa>(self, isa: I, x: I::F, out: &mut [u8]) {
-        let steps = isa.round(isa.mul(x, isa.splat(self.in_one)));
-        let bytes = isa.to_u8(isa.add(steps, isa.splat(self.zero_point)));
+        let bytes = isa.quantised(x, self.in_one, self.zero_point);
         match out.first_chunk_mut() {
             Some(out) => *out = bytes,
             None => out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte),

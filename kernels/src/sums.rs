@@ -114,10 +114,11 @@ pub(crate) struct Bytes<'a> {
     pub to: To<'a>,
 }
 
-impl<'a> Product for Bytes<'a> {
+impl Product for Bytes<'_> {
     type Sum<I: Isa> = I::Acc;
-    type Panel<I: Isa> = Panel<'a, I>;
+    type Panel<I: Isa> = Panel<I>;
     const FROM_REGISTERS: bool = false;
+    const ARE_BYTES: bool = true;
 
     #[inline(always)]
     fn at_once<I: Isa>(&self) -> usize {
@@ -152,7 +153,13 @@ impl<'a> Product for Bytes<'a> {
     ) -> [[I::Acc; P]; R] {
         let (taps, depth) = (self.weights.taps, self.weights.depth);
         let panel_len = self.panel_bytes();
-        let mut accs = [[isa.zero(); P]; R];
+        let mut accs = [[self.begin(isa, panel); P]; R];
+        for p in 1..P {
+            let begin = self.begin(isa, panel + p);
+            for r in 0..R {
+                accs[r][p] = begin;
+            }
+        }
         let mut weights = self.weights.panels[panel * panel_len..(panel + P) * panel_len].as_ptr();
         // What is read behind a run meets the zeros that its weights are filled up with.
         let readable = if self.rows.is_ample() { depth.next_multiple_of(4) } else { depth };
@@ -178,31 +185,34 @@ impl<'a> Product for Bytes<'a> {
     }
 
     #[inline(always)]
-    fn panel<I: Isa>(&self, isa: I, panel: usize) -> Panel<'a, I> {
-        let Scaling { scale, zero_point } = self.scaling;
+    fn panel<I: Isa>(&self, isa: I, panel: usize) -> Panel<I> {
         let scales = &self.weights.scales.as_chunks::<LANES>().0[panel];
         Panel {
-            factor: I::SHIFT - i32::from(zero_point),
-            sums: &self.weights.sums.as_chunks::<LANES>().0[panel],
-            scales: isa.mul(isa.splat(scale), isa.load(scales)),
+            scales: isa.mul(isa.splat(self.scaling.scale), isa.load(scales)),
             bias: self.to.epilogue.bias(isa, panel * LANES),
         }
     }
     #[inline(always)]
-    fn value<I: Isa>(isa: I, sum: I::Acc, panel: &Panel<'a, I>) -> I::F {
-        isa.fma(isa.finish(sum, panel.factor, panel.sums), panel.scales, panel.bias)
+    fn value<I: Isa>(isa: I, sum: I::Acc, panel: &Panel<I>) -> I::F {
+        isa.fma(isa.finish(sum), panel.scales, panel.bias)
     }
 }
 
 /// Of sixteen outputs.
 #[derive(Clone, Copy)]
-pub(crate) struct Panel<'a, I: Isa> {
-    /// What is missing in a sum: the zero point, times the output's weights.
-    factor: i32,
-    sums: &'a [i32; LANES],
+pub(crate) struct Panel<I: Isa> {
     /// What 1 of a sum is.
-    scales: I::F,
-    bias: I::F,
+    pub scales: I::F,
+    pub bias: I::F,
+}
+
+impl Bytes<'_> {
+    /// Sums of a panel begin with what bytes are more than their zero point, times the output's weights.
+    #[inline(always)]
+    pub(crate) fn begin<I: Isa>(&self, isa: I, panel: usize) -> I::Acc {
+        let factor = I::SHIFT - i32::from(self.scaling.zero_point);
+        isa.begin(factor, &self.weights.sums.as_chunks::<LANES>().0[panel])
+    }
 }
 
 /// Four bytes, or the last few and zeros. Without a loop, which would become a call of `memcpy`, around which no sum stays in a

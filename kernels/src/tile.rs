@@ -13,6 +13,8 @@ pub(crate) trait Product: Sync {
     type Panel<I: Isa>: Copy;
     /// Whether values take so few steps that a loop over all of a tile is unrolled.
     const FROM_REGISTERS: bool;
+    /// Whether its rows are bytes.
+    const ARE_BYTES: bool = false;
 
     /// Running sums of sixteen outputs that the registers hold.
     fn at_once<I: Isa>(&self) -> usize;
@@ -117,7 +119,18 @@ unsafe fn finish<I: Isa, T: Product, const R: usize, const P: usize>(
             }
             (Keep::GreatestOfFour, _) => unreachable!("a tile of {R} rows and {P} panels leaves one of four"),
             (Keep::Each, Some(floats)) => store(isa, &ys, &finish, floats, (row, panel), outputs),
-            (Keep::Each, None) => store(isa, &ys, &finish, out.ends(), (row, panel), outputs),
+            (Keep::Each, None) => match out.only_bytes() {
+                // As most layers of bytes do.
+                Some((bytes, steps)) if T::ARE_BYTES && are_whole => {
+                    for (r, ys) in ys.iter().enumerate() {
+                        for (p, y) in ys.iter().enumerate() {
+                            let at = (row + r) * outputs + (panel + p) * LANES;
+                            steps.write(isa, finish.clamp(isa, isa.load(y)), bytes.part(at..at + LANES));
+                        }
+                    }
+                }
+                _ => store(isa, &ys, &finish, out.ends(), (row, panel), outputs),
+            },
         }
     }
 }

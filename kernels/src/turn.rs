@@ -28,6 +28,43 @@ pub fn turn(isa: IsaToken, rows: usize, columns: usize, from: &[f32], to: &mut [
     isa.run(Turn { rows, columns, from, to: to.as_mut_ptr() });
 }
 
+/// Three planes as pixels of three channels.
+///
+/// # Panics
+/// If a length differs.
+pub fn pixels(isa: IsaToken, planes: [&[f32]; 3], to: &mut [f32]) {
+    let len = planes[0].len();
+    assert!(planes.iter().all(|plane| plane.len() == len) && to.len() == 3 * len, "three values for each pixel");
+    isa.run(Pixels { planes, to });
+}
+
+struct Pixels<'a> {
+    planes: [&'a [f32]; 3],
+    to: &'a mut [f32],
+}
+
+impl Body for Pixels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { planes: [reds, greens, blues], to } = self;
+        let (vectors, rest) = to.as_chunks_mut::<{ 3 * LANES }>();
+        let whole = vectors.len() * LANES;
+        let planes = reds.as_chunks().0.iter().zip(greens.as_chunks().0).zip(blues.as_chunks().0);
+        for (pixels, ((red, green), blue)) in vectors.iter_mut().zip(planes) {
+            let [first, second, third] = isa.in_turn([isa.load(red), isa.load(green), isa.load(blue)]);
+            let (vectors, _) = pixels.as_chunks_mut();
+            isa.store(first, &mut vectors[0]);
+            isa.store(second, &mut vectors[1]);
+            isa.store(third, &mut vectors[2]);
+        }
+        for (at, pixel) in rest.as_chunks_mut().0.iter_mut().enumerate() {
+            *pixel = [reds[whole + at], greens[whole + at], blues[whole + at]];
+        }
+    }
+}
+
 fn check(rows: usize, columns: usize, from: &[f32]) {
     let whole = rows.checked_mul(columns).is_some_and(|len| len > 0 && from.len().is_multiple_of(len));
     assert!(whole, "{} values are no matrices of {rows} by {columns}", from.len());

@@ -106,7 +106,14 @@ impl Isa for Avx2 {
             _mm_storeu_si128(bytes.as_mut_ptr().cast(), packed);
             bytes
         }
-        fn zero() -> [__m256i; 4] { [_mm256_setzero_si256(); 4] }
+        fn begin(factor: i32, sums: &[i32; LANES]) -> [__m256i; 4] {
+            let mut acc = [_mm256_setzero_si256(); 4];
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let sums = _mm_loadu_si128(sums.as_ptr().add(4 * i).cast());
+                *acc = _mm256_cvtepu32_epi64(_mm_mullo_epi32(_mm_set1_epi32(factor), sums));
+            }
+            acc
+        }
         // In 16 bits: `maddubs` would saturate.
         fn dot4(acc: [__m256i; 4], a: u32, weights: &[i8; 4 * LANES]) -> [__m256i; 4] {
             let a = _mm256_cvtepu8_epi16(_mm_set1_epi32(a.cast_signed()));
@@ -117,12 +124,10 @@ impl Isa for Avx2 {
             }
             acc
         }
-        fn finish(acc: [__m256i; 4], factor: i32, sums: &[i32; LANES]) -> F {
+        fn finish(acc: [__m256i; 4]) -> F {
             both!(|i| {
                 let pairs = _mm256_hadd_epi32(acc[2 * i], acc[2 * i + 1]);
-                let acc = _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs);
-                let sums = _mm256_loadu_si256(sums.as_ptr().add(8 * i).cast());
-                _mm256_cvtepi32_ps(_mm256_add_epi32(acc, _mm256_mullo_epi32(_mm256_set1_epi32(factor), sums)))
+                _mm256_cvtepi32_ps(_mm256_permute4x64_epi64::<0b11_01_10_00>(pairs))
             })
         }
     }

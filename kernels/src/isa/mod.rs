@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::quantise::Steps;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -56,6 +58,12 @@ pub(crate) trait Isa: Copy {
     fn times_pow2(self, y: Self::F, n: Self::F) -> Self::F {
         times_pow2(self, y, n)
     }
+    /// `round(x * in_one) + zero_point` as bytes; as [`Isa::to_u8`] where that is no byte.
+    #[inline(always)]
+    fn quantised(self, x: Self::F, in_one: f32, zero_point: u8) -> [u8; LANES] {
+        let steps = self.round(self.mul(x, self.splat(in_one)));
+        self.to_u8(self.add(steps, self.splat(f32::from(zero_point))))
+    }
     /// Whole numbers as bytes: what is less than 0 becomes 0, what is more than 255 becomes 255, and NaN becomes 0.
     fn to_u8(self, a: Self::F) -> [u8; LANES];
 
@@ -63,11 +71,19 @@ pub(crate) trait Isa: Copy {
     #[inline(always)]
     fn prefetch<T>(self, _at: *const T) {}
 
-    fn zero(self) -> Self::Acc;
+    /// Where each lane's sum begins: `factor` times `sums`, wrapping.
+    fn begin(self, factor: i32, sums: &[i32; LANES]) -> Self::Acc;
     /// Adds to each lane the product of the four activations in `a` with the lane's own four weights. Exact; no weight is -128.
     fn dot4(self, acc: Self::Acc, a: u32, weights: &[i8; 4 * LANES]) -> Self::Acc;
-    /// Each lane's sum plus `factor` times `sums`, wrapping, rounded to `f32`.
-    fn finish(self, acc: Self::Acc, factor: i32, sums: &[i32; LANES]) -> Self::F;
+    /// Each lane's sum, rounded to `f32`.
+    fn finish(self, acc: Self::Acc) -> Self::F;
+    /// The greatest of four.
+    #[inline(always)]
+    fn finish_greatest(self, accs: [Self::Acc; 4]) -> Self::F {
+        let [a, b, c, d] = accs;
+        let (first, second) = (self.max(self.finish(a), self.finish(b)), self.max(self.finish(c), self.finish(d)));
+        self.max(first, second)
+    }
 
     /// Fewer than [`LANES`] values; the other lanes are `fill`.
     #[inline(always)]
@@ -127,6 +143,20 @@ pub(crate) trait Isa: Copy {
         lanes
     }
 
+    /// The lanes of three vectors in turn: the first of each, and so on.
+    #[inline(always)]
+    fn in_turn(self, planes: [Self::F; 3]) -> [Self::F; 3] {
+        let (planes, mut pixels) = (planes.map(|plane| self.lanes(plane)), [0.0; 3 * LANES]);
+        for (at, value) in pixels.iter_mut().enumerate() {
+            *value = planes[at % 3][at / 3];
+        }
+        let mut vectors = [self.splat(0.0); 3];
+        for (vector, values) in vectors.iter_mut().zip(pixels.as_chunks().0) {
+            *vector = self.load(values);
+        }
+        vectors
+    }
+
     /// Lanes as vectors: the first of each become the first vector.
     #[inline(always)]
     fn turn(self, square: [Self::F; LANES]) -> [Self::F; LANES] {
@@ -157,6 +187,30 @@ pub(crate) trait Isa: Copy {
     }
 }
 
+/// An instruction set that sums four products of bytes in each lane at once, for depthwise convolutions: four vectors hold a lane for
+/// each of 64 channels, in an order that [`Dots::fours`] makes and [`Dots::write_fours`] takes back.
+pub(crate) trait Dots: Isa {
+    /// Two bytes of each channel.
+    type Pairs: Copy;
+    /// Four.
+    type Fours: Copy;
+    /// A sum for each.
+    type Sums: Copy;
+
+    fn pairs(self, a: &[u8; 64], b: &[u8; 64]) -> Self::Pairs;
+    fn fours(self, a: Self::Pairs, b: Self::Pairs) -> Self::Fours;
+    /// What sums begin with, in their order.
+    fn begin_fours(self, sums: &[i32; 64]) -> Self::Sums;
+    /// Adds to each sum the products of its channel's bytes and weights, these in the sums' order. Exact.
+    fn dot_fours(self, sums: Self::Sums, bytes: Self::Fours, weights: &[i8; 256]) -> Self::Sums;
+    /// Each sum, rounded to `f32`.
+    fn numbers(self, sums: Self::Sums) -> [Self::F; 4];
+    /// One number of each channel, in the sums' order.
+    fn in_fours(self, xs: &[f32; 64]) -> [Self::F; 4];
+    /// The bytes of numbers, as [`Steps`] makes them, in the channels' order.
+    fn write_fours(self, ys: [Self::F; 4], steps: Steps, out: &mut [u8; 64]);
+}
+
 /// The methods of an [`Isa`] that are said in its own instructions.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! instructions {
@@ -185,6 +239,11 @@ pub(crate) fn times_pow2<I: Isa>(isa: I, y: I::F, n: I::F) -> I::F {
 pub(crate) trait Body {
     type Output;
     fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// The same for those with [`Dots`].
+pub(crate) trait DotsBody {
+    fn run<I: Dots>(self, isa: I);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,6 +363,19 @@ impl IsaToken {
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot => unsafe { neon::enter_dot(body) },
         }
+    }
+}
+
+impl IsaToken {
+    /// Runs a kernel with [`Dots`]; returns whether the CPU has them.
+    pub(crate) fn run_dots(self, body: impl DotsBody) -> bool {
+        match self.0 {
+            // SAFETY: as in [`Self::run`].
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => unsafe { avx512::enter_dots(body) },
+            _ => return false,
+        }
+        true
     }
 }
 

@@ -93,10 +93,10 @@ macro_rules! common {
                 vst1q_u8(bytes.as_mut_ptr(), vcombine_u8(low, high));
                 bytes
             }
-            fn zero() -> Acc { [vdupq_n_s32(0); 4] }
-            fn finish(acc: Acc, factor: i32, sums: &[i32; LANES]) -> F {
-                four!(|i| vcvtq_f32_s32(vmlaq_n_s32(acc[i], vld1q_s32(sums.as_ptr().add(4 * i)), factor)))
+            fn begin(factor: i32, sums: &[i32; LANES]) -> Acc {
+                four!(|i| vmulq_n_s32(vld1q_s32(sums.as_ptr().add(4 * i)), factor))
             }
+            fn finish(acc: Acc) -> F { four!(|i| vcvtq_f32_s32(acc[i])) }
         }
     };
 }

@@ -88,8 +88,8 @@ impl Isa for Portable {
         a.map(|a| a as u8)
     }
     #[inline(always)]
-    fn zero(self) -> [i32; LANES] {
-        [0; LANES]
+    fn begin(self, factor: i32, sums: &[i32; LANES]) -> [i32; LANES] {
+        sums.map(|sum| factor.wrapping_mul(sum))
     }
     #[inline(always)]
     fn dot4(self, acc: [i32; LANES], a: u32, weights: &[i8; 4 * LANES]) -> [i32; LANES] {
@@ -99,7 +99,7 @@ impl Isa for Portable {
         })
     }
     #[inline(always)]
-    fn finish(self, acc: [i32; LANES], factor: i32, sums: &[i32; LANES]) -> F {
-        std::array::from_fn(|i| acc[i].wrapping_add(factor.wrapping_mul(sums[i])) as f32)
+    fn finish(self, acc: [i32; LANES]) -> F {
+        acc.map(|sum| sum as f32)
     }
 }

@@ -96,6 +96,26 @@ pub fn image_and_window() -> impl Strategy<Value = (Image, Window)> {
     image().prop_flat_map(|image| (Just(image), window(image)))
 }
 
+/// Channels enough for the vectors of bytes of some instruction sets, under kernels that are mostly three wide.
+pub fn wide_image_and_window() -> impl Strategy<Value = (Image, Window)> {
+    let image = (1..7usize, 3..9usize, 60..150usize);
+    let image = image.prop_map(|(height, width, channels)| Image { height, width, channels });
+    image.prop_flat_map(|image| {
+        (Just(image), window(image)).prop_map(|(image, mut window)| {
+            window.kernel[1] = 3;
+            window.padding = std::array::from_fn(|i| window.padding[i].min(window.kernel[i % 2] - 1));
+            (image, window)
+        })
+    })
+}
+
+/// Lines of which a ring holds few.
+pub fn tall_image_and_window() -> impl Strategy<Value = (Image, Window)> {
+    let image = (8..12usize, Just(24usize), Just(640usize));
+    let image = image.prop_map(|(height, width, channels)| Image { height, width, channels });
+    image.prop_flat_map(|image| (Just(image), window(image)))
+}
+
 /// As the first layer of a small network has it.
 pub fn one_channel() -> impl Strategy<Value = (Image, Window)> {
     let window = Window { kernel: [3, 3], stride: [1, 1], padding: [0; 4] };

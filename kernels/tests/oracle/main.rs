@@ -9,11 +9,15 @@ mod tiles;
 
 use bounds::{EPSILON, Sum, activate};
 use fences::{Fenced, check_bytes, everywhere, everywhere_from};
-use inputs::{ACTIVATIONS, Layout, Random, Rest, image_and_window, layout, one_channel, patches, window};
+use inputs::{
+    ACTIVATIONS, Layout, Random, Rest, image_and_window, layout, one_channel, patches, tall_image_and_window,
+    wide_image_and_window, window,
+};
 use products::{check_gemm, check_gemm_i8};
 use proptest::prelude::*;
+use sconce_kernels::conv_depthwise::{Expanded, expand_and_convolve};
 use sconce_kernels::conv_pool::{Pooled, convolve_and_pool};
-use sconce_kernels::depthwise::{depthwise, depthwise_i8};
+use sconce_kernels::depthwise::{DepthwiseI8, depthwise, depthwise_i8};
 use sconce_kernels::gates::{self, Function, Step};
 use sconce_kernels::gemm::{Factors, gemm, gemm_i8, multiply};
 use sconce_kernels::gru::{self, Gru};
@@ -21,7 +25,7 @@ use sconce_kernels::pack::{Packed, PackedI8};
 use sconce_kernels::pool::{Pool, global_average, pool};
 use sconce_kernels::quantise::{Scaling, quantise, quantise_dynamic};
 use sconce_kernels::rows::{AMPLE, Rows, Taps};
-use sconce_kernels::turn::{turn, turned};
+use sconce_kernels::turn::{pixels, turn, turned};
 use sconce_kernels::{Activation, Cpu, Epilogue, Image, IsaToken, Out, Threads, Window};
 use std::panic::AssertUnwindSafe;
 use tiles::{check_gradient, check_tiles};
@@ -82,32 +86,74 @@ proptest! {
     }
 
     #[test]
-    fn depthwise_convolution_of_bytes_is_exact((image, window) in image_and_window(), batch in 0..3usize, seed: u64) {
+    fn depthwise_convolution_of_bytes_is_exact(
+        (image, window) in prop_oneof![image_and_window(), wide_image_and_window()], batch in 0..3usize, seed: u64,
+    ) {
         let random = &mut Random(seed);
         let (xs, output) = (random.bytes(batch * image.len()), window.output(image));
         let scaling = Scaling { scale: 0.02, zero_point: random.next() as u8 };
-        let weight = |_| (random.next() % 255) as f32 - 127.0;
-        let weights = Fenced::new((0..window.kernel[0] * window.kernel[1] * image.channels).map(weight).collect());
-        let scales = Fenced::new(random.floats(image.channels, 0.1));
+        let area = window.kernel[0] * window.kernel[1];
+        let weights: Vec<i8> = (0..area * image.channels).map(|_| ((random.next() % 255) as i16 - 127) as i8).collect();
+        let scales = random.floats(image.channels, 0.1);
+        let packed = DepthwiseI8::new(scaling, window.kernel, &scales, |tap, channel| weights[tap * image.channels + channel]);
         let rest = Rest::new(random, image.channels, batch * output.len());
-        let (xs, weights, scales) = (xs.inside(), weights.inside(), scales.inside());
+        let xs = xs.inside();
         let ys = everywhere(batch * output.len(), 7.0, |cpu, out| {
-            depthwise_i8(cpu, &window, image, (xs, scaling), weights, scales, rest.epilogue(), out);
+            depthwise_i8(cpu, &window, image, xs, &packed, rest.epilogue(), out);
         });
         check_bytes(&ys, |cpu, out| {
-            depthwise_i8(cpu, &window, image, (xs, scaling), weights, scales, rest.epilogue(), out);
+            depthwise_i8(cpu, &window, image, xs, &packed, rest.epilogue(), out);
         });
         let patches = xs.chunks(image.len()).flat_map(|xs| patches(xs, image, &window, scaling.zero_point));
         for (pixel, patch) in patches.enumerate() {
             for (channel, scale) in scales.iter().enumerate() {
-                let of_channel = patch.iter().zip(weights).skip(channel).step_by(image.channels);
-                let sum: i64 = of_channel.map(|(x, w)| (i64::from(*x) - i64::from(scaling.zero_point)) * *w as i64).sum();
+                let of_channel = patch.iter().zip(&weights).skip(channel).step_by(image.channels);
+                let sum: i64 = of_channel.map(|(x, w)| (i64::from(*x) - i64::from(scaling.zero_point)) * i64::from(*w)).sum();
                 let at = pixel * image.channels + channel;
                 let bias = rest.bias.as_ref().map_or(0.0, |bias| bias.inside()[channel]);
                 let residual = rest.residual.as_ref().map_or(0.0, |residual| residual.inside()[at]);
                 let y = (sum as f32).mul_add(scaling.scale * scale, bias) + residual;
                 prop_assert_eq!(ys[at], activate(f64::from(y), rest.activation) as f32);
             }
+        }
+    }
+
+    #[test]
+    fn product_with_the_depthwise_convolution_behind_it_is_both_one_after_the_other(
+        (image, window) in prop_oneof![40 => image_and_window(), 1 => tall_image_and_window()],
+        depth in 1..8usize, batch in 0..3usize, is_f16: bool, seed: u64,
+    ) {
+        let random = &mut Random(seed);
+        let (pixels, output) = (batch * image.height * image.width, window.output(image));
+        let xs = random.fenced(pixels * depth);
+        let (weights, taps) = (random.floats(image.channels * depth, 1.0), random.fenced(window.kernel[0] * window.kernel[1] * image.channels));
+        let pack = if is_f16 { Packed::f16 } else { Packed::f32 };
+        let packed = pack(image.channels, depth, |output, k| weights[output * depth + k]);
+        let [of_product, rest] = [(); 2].map(|()| Rest { residual: None, ..Rest::new(random, image.channels, 0) });
+        let (rows, expanded) = (|| Rows::dense(xs.inside(), depth), Expanded::new(window, image));
+        let expected = everywhere(batch * output.len(), 7.0, |cpu, out| {
+            let mut between = vec![7.0; pixels * image.channels];
+            gemm(cpu, rows(), &packed, of_product.epilogue(), &mut between[..]);
+            depthwise(cpu, &window, image, &between, taps.inside(), rest.epilogue(), out);
+        });
+        let run = |cpu: Cpu<'_>, out: Out<'_>| {
+            let mut work = Fenced::new(vec![f32::NAN; batch * expanded.work()]);
+            let epilogues = [of_product.epilogue(), rest.epilogue()];
+            let factors = Factors::Floats(rows(), &packed);
+            expand_and_convolve(cpu, factors, &expanded, taps.inside(), epilogues, work.inside_mut(), out);
+            work.checked();
+        };
+        prop_assert_eq!(&everywhere(batch * output.len(), 7.0, |cpu, out| run(cpu, out.into())), &expected);
+        check_bytes(&expected, run);
+    }
+
+    #[test]
+    fn planes_become_pixels(len in 0..70usize, seed: u64) {
+        let xs = Random(seed).floats(3 * len, 1.0);
+        let planes = [0, 1, 2].map(|plane| &xs[plane * len..][..len]);
+        let ys = everywhere(3 * len, 7.0, |cpu, ys| pixels(cpu.isa, planes, ys));
+        for (at, y) in ys.iter().enumerate() {
+            prop_assert_eq!(*y, planes[at % 3][at / 3]);
         }
     }
 
@@ -129,7 +175,10 @@ proptest! {
         let zeros = vec![0.0; taps.depth()];
         let weight = |output: usize, k: usize| weights[output * depth + k];
         let (packed, packed_f16) = (Packed::f32(outputs, depth, weight), Packed::f16(outputs, depth, weight));
-        let packed_i8 = PackedI8::quantise(outputs, taps.taps(), taps.depth(), weight);
+        // A norm can turn an output over.
+        let scales: Vec<f32> = (0..outputs).map(|_| if random.next().is_multiple_of(16) { -0.01 } else { 0.01 }).collect();
+        let byte = |output: usize, k: usize| (weight(output, k) * 127.0) as i8;
+        let packed_i8 = PackedI8::new(&scales, taps.taps(), taps.depth(), byte);
         let scaling = Scaling { scale: 0.02, zero_point: 9 };
         // Whatever lies behind the ends.
         let (ample, len_of_bytes) = ([bytes.inside(), &[255; AMPLE]].concat(), bytes.inside().len());

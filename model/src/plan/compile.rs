@@ -7,13 +7,14 @@ use super::fallback::Fallback;
 use super::fuse::{Fused, Norm, fuse};
 use super::recurrent::{Direction, Recurrence};
 use super::weights::{Packer, in_epilogue};
-use super::{Kernel, Plan, Product, Step};
+use super::{Expansion, Kernel, Plan, Product, Step, Weights};
 use crate::architecture::Activation;
 use crate::graph::{Cell, Graph, Node, Op, Pad, Recurrent, Source};
 use crate::network::Network;
 use crate::ops::values;
 use crate::variant::{Arithmetic, STATE};
 use candle_core::Result;
+use sconce_kernels::conv_depthwise::Expanded;
 use sconce_kernels::conv_pool::Pooled;
 use sconce_kernels::gates::Function;
 use sconce_kernels::pool::Pool;
@@ -186,22 +187,42 @@ impl Compiler<'_> {
                 (xs, Kernel::Product(product), Layout::AsGraph)
             }
         };
-        let mut nodes = fused.nodes;
+        let (mut nodes, mut kernel, mut layout, mut behind) = (fused.nodes, kernel, layout, fused.activation);
         nodes.extend(pooled);
+        if let (Kernel::Product(product), Layout::ChannelsLast(image), None) = (&kernel, layout, residual)
+            && in_epilogue(behind).is_some()
+            && let Some((next, expanded)) = self.depthwise_behind(&nodes, product, image)
+        {
+            // Of what is not known yet no residual is taken.
+            let second = fuse(self.network, &self.readers, next, |_| false)?;
+            let depthwise = self.packer.depthwise(&self.graph.nodes[next], image, expanded.window(), &second)?;
+            nodes.extend(second.nodes);
+            (layout, behind) = (Layout::ChannelsLast(expanded.output()), second.activation);
+            kernel = match kernel {
+                Kernel::Product(product) => Kernel::Expansion(Box::new(Expansion { product, depthwise, expanded })),
+                other => other,
+            };
+        }
         let names = nodes.iter().map(|index| self.graph.nodes[*index].name.clone()).collect();
         let last = &self.graph.nodes[nodes[nodes.len() - 1]];
         let xs = self.as_read(self.name(source), xs, kernel.input());
         let reads: Vec<Value> = std::iter::once(xs).chain(residual).collect();
         let ys = Value { layout, ..self.push(names, kernel, &reads, last.shape.iter().product()) };
-        let ys = if in_epilogue(fused.activation).is_some() {
-            ys
-        } else {
-            self.activate(last.name.clone(), fused.activation, ys)
-        };
+        let ys = if in_epilogue(behind).is_some() { ys } else { self.activate(last.name.clone(), behind, ys) };
         for index in nodes {
             self.outputs[index] = Some(ys);
         }
         Ok(())
+    }
+
+    /// The depthwise convolution that alone reads the image that a product makes, the last of these nodes, if one pass suits both.
+    fn depthwise_behind(&self, nodes: &[usize], product: &Product, image: Image) -> Option<(usize, Expanded)> {
+        let &[next] = &self.readers[*nodes.last()?][..] else { return None };
+        let node = &self.graph.nodes[next];
+        let Op::DepthwiseConv2d { kernel, stride, pad, .. } = &node.op else { return None };
+        let are_numbers = matches!(product.weights, Weights::Float { .. }) && self.packer.input(node).is_none();
+        let expanded = Expanded::new(window(*kernel, *stride, *pad), image);
+        (are_numbers && product.pooled.is_none() && expanded.suits()).then_some((next, expanded))
     }
 
     /// With the pool behind it, if one pass suits both.

@@ -24,7 +24,9 @@ use candle_core::{Device, Result, Tensor};
 use fallback::Fallback;
 use recurrent::Recurrence;
 use sconce_kernels::cache;
+use sconce_kernels::conv_depthwise::Expanded;
 use sconce_kernels::conv_pool::Pooled;
+use sconce_kernels::depthwise::DepthwiseI8;
 use sconce_kernels::gates::Function;
 use sconce_kernels::gru::Gru;
 use sconce_kernels::pack::{Packed, PackedI8};
@@ -88,6 +90,7 @@ enum Kernel {
     ChannelsFirst(Image),
     Product(Product),
     Depthwise(Depthwise),
+    Expansion(Box<Expansion>),
     Recurrence(Recurrence),
     /// From numbers to bytes, where what wrote them could not.
     Quantise(Scaling),
@@ -125,6 +128,7 @@ impl Kernel {
     fn work(&self) -> Pair<Span> {
         let (floats, bytes) = match self {
             Self::Product(Product { pooled: Some(pooled), .. }) => (pooled.work(), 0),
+            Self::Expansion(both) => (both.expanded.work(), 0),
             Self::Product(Product { weights: Weights::Tiles(tiles), .. }) => (tiles.work(1), 0),
             Self::Recurrence(recurrence) => recurrence.work(),
             _ => (0, 0),
@@ -136,14 +140,18 @@ impl Kernel {
     fn input(&self) -> Option<Scaling> {
         match self {
             Self::Product(product) => product.input(),
-            Self::Depthwise(convolution) => convolution.bytes.as_ref().map(|(input, _)| *input),
+            Self::Depthwise(Depthwise { weights: Kernels::Bytes(weights), .. }) => Some(weights.input()),
             _ => None,
         }
     }
 
     /// Whether it can leave bytes.
     fn leaves_bytes(&self) -> bool {
-        matches!(self, Self::Product(_) | Self::Depthwise(_) | Self::Pool { .. } | Self::GlobalAverage(_))
+        match self {
+            Self::Product(_) | Self::Depthwise(_) | Self::Expansion(_) => true,
+            Self::Pool { .. } | Self::GlobalAverage(_) => true,
+            _ => false,
+        }
     }
 
     fn is_in_place(&self) -> bool {
@@ -168,12 +176,25 @@ struct Product {
 struct Depthwise {
     window: Window,
     image: Image,
-    /// `(kernel height, kernel width, channels)`. Whole numbers, if they are bytes.
-    weights: Aligned<f32>,
-    /// What bytes of the input stand for, and for each channel what 1 of the weights is.
-    bytes: Option<(Scaling, Vec<f32>)>,
+    weights: Kernels,
     bias: Option<Vec<f32>>,
     activation: Activation,
+}
+
+/// A product of each pixel, and the depthwise convolution that alone reads what it makes.
+#[derive(Debug)]
+struct Expansion {
+    product: Product,
+    depthwise: Depthwise,
+    expanded: Expanded,
+}
+
+/// One for each channel.
+#[derive(Debug)]
+enum Kernels {
+    /// `(kernel height, kernel width, channels)`.
+    Floats(Aligned<f32>),
+    Bytes(DepthwiseI8),
 }
 
 /// With what stands in the padding of a convolution.
@@ -346,13 +367,9 @@ impl Step {
     pub fn multiplications(&self) -> usize {
         let reads = self.reads[0].values;
         match &*self.kernel {
-            Kernel::Product(Product { taps: Some(taps), weights, .. }) => taps.rows() * weights.multiplications(),
-            // As many as without tiles.
-            Kernel::Product(Product { weights: Weights::Tiles(tiles), .. }) => tiles.depth() * tiles.output().len(),
-            Kernel::Product(Product { weights, .. }) => reads / weights.depth() * weights.multiplications(),
-            Kernel::Depthwise(Depthwise { window, image, .. }) => {
-                window.kernel[0] * window.kernel[1] * window.output(*image).len()
-            }
+            Kernel::Product(product) => product.multiplications(reads),
+            Kernel::Depthwise(convolution) => convolution.multiplications(),
+            Kernel::Expansion(both) => both.product.multiplications(reads) + both.depthwise.multiplications(),
             Kernel::Recurrence(Recurrence { time, directions, .. }) => {
                 directions.iter().map(|direction| time * direction.product.weights.multiplications()).sum()
             }
@@ -364,7 +381,8 @@ impl Step {
     fn weight_bytes(&self) -> usize {
         match &*self.kernel {
             Kernel::Product(product) => product.weights.bytes(),
-            Kernel::Depthwise(convolution) => size_of_val(&convolution.weights[..]),
+            Kernel::Depthwise(convolution) => convolution.weight_bytes(),
+            Kernel::Expansion(both) => both.product.weights.bytes() + both.depthwise.weight_bytes(),
             Kernel::Recurrence(recurrence) => recurrence.weight_bytes(),
             _ => 0,
         }
@@ -403,7 +421,30 @@ impl Weights {
     }
 }
 
+impl Depthwise {
+    fn multiplications(&self) -> usize {
+        self.window.kernel[0] * self.window.kernel[1] * self.window.output(self.image).len()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        match &self.weights {
+            Kernels::Floats(weights) => size_of_val(&weights[..]),
+            Kernels::Bytes(weights) => weights.bytes(),
+        }
+    }
+}
+
 impl Product {
+    /// For one row, in which so many values are read.
+    fn multiplications(&self, reads: usize) -> usize {
+        match (&self.taps, &self.weights) {
+            (Some(taps), weights) => taps.rows() * weights.multiplications(),
+            // As many as without tiles.
+            (None, Weights::Tiles(tiles)) => tiles.depth() * tiles.output().len(),
+            (None, weights) => reads / weights.depth() * weights.multiplications(),
+        }
+    }
+
     /// What the bytes stand for that it reads.
     fn input(&self) -> Option<Scaling> {
         match &self.weights {
@@ -429,13 +470,11 @@ impl fmt::Display for Step {
                 };
                 write!(f, "{product}{}{residual}{}{pool}", bias(&product.bias), activation(product.activation))
             }
-            Kernel::Depthwise(convolution) => write!(
-                f,
-                "depthwise convolution{}{}{residual}{}",
-                if convolution.bytes.is_some() { " of int8" } else { "" },
-                bias(&convolution.bias),
-                activation(convolution.activation)
-            ),
+            Kernel::Depthwise(convolution) => write!(f, "{convolution}{residual}"),
+            Kernel::Expansion(both) => {
+                let Expansion { product, depthwise, .. } = &**both;
+                write!(f, "{product}{}{}, {depthwise}", bias(&product.bias), activation(product.activation))
+            }
             Kernel::Recurrence(recurrence) => write!(f, "{recurrence}"),
             Kernel::Pool { pool, .. } => write!(f, "{pool:?} pool"),
             Kernel::GlobalAverage(_) => write!(f, "global average"),
@@ -463,6 +502,13 @@ impl fmt::Display for Product {
         let is_convolution = self.taps.is_some() || matches!(self.weights, Weights::Tiles(_));
         let what = if is_convolution { "convolution" } else { "product" };
         write!(f, "{what}{}", self.weights)
+    }
+}
+
+impl fmt::Display for Depthwise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = if matches!(self.weights, Kernels::Bytes(_)) { " of int8" } else { "" };
+        write!(f, "depthwise convolution{of}{}{}", bias(&self.bias), activation(self.activation))
     }
 }
 

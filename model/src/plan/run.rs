@@ -2,15 +2,16 @@
 
 use super::buffers::{Form, Layout, Pair, Place, Places};
 use super::segments::Segment;
-use super::{Depthwise, Kernel, Plan, Product, Step, Weights, Writes};
+use super::{Depthwise, Expansion, Kernel, Kernels, Plan, Product, Step, Weights, Writes};
 use crate::ops::{self, lend};
 use candle_core::{Result, Tensor};
+use sconce_kernels::conv_depthwise::expand_and_convolve;
 use sconce_kernels::conv_pool::convolve_and_pool;
 use sconce_kernels::depthwise::{depthwise, depthwise_i8};
 use sconce_kernels::gemm::{self, Factors};
 use sconce_kernels::rows::{AMPLE, Rows};
 use sconce_kernels::winograd::convolve;
-use sconce_kernels::{Aligned, Cpu, Epilogue, Image, Out, gates, pool, quantise};
+use sconce_kernels::{Aligned, Cpu, Epilogue, Image, IsaToken, Out, gates, pool, quantise, turn};
 use std::mem::take;
 use std::ops::Range;
 
@@ -229,11 +230,12 @@ impl Step {
                     ys.iter_mut().zip(read(index)).for_each(|(y, x)| *y += x);
                 }
             }
-            Kernel::ChannelsLast { image, padding } => channels_last(*image, *padding, read(0), ys),
+            Kernel::ChannelsLast { image, padding } => channels_last(cpu.isa, *image, *padding, read(0), ys),
             Kernel::ChannelsFirst(image) => transpose(image.height * image.width, image.channels, read(0), ys),
             Kernel::Quantise(scaling) => quantise::quantise(cpu.isa, read(0), *scaling, bytes),
             Kernel::Product(product) => product.run(cpu, values(), residual(), work, self.writes.out(ys, bytes)),
             Kernel::Depthwise(convolution) => convolution.run(cpu, values(), residual(), self.writes.out(ys, bytes)),
+            Kernel::Expansion(both) => both.run(cpu, values(), work, self.writes.out(ys, bytes)),
             Kernel::Pool { pool, window, image } => {
                 pool::pool(cpu, *pool, window, *image, read(0), self.writes.out(ys, bytes));
             }
@@ -266,10 +268,19 @@ impl Product {
     /// `work` is for the lines that are pooled, or for tiles.
     pub(super) fn run(&self, cpu: Cpu<'_>, xs: Values<'_>, residual: Option<&[f32]>, work: &mut [f32], out: Out<'_>) {
         let (bias, activation) = (self.bias.as_deref(), self.activation);
-        let factors = match (&self.weights, xs, &self.taps) {
-            (Weights::Tiles(tiles), Values::Floats(xs), _) => {
-                return convolve(cpu, tiles, xs, Epilogue { bias, activation, residual }, work, out);
-            }
+        if let (Weights::Tiles(tiles), Values::Floats(xs)) = (&self.weights, xs) {
+            return convolve(cpu, tiles, xs, Epilogue { bias, activation, residual }, work, out);
+        }
+        let factors = self.factors(xs);
+        match &self.pooled {
+            Some(pooled) => convolve_and_pool(cpu, factors, bias, activation, pooled, work, out),
+            None => gemm::multiply(cpu, factors, Epilogue { bias, activation, residual }, out),
+        }
+    }
+
+    /// Of weights that are not in tiles.
+    fn factors<'a>(&'a self, xs: Values<'a>) -> Factors<'a> {
+        match (&self.weights, xs, &self.taps) {
             (Weights::Float { packed, padding }, Values::Floats(xs), Some(taps)) => {
                 Factors::Floats(Rows::indirect(xs, taps, padding), packed)
             }
@@ -283,22 +294,30 @@ impl Product {
                 Factors::Bytes(Rows::dense(&buffer[..len], packed.depth()), *input, packed)
             }
             _ => unreachable!("a product reads what its weights are"),
-        };
-        match &self.pooled {
-            Some(pooled) => convolve_and_pool(cpu, factors, bias, activation, pooled, work, out),
-            None => gemm::multiply(cpu, factors, Epilogue { bias, activation, residual }, out),
         }
+    }
+}
+
+impl Expansion {
+    fn run(&self, cpu: Cpu<'_>, xs: Values<'_>, work: &mut [f32], out: Out<'_>) {
+        let Self { product, depthwise: Depthwise { weights, bias, activation, .. }, expanded } = self;
+        let Kernels::Floats(weights) = weights else { unreachable!("an expansion is of numbers") };
+        let of_product = Epilogue { bias: product.bias.as_deref(), activation: product.activation, residual: None };
+        let epilogue = Epilogue { bias: bias.as_deref(), activation: *activation, residual: None };
+        expand_and_convolve(cpu, product.factors(xs), expanded, weights, [of_product, epilogue], work, out);
     }
 }
 
 impl Depthwise {
     fn run(&self, cpu: Cpu<'_>, xs: Values<'_>, residual: Option<&[f32]>, out: Out<'_>) {
-        let Self { window, image, weights, bytes, bias, activation } = self;
+        let Self { window, image, weights, bias, activation } = self;
         let epilogue = Epilogue { bias: bias.as_deref(), activation: *activation, residual };
-        match (xs, bytes) {
-            (Values::Floats(xs), None) => depthwise(cpu, window, *image, xs, weights, epilogue, out),
-            (Values::Bytes { buffer, len }, Some((scaling, scales))) => {
-                depthwise_i8(cpu, window, *image, (&buffer[..len], *scaling), weights, scales, epilogue, out);
+        match (xs, weights) {
+            (Values::Floats(xs), Kernels::Floats(weights)) => {
+                depthwise(cpu, window, *image, xs, weights, epilogue, out)
+            }
+            (Values::Bytes { buffer, len }, Kernels::Bytes(weights)) => {
+                depthwise_i8(cpu, window, *image, &buffer[..len], weights, epilogue, out);
             }
             _ => unreachable!("a convolution reads what its weights are"),
         }
@@ -316,7 +335,7 @@ fn anomaly(threshold: f32, values: usize, [ys, xs]: [&[f32]; 2], said: &mut [[f3
 }
 
 /// Of each image, with zeros around it.
-fn channels_last(image: Image, [top, left, bottom, right]: [usize; 4], xs: &[f32], ys: &mut [f32]) {
+fn channels_last(isa: IsaToken, image: Image, [top, left, bottom, right]: [usize; 4], xs: &[f32], ys: &mut [f32]) {
     let Image { height, width, channels } = image;
     if image.is_empty() {
         return;
@@ -330,13 +349,7 @@ fn channels_last(image: Image, [top, left, bottom, right]: [usize; 4], xs: &[f32
             let of_channel = |channel: usize| &xs[(channel * height + y) * width..][..width];
             let ys = &mut ys[left * channels..][..width * channels];
             if channels == 3 {
-                // A pixel at once.
-                let of_others = of_channel(1).iter().zip(of_channel(2));
-                for (ys, (red, (green, blue))) in
-                    ys.as_chunks_mut().0.iter_mut().zip(of_channel(0).iter().zip(of_others))
-                {
-                    *ys = [*red, *green, *blue];
-                }
+                turn::pixels(isa, [0, 1, 2].map(of_channel), ys);
                 continue;
             }
             for channel in 0..channels {

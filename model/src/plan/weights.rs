@@ -1,13 +1,14 @@
 //! Weights as the kernels take them: in their order, in the plan's arithmetic, with the norm behind them folded in.
 
 use super::fuse::{Fused, Norm};
-use super::{Depthwise, Product, Weights};
+use super::{Depthwise, Kernels, Product, Weights};
 use crate::architecture::Activation;
 use crate::graph::Node;
 use crate::network::Network;
 use crate::ops::values;
 use crate::variant::Arithmetic;
 use candle_core::Result;
+use sconce_kernels::depthwise::DepthwiseI8;
 use sconce_kernels::gru::Gru;
 use sconce_kernels::pack::{self, Packed, PackedI8};
 use sconce_kernels::quantise::Scaling;
@@ -63,19 +64,26 @@ impl Packer<'_> {
         let given = values(self.network.weight(node)?)?;
         let area = window.kernel[0] * window.kernel[1];
         let factor = |channel: usize| fused.norm.as_ref().map_or(1.0, |norm| norm.scale[channel]);
-        let scales = self.scales(&node.weight());
-        let bytes = self.input(node).map(|input| {
-            (input, scales.iter().enumerate().map(|(channel, scale)| scale * factor(channel)).collect::<Vec<_>>())
-        });
         // From (channels, 1, height, width) to (height, width, channels).
-        let weight = |at: usize| {
-            let (tap, channel) = (at / image.channels, at % image.channels);
-            let weight = given[channel * area + tap];
-            if bytes.is_some() { f32::from(pack::byte(weight, scales[channel])) } else { weight * factor(channel) }
+        let weight = |tap: usize, channel: usize| given[channel * area + tap];
+        let weights = match self.input(node) {
+            None => {
+                let numbers = |at: usize| {
+                    let (tap, channel) = (at / image.channels, at % image.channels);
+                    weight(tap, channel) * factor(channel)
+                };
+                Kernels::Floats(Aligned::from(&(0..given.len()).map(numbers).collect::<Vec<_>>()[..]))
+            }
+            Some(input) => {
+                let of_weights = self.scales(&node.weight());
+                let scales: Vec<f32> =
+                    of_weights.iter().enumerate().map(|(channel, scale)| scale * factor(channel)).collect();
+                let byte = |tap, channel| pack::byte(weight(tap, channel), of_weights[channel]);
+                Kernels::Bytes(DepthwiseI8::new(input, window.kernel, &scales, byte))
+            }
         };
-        let weights = Aligned::from(&(0..given.len()).map(weight).collect::<Vec<_>>()[..]);
         let activation = in_epilogue(fused.activation).unwrap_or_default();
-        Ok(Depthwise { window, image, weights, bytes, bias: self.bias(node, fused.norm.as_ref())?, activation })
+        Ok(Depthwise { window, image, weights, bias: self.bias(node, fused.norm.as_ref())?, activation })
     }
 
     /// The node's weights, packed: weight `k` of an output is the graph's `column(k)`.
