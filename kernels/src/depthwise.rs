@@ -4,6 +4,7 @@
 //! it may take part, as zeros, where that is faster.
 
 mod bytes;
+#[cfg(target_arch = "x86_64")]
 mod quads;
 
 use std::ops::Range;

@@ -1,14 +1,17 @@
 //! Bytes by bytes: weights, and how both are read as numbers.
 
-use std::ops::Range;
-
-use super::quads::{self, Quads};
-use super::{Depthwise, Values};
-use crate::IsaToken;
+use super::Values;
 use crate::aligned::Aligned;
 use crate::isa::Isa;
 use crate::quantise::Scaling;
 use crate::shape::{Image, Window};
+#[cfg(target_arch = "x86_64")]
+use {
+    super::Depthwise,
+    super::quads::{self, Quads},
+    crate::IsaToken,
+    std::ops::Range,
+};
 
 /// The most taps whose sum of products of bytes an `f32` surely holds.
 pub const MAX_TAPS_I8: usize = (1 << 24) / (255 * 127);
@@ -23,6 +26,7 @@ pub struct DepthwiseI8 {
     pub(super) taps: Aligned<f32>,
     /// What 1 of a channel's sum is.
     pub(super) scales: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
     pub(super) quads: Option<Quads>,
 }
 
@@ -36,9 +40,17 @@ impl DepthwiseI8 {
         let (area, channels) = (kernel[0] * kernel[1], scales.len());
         assert!(area <= MAX_TAPS_I8, "{kernel:?}: sums would not be exact");
         let all: Vec<f32> = (0..area * channels).map(|at| f32::from(weight(at / channels, at % channels))).collect();
+        #[cfg(target_arch = "x86_64")]
         let quads = Quads::new(input.zero_point, kernel, channels, weight);
         let scales = scales.iter().map(|scale| input.scale * scale).collect();
-        Self { input, kernel, taps: Aligned::from(&all[..]), scales, quads }
+        Self {
+            input,
+            kernel,
+            taps: Aligned::from(&all[..]),
+            scales,
+            #[cfg(target_arch = "x86_64")]
+            quads,
+        }
     }
 
     /// What the bytes stand for that they meet.
@@ -74,6 +86,7 @@ impl Values for Bytes<'_> {
     fn len(&self) -> usize {
         self.xs.len()
     }
+    #[cfg(target_arch = "x86_64")]
     fn in_quads(&self, isa: IsaToken, convolution: &Depthwise<'_, Self>, output: Image, lines: &Range<usize>) -> bool {
         quads::convolve(isa, convolution, output, lines)
     }

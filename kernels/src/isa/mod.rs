@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+#[cfg(target_arch = "x86_64")]
 use crate::quantise::Steps;
 
 #[cfg(target_arch = "x86_64")]
@@ -189,6 +190,7 @@ pub(crate) trait Isa: Copy {
 
 /// An instruction set that sums four products of bytes in each lane at once, for depthwise convolutions: four vectors hold a lane for
 /// each of 64 channels, in an order that [`Dots::fours`] makes and [`Dots::write_fours`] takes back.
+#[cfg(target_arch = "x86_64")]
 pub(crate) trait Dots: Isa {
     /// Two bytes of each channel.
     type Pairs: Copy;
@@ -242,6 +244,7 @@ pub(crate) trait Body {
 }
 
 /// The same for those with [`Dots`].
+#[cfg(target_arch = "x86_64")]
 pub(crate) trait DotsBody {
     fn run<I: Dots>(self, isa: I);
 }
@@ -366,16 +369,16 @@ impl IsaToken {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 impl IsaToken {
     /// Runs a kernel with [`Dots`]; returns whether the CPU has them.
     pub(crate) fn run_dots(self, body: impl DotsBody) -> bool {
-        match self.0 {
+        let has_them = self.0 == Kind::Avx512Vnni;
+        if has_them {
             // SAFETY: as in [`Self::run`].
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { avx512::enter_dots(body) },
-            _ => return false,
+            unsafe { avx512::enter_dots(body) };
         }
-        true
+        has_them
     }
 }
 
