@@ -1,5 +1,5 @@
-//! A product of each pixel and the depthwise convolution behind it in one pass: what lies between them is several times what either
-//! reads or leaves, and stays in the second-level cache.
+//! A product and the depthwise convolution behind it in one pass: what the product makes of a large image is more than a second-level
+//! cache holds, and is read before it has left it.
 
 use std::ops::Range;
 
@@ -12,8 +12,10 @@ use crate::shape::{Image, Window};
 use crate::strips::{BANDS, Strips};
 use crate::threads::Shared;
 
-/// Values of lines that are held together, about: of the smallest second-level caches, most.
+/// Values of lines that are held together, about: less than half of a second-level cache of a megabyte.
 const RING: usize = 96 << 10;
+/// Bytes of weights that are read for each few lines again, at most.
+const MOST_WEIGHTS: usize = 400_000;
 /// Products in one task of a thread, at least.
 const TASK: usize = 1 << 16;
 
@@ -32,9 +34,10 @@ impl Expanded {
         Self { strips: Strips::new(window, image, RING) }
     }
 
-    /// Whether one pass is faster: where the image is more than what is held of it.
-    pub fn suits(&self) -> bool {
-        self.strips.image.len() > 2 * RING
+    /// Whether one pass is faster, given the bytes of the product's weights: where the image is more than a cache holds, a few of its
+    /// lines are not, and weights are few enough.
+    pub fn suits(&self, weights: usize) -> bool {
+        self.strips.image.len() > 2 * RING && self.strips.ring() <= 2 * RING && weights <= MOST_WEIGHTS
     }
 
     pub fn window(&self) -> Window {
@@ -55,7 +58,7 @@ impl Expanded {
 /// [`Expanded::work`] long for each image.
 ///
 /// # Panics
-/// If a length differs, or an epilogue has a residual.
+/// If a length differs, an epilogue has a residual, or the rows are in the order of a pool.
 pub fn expand_and_convolve<'a>(
     cpu: Cpu<'_>,
     factors: Factors<'_>,
@@ -73,13 +76,16 @@ pub fn expand_and_convolve<'a>(
     assert_eq!(out.len(), images * output.len(), "one output image per image");
     assert_eq!(weights.len(), window.kernel[0] * window.kernel[1] * image.channels, "a weight per tap and channel");
     assert!(work.len() >= images * expanded.work(), "a ring of lines for each task");
+    assert!(!factors.are_of_windows(), "rows are in the order of lines");
     assert!(of_product.residual.is_none() && epilogue.residual.is_none(), "no residual");
     of_product.check(image.channels, 0);
     epilogue.check(image.channels, out.len());
     let line = factors.cost().saturating_mul(image.width * window.stride[0]).max(1);
-    // Who is alone makes no line twice.
-    let band = TASK.div_ceil(line).max(output.height.div_ceil(BANDS.min(cpu.threads.count())));
+    // Each band makes lines again: there are no more than all that help need, and who is alone has one of an image.
+    let most = BANDS.min(cpu.threads.count().div_ceil(images.max(1)));
+    let band = TASK.div_ceil(line).max(output.height.div_ceil(most));
     let (bands, ring, work) = (output.height.div_ceil(band), strips.ring(), Shared::new(work));
+    assert!(bands <= BANDS, "a ring for each band");
     cpu.threads.run(images * bands, &|task| {
         let (index, first) = (task / bands, task % bands * band);
         let factors = factors.part(index * rows..(index + 1) * rows);

@@ -136,6 +136,7 @@ impl<'a> Depthwise<'a, Floats<'a>> {
         let Image { width, channels, .. } = self.image;
         assert!(self.xs.len() >= held * width * channels && held > 0, "lines that are held");
         assert!((line + 1) * output.width * channels <= self.out.len(), "a line of the output");
+        assert_eq!(self.weights.len(), self.window.kernel[0] * self.window.kernel[1] * channels, "a weight per tap");
         Lines { convolution, output, lines: line..line + 1, held, image: 0 }.run(isa);
     }
 }

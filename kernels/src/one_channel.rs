@@ -196,7 +196,9 @@ impl OneChannel for Bytes<'_> {
     }
 
     fn is_rising(&self, panel: usize) -> bool {
-        self.weights.scales.as_chunks::<LANES>().0[panel].iter().all(|scale| *scale >= 0.0)
+        // Of what is behind the last output scales are 0. By an infinite one a sum of 0 is NaN.
+        let scales = &self.weights.scales.as_chunks::<LANES>().0[panel];
+        scales.iter().all(|scale| (0.0..f32::INFINITY).contains(&(self.scaling.scale * scale)))
     }
     #[inline(always)]
     fn greatest<I: Isa>(isa: I, sums: [I::Acc; 4], panel: &Panel<I>) -> I::F {

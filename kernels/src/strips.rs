@@ -77,3 +77,50 @@ impl Strips {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each line of the ring says of which line of the first it is.
+    fn check(strips: &Strips, lines: Range<usize>) {
+        let mut ring = vec![f32::NAN; strips.ring()];
+        let held = strips.held();
+        let make = |made: &mut [f32], lines: Range<usize>| {
+            assert_eq!(made.len(), lines.len());
+            made.iter_mut().zip(lines).for_each(|(made, line)| *made = line as f32);
+        };
+        let taken = std::cell::Cell::new(lines.start);
+        strips.walk(lines.clone(), &mut ring, make, |ring, y| {
+            let (rows, top) = strips.window.inside(0, y, strips.image.height);
+            for line in top..top + rows.len() {
+                assert_eq!(ring[line % held], line as f32, "{strips:?}: line {line} for {y} of {lines:?}");
+            }
+            assert_eq!(taken.replace(y + 1), y);
+        });
+        assert_eq!(taken.get(), lines.end);
+    }
+
+    #[test]
+    fn each_line_of_the_output_finds_the_lines_under_its_window() {
+        for (height, kernel, stride, values) in
+            [(1, 1, 1, 0), (7, 3, 1, 3), (12, 3, 2, 5), (12, 2, 4, 6), (11, 4, 3, 9)].into_iter().chain(
+                (1..13).flat_map(|height| {
+                    (1..5).map(move |kernel| (height, kernel, height % 4 + 1, height * kernel % 11))
+                }),
+            )
+        {
+            for (top, bottom) in (0..kernel).flat_map(|top| (0..kernel).map(move |bottom| (top, bottom))) {
+                if height + top + bottom < kernel {
+                    continue;
+                }
+                let window = Window { kernel: [kernel, 1], stride: [stride, 1], padding: [top, 0, bottom, 0] };
+                let strips = Strips::new(window, Image { height, width: 1, channels: 1 }, values);
+                let lines = strips.output().height;
+                for band in 1..=lines {
+                    (0..lines).step_by(band).for_each(|first| check(&strips, first..lines.min(first + band)));
+                }
+            }
+        }
+    }
+}

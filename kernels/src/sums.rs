@@ -207,7 +207,7 @@ pub(crate) struct Panel<I: Isa> {
 }
 
 impl Bytes<'_> {
-    /// Sums of a panel begin with what bytes are more than their zero point, times the output's weights.
+    /// Bytes are multiplied as they are: sums of a panel begin without what their zero point, times the output's weights, adds to them.
     #[inline(always)]
     pub(crate) fn begin<I: Isa>(&self, isa: I, panel: usize) -> I::Acc {
         let factor = I::SHIFT - i32::from(self.scaling.zero_point);

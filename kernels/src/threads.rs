@@ -1,6 +1,7 @@
 //! Threads that help with one kernel at a time: awake for 20 µs after their last work, then parked.
 //!
-//! Work is split by its size, never by the number of threads.
+//! Work is split by its size, never by the number of threads; but where tasks make again what others make, too, there are no more of
+//! them than threads (`conv_depthwise.rs`). No bit depends on it.
 
 use std::any::Any;
 use std::io;

@@ -35,10 +35,15 @@ impl DepthwiseI8 {
     /// for that they will meet.
     ///
     /// # Panics
-    /// If the kernel has more than [`MAX_TAPS_I8`] taps.
+    /// If the kernel has more than [`MAX_TAPS_I8`] taps, or a weight is -128.
     pub fn new(input: Scaling, kernel: [usize; 2], scales: &[f32], weight: impl Fn(usize, usize) -> i8) -> Self {
         let (area, channels) = (kernel[0] * kernel[1], scales.len());
         assert!(area <= MAX_TAPS_I8, "{kernel:?}: sums would not be exact");
+        let weight = |tap: usize, channel: usize| {
+            let weight = weight(tap, channel);
+            assert!(weight != i8::MIN, "a weight of -128");
+            weight
+        };
         let all: Vec<f32> = (0..area * channels).map(|at| f32::from(weight(at / channels, at % channels))).collect();
         #[cfg(target_arch = "x86_64")]
         let quads = Quads::new(input.zero_point, kernel, channels, weight);
@@ -102,5 +107,16 @@ impl Values for Bytes<'_> {
     #[inline(always)]
     fn finish<I: Isa>(&self, isa: I, sum: I::F, bias: I::F, channel: usize) -> I::F {
         isa.fma(sum, isa.read(&self.weights.scales[channel..], 0.0), bias)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic = "-128"]
+    fn weight_by_which_sums_might_not_be_exact_is_refused() {
+        DepthwiseI8::new(Scaling { scale: 1.0, zero_point: 0 }, [3, 3], &[1.0; 64], |_, _| -128);
     }
 }

@@ -96,7 +96,7 @@ pub fn image_and_window() -> impl Strategy<Value = (Image, Window)> {
     image().prop_flat_map(|image| (Just(image), window(image)))
 }
 
-/// Channels enough for the vectors of bytes of some instruction sets, under kernels that are mostly three wide.
+/// Channels enough for the vectors of bytes of some instruction sets, under kernels that are three wide.
 pub fn wide_image_and_window() -> impl Strategy<Value = (Image, Window)> {
     let image = (1..7usize, 3..9usize, 60..150usize);
     let image = image.prop_map(|(height, width, channels)| Image { height, width, channels });

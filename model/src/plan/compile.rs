@@ -193,7 +193,7 @@ impl Compiler<'_> {
             && in_epilogue(behind).is_some()
             && let Some((next, expanded)) = self.depthwise_behind(&nodes, product, image)
         {
-            // Of what is not known yet no residual is taken.
+            // One pass takes no residual: a sum behind it is a pass of its own.
             let second = fuse(self.network, &self.readers, next, |_| false)?;
             let depthwise = self.packer.depthwise(&self.graph.nodes[next], image, expanded.window(), &second)?;
             nodes.extend(second.nodes);
@@ -222,7 +222,7 @@ impl Compiler<'_> {
         let Op::DepthwiseConv2d { kernel, stride, pad, .. } = &node.op else { return None };
         let are_numbers = matches!(product.weights, Weights::Float { .. }) && self.packer.input(node).is_none();
         let expanded = Expanded::new(window(*kernel, *stride, *pad), image);
-        (are_numbers && product.pooled.is_none() && expanded.suits()).then_some((next, expanded))
+        (are_numbers && product.pooled.is_none() && expanded.suits(product.weights.bytes())).then_some((next, expanded))
     }
 
     /// With the pool behind it, if one pass suits both.

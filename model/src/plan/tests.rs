@@ -111,6 +111,42 @@ fn weights_in_tiles_are_counted_as_they_lie_in_memory() {
     assert_eq!(beyond(&Arithmetic::F16), 0);
 }
 
+/// An image of 230,400 values is more than caches hold: a depthwise convolution that alone reads it does so as lines are made.
+#[test]
+fn depthwise_convolution_reads_a_large_image_as_it_is_made_where_both_are_plain() {
+    let product = |activation: &str| json!({"conv2d": {"filters": 16, "kernel": 1, "activation": activation}});
+    let depthwise = |padding: &str, activation: &str| json!({"depthwiseConv2d": {"kernel": 3, "padding": padding, "batchNorm": true, "activation": activation}});
+    let ends = [json!({"globalAvgPool": {}}), json!({"dense": {"units": 3}})];
+    let cases = [
+        (product("relu6"), depthwise("same", "relu6"), &ends[..], true),
+        (product("none"), depthwise("valid", "relu"), &ends, true),
+        // Behind the pass, and in its middle.
+        (product("relu"), depthwise("same", "hardSwish"), &ends, true),
+        (product("hardSwish"), depthwise("same", "relu"), &ends, false),
+        (product("relu"), depthwise("same", "none"), &[], true),
+        (json!({"conv2d": {"filters": 16, "kernel": 3, "padding": "same"}}), depthwise("same", "relu"), &ends, true),
+    ];
+    for (first, second, ends, are_one) in cases {
+        let layers: Vec<Value> = [first, second].into_iter().chain(ends.iter().cloned()).collect();
+        let network = network(&[3, 120, 120], &layers, 7).unwrap();
+        let xs = inputs(&network, 2, 9);
+        let expected = values(&network.infer(&xs).unwrap());
+        for threads in [1, 3].map(|count| Threads::new(count).unwrap()) {
+            let cpu = Cpu { isa: IsaToken::detect().unwrap(), threads: &threads };
+            let plan = Plan::compile(&network, &Arithmetic::F32).unwrap();
+            let is_one =
+                plan.steps().iter().any(|step| step.nodes.len() >= 3 && step.to_string().contains(", depthwise"));
+            assert_eq!(is_one, are_one, "{layers:?}");
+            assert_close(&values(&infer(&plan, cpu, &xs)), &expected, &format!("{layers:?}"));
+            let halved = Variant::f16(&network).unwrap().plan().unwrap();
+            let largest = expected.iter().fold(0.0, |largest: f32, y| largest.max(y.abs()));
+            for (got, expected) in values(&infer(&halved, cpu, &xs)).iter().zip(&expected) {
+                assert!((got - expected).abs() <= 0.02 * largest, "f16: {got} {expected} {layers:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn same_row_gives_the_same_bits_in_any_batch_on_any_cpu() {
     check_bits(&seed_network());
