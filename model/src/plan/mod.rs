@@ -147,11 +147,8 @@ impl Kernel {
 
     /// Whether it can leave bytes.
     fn leaves_bytes(&self) -> bool {
-        match self {
-            Self::Product(_) | Self::Depthwise(_) | Self::Expansion(_) => true,
-            Self::Pool { .. } | Self::GlobalAverage(_) => true,
-            _ => false,
-        }
+        let is_under_window = matches!(self, Self::Pool { .. } | Self::GlobalAverage(_));
+        is_under_window || matches!(self, Self::Product(_) | Self::Depthwise(_) | Self::Expansion(_))
     }
 
     fn is_in_place(&self) -> bool {
