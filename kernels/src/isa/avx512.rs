@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Body, Dots, DotsBody, Isa, LANES, instructions};
+use super::{Body, Dots, DotsBody, Isa, LANES, four, instructions};
 use crate::quantise::Steps;
 
 #[derive(Clone, Copy)]
@@ -30,29 +30,6 @@ pub(super) unsafe fn enter_vnni<B: Body>(body: B) -> B::Output {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn enter_dots(body: impl DotsBody) {
     body.run(Avx512Vnni(()));
-}
-
-macro_rules! four {
-    (|$i:ident| $each:expr) => {
-        [
-            {
-                let $i = 0;
-                $each
-            },
-            {
-                let $i = 1;
-                $each
-            },
-            {
-                let $i = 2;
-                $each
-            },
-            {
-                let $i = 3;
-                $each
-            },
-        ]
-    };
 }
 
 macro_rules! floats {

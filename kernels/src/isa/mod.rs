@@ -229,6 +229,33 @@ macro_rules! instructions {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use instructions;
 
+/// An array of what is said of each index.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! four {
+    (|$i:ident| $each:expr) => {
+        [
+            {
+                let $i = 0;
+                $each
+            },
+            {
+                let $i = 1;
+                $each
+            },
+            {
+                let $i = 2;
+                $each
+            },
+            {
+                let $i = 3;
+                $each
+            },
+        ]
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use four;
+
 /// `y · 2ⁿ`, the same on all: 0 where `n` is -126. In two steps, for 2¹²⁸ is no `f32`.
 #[inline(always)]
 pub(crate) fn times_pow2<I: Isa>(isa: I, y: I::F, n: I::F) -> I::F {

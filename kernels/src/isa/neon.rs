@@ -2,7 +2,7 @@
 
 use std::arch::{aarch64::*, asm};
 
-use super::{Body, Isa, LANES, instructions};
+use super::{Body, Isa, LANES, four, instructions};
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon(());
@@ -26,29 +26,6 @@ pub(super) unsafe fn enter_dot<B: Body>(body: B) -> B::Output {
 
 type F = [float32x4_t; 4];
 type Acc = [int32x4_t; 4];
-
-macro_rules! four {
-    (|$i:ident| $each:expr) => {
-        [
-            {
-                let $i = 0;
-                $each
-            },
-            {
-                let $i = 1;
-                $each
-            },
-            {
-                let $i = 2;
-                $each
-            },
-            {
-                let $i = 3;
-                $each
-            },
-        ]
-    };
-}
 
 macro_rules! common {
     () => {
