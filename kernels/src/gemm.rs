@@ -223,6 +223,7 @@ struct Walk<'a, P> {
 
 impl<T: Product> Body for Walk<'_, T> {
     type Output = ();
+    const MULTIPLIES_BYTES: bool = T::ARE_BYTES;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

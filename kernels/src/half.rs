@@ -29,6 +29,11 @@ pub fn f32_to_f16(x: f32) -> u16 {
     sign | magnitude as u16
 }
 
+/// Whether an `f16` holds this value.
+pub fn is_f16(x: f32) -> bool {
+    f16_to_f32(f32_to_f16(x)) == x
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

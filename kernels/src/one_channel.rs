@@ -217,6 +217,7 @@ struct Lines<'a, T, S> {
 
 impl<T: OneChannel, S: Sink> Body for Lines<'_, T, S> {
     type Output = ();
+    const MULTIPLIES_BYTES: bool = T::ARE_BYTES;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

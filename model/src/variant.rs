@@ -85,7 +85,7 @@ impl Variant {
         let mut weights = tensors(network);
         for parameter in network.graph().parameters().filter(|parameter| parameter.is_matrix()) {
             let name = parameter.name.clone();
-            let halved = weights[&name].to_dtype(DType::F16)?.to_dtype(DType::F32)?;
+            let halved = halved(&weights[&name])?;
             if let Some(value) = first(&halved, |value| !value.is_finite())? {
                 return Err(VariantError::Range { weight: name, value });
             }
@@ -96,7 +96,8 @@ impl Variant {
     }
 
     /// Weights rounded to bytes with a scale for each output, symmetric; `inputs` says how the inputs of products become bytes, by
-    /// the names of the nodes. Products that are not among them stay f32.
+    /// the names of the nodes. The weights of products that are not among them become f16, unless one is beyond it; the products
+    /// stay f32.
     ///
     /// # Errors
     /// [`VariantError`] if a weight is not finite.
@@ -114,6 +115,13 @@ impl Variant {
         }
         if quantisation.inputs.is_empty() {
             return Err(VariantError::NothingToQuantise);
+        }
+        let floats = network.graph().parameters().filter(|parameter| parameter.is_matrix());
+        for Parameter { name, .. } in floats.filter(|parameter| !quantisation.weights.contains_key(&parameter.name)) {
+            let halved = halved(&weights[name])?;
+            if first(&halved, |value| !value.is_finite())?.is_none() {
+                weights.insert(name.clone(), halved);
+            }
         }
         let network = Network::load(network.graph().clone(), &weights)?;
         Ok(Self { name: INT8.into(), network, arithmetic: Arithmetic::I8(quantisation) })
@@ -138,6 +146,11 @@ pub fn quantisable(graph: &Graph) -> impl Iterator<Item = &Node> {
     };
     let products = graph.nodes[..last].iter().filter(|node| node.matrices().next().is_some());
     products.filter(move |node| !has_no_kernel(&node.op) && fits(node))
+}
+
+/// What is left of a weight as f16: infinite, if it was beyond it.
+fn halved(weight: &Tensor) -> candle_core::Result<Tensor> {
+    weight.to_dtype(DType::F16)?.to_dtype(DType::F32)
 }
 
 /// What is left of a weight as bytes, and their scales, one per output.

@@ -193,12 +193,16 @@ impl Isa for Avx512Vnni {
 
 /// In each quarter of a vector lie four channels of each sixteen.
 impl Dots for Avx512Vnni {
+    type Bytes = __m512i;
     type Pairs = [__m512i; 2];
     type Fours = [__m512i; 4];
     type Sums = [__m512i; 4];
     instructions! {
-        fn pairs(a: &[u8; 64], b: &[u8; 64]) -> [__m512i; 2] {
-            let (a, b) = (_mm512_loadu_si512(a.as_ptr().cast()), _mm512_loadu_si512(b.as_ptr().cast()));
+        fn bytes(low: &[u8; 32], high: &[u8; 32]) -> __m512i {
+            let (low, high) = (_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast()));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        }
+        fn pairs(a: __m512i, b: __m512i) -> [__m512i; 2] {
             [_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b)]
         }
         fn fours(a: [__m512i; 2], b: [__m512i; 2]) -> [__m512i; 4] {
@@ -216,17 +220,19 @@ impl Dots for Avx512Vnni {
             four!(|i| _mm512_dpbusd_epi32(sums[i], bytes[i], _mm512_loadu_si512(weights.as_ptr().add(64 * i).cast())))
         }
         fn numbers(sums: [__m512i; 4]) -> [__m512; 4] { four!(|i| _mm512_cvtepi32_ps(sums[i])) }
-        fn in_fours(xs: &[f32; 64]) -> [__m512; 4] {
+        fn in_fours(low: &[f32; 32], high: &[f32; 32]) -> [__m512; 4] {
             four!(|i| {
-                let of = |quarter: usize| _mm_loadu_ps(xs.as_ptr().add(16 * quarter + 4 * i));
-                let low = _mm512_insertf32x4::<1>(_mm512_castps128_ps512(of(0)), of(1));
-                _mm512_insertf32x4::<3>(_mm512_insertf32x4::<2>(low, of(2)), of(3))
+                let of = |half: &[f32; 32], quarter: usize| _mm_loadu_ps(half.as_ptr().add(16 * quarter + 4 * i));
+                let first = _mm512_insertf32x4::<1>(_mm512_castps128_ps512(of(low, 0)), of(low, 1));
+                _mm512_insertf32x4::<3>(_mm512_insertf32x4::<2>(first, of(high, 0)), of(high, 1))
             })
         }
-        fn write_fours(ys: [__m512; 4], steps: Steps, out: &mut [u8; 64]) {
+        fn write_fours(ys: [__m512; 4], steps: Steps, low_out: &mut [u8; 32], high_out: &mut [u8; 32]) {
             let words = four!(|i| in_steps(ys[i], steps.in_one, steps.zero_point));
             let (low, high) = (_mm512_packs_epi32(words[0], words[1]), _mm512_packs_epi32(words[2], words[3]));
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_packus_epi16(low, high));
+            let bytes = _mm512_packus_epi16(low, high);
+            _mm256_storeu_si256(low_out.as_mut_ptr().cast(), _mm512_castsi512_si256(bytes));
+            _mm256_storeu_si256(high_out.as_mut_ptr().cast(), _mm512_extracti64x4_epi64::<1>(bytes));
         }
     }
 }

@@ -192,6 +192,8 @@ pub(crate) trait Isa: Copy {
 /// each of 64 channels, in an order that [`Dots::fours`] makes and [`Dots::write_fours`] takes back.
 #[cfg(target_arch = "x86_64")]
 pub(crate) trait Dots: Isa {
+    /// One byte of each of 64 channels.
+    type Bytes: Copy;
     /// Two bytes of each channel.
     type Pairs: Copy;
     /// Four.
@@ -199,7 +201,8 @@ pub(crate) trait Dots: Isa {
     /// A sum for each.
     type Sums: Copy;
 
-    fn pairs(self, a: &[u8; 64], b: &[u8; 64]) -> Self::Pairs;
+    fn bytes(self, low: &[u8; 32], high: &[u8; 32]) -> Self::Bytes;
+    fn pairs(self, a: Self::Bytes, b: Self::Bytes) -> Self::Pairs;
     fn fours(self, a: Self::Pairs, b: Self::Pairs) -> Self::Fours;
     /// What sums begin with, in their order.
     fn begin_fours(self, sums: &[i32; 64]) -> Self::Sums;
@@ -208,9 +211,9 @@ pub(crate) trait Dots: Isa {
     /// Each sum, rounded to `f32`.
     fn numbers(self, sums: Self::Sums) -> [Self::F; 4];
     /// One number of each channel, in the sums' order.
-    fn in_fours(self, xs: &[f32; 64]) -> [Self::F; 4];
+    fn in_fours(self, low: &[f32; 32], high: &[f32; 32]) -> [Self::F; 4];
     /// The bytes of numbers, as [`Steps`] makes them, in the channels' order.
-    fn write_fours(self, ys: [Self::F; 4], steps: Steps, out: &mut [u8; 64]);
+    fn write_fours(self, ys: [Self::F; 4], steps: Steps, low: &mut [u8; 32], high: &mut [u8; 32]);
 }
 
 /// The methods of an [`Isa`] that are said in its own instructions.
@@ -267,6 +270,8 @@ pub(crate) fn times_pow2<I: Isa>(isa: I, y: I::F, n: I::F) -> I::F {
 /// entry that they are called from.
 pub(crate) trait Body {
     type Output;
+    /// Whether it multiplies bytes. What does not is compiled once for instruction sets that differ in that alone.
+    const MULTIPLIES_BYTES: bool = false;
     fn run<I: Isa>(self, isa: I) -> Self::Output;
 }
 
@@ -382,16 +387,16 @@ impl IsaToken {
             Kind::Avx2 => unsafe { avx2::enter(body) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => unsafe { avx512::enter(body) },
+            Kind::Avx512Vnni if B::MULTIPLIES_BYTES => unsafe { avx512::enter_vnni(body) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { avx512::enter_vnni(body) },
+            Kind::Avx512 | Kind::Avx512Vnni => unsafe { avx512::enter(body) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
-            Kind::Neon => unsafe { neon::enter(body) },
+            Kind::NeonDot if B::MULTIPLIES_BYTES => unsafe { neon::enter_dot(body) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
-            Kind::NeonDot => unsafe { neon::enter_dot(body) },
+            Kind::Neon | Kind::NeonDot => unsafe { neon::enter(body) },
         }
     }
 }

@@ -13,11 +13,24 @@ fn zip(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
+// Functions of their own, where sixteen lanes are much code.
+
+#[inline(never)]
+fn load_f16(xs: &[u16; LANES]) -> F {
+    xs.map(f16_to_f32)
+}
+
+#[inline(never)]
+fn fma(a: &F, b: &F, c: &F) -> F {
+    std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+}
+
 impl Isa for Portable {
     type F = F;
     type Acc = [i32; LANES];
-    const SUMS: usize = 6;
-    const ACCS: usize = 6;
+    // No register holds one: more at once would be more code, and not faster.
+    const SUMS: usize = 2;
+    const ACCS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F {
@@ -29,7 +42,7 @@ impl Isa for Portable {
     }
     #[inline(always)]
     fn load_f16(self, xs: &[u16; LANES]) -> F {
-        xs.map(f16_to_f32)
+        load_f16(xs)
     }
     #[inline(always)]
     fn load_u8(self, xs: &[u8; LANES]) -> F {
@@ -41,7 +54,7 @@ impl Isa for Portable {
     }
     #[inline(always)]
     fn fma(self, a: F, b: F, c: F) -> F {
-        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+        fma(&a, &b, &c)
     }
     #[inline(always)]
     fn add(self, a: F, b: F) -> F {

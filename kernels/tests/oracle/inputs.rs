@@ -96,9 +96,9 @@ pub fn image_and_window() -> impl Strategy<Value = (Image, Window)> {
     image().prop_flat_map(|image| (Just(image), window(image)))
 }
 
-/// Channels enough for the vectors of bytes of some instruction sets, under kernels that are three wide.
+/// Channels and columns enough for the vectors of bytes of some instruction sets, under kernels that are three wide.
 pub fn wide_image_and_window() -> impl Strategy<Value = (Image, Window)> {
-    let image = (1..7usize, 3..9usize, 60..150usize);
+    let image = (1..6usize, 3..20usize, prop_oneof![28..68usize, 60..150usize]);
     let image = image.prop_map(|(height, width, channels)| Image { height, width, channels });
     image.prop_flat_map(|image| {
         (Just(image), window(image)).prop_map(|(image, mut window)| {

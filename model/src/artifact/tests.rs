@@ -322,7 +322,7 @@ fn each_variant_is_read_as_it_was_written() {
     let trained = artifact.variant(F32).unwrap();
     let int8 = artifact.variant(INT8).unwrap();
     let Arithmetic::I8(Quantisation { inputs, .. }) = &int8.arithmetic else { panic!("{:?}", int8.arithmetic) };
-    assert_eq!(inputs.keys().collect::<Vec<_>>(), ["conv2d_1"], "the last layer stays f32");
+    assert_eq!(inputs.keys().collect::<Vec<_>>(), ["conv2d_1"], "the last layer's products stay f32");
     let again = [Variant::f16(&trained.network).unwrap(), Variant::int8(&trained.network, inputs).unwrap()];
     for (read, written) in [&artifact.variant(F16).unwrap(), &int8].into_iter().zip(&again) {
         assert_eq!(read.arithmetic, written.arithmetic);

@@ -6,7 +6,7 @@ use crate::ops::values;
 use crate::variant::{Arithmetic, Variant, dequantised};
 use candle_core::{Device, Tensor};
 use safetensors::{Dtype, SafeTensors, View};
-use sconce_kernels::half::{f16_to_f32, f32_to_f16};
+use sconce_kernels::half::{f16_to_f32, f32_to_f16, is_f16};
 use sconce_kernels::pack::byte;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -141,8 +141,8 @@ pub(super) fn encode_part(variant: &Variant, nodes: &[Node], file: &str) -> Resu
             Arithmetic::I8(quantisation) => quantisation.weights.get(name),
             Arithmetic::F32 | Arithmetic::F16 => None,
         };
-        let (dtype, data) = match (scales, &variant.arithmetic) {
-            (Some(scales), _) => {
+        let (dtype, data) = match scales {
+            Some(scales) => {
                 let rows = values.chunks_exact(values.len() / scales.len()).zip(scales);
                 let data =
                     rows.flat_map(|(row, scale)| row.iter().map(move |value| byte(*value, *scale).cast_unsigned()));
@@ -151,7 +151,10 @@ pub(super) fn encode_part(variant: &Variant, nodes: &[Node], file: &str) -> Resu
                 tensors.insert(format!("{name}{SCALE}"), scale);
                 (Dtype::I8, data)
             }
-            (None, Arithmetic::F16) if parameter.is_matrix() => {
+            None if variant.arithmetic != Arithmetic::F32
+                && parameter.is_matrix()
+                && values.iter().copied().all(is_f16) =>
+            {
                 (Dtype::F16, values.iter().flat_map(|value| f32_to_f16(*value).to_le_bytes()).collect())
             }
             _ => (Dtype::F32, little_endian(&values)),

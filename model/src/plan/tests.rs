@@ -214,7 +214,7 @@ fn bytes_say_what_the_rounded_reference_says() {
         "input: quantised, 784 bytes",
         "conv2d_1 + max_pool2d_1: convolution of int8 + bias + relu + max pool, 5408 bytes",
         "dense_1: product of int8 + bias + relu, 128 values",
-        "dense_2: product + bias, 10 values",
+        "dense_2: product of f16 + bias, 10 values",
         "dense_2: softmax, 10 values",
     ];
     assert_eq!(steps, expected);

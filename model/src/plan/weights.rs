@@ -10,6 +10,7 @@ use crate::variant::Arithmetic;
 use candle_core::Result;
 use sconce_kernels::depthwise::DepthwiseI8;
 use sconce_kernels::gru::Gru;
+use sconce_kernels::half::is_f16;
 use sconce_kernels::pack::{self, Packed, PackedI8};
 use sconce_kernels::quantise::Scaling;
 use sconce_kernels::rows::{AMPLE, Taps};
@@ -159,16 +160,20 @@ impl Packer<'_> {
         Weights::Bytes { packed, padding: vec![input.zero_point; run + AMPLE], input }
     }
 
-    /// As the arithmetic has weights, unless a norm made one too large for it.
+    /// As f16, where the arithmetic has it.
     fn pack(&self, outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Packed {
         let pack = if self.halves(outputs, depth, &weight) { Packed::f16 } else { Packed::f32 };
         pack(outputs, depth, weight)
     }
 
-    /// Whether weights shall be f16, and can.
+    /// Whether weights shall be f16, and can: a norm may have made one too large. Beside bytes they are where that rounds none.
     fn halves(&self, outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> bool {
-        let fits = || (0..outputs).all(|output| (0..depth).all(|k| weight(output, k).abs() < BEYOND_F16));
-        matches!(self.arithmetic, Arithmetic::F16) && fits()
+        let can = |weight: f32| match self.arithmetic {
+            Arithmetic::F32 => false,
+            Arithmetic::F16 => weight.abs() < BEYOND_F16,
+            Arithmetic::I8(_) => is_f16(weight),
+        };
+        (0..outputs).all(|output| (0..depth).all(|k| can(weight(output, k))))
     }
 
     fn bias(&self, node: &Node, norm: Option<&Norm>) -> Result<Option<Vec<f32>>> {

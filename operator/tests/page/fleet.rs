@@ -58,6 +58,10 @@ pub enum How {
     InCloud,
     Over,
     Coming,
+    #[cfg_attr(
+        not(feature = "browser"),
+        expect(dead_code, reason = "of the large fleet alone, which a browser looks at")
+    )]
     Silent,
     Nowhere,
 }
