@@ -26,12 +26,12 @@ pub(crate) enum Panels {
 impl Packed {
     /// Weights of `outputs` outputs, `weight(output, k)` for each `k` in `0..depth`.
     pub fn f32(outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
-        Self { panels: Panels::F32(pack(outputs, depth, 1, weight)), depth, outputs }
+        Self { panels: Panels::F32(pack::<_, 1>(outputs, 1, depth, weight)), depth, outputs }
     }
 
     /// The same, each weight rounded to the nearest `f16`; beyond 65,504 that is infinite.
     pub fn f16(outputs: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
-        let panels = Panels::F16(pack(outputs, depth, 1, |output, k| f32_to_f16(weight(output, k))));
+        let panels = Panels::F16(pack::<_, 1>(outputs, 1, depth, |output, k| f32_to_f16(weight(output, k))));
         Self { panels, depth, outputs }
     }
 
@@ -69,7 +69,9 @@ pub fn scale(weights: impl IntoIterator<Item = f32>) -> f32 {
 
 /// A weight by the scale of its output, rounded half to even.
 pub fn byte(weight: f32, scale: f32) -> i8 {
-    (weight / scale).round_ties_even().clamp(-127.0, 127.0) as i8
+    // Numbers from 2²³ on have no places behind the point: what is added to is rounded so, without a call of the library.
+    const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+    ((weight / scale).clamp(-127.0, 127.0) + WHOLE - WHOLE) as i8
 }
 
 /// Weights as signed bytes, in -127..=127 with one scale per output.
@@ -94,19 +96,13 @@ impl PackedI8 {
     pub fn new(scales: &[f32], taps: usize, depth: usize, weight: impl Fn(usize, usize) -> i8) -> Self {
         let outputs = scales.len();
         assert!(taps * depth <= MAX_DEPTH_I8, "{taps} times {depth} products overflow 32 bits");
-        let run = depth.next_multiple_of(4);
         let mut sums = vec![0; outputs.next_multiple_of(LANES)];
-        for (output, sum) in sums.iter_mut().enumerate().take(outputs) {
-            for k in 0..taps * depth {
-                assert!(weight(output, k) != i8::MIN, "a weight of -128");
-                *sum += i32::from(weight(output, k));
-            }
-        }
-        let padded = |output, k| {
-            let (tap, k) = (k / run, k % run);
-            if k < depth { weight(output, tap * depth + k) } else { 0 }
-        };
-        let panels = pack(outputs, taps * run, 4, padded);
+        let panels = pack::<_, 4>(outputs, taps, depth, |output, k| {
+            let weight = weight(output, k);
+            assert!(weight != i8::MIN, "a weight of -128");
+            sums[output] += i32::from(weight);
+            weight
+        });
         let mut scales = scales.to_vec();
         scales.resize(sums.len(), 0.0);
         Self { panels, scales, sums, taps, depth, outputs }
@@ -142,13 +138,15 @@ impl PackedI8 {
     }
 }
 
-/// `group` neighbours in `k` lie together for each output.
-fn pack<T: Copy + Default>(
+/// `GROUP` neighbours of a run lie together for each output; each run is filled up to whole groups. Weights are asked for once each,
+/// in order.
+fn pack<T: Copy + Default, const GROUP: usize>(
     outputs: usize,
-    depth: usize,
-    group: usize,
-    weight: impl Fn(usize, usize) -> T,
+    runs: usize,
+    run: usize,
+    mut weight: impl FnMut(usize, usize) -> T,
 ) -> Aligned<T> {
+    let depth = runs * run.next_multiple_of(GROUP);
     let len = outputs
         .div_ceil(LANES)
         .checked_mul(LANES)
@@ -158,9 +156,12 @@ fn pack<T: Copy + Default>(
     let values: &mut [T] = &mut panels;
     for output in 0..outputs {
         let panel = output / LANES * LANES * depth;
-        for k in 0..depth {
-            let place = (k / group * LANES + output % LANES) * group + k % group;
-            values[panel + place] = weight(output, k);
+        for nth in 0..runs {
+            for k in 0..run {
+                let at = nth * run.next_multiple_of(GROUP) + k;
+                let place = (at / GROUP * LANES + output % LANES) * GROUP + at % GROUP;
+                values[panel + place] = weight(output, nth * run + k);
+            }
         }
     }
     panels
@@ -185,6 +186,22 @@ mod tests {
         let packed = PackedI8::quantise(2, 1, 3, |output, k| weights[output][k]);
         assert_eq!(packed.panels[..8], [64, -127, 32, 0, 0, 0, 0, 0]);
         assert_eq!((packed.scales(), &packed.sums[..2]), (&[2.0 / 127.0, 1.0][..], &[-31, 0][..]));
+    }
+
+    #[test]
+    fn weight_is_rounded_half_to_even_whatever_it_is() {
+        for x in (-1300..1300).map(|x| x as f32 / 10.0).chain([
+            0.5,
+            1.5,
+            -2.5,
+            126.5,
+            127.5,
+            1e30,
+            f32::NEG_INFINITY,
+            f32::NAN,
+        ]) {
+            assert_eq!(byte(x, 1.0), x.round_ties_even().clamp(-127.0, 127.0) as i8, "{x}");
+        }
     }
 
     #[test]

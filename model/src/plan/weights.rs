@@ -102,7 +102,9 @@ impl Packer<'_> {
         let factor = |output: usize| norm.map_or(1.0, |norm| norm.scale[output]);
         let runs = taps.as_ref().map_or((1, depth), |taps| (taps.taps(), taps.depth()));
         let bytes = self.input(node).map(|input| (input, self.scales(&node.weight())));
-        let weights = self.weights(outputs, runs, |output, k| given[output * depth + column(k)], factor, bytes);
+        // Once, for it divides.
+        let columns: Vec<usize> = (0..depth).map(column).collect();
+        let weights = self.weights(outputs, runs, |output, k| given[output * depth + columns[k]], factor, bytes);
         let activation = in_epilogue(fused.activation).unwrap_or_default();
         Ok(Product { taps, over: None, weights, bias: self.bias(node, norm)?, activation, pooled: None })
     }
