@@ -68,6 +68,7 @@ pub fn scale(weights: impl IntoIterator<Item = f32>) -> f32 {
 }
 
 /// A weight by the scale of its output, rounded half to even.
+#[inline]
 pub fn byte(weight: f32, scale: f32) -> i8 {
     // Numbers from 2²³ on have no places behind the point: what is added to is rounded so, without a call of the library.
     const WHOLE: f32 = 1.5 * (1 << 23) as f32;

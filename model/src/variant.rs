@@ -171,8 +171,11 @@ fn rounded(name: &str, weight: &Tensor) -> Result<(Tensor, Vec<f32>), VariantErr
 /// What bytes stand for: rows of equally many for each output, which has a scale.
 pub(crate) fn dequantised(bytes: &[i8], scales: &[f32]) -> Vec<f32> {
     let depth = (bytes.len() / scales.len().max(1)).max(1);
-    let rows = bytes.chunks_exact(depth).zip(scales);
-    rows.flat_map(|(row, scale)| row.iter().map(move |byte| f32::from(*byte) * scale)).collect()
+    let mut floats = Vec::with_capacity(bytes.len());
+    for (row, scale) in bytes.chunks_exact(depth).zip(scales) {
+        floats.extend(row.iter().map(|byte| f32::from(*byte) * scale));
+    }
+    floats
 }
 
 fn tensors(network: &Network) -> BTreeMap<String, Tensor> {
